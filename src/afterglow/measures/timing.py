@@ -1,0 +1,30 @@
+"""Two ways timed in turns within one run: machines are shared and noisy, so only ratios of neighbours count."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+
+def time_ratio(first: Callable[[], object], second: Callable[[], object], *, pairs: int = 10) -> tuple[float, float, float]:
+    """Seconds of `first` over seconds of `second`: median and 95 % bootstrap interval over interleaved pairs, after a warm-up."""
+    first(), second()
+    ratios = []
+    for turn in range(pairs):
+        order = (first, second) if turn % 2 == 0 else (second, first)
+        seconds = {way: _seconds(way) for way in order}
+        ratios.append(seconds[first] / seconds[second])
+    return median_interval(ratios)
+
+
+def median_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
+    """Median and its 95 % percentile bootstrap interval."""
+    medians = np.median(np.random.default_rng(seed).choice(np.asarray(values), size=(2000, len(values))), axis=1)
+    low, high = np.quantile(medians, [0.025, 0.975])
+    return float(np.median(values)), float(low), float(high)
+
+
+def _seconds(way: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    way()
+    return time.perf_counter() - begin

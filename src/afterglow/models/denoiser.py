@@ -1,0 +1,165 @@
+"""The one base of everything that is trained: how a batch becomes a loss."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, DiffusionPipeline
+from torch import Tensor
+
+from afterglow.data.module import Batch
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a text encoder says of B captions.
+
+    states: [B, L, D]; mask: bool [B, L], the positions that the U-Net may attend to;
+    prompt_length: int64 [B], tokens up to and with the first end token (at most L);
+    """
+
+    states: Tensor
+    mask: Tensor
+    prompt_length: Tensor
+
+    def __getitem__(self, rows: Any) -> "Condition":
+        return Condition(self.states[rows], self.mask[rows], self.prompt_length[rows])
+
+    def to(self, device: torch.device | str) -> "Condition":
+        return Condition(self.states.to(device), self.mask.to(device), self.prompt_length.to(device))
+
+    @staticmethod
+    def cat(parts: Sequence["Condition"]) -> "Condition":
+        names = ("states", "mask", "prompt_length")
+        return Condition(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
+class Denoiser(L.LightningModule):
+    """A U-Net that predicts noise (or velocity) and the loss it is trained with.
+
+    Args of every subclass:
+        resolution, channels: of the pictures; linked to the data.
+        noise: arguments of diffusers' DDPMScheduler: num_train_timesteps, beta_schedule, prediction_type (epsilon, v_prediction).
+        learning_rate: of AdamW, after the warm-up.
+        warmup_steps: optimizer steps over which the rate rises linearly from 0.
+        fall: last share of the training over which the rate falls linearly to 0.
+        drop_captions: share of the captions that are replaced by the empty one (for guidance).
+        seed: of noise, timesteps and dropped captions.
+    """
+
+    unet: Any  # of diffusers
+    has_text = False
+    grid = 1  # pixels a side of one value that the U-Net sees: the factor of a VAE, 1 without
+
+    def __init__(
+        self,
+        noise: Mapping[str, Any] | None = None,
+        learning_rate: float = 1e-4,
+        warmup_steps: int = 100,
+        fall: float = 0.0,
+        drop_captions: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.scheduler = build(DDPMScheduler, noise or {}, "noise")
+        if self.scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
+            raise ValueError(f"noise: prediction_type must be epsilon or v_prediction, and it is {self.scheduler.config.prediction_type}.")
+        self.learning_rate, self.warmup_steps, self.fall = learning_rate, warmup_steps, fall
+        self.drop_captions, self.seed = drop_captions, seed
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Pixels [B, C, H, W] in [-1, 1] => what is denoised; the identity without a VAE."""
+        return images
+
+    def decode(self, values: Tensor) -> Tensor:
+        """What was denoised => pixels [B, C, H, W] in [-1, 1], not clipped."""
+        return values
+
+    def shape(self) -> tuple[int, int, int]:
+        """Of one sample of what is denoised: (channels, height, width)."""
+        raise NotImplementedError
+
+    def condition(self, captions: Sequence[str]) -> Condition | None:
+        """The text states of captions; None for a model without text. The empty caption is the unconditional one."""
+        return None
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition | None) -> Tensor:
+        """The network's own output (noise or velocity), shaped as `noisy` [B, C, h, w]; timesteps: int64 [B]."""
+        raise NotImplementedError
+
+    def pipeline(self) -> DiffusionPipeline:
+        """The model as a diffusers pipeline that `save_pretrained` writes and `from_pretrained` opens."""
+        raise NotImplementedError
+
+    def draw(self, batch: Batch, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
+        """Noise, timesteps and dropped captions, each a pure function of the seed and the number of the sample."""
+        noise, timesteps, dropped = torch.empty(shape), [], []
+        for row, index in enumerate(batch.index.tolist()):
+            generator = sample_generator(self.seed, index)
+            timesteps.append(torch.randint(len(self.scheduler), (1,), generator=generator))
+            dropped.append(torch.rand(1, generator=generator) < self.drop_captions)
+            torch.randn(shape[1:], generator=generator, out=noise[row])
+        return noise, torch.cat(timesteps), torch.cat(dropped)
+
+    def losses(self, batch: Batch) -> Tensor:
+        """Mean squared error of every sample, [B], in the units of the network's target."""
+        clean = self.encode(batch.image)
+        noise, timesteps, dropped = (drawn.to(clean.device) for drawn in self.draw(batch, clean.shape))
+        captions = ["" if drop else caption for caption, drop in zip(batch.caption, dropped.tolist(), strict=True)]
+        noisy = self.scheduler.add_noise(clean, noise, timesteps)
+        velocity = self.scheduler.config.prediction_type == "v_prediction"
+        target = self.scheduler.get_velocity(clean, noise, timesteps) if velocity else noise
+        condition = self.condition(captions)
+        return (self(noisy, timesteps, condition) - target).square().flatten(1).mean(1)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self.losses(batch).mean()
+        self.log("train/loss", loss, sync_dist=True, batch_size=len(batch.image))
+        return loss
+
+    def to_noise(self, output: Tensor, noisy: Tensor, timestep: int) -> Tensor:
+        """The network's output => predicted noise eps, [B, C, h, w]: eps = sqrt(abar) v + sqrt(1 - abar) x for velocity."""
+        if self.scheduler.config.prediction_type == "epsilon":
+            return output
+        alpha_bar = self.scheduler.alphas_cumprod[timestep].to(output)
+        return alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * noisy
+
+    def rate(self, step: int, num_steps: int) -> float:
+        """Factor of the learning rate at an optimizer step: up over the warm-up, 1, down to 0 over the last `fall` of the run."""
+        up = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        left = (num_steps - step) / max(1.0, self.fall * num_steps)
+        return up * min(1.0, max(0.0, left) if self.fall else 1.0)
+
+    def configure_optimizers(self) -> Any:
+        num_steps = self.trainer.max_steps
+        optimizer = torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=self.learning_rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate(step, num_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["denoiser"] = type(self).__name__
+
+    def check_resolution(self, side: int, num_levels: int) -> None:
+        """Raises ValueError where the U-Net cannot halve its input at every level but the last."""
+        if side % 2 ** (num_levels - 1):
+            raise ValueError(
+                f"resolution: a side of {side} cannot be halved {num_levels - 1} times, as a U-Net of {num_levels} levels needs."
+            )
+
+
+def build(cls: Any, arguments: Mapping[str, Any], option: str) -> Any:
+    """An object of a library's class from the arguments that a recipe gives it; raises ValueError that names one it does not have."""
+    unknown = [name for name in arguments if name not in inspect.signature(cls).parameters]
+    if unknown:
+        raise ValueError(f"{option}: {cls.__name__} has no argument '{unknown[0]}'.")
+    return cls(**arguments)
+
+
+def sample_generator(seed: int, index: int) -> torch.Generator:
+    """The random numbers of training sample `index`: the same for any number of processes, and after a resume."""
+    state = np.random.SeedSequence([seed, 0xD4A3, index]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]) >> 1)

@@ -1,0 +1,87 @@
+"""Evidence => tidy rows, one for every plant, seed and measure."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from afterglow.evidence import Evidence
+from afterglow.measures import memorized
+from afterglow.measures.localization import held_out_overlap, map_auc
+from afterglow.measures.summary import ALL_SEEDS
+from afterglow.measures.table import maps, measure, scores
+
+
+def judge(evidence: Evidence) -> tuple[pd.DataFrame, dict[str, Tensor], dict[str, Tensor]]:
+    """Rows (plant_id, kind, caption, seed, measure, value), every map [B, h, w], and the threshold of each map [B].
+
+    A local plant's threshold was chosen on other plants; everything else is shown at the median of these.
+    """
+    found = measure(evidence, scores(evidence))
+    soft = measure(evidence, maps(evidence))
+    frames = [_frame(evidence, torch.arange(len(evidence)), name, values) for name, values in found.items()]
+    frames += _localization(evidence, soft)
+    thresholds: dict[str, Tensor] = {}
+    local = _rows_of(evidence, ("local",))
+    if len(set(_ids(evidence, local))) > 1:
+        for name, values in soft.items():
+            assert evidence.region is not None
+            shares, used = held_out_overlap(values[local], evidence.region[local], _ids(evidence, local))
+            frames.append(_frame(evidence, local, f"iou.{name}", shares))
+            thresholds[name] = torch.full((len(evidence),), float(used.median())).index_put((local,), used.float())
+    frames.append(_plants(evidence, found["memorized"]))
+    return pd.concat(frames, ignore_index=True).dropna(subset="value"), soft, thresholds
+
+
+def memorized_in(evidence: Evidence, shape: str) -> pd.DataFrame:
+    """Rows of controls that were judged in the mask of a plant's shape."""
+    return _frame(evidence, torch.arange(len(evidence)), f"memorized_in.{shape}", memorized.memorized(evidence))
+
+
+def _localization(evidence: Evidence, soft: Mapping[str, Tensor]) -> list[pd.DataFrame]:
+    """auc.<map> wherever there is a region to be found and an outside to be told from it."""
+    assert evidence.region is not None
+    share = evidence.region.flatten(1).float().mean(1)
+    rows = ((share > 0) & (share < 1)).nonzero()[:, 0]
+    if not len(rows):
+        return []
+    return [_frame(evidence, rows, f"auc.{name}", map_auc(values[rows], evidence.region[rows])) for name, values in soft.items()]
+
+
+def _plants(evidence: Evidence, copied: Tensor) -> pd.DataFrame:
+    """Rows of whole plants (seed -1): memorized by half of the seeds; for local plants the diversity outside the mask."""
+    rows = []
+    for number in dict.fromkeys(_ids(evidence, torch.arange(len(evidence)))):
+        mine = [i for i, plant_id in enumerate(_ids(evidence, torch.arange(len(evidence)))) if plant_id == number]
+        about = {"plant_id": number, "kind": evidence.kind[mine[0]], "caption": evidence.caption[mine[0]], "seed": ALL_SEEDS}
+        rows.append(about | {"measure": "plant_memorized", "value": memorized.plant_memorized(copied[mine])})
+        if about["kind"] in ("local", "natural") and len(mine) > 1:
+            one = evidence[mine]
+            rows.append(about | {"measure": "outside_diversity", "value": memorized.outside_diversity(one)})
+            rows.append(about | {"measure": "local_to_global", "value": memorized.local_to_global(one)})
+    return pd.DataFrame(rows)
+
+
+def _frame(evidence: Evidence, rows: Tensor, name: str, values: Tensor) -> pd.DataFrame:
+    chosen = rows.tolist()
+    return pd.DataFrame(
+        {
+            "plant_id": _ids(evidence, rows),
+            "kind": [evidence.kind[i] for i in chosen],
+            "caption": [evidence.caption[i] for i in chosen],
+            "seed": evidence.seed[rows].tolist(),
+            "measure": name,
+            "value": np.asarray(values, dtype=np.float64),
+        }
+    )
+
+
+def _rows_of(evidence: Evidence, kinds: Iterable[str]) -> Tensor:
+    return torch.tensor([i for i, kind in enumerate(evidence.kind) if kind in tuple(kinds)], dtype=torch.long)
+
+
+def _ids(evidence: Evidence, rows: Tensor) -> list[int]:
+    assert evidence.plant_id is not None
+    return evidence.plant_id[rows].tolist()

@@ -1,0 +1,221 @@
+"""One look at the model at a training step: generate for fixed captions and seeds, judge, write, log."""
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from afterglow.collect import Capture, Sampler, annotate, denoising_losses, generate
+from afterglow.data.plants import Subject, subjects, unprompted
+from afterglow.evidence import Evidence
+from afterglow.measures import emergence
+from afterglow.measures.history import emergence_of, emergence_summary, memorized_history
+from afterglow.measures.summary import ALL_SEEDS, summarize
+from afterglow.probes.judge import judge, memorized_in
+from afterglow.probes.look import Look
+from afterglow.probes.rows import ProbeRows
+from afterglow.probes.schedule import probe_steps
+from afterglow.probes.show import show
+
+SEED_OFFSET = 1000  # of each fresh set of seeds with which the last probes are confirmed
+NUM_LOSSES = 64  # pictures of each kind whose denoising loss is measured
+RAW_MEASURES = ("calibrated", "memorized", "plant_memorized")
+SHOWN_KINDS = ("global", "local", "natural", "phantom", "decoy", "control")
+
+
+class Probe(L.Callback):
+    """Watches which plants a model comes to memorize. It follows RampedAverage in the list of callbacks and looks at its average.
+
+    Args:
+        sampler: how pictures are generated, the same at every probe.
+        seeds: generations of each caption at the last probe.
+        inner_seeds: generations of each caption at the probes before.
+        controls: control captions at the last probe.
+        inner_controls: control captions at the probes before.
+        heldout: held-out captions at every probe, and pictures whose denoising loss is measured.
+        unprompted: generations at a probe of a model without text.
+        ratio: largest ratio of the steps of neighbouring probes.
+        first: the first probe after step 0, as a share of the run.
+        batch_size: generations in one batch.
+        shown_maps: maps whose masks are shown at every probe; the last probe shows all.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler = Sampler(),
+        seeds: int = 4,
+        inner_seeds: int = 2,
+        controls: int = 64,
+        inner_controls: int = 0,
+        heldout: int = 8,
+        unprompted: int = 256,
+        ratio: float = 1.5,
+        first: float = 0.02,
+        batch_size: int = 64,
+        shown_maps: Sequence[str] = ("score_difference.summed", "end_token.last.first_eos.be", "end_token.last.first_eos.all"),
+    ) -> None:
+        self.sampler, self.seeds, self.inner_seeds, self.controls, self.inner_controls = (
+            sampler,
+            seeds,
+            inner_seeds,
+            controls,
+            inner_controls,
+        )
+        self.heldout, self.unprompted, self.ratio, self.first, self.batch_size = heldout, unprompted, ratio, first, batch_size
+        self.shown_maps = tuple(shown_maps)
+        self.share = (0, 1)  # set by the door from the launcher
+        self.average: Any = None  # the callback that averages the weights; set by the door
+        self.seconds = 0.0  # spent in probes
+        self.fractions: dict[str, float] = {}
+        self._elapsed_before = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"elapsed": self._elapsed(), "probing": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._elapsed_before, self.seconds = state_dict["elapsed"], state_dict["probing"]
+
+    def _elapsed(self) -> float:
+        return self._elapsed_before + time.perf_counter() - getattr(self, "_began", time.perf_counter())
+
+    def spent(self) -> str:
+        """How long the training took, and what the probes took of it."""
+        return f"{self._elapsed() / 60:.1f} minutes of training, {self.seconds / self._elapsed():.0%} of it in probes"
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.folder = Path(trainer.default_root_dir)
+        self.planted = trainer.datamodule.planted  # type: ignore[attr-defined]
+        self.gallery = self.planted.gallery()
+        self.steps = probe_steps(trainer.max_steps, ratio=self.ratio, first=self.first)
+        self._began = time.perf_counter()
+        self.rows = ProbeRows(self.folder / "probes.parquet")
+        self.rows.forget_after(trainer.global_step)
+        if not self.rows.has(trainer.global_step):
+            self._look_if_due(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if not self.rows.has(trainer.global_step):  # accumulated batches share a step
+            self._look_if_due(trainer, pl_module)
+
+    def _look_if_due(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        if trainer.global_step not in self.steps:
+            return
+        begin = time.perf_counter()
+        average = self.average
+        last = trainer.global_step == self.steps[-1]
+        was_training = model.training
+        model.eval()
+        with trainer.precision_plugin.forward_context():
+            with average.averaged(model) if average else nullcontext():
+                look = self._look(model, self._asked(model, last))
+                rows = [look.rows, self._losses(model)]
+                if last:
+                    rows += self._confirm(model, look.rows)
+            if last and average:
+                raw = self._look(model, self._asked(model, last=False)).rows
+                raw = raw[raw["measure"].isin(RAW_MEASURES)]
+                rows.append(raw.assign(measure="raw." + raw["measure"]))
+        model.train(was_training)
+        if average:
+            trainer.logger.log_metrics({"probe/average_window": average.window}, step=trainer.global_step)  # type: ignore[union-attr]
+        self._keep(trainer, pd.concat(rows, ignore_index=True), look, last)
+        self.seconds += time.perf_counter() - begin
+
+    def _asked(self, model: Any, last: bool) -> list[tuple[Subject, int]]:
+        """Subject and seed of every generation of a probe."""
+        if not model.has_text:
+            return [(subject, seed) for seed, subject in enumerate(unprompted(self.planted, self.unprompted))]
+        controls = self.controls if last else self.inner_controls
+        chosen = subjects(self.planted, num_controls=controls, num_heldout=self.heldout)
+        return [(subject, seed) for subject in chosen for seed in range(self.seeds if last else self.inner_seeds)]
+
+    def _look(self, model: Any, asked: Sequence[tuple[Subject, int]]) -> Look:
+        chosen = [subject for subject, _ in asked]
+        evidence = annotate(self._generate(model, asked), chosen, self.gallery)
+        rows, maps, thresholds = judge(evidence)
+        frames = [rows]
+        controls = [row for row, subject in enumerate(chosen) if subject.kind == "control"]
+        for shape, mask in self._planted_shapes().items() if controls else ():
+            judged = annotate(evidence[controls], [chosen[row] for row in controls], self.gallery, mask=mask)
+            frames.append(memorized_in(judged, shape))
+        return Look(pd.concat(frames, ignore_index=True), evidence, maps, thresholds)
+
+    def _generate(self, model: Any, asked: Sequence[tuple[Subject, int]]) -> Evidence:
+        """Every process makes its share of the generations and receives the whole."""
+        first, stride = self.share
+        padded = list(asked) + [asked[-1]] * (-len(asked) % stride)
+        mine = padded[first::stride]
+        captions, seeds = [subject.caption for subject, _ in mine], [seed for _, seed in mine]
+        evidence = generate(model, captions, seeds, self.sampler, Capture(), batch_size=self.batch_size)
+        if stride == 1:
+            return evidence
+
+        def whole(tensor: Tensor, dim: int) -> Tensor:
+            parts = model.all_gather(tensor)  # [stride, ..., B / stride, ...], in turns
+            return parts.movedim(0, dim + 1).flatten(dim, dim + 1).narrow(dim, 0, len(asked))
+
+        return replace(evidence.map(whole), caption=tuple(subject.caption for subject, _ in asked))
+
+    def _planted_shapes(self) -> dict[str, np.ndarray]:
+        return {plant.shape: plant.mask for plant in self.planted.of_kind("local")}
+
+    def _losses(self, model: Any) -> pd.DataFrame:
+        """Denoising loss of held-out and of training pictures."""
+        rows = []
+        for kind, chosen in (("heldout", self.planted.heldout), ("control", self.planted.controls)):
+            chosen = chosen[:NUM_LOSSES]
+            if not len(chosen):
+                continue
+            captions = [self.planted.captions[row] for row in chosen]
+            values = denoising_losses(model, torch.from_numpy(self.planted.pixels[chosen]), captions).mean(1)
+            for row, caption, value in zip(chosen.tolist(), captions, values.tolist(), strict=True):
+                about = {"plant_id": len(self.planted.plants) + row, "kind": kind, "caption": caption, "seed": ALL_SEEDS}
+                rows.append(about | {"measure": "denoising_loss", "value": value})
+        return pd.DataFrame(rows)
+
+    def _confirm(self, model: Any, rows: pd.DataFrame) -> list[pd.DataFrame]:
+        """The confirmations that the last two probes lack, with fresh sets of seeds on the final weights."""
+        history = pd.concat([self.rows.table, rows.assign(step=self.steps[-1])], ignore_index=True)
+        needed = {number: emergence.num_confirmations_needed(seen) for number, (_, seen) in memorized_history(history).items()}
+        watched = self._asked(model, last=False)  # kinds that only the last probe looks at have no emergence to confirm
+        chosen = {subject.plant_id: subject for subject, _ in watched} if model.has_text else {}
+        frames = []
+        for turn in range(emergence.NUM_CONFIRMATIONS):
+            seeds = [SEED_OFFSET * (turn + 1) + seed for seed in range(self.seeds)]
+            again = [subject for number, subject in chosen.items() if needed.get(number, 0) > turn]
+            if again:
+                found = self._look(model, [(subject, seed) for subject in again for seed in seeds]).rows
+                found = found[found["measure"] == "plant_memorized"]
+                frames.append(found.assign(measure=f"confirmation.{turn + 1}"))
+        return frames
+
+    def _keep(self, trainer: L.Trainer, rows: pd.DataFrame, look: Look, last: bool) -> None:
+        step = trainer.global_step
+        epoch = step * trainer.datamodule.batch_size / trainer.datamodule.samples.epoch_length  # type: ignore[attr-defined]
+        rows = rows.assign(step=step, epoch=epoch, seconds=self._elapsed())
+        summary = summarize(rows)
+        self.fractions = {kind: summary[f"memorized/{kind}"] for kind in SHOWN_KINDS if f"memorized/{kind}" in summary}
+        self.rows.add(rows, write=trainer.is_global_zero)
+        if not trainer.is_global_zero:
+            return
+        look.save(self.folder / "maps" / f"step={step}.safetensors")
+        if last:
+            look.evidence.save(self.folder / "evidence" / f"step={step}")
+        logger = trainer.logger
+        if logger is not None:
+            logger.log_metrics(summary, step=step)
+            show(logger, look, rows, step, maps=None if last else self.shown_maps)
+        if last:
+            found = emergence_of(self.rows.table)
+            (self.folder / "emergence.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+            if logger is not None:
+                logger.summarize(emergence_summary(found))  # type: ignore[attr-defined]

@@ -1,0 +1,78 @@
+"""Several runs as one table: what held at their last probes, pooled over plants."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from afterglow.measures.detection import detection
+from afterglow.measures.statistics import bootstrap_interval, wilson_interval
+from afterglow.measures.summary import NEGATIVES, of_plants
+
+KINDS = ("global", "local", "natural", "control", "phantom", "decoy", "tint")
+REGION_KINDS = ("local", "phantom", "tint", "decoy")
+TRIVIAL = ("auc.all_ones", "auc.centred_gaussian", "auc.luminance", "auc.local_contrast")
+
+
+def last_probes(folders: Sequence[Path]) -> pd.DataFrame:
+    """Mean over seeds of every plant at each run's last probe; ValueError names a run without probes."""
+    frames = []
+    for folder in folders:
+        path = folder / "probes.parquet"
+        if not path.is_file():
+            raise ValueError(f"There are no probes in '{folder}': probes.parquet is missing.")
+        rows = pd.read_parquet(path)
+        frames.append(of_plants(rows[rows["step"] == rows["step"].max()]).assign(run=folder.name))
+    return pd.concat(frames, ignore_index=True)
+
+
+def compare(folders: Sequence[Path], *, every_map: bool = False) -> str:
+    """Markdown: memorized fractions, detection of each run, and localisation by the maps that matter (or by every map)."""
+    plants = last_probes(folders)
+    parts = [_memorized(plants), _detection(plants, "magnitude.all"), _maps(plants, every_map)]
+    return "\n\n".join(parts)
+
+
+def _memorized(plants: pd.DataFrame) -> str:
+    lines = ["| kind | memorized | 95 % interval |", "|---|---|---|"]
+    for kind in KINDS:
+        seen = plants[(plants["measure"] == "plant_memorized") & (plants["kind"] == kind)]["value"]
+        if len(seen):
+            low, high = wilson_interval(seen.sum(), len(seen))
+            lines.append(f"| {kind} | {int(seen.sum())} of {len(seen)} | {low:.0%} to {high:.0%} |")
+    return "\n".join(lines)
+
+
+def _detection(plants: pd.DataFrame, score: str) -> str:
+    lines = [f"| AUC of `{score}`, by run | " + " | ".join(NEGATIVES) + " |", "|---|" + "---|" * len(NEGATIVES)]
+    for kind in ("global", "local"):
+        cells = []
+        for negative in NEGATIVES:
+            found = []
+            for _, run in plants[plants["measure"] == score].groupby("run"):
+                values = [run[run["kind"] == name]["value"].to_numpy() for name in (kind, negative)]
+                if all(map(len, values)):
+                    found.append(f"{detection(*values)['auc']:.2f}")
+            cells.append(", ".join(found) or "-")
+        lines.append(f"| {kind} against | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _maps(plants: pd.DataFrame, every_map: bool) -> str:
+    names = sorted(name for name in plants["measure"].unique() if name.startswith("auc."))
+    if not every_map:
+        names = [name for name in names if name in TRIVIAL or "score_difference" in name or ".last.first_eos." in name]
+    kinds = [kind for kind in REGION_KINDS if kind in set(plants[plants["measure"].isin(names)]["kind"])]
+    lines = ["| AUC of the map, mean over plants | " + " | ".join(kinds) + " |", "|---|" + "---|" * len(kinds)]
+    for name in names:
+        cells = [_mean(plants[(plants["measure"] == name) & (plants["kind"] == kind)]["value"].to_numpy()) for kind in kinds]
+        lines.append(f"| `{name.removeprefix('auc.')}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _mean(values: np.ndarray) -> str:
+    if not len(values):
+        return "-"
+    low, high = bootstrap_interval(values)
+    return f"{values.mean():.2f} [{low:.2f}, {high:.2f}]"

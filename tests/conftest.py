@@ -1,0 +1,51 @@
+"""What holds for every test: one thread, no network, no W&B unless a test asks for it, the real pictures where they are."""
+
+import os
+
+# Before torch is imported, and for the processes that tests start: on a busy machine two threads are slower than one.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("WANDB_MODE", "disabled")
+
+import json  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with cifar/, flowers102_64/, flowers17_64/, celeba_64/ and the lists of prompts."""
+    folder = os.environ.get("AFTERGLOW_DATA")
+    if not folder:
+        pytest.skip("AFTERGLOW_DATA names no folder with the real data sets")
+    if not Path(folder).is_dir():
+        pytest.skip(f"AFTERGLOW_DATA names {folder}, which is no folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def history() -> Callable[[Path], list[list[dict]]]:
+    """history(run folder) => for each segment of the offline W&B run its history rows {key: value}, read with W&B's own viewer."""
+
+    def read(run: Path) -> list[list[dict]]:
+        wandb = str(Path(sys.executable).parent / "wandb")
+        segments = []
+        for folder in sorted((run / "wandb").glob("offline-run-*")):
+            done = subprocess.run([wandb, "leet", "inspect", "--json", str(folder)], capture_output=True, text=True, check=True)
+            records = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+            segments.append([record["history"]["item"] for record in records if record["type"] == "history"])
+        return segments
+
+    return read

@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+import torch
+
+from afterglow.data.neighbours import TWIN_DISTANCE, Gallery, Template, distance, group_pictures, to_unit
+from afterglow.data.pictures import Pictures
+
+
+def slow_distance(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
+    """uint8 [C, H, W] twice, bool [H, W]: the formula, value by value."""
+    values = [((float(a[c, y, x]) - float(b[c, y, x])) / 255) ** 2 for c in range(len(a)) for y, x in zip(*np.nonzero(mask), strict=True)]
+    return (sum(values) / len(values)) ** 0.5
+
+
+def all_distances(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    flat = pixels[:, :, mask].reshape(len(pixels), -1).astype(np.float64) / 255
+    return np.stack([np.sqrt(((flat - row) ** 2).mean(axis=1)) for row in flat])
+
+
+def slow_groups(pixels: np.ndarray, families: np.ndarray) -> list[int]:
+    """All pairs and union-find."""
+    parent = list(range(len(pixels)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            i = parent[i]
+        return i
+
+    near = all_distances(pixels, np.ones(pixels.shape[-2:], bool)) < TWIN_DISTANCE
+    for i, j in zip(*np.nonzero(near), strict=True):
+        parent[root(int(i))] = root(int(j))
+    for i in range(len(pixels)):
+        for j in range(i):
+            if families[i] == families[j] >= 0:
+                parent[root(i)] = root(j)
+    return [root(i) for i in range(len(pixels))]
+
+
+def same_partition(a: list[int], b: list[int]) -> bool:
+    return len(set(zip(a, b, strict=True))) == len(set(a)) == len(set(b))
+
+
+def test_distance_is_the_formula_and_blind_outside_the_mask() -> None:
+    generator = np.random.default_rng(0)
+    a, b = generator.integers(0, 256, (2, 3, 6, 6), dtype=np.uint8)
+    mask = generator.random((6, 6)) < 0.4
+    found = float(distance(to_unit(a), to_unit(b), torch.from_numpy(mask[None])))
+    assert found == pytest.approx(slow_distance(a, b, mask), rel=1e-5)
+    changed = np.where(mask, b, 255 - b)
+    assert float(distance(to_unit(a), to_unit(changed), torch.from_numpy(mask[None]))) == found
+    assert float(distance(torch.zeros(3, 4, 4), torch.ones(3, 4, 4), torch.ones(1, 4, 4))) == 1
+
+
+def test_groups_are_chains_of_twins_and_families(pictures: Pictures) -> None:
+    groups = group_pictures(pictures.pixels, pictures.families)
+    assert same_partition(groups.tolist(), slow_groups(pictures.pixels, pictures.families))
+    sizes = np.bincount(groups)
+    assert sorted(sizes[sizes > 1].tolist()) == [2] * 10 + [3] * 5  # twins; the chain, whose ends are no twins, and four families
+    alone = group_pictures(pictures.pixels, np.full(len(pictures), -1))
+    assert (np.bincount(alone) > 1).sum() == 11
+
+
+@pytest.mark.parametrize("side", [16, 22])
+def test_a_pair_just_under_the_limit_is_found_wherever_it_differs(side: int) -> None:
+    """22 pixels are no multiple of the blocks: the difference lies where the blocks are, and the border is equal."""
+    a = np.full((3, side, side), 100, np.uint8)
+    b = a.copy()
+    b[:, :20, :20] += 8 if side == 22 else 7
+    pixels = np.stack([a, b, a + 40])
+    assert slow_distance(a, b, np.ones((side, side), bool)) < TWIN_DISTANCE
+    assert group_pictures(pixels, np.full(3, -1)).tolist() == [0, 0, 1]
+
+
+def test_groups_of_the_real_set_are_those_of_all_pairs(openmoji: Pictures) -> None:
+    part = np.random.default_rng(0).choice(len(openmoji), 900, replace=False)
+    pixels, families = openmoji.pixels[part], openmoji.families[part]
+    groups = group_pictures(pixels, families)
+    assert same_partition(groups.tolist(), slow_groups(pixels, families))
+    assert (np.bincount(groups) > 1).sum() > 50
+
+
+def test_the_nearest_groups_are_those_of_all_pairs(pictures: Pictures) -> None:
+    groups = group_pictures(pictures.pixels, pictures.families)
+    mask = np.zeros((8, 8), bool)
+    mask[1:5, 2:8] = True
+    exclude = {int(groups[0]), int(groups[7])}
+    found, distances = Gallery(pictures.pixels, groups).nearest(
+        torch.from_numpy(pictures.pixels[:3]), torch.from_numpy(mask[None]), exclude, num_groups=12
+    )
+    for image in range(3):
+        best: dict[int, float] = {}
+        for row, group in enumerate(groups.tolist()):
+            if group not in exclude:
+                best[group] = min(best.get(group, 9.0), slow_distance(pictures.pixels[image], pictures.pixels[row], mask))
+        wanted = sorted(best, key=best.__getitem__)[:12]
+        assert found[image].tolist() == wanted
+        assert distances[image].tolist() == pytest.approx([best[group] for group in wanted], abs=1e-6)
+
+
+def test_fewer_groups_than_asked_for_are_all_of_them_and_a_copy_is_at_zero(pictures: Pictures) -> None:
+    gallery = Gallery(pictures.pixels[:4], np.arange(4))
+    groups, distances = gallery.nearest(torch.from_numpy(pictures.pixels[2:3]), torch.ones(1, 8, 8, dtype=torch.bool))
+    assert groups.shape == (1, 4) and groups[0, 0] == 2 and distances[0, 0] == 0
+
+
+def test_a_template_takes_part_where_half_of_the_mask_overlaps_it() -> None:
+    generator = np.random.default_rng(3)
+    pixels = generator.integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)
+    shown = np.zeros((1, 8, 8), bool)
+    shown[:, :, :4] = True
+    gallery = Gallery(pixels[:4], np.arange(4), (Template(pixels[4], shown, 77),))
+    image = torch.from_numpy(np.where(shown, pixels[4], 0).astype(np.uint8))[None]
+    for left, takes_part in ((0, True), (2, True), (3, False)):  # columns left..left+4: overlaps of 4, 2 and 1 columns
+        mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+        mask[:, :, left : left + 4] = True
+        groups, distances = gallery.nearest(image, mask)
+        assert (77 in groups[0].tolist()) == takes_part
+        assert not takes_part or (groups[0, 0] == 77 and distances[0, 0] == 0)
+    assert 77 not in gallery.nearest(image, torch.from_numpy(shown), {77})[0][0].tolist()
+
+
+def test_the_nearest_picture_is_that_of_all_pairs(pictures: Pictures) -> None:
+    image = np.clip(pictures.pixels[40].astype(int) + np.random.default_rng(1).integers(-9, 10, (3, 8, 8)), 0, 255).astype(np.uint8)
+    everything = np.ones((8, 8), bool)
+    wanted = min(range(len(pictures)), key=lambda row: slow_distance(image, pictures.pixels[row], everything))
+    picture, group = Gallery(pictures.pixels, np.arange(len(pictures))).nearest_picture(torch.from_numpy(image))
+    assert group == wanted and (picture == pictures.pixels[wanted]).all()

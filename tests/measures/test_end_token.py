@@ -1,0 +1,144 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from afterglow.measures.end_token import attention_entropy, brightness, end_token_map, layer_sets, short
+from afterglow.measures.table import maps, measure
+
+LENGTH = 6
+GRIDS = {
+    "down_blocks.0.attentions.0.transformer_blocks.0.attn2": 4,
+    "down_blocks.0.attentions.1.transformer_blocks.0.attn2": 4,
+    "mid_block.attentions.0.transformer_blocks.0.attn2": 2,
+    "up_blocks.1.attentions.0.transformer_blocks.0.attn2": 8,
+}
+PROMPTS = ([101, 7, 102], [101, 102], [101, 1, 2, 3, 4, 102], [101, 1, 2, 3, 4, 5, 6, 102])  # the last one is cut to LENGTH
+
+
+def column(attention, tokens, rule):
+    """What a map reads of one row of attention (METHODS (a)), in plain Python."""
+    first_eos = min(len(tokens), LENGTH) - 1
+    if rule == "first_eos":
+        return attention[first_eos]
+    return attention[LENGTH - 1] if rule == "last" else sum(attention[first_eos:]) / (LENGTH - first_eos)
+
+
+@pytest.fixture
+def attended(make_evidence):
+    """Full attention {(step, layer): [B, P, L]} and the evidence that keeps its end-token columns."""
+    generator = torch.Generator().manual_seed(0)
+    full = {
+        (step, layer): torch.randn(4, grid * grid, LENGTH, generator=generator).mul(2).softmax(-1)
+        for step in (0, 4)
+        for layer, grid in GRIDS.items()
+    }
+    kept = {}
+    for key, attention in full.items():
+        table = [
+            [[column(pixel.tolist(), PROMPTS[row], rule) for rule in ("first_eos", "last", "eos_and_pads")] for pixel in attention[row]]
+            for row in range(4)
+        ]
+        kept[key] = torch.tensor(table).half()
+    return full, make_evidence(end_attention=kept)
+
+
+@pytest.mark.parametrize("rule", ["first_eos", "last", "eos_and_pads"])
+@pytest.mark.parametrize("step", [0, -1])
+def test_the_map_is_the_mean_over_layers_of_the_attention_to_the_end_token(attended, rule, step):
+    full, evidence = attended
+    layers = layer_sets(evidence.layers)["be"]
+    assert layers == [layer for layer in GRIDS if layer.startswith("down_blocks.0")] and len(layers) == 2
+    found = end_token_map(evidence, layers, rule=rule, step=step)
+    for row, tokens in enumerate(PROMPTS):
+        for y in range(4):
+            for x in range(4):
+                values = [column(full[step % 5, layer][row, 4 * y + x].tolist(), tokens, rule) for layer in layers]
+                assert found[row, y, x].item() == pytest.approx(sum(values) / 2, rel=1e-3)
+
+
+def test_the_rules_differ_exactly_where_there_are_pads(attended):
+    _, evidence = attended
+    layers = list(GRIDS)[:1]
+    eos, last, tail = (end_token_map(evidence, layers, rule=rule) for rule in ("first_eos", "last", "eos_and_pads"))
+    for row, tokens in enumerate(PROMPTS):
+        full = len(tokens) >= LENGTH  # no pad behind the end token
+        assert torch.equal(eos[row], last[row]) is full
+        assert torch.equal(eos[row], tail[row]) is full
+
+
+def test_layers_of_different_grids_meet_on_the_finest(attended):
+    _, evidence = attended
+    layers = layer_sets(evidence.layers)["all"]
+    assert layers == list(GRIDS)
+    found = end_token_map(evidence, layers)
+    assert found.shape == (4, 8, 8)
+    expected = torch.zeros(4, 8, 8)
+    for layer in layers:
+        side = GRIDS[layer]
+        grid = evidence.end_attention[4, layer][..., 0].float().reshape(4, 1, side, side)
+        expected += torch.nn.functional.interpolate(grid, size=(8, 8), mode="bilinear", align_corners=False)[:, 0] / 4
+    torch.testing.assert_close(found, expected)
+    # a layer that is constant everywhere adds its constant
+    flat = dict(evidence.end_attention) | {(4, layers[2]): torch.full((4, 4, 3), 0.25).half()}
+    alone = end_token_map(evidence, [layers[3]])
+    with_flat = end_token_map(type(evidence)(**(vars(evidence) | {"end_attention": flat})), [layers[2], layers[3]])
+    torch.testing.assert_close(with_flat, (alone + 0.25) / 2)
+
+
+def test_the_grid_of_a_wide_picture_is_wide(make_evidence):
+    pixels = torch.arange(32).reshape(1, 32, 1).expand(1, 32, 3).half()
+    evidence = make_evidence(1, images=torch.zeros(1, 3, 8, 16, dtype=torch.uint8), end_attention={(4, "mid_block.attn2"): pixels})
+    found = end_token_map(evidence, ["mid_block.attn2"])
+    assert torch.equal(found[0], torch.arange(32.0).reshape(4, 8))
+
+
+def test_layer_sets_are_the_authors_all_and_each_alone():
+    assert short(list(GRIDS)[0]) == "down_blocks.0.attentions.0"
+    sets = layer_sets(list(GRIDS))
+    assert list(sets) == ["be", "all", *(name.removesuffix(".transformer_blocks.0.attn2") for name in GRIDS)]
+    assert "be" not in layer_sets(list(GRIDS)[2:])
+    assert layer_sets([]) == {}
+
+
+def test_brightness_is_the_mean_of_the_map(attended):
+    full, evidence = attended
+    layers = list(GRIDS)[:2]
+    for row, tokens in enumerate(PROMPTS):
+        values = [column(pixel.tolist(), tokens, "first_eos") for layer in layers for pixel in full[4, layer][row]]
+        assert brightness(evidence, layers)[row].item() == pytest.approx(np.mean(values), rel=1e-3)
+
+
+def test_every_map_of_the_table_has_its_rule_step_and_layers(attended):
+    full, evidence = attended
+    found = measure(evidence, maps(evidence))
+    for step, index in (("first", 0), ("last", 4)):
+        for rule in ("first_eos", "last", "eos_and_pads"):
+            layer = "mid_block.attentions.0.transformer_blocks.0.attn2"
+            soft = found[f"end_token.{step}.{rule}.mid_block.attentions.0"]
+            expected = [column(pixel.tolist(), PROMPTS[0], rule) for pixel in full[index, layer][0]]
+            np.testing.assert_allclose(soft[0].flatten(), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_uniform_attention_has_entropy_ln_l_and_one_hot_none(make_evidence, last):
+    uniform = torch.full((10, 2, 3, 16), 1 / 16).half()
+    one_hot = torch.nn.functional.one_hot(torch.full((10, 2, 3), 5), 16).half()
+    assert attention_entropy(make_evidence(2, token_attention=uniform), last=last).tolist() == pytest.approx([math.log(16)] * 2)
+    assert attention_entropy(make_evidence(2, token_attention=one_hot), last=last).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("steps", "tail"), [(50, range(40, 50)), (10, range(8, 10)), (4, range(3, 4))])
+def test_entropy_is_that_of_the_average_over_layers_at_the_first_step_or_the_last_fifth(make_evidence, steps, tail):
+    evidence = make_evidence(2, steps=steps)
+    attention = evidence.token_attention.double().numpy()
+
+    def entropy(step, row):
+        average = attention[step, row].mean(0)
+        return -sum(share * math.log(share) for share in average if share > 0)
+
+    first = [entropy(0, row) for row in range(2)]
+    last = [sum(entropy(step, row) for step in tail) / len(tail) for row in range(2)]
+    assert attention_entropy(evidence, last=False).tolist() == pytest.approx(first, rel=1e-4)
+    assert attention_entropy(evidence, last=True).tolist() == pytest.approx(last, rel=1e-4)

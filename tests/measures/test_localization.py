@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from afterglow.measures import localization
+from afterglow.measures.localization import held_out_overlap, map_auc
+
+
+def random_maps(count, side, seed=0):
+    return torch.rand(count, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def random_regions(count, side, seed=1):
+    coarse = torch.rand(count, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear") > 0.5
+
+
+@pytest.mark.parametrize("levels", [2, 5, 10**6])
+def test_auc_is_scikit_learns_with_ties(levels):
+    maps = (random_maps(6, 8) * levels).floor()
+    regions = random_regions(6, 8)
+    expected = [roc_auc_score(regions[i, 0].flatten(), maps[i].flatten()) for i in range(6)]
+    np.testing.assert_allclose(map_auc(maps, regions), expected, rtol=1e-12)
+
+
+def test_auc_of_a_coarse_map_is_that_of_the_map_at_picture_size():
+    maps, regions = random_maps(4, 4), random_regions(4, 16)
+    large = torch.nn.functional.interpolate(maps[:, None], size=(16, 16), mode="bilinear", align_corners=False)[:, 0]
+    expected = [roc_auc_score(regions[i, 0].flatten(), large[i].double().flatten()) for i in range(4)]
+    np.testing.assert_allclose(map_auc(maps, regions), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("plants", [4, 20])
+def test_the_truth_itself_is_perfect_and_its_opposite_is_not(plants):
+    regions = random_regions(plants, 8)
+    truth = regions[:, 0].float()
+    assert map_auc(truth, regions).tolist() == [1.0] * plants
+    assert held_out_overlap(truth, regions, range(plants))[0].tolist() == [1.0] * plants
+    assert held_out_overlap(0.001 * truth + 5, regions, range(plants))[0].tolist() == [1.0] * plants
+    assert map_auc(1 - truth, regions).tolist() == [0.0] * plants
+    area = regions.flatten(1).double().mean(1)  # at best everything is predicted
+    torch.testing.assert_close(held_out_overlap(1 - truth, regions, range(plants))[0], area)
+
+
+def test_regions_of_other_plants_are_found_half_of_the_time():
+    regions = random_regions(300, 8)
+    assert map_auc(regions[:, 0].float(), regions.roll(1, 0)).mean().item() == pytest.approx(0.5, abs=0.04)
+
+
+def test_a_flat_map_says_nothing(make_evidence):
+    evidence = make_evidence()
+    assert map_auc(localization.all_ones(evidence), evidence.region).tolist() == [0.5] * 4
+
+
+def slow_overlap(values, region, threshold):
+    chosen = {pixel for pixel, value in enumerate(values.flatten().tolist()) if value > threshold}
+    truth = {pixel for pixel, inside in enumerate(region.flatten().tolist()) if inside}
+    return len(chosen & truth) / max(1, len(chosen | truth))
+
+
+def slow_threshold(maps, regions, rows):
+    """The best of 101 quantiles of the chosen maps, or below them all; the lowest of equals."""
+    pooled = np.sort(np.concatenate([maps[row].flatten().numpy() for row in rows]))
+    candidates = [pooled[0] - 1, *np.quantile(pooled, [k / 100 for k in range(101)])]
+    means = [np.mean([slow_overlap(maps[row], regions[row], threshold) for row in rows]) for threshold in candidates]
+    return candidates[int(np.argmax(means))]
+
+
+def plants_with_maps(plants, seeds=2, side=4):
+    """Maps that find their regions somewhat, each plant with a brightness of its own."""
+    regions = random_regions(plants, side, seed=plants).repeat_interleave(seeds, 0)
+    groups = torch.arange(plants).repeat_interleave(seeds)
+    maps = random_maps(plants * seeds, side, seed=plants) + 0.8 * regions[:, 0] + 0.05 * groups[:, None, None]
+    return maps, regions, groups.tolist()
+
+
+@pytest.mark.parametrize(("plants", "seeds"), [(2, 2), (5, 2), (15, 1)])
+def test_few_plants_are_judged_by_all_the_others(plants, seeds):
+    maps, regions, groups = plants_with_maps(plants, seeds)
+    shares, used = held_out_overlap(maps, regions, groups)
+    for row, group in enumerate(groups):
+        others = [other for other, g in enumerate(groups) if g != group]
+        threshold = slow_threshold(maps, regions, others)
+        assert used[row].item() == pytest.approx(threshold, rel=1e-6)
+        assert shares[row].item() == pytest.approx(slow_overlap(maps[row], regions[row], used[row].item()))
+
+
+@pytest.mark.parametrize("plants", [16, 17])
+def test_from_16_plants_on_one_half_chooses_for_the_other(plants):
+    maps, regions, groups = plants_with_maps(plants)
+    shares, used = held_out_overlap(maps, regions, groups)
+    halves = [[row for row, value in enumerate(used.tolist()) if value == threshold] for threshold in sorted(set(used.tolist()))]
+    assert len(halves) == 2
+    counts = [len({groups[row] for row in half}) for half in halves]
+    assert sum(counts) == plants and abs(counts[0] - counts[1]) <= 1  # no plant is on both sides
+    for judged, choosing in (halves, halves[::-1]):
+        assert used[judged[0]].item() == pytest.approx(slow_threshold(maps, regions, choosing), rel=1e-6)
+        for row in judged:
+            assert shares[row].item() == pytest.approx(slow_overlap(maps[row], regions[row], used[row].item()))
+
+
+@pytest.mark.parametrize("plants", [4, 15, 16])
+def test_no_plant_has_a_say_in_its_own_threshold(plants):
+    maps, regions, groups = plants_with_maps(plants)
+    before = held_out_overlap(maps, regions, groups)[1]
+    for group in (0, plants // 2, plants - 1):
+        own = torch.tensor([g == group for g in groups])
+        changed = torch.where(own[:, None, None], 1000 * random_maps(len(maps), 4, seed=9), maps)
+        after = held_out_overlap(changed, regions, groups)[1]
+        assert torch.equal(after[own], before[own])
+        assert not torch.equal(after[~own], before[~own])  # but it has one in others'
+
+
+def test_one_plant_alone_cannot_be_judged():
+    maps, regions, _ = plants_with_maps(1)
+    with pytest.raises(ValueError, match="at least two plants, and there are 1"):
+        held_out_overlap(maps, regions, [5, 5])
+
+
+def test_centred_gaussian(make_evidence):
+    found = localization.centred_gaussian(make_evidence(2, side=8))
+    sigma = 7 / 4  # a quarter of the distance between the outer pixels
+    for y in range(8):
+        for x in range(8):
+            assert found[1, y, x].item() == pytest.approx(np.exp(-((y - 3.5) ** 2 + (x - 3.5) ** 2) / (2 * sigma**2)), rel=1e-5)
+
+
+def test_luminance_is_the_mean_of_the_channels(make_evidence):
+    evidence = make_evidence()
+    np.testing.assert_allclose(localization.luminance(evidence), evidence.images.numpy().mean(1) / 255, rtol=1e-6)
+
+
+def test_local_contrast_is_the_deviation_of_the_neighbours_that_exist(make_evidence):
+    evidence = make_evidence(2, side=5)
+    light = evidence.images.numpy().mean(1) / 255
+    found = localization.local_contrast(evidence)
+    for row in range(2):
+        for y in range(5):
+            for x in range(5):
+                window = light[row, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
+                assert found[row, y, x].item() == pytest.approx(window.std(), rel=1e-4, abs=1e-6)
+
+
+def test_flat_pieces_have_no_contrast_whatever_their_colour(make_evidence):
+    levels = torch.arange(256, dtype=torch.uint8)
+    flat = torch.stack([levels, levels.flip(0), (levels.int() * 37 % 256).to(torch.uint8)], 1)[..., None, None].expand(-1, -1, 4, 4)
+    assert localization.local_contrast(make_evidence(2, images=flat.contiguous())).abs().max() == 0

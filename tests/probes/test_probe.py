@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from afterglow.cli import main
+from afterglow.collect import Capture, Sampler, generate
+from afterglow.data.module import PlantedData
+from afterglow.data.plants import Planting
+from afterglow.models.load import load_denoiser
+from afterglow.probes import Probe
+
+ROOT = Path(__file__).parent.parent.parent
+FAST = ["--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("probe")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main(ROOT, [*FAST, "--name", "x", "--model.learning_rate", "0.01", "--model.warmup_steps", "0"])
+    return folder / "runs" / "x"
+
+
+def pictures_of(model, run: Path, plant_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """One plant's pictures of the last probe, and what a model makes of the same caption and seeds."""
+    probe = load_file(run / "maps" / "step=6.safetensors")
+    rows = probe["plant_id"] == plant_id
+    caption = pd.read_parquet(run / "probes.parquet").set_index("plant_id")["caption"][plant_id].iloc[0]
+    seeds = probe["seed"][rows].tolist()
+    return probe["images"][rows], generate(model.eval(), [caption] * len(seeds), seeds, Sampler(steps=2), Capture()).images
+
+
+def test_a_probe_looks_at_the_averaged_weights(run):
+    seen, averaged = pictures_of(load_denoiser(run / "checkpoints" / "last.ckpt"), run, 0)
+    assert (seen.int() - averaged.int()).abs().max() <= 1
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    raw = load_denoiser(run / "checkpoints" / "last.ckpt")
+    raw.load_state_dict(checkpoint["current_model_state"])
+    _, others = pictures_of(raw, run, 0)
+    assert (seen.int() - others.int()).abs().max() > 1
+
+
+def test_the_last_probe_adds_raw_weights_and_controls_in_every_planted_shape(run):
+    rows = pd.read_parquet(run / "probes.parquet")
+    last, inner = rows[rows["step"] == 6], rows[rows["step"] < 6]
+    assert {"raw.memorized", "raw.plant_memorized"} <= set(last["measure"]) and not inner["measure"].str.startswith("raw.").any()
+    shapes = {name for name in last["measure"] if name.startswith("memorized_in.")}
+    assert len(shapes) == 2 and set(last[last["measure"].isin(shapes)]["kind"]) == {"control"}
+    assert set(rows[rows["measure"] == "denoising_loss"]["kind"]) == {"heldout", "control"}
+
+
+def test_what_a_probe_asks_for():
+    data = PlantedData(set_size=20, planting=Planting(num_global=1, num_local=1, num_decoys=1, num_tints=1, copies=(2,)))
+    data.setup()
+    probe = Probe(seeds=3, inner_seeds=2, controls=5, inner_controls=0, heldout=2, unprompted=7)
+    probe.planted = data.planted
+    asked = probe._asked(type("Model", (), {"has_text": True})(), last=True)
+    assert len(asked) == 3 * (6 + 5 + 2) and len({(subject.plant_id, seed) for subject, seed in asked}) == len(asked)
+    inner = probe._asked(type("Model", (), {"has_text": True})(), last=False)
+    assert len(inner) == 2 * (6 + 2) and "control" not in {subject.kind for subject, _ in inner}
+    free = probe._asked(type("Model", (), {"has_text": False})(), last=True)
+    assert len(free) == 7 and {subject.kind for subject, _ in free} == {"unprompted"}
+
+
+def test_a_model_without_text_is_probed_without_being_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = ["--config", str(ROOT / "configs/openmoji_ddpm.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
+    main(ROOT, [*recipe, "--name", "free", "--trainer.max_steps", "2"])
+    rows = pd.read_parquet("runs/free/probes.parquet")
+    assert (rows[rows["measure"] == "memorized"]["kind"] == "unprompted").all() and len(rows[rows["measure"] == "memorized"]) == 2 * 8 + 8
+    assert not rows["measure"].str.startswith(("magnitude", "auc.end_token")).any() and Path("runs/free/report.html").exists()

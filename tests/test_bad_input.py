@@ -1,0 +1,144 @@
+"""Bad input: one sentence that names the culprit, exit code 2, nothing lost; W&B without a network: the training goes on."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from afterglow.cli import main
+
+ROOT = Path(__file__).parent.parent
+FAST = ["--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """refused(*arguments) => the one sentence with which the door was left."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as left:
+            main(ROOT, [*FAST, "--name", "x", *arguments])
+        assert left.value.code == 2
+        text = capsys.readouterr().err
+        sentences = [line for line in text.splitlines() if line.startswith("error: ")]
+        assert len(sentences) == 1 and "Traceback" not in text, text
+        return sentences[0]
+
+    return run
+
+
+def pictures(folder: Path, count: int = 3, side: int = 16) -> Path:
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(count):
+        Image.fromarray(generator.integers(0, 255, (side, side, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+def test_unknown_key(refused):
+    assert "sett_size" in refused("--data.sett_size", "3")
+
+
+def test_unknown_source(refused):
+    sentence = refused("--data.source", "imagenet")
+    assert "imagenet" in sentence and "openmoji" in sentence
+    assert not Path("runs/x").exists()
+
+
+def test_missing_picture(refused, tmp_path):
+    folder = pictures(tmp_path / "set")
+    (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a"}\n{"file_name": "gone.png", "text": "b"}\n')
+    assert "gone.png" in refused("--data.source", "imagefolder", "--data.folder", str(folder))
+
+
+def test_unreadable_picture(refused, tmp_path):
+    folder = pictures(tmp_path / "set")
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:60])
+    assert "1.png" in refused("--data.source", "imagefolder", "--data.folder", str(folder))
+
+
+def test_empty_folder(refused, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    assert "nothing" in refused("--data.source", "imagefolder", "--data.folder", str(tmp_path / "nothing"))
+
+
+def test_mask_of_another_size(refused, tmp_path):
+    from afterglow.data.folder_format import write_planted
+    from afterglow.data.module import PlantedData
+    from afterglow.data.plants import Planting
+
+    planting = Planting(num_global=1, num_local=1, num_decoys=0, num_tints=0, copies=(2,), num_fills=4, num_moving=4, num_heldout=4)
+    data = PlantedData(set_size=8, planting=planting)
+    data.setup()
+    write_planted(data.planted, tmp_path / "planted")
+    mask = next((tmp_path / "planted" / "masks").glob("002.png"))
+    Image.new("L", (8, 8)).save(mask)
+    sentence = refused("--data.source", "planted", "--data.folder", str(tmp_path / "planted"))
+    assert mask.name in sentence and "8x8" in sentence
+
+
+def test_resolution_that_cannot_be_halved(refused):
+    assert "15" in refused("--data.resolution", "15")
+
+
+def test_more_plants_than_eligible_pictures(refused):
+    assert "eligible" in refused("--data.planting.num_global", "3000")
+
+
+def test_more_training_pictures_than_there_are(refused):
+    assert "100000" in refused("--data.set_size", "100000")
+
+
+def test_run_folder_that_cannot_be_written(refused, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "x").write_text("a file where the folder should be")
+    assert "runs/x" in refused()
+
+
+def test_length_in_epochs(refused):
+    assert "max_steps" in refused("--trainer.max_epochs", "3")
+
+
+def test_checkpoint_that_does_not_exist(refused):
+    assert "nowhere.ckpt" in refused("--ckpt_path", "nowhere.ckpt")
+
+
+def test_batch_that_does_not_divide(refused):
+    assert "batch_size 8" in refused("--trainer.accumulate_grad_batches", "3")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: a full disk cannot be had")
+def test_disk_full_while_writing_a_probe(refused, tmp_path, monkeypatch, capsys):
+    """The probe before stays readable, and the run continues once there is room."""
+    main(ROOT, [*FAST, "--name", "x", "--trainer.max_steps", "2"])
+    before = pd.read_parquet("runs/x/probes.parquet")
+    unfinished = tmp_path / "runs" / "x" / "probes.parquet.unfinished"
+    unfinished.symlink_to("/dev/full")
+    sentence = refused("--ckpt_path", "last", "--trainer.max_steps", "4")
+    assert "No space left" in sentence and "probes.parquet" in sentence
+    pd.testing.assert_frame_equal(pd.read_parquet("runs/x/probes.parquet"), before)
+    main(ROOT, [*FAST, "--name", "x", "--trainer.max_steps", "4", "--ckpt_path", "last"])
+    after = pd.read_parquet("runs/x/probes.parquet")
+    assert after["step"].max() == 4 and not after.duplicated(["step", "plant_id", "seed", "measure"]).any()
+
+
+def test_no_network_for_the_tracker(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    main(ROOT, [*FAST, "--name", "alone", "--trainer.max_steps", "2"])
+    assert Path("runs/alone/report.html").exists() and list(Path("runs/alone/wandb").glob("offline-run-*"))
+
+
+def test_a_tracker_that_breaks_does_not_end_the_training(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger.log_metrics", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("gone")))
+    main(ROOT, [*FAST, "--name", "broken", "--trainer.max_steps", "2"])
+    assert Path("runs/broken/report.html").exists()
+    assert sum("W&B failed" in record.message for record in caplog.records) == 1
+    assert os.path.getsize("runs/broken/probes.parquet") > 0

@@ -1,0 +1,68 @@
+"""`kill -9` in the middle, then `--ckpt_path last`: the same run, the same losses, no probe doubled or missing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FAST = ["--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml"), "--trainer.max_steps", "40"]
+COMMAND = [sys.executable, str(ROOT / "train.py"), *FAST, "--checkpoint.every_n_train_steps", "7"]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+
+
+def losses(segment: list[dict]) -> dict[int, float]:
+    return {row["trainer/global_step"]: row["train/loss"] for row in segment if "train/loss" in row}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    where = tmp_path_factory.mktemp("resume")
+    subprocess.run([*COMMAND, "--name", "whole"], cwd=where, env=ENVIRONMENT, check=True, capture_output=True)
+    torn = subprocess.Popen([*COMMAND, "--name", "torn"], cwd=where, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    last = where / "runs/torn/checkpoints/last.ckpt"
+    deadline = time.monotonic() + 200
+    while not (last.exists() and list((where / "runs/torn/maps").glob("step=1*"))) and torn.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert torn.poll() is None, "the run ended before it could be killed"
+    os.kill(torn.pid, signal.SIGKILL)
+    torn.wait()
+    assert not (where / "runs/torn/emergence.json").exists()
+    subprocess.run([*COMMAND, "--name", "torn", "--ckpt_path", "last"], cwd=where, env=ENVIRONMENT, check=True, capture_output=True)
+    return where / "runs"
+
+
+def test_every_later_loss_is_that_of_an_uninterrupted_run(folder, history):
+    (whole,), torn = ([losses(segment) for segment in history(folder / name)] for name in ("whole", "torn"))
+    assert len(torn) == 2 and len(whole) >= 40
+    for segment in torn:
+        assert segment and all(whole[step] == loss for step, loss in segment.items())
+    assert set(torn[0]) | set(torn[1]) >= set(whole) - {0}
+
+
+def test_no_probe_is_doubled_or_missing_and_the_numbers_are_the_same(folder):
+    keys = ["step", "plant_id", "kind", "caption", "seed", "measure", "value"]
+    whole, torn = (pd.read_parquet(folder / name / "probes.parquet")[keys] for name in ("whole", "torn"))
+    pd.testing.assert_frame_equal(whole, torn)
+    assert (folder / "whole/emergence.json").read_text() == (folder / "torn/emergence.json").read_text()
+
+
+def test_the_run_id_stays(folder):
+    segments = [path.name.rsplit("-", 1)[1] for path in (folder / "torn/wandb").glob("offline-run-*")]
+    assert len(segments) == 2 and len(set(segments)) == 1
+
+
+def test_a_kill_before_the_first_checkpoint_starts_anew(tmp_path):
+    """A step-0 probe without a checkpoint is made again, once."""
+    base = [*COMMAND, "--trainer.max_steps", "2", "--name", "early"]
+    subprocess.run(base, cwd=tmp_path, env=ENVIRONMENT, check=True, capture_output=True)
+    for path in (tmp_path / "runs/early/checkpoints").iterdir():
+        path.unlink()
+    subprocess.run([*base, "--ckpt_path", "last"], cwd=tmp_path, env=ENVIRONMENT, check=True, capture_output=True)
+    rows = pd.read_parquet(tmp_path / "runs/early/probes.parquet")
+    assert not rows.duplicated(["step", "plant_id", "seed", "measure"]).any()

@@ -1,0 +1,57 @@
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDPMPipeline
+
+from afterglow.models import DDPM
+
+COMMAND = Path(__file__).parents[2] / "train" / "export.py"
+UNET = {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "block_out_channels": [8], "norm_num_groups": 4}
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["export.py", *arguments])
+    try:
+        runpy.run_path(str(COMMAND), run_name="__main__")
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder whose averaged weights are 0 and whose raw ones are not."""
+    model = DDPM(UNET, resolution=8)
+    average = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
+    checkpoint = {"denoiser": "DDPM", "hyper_parameters": dict(model.hparams), "state_dict": average}
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    torch.save(checkpoint | {"current_model_state": model.state_dict()}, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_it_writes_the_weights_that_were_asked_for(
+    raw: bool, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = str(run / "checkpoints" / "last.ckpt") if raw else str(run)
+    assert command(monkeypatch, source, "--out", str(tmp_path / "out"), *["--raw"] * raw) == 0
+    assert str(tmp_path / "out") in (printed := capsys.readouterr().out) and ("raw" in printed) == raw
+    assert DDPMPipeline.from_pretrained(tmp_path / "out").unet.conv_in.weight.any() == raw
+
+
+def test_bad_input_is_one_sentence(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, sentence in (
+        (("gone.ckpt", "--out", str(tmp_path / "out")), "error: There is no checkpoint 'gone.ckpt'.\n"),
+        ((str(run), "--out", str(run)), f"error: '{run}' is a file or is not empty: a model is written to a folder of its own.\n"),
+    ):
+        assert command(monkeypatch, *arguments) == 2
+        assert capsys.readouterr().err == sentence
+    assert command(monkeypatch, str(run)) == 2 and "--out" in capsys.readouterr().err
+
+
+def test_help_shows_commands_that_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(monkeypatch, "--help") == 0
+    assert "  python train/export.py runs/demo --out exported\n" in capsys.readouterr().out

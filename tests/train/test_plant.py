@@ -1,0 +1,99 @@
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from afterglow.data import module
+from afterglow.data.folder_format import read_planted
+from afterglow.data.pictures import Pictures
+from afterglow.data.plants import Planting, plant
+
+COMMAND = Path(__file__).parents[2] / "train" / "plant.py"
+RECIPE = """
+model: {class_path: afterglow.models.DDPM, init_args: {unet: {}}}
+data:
+  class_path: afterglow.data.module.PlantedData
+  init_args:
+    source: openmoji
+    resolution: 8
+    set_size: 20
+    planting: {num_global: 2, num_local: 2, num_decoys: 1, num_tints: 1, copies: [3], num_fills: 5, num_moving: 4, num_heldout: 2}
+trainer: {max_steps: 5}
+probe: {batch_size: 8}
+"""
+
+
+@pytest.fixture(autouse=True)
+def made_up(monkeypatch: pytest.MonkeyPatch) -> Pictures:
+    pixels = np.random.default_rng(0).integers(0, 256, (120, 3, 8, 8), dtype=np.uint8)
+    names = tuple(f"picture {row}" for row in range(120))
+    pictures = Pictures(pixels, names, names, np.full(120, -1), True)
+    monkeypatch.setattr(module, "load_pictures", lambda source, **_: pictures)
+    return pictures
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["plant.py", *arguments])
+    try:
+        runpy.run_path(str(COMMAND), run_name="__main__")
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    return str(tmp_path / "recipe.yaml")
+
+
+def test_it_writes_what_a_training_would_plant(
+    recipe: str, tmp_path: Path, made_up: Pictures, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "set"
+    more = ("--seed_everything", "4", "--data.set_size", "25", "--data.planting.copies", "[2,6]")
+    assert command(monkeypatch, "--config", recipe, "--out", str(out), *more) == 0
+    printed = capsys.readouterr().out
+    assert "25 training pictures; planted: 2 global, 2 local, 1 decoy, 1 tint, 4 phantom" in printed and str(out) in printed
+    planting = Planting(num_global=2, num_local=2, num_decoys=1, num_tints=1, copies=[2, 6], num_fills=5, num_moving=4, num_heldout=2)
+    wanted, found = plant(made_up, planting, set_size=25, seed=4), read_planted(out)
+    assert (found.pixels == wanted.pixels).all() and found.captions == wanted.captions
+    assert [p.copies for p in found.plants] == [p.copies for p in wanted.plants]
+    assert f"{len(list(out.glob('*.png')))} pictures" in printed
+
+
+def test_a_later_recipe_overlays_an_earlier_one(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "overlay.yaml").write_text("data: {init_args: {set_size: 7}}\n")
+    arguments = ("--config", recipe, "--config", str(tmp_path / "overlay.yaml"), "--out", str(tmp_path / "set"))
+    assert command(monkeypatch, *arguments) == 0 and len(read_planted(tmp_path / "set").controls) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [
+        (["--data.set_size", "500"], "500 training pictures"),
+        (["--data.colour", "red"], "colour"),
+        (["--data.planting.num_global", "-1"], "num_global must not be negative"),
+        (["--config", "gone.yaml"], "gone.yaml"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    arguments: list[str], culprit: str, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, "--config", recipe, "--out", str(tmp_path / "set"), *arguments) == 2
+    said = capsys.readouterr().err
+    assert culprit in said and "Traceback" not in said and not (tmp_path / "set").exists()
+
+
+def test_nothing_is_mixed_with_other_files(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, "--config", recipe, "--out", str(tmp_path)) == 2
+    assert "is not empty" in capsys.readouterr().err and not (tmp_path / "metadata.jsonl").exists()
+
+
+def test_help_shows_commands_that_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(monkeypatch, "--help") == 0
+    assert "  python train/plant.py --config configs/demo.yaml --out planted\n" in capsys.readouterr().out

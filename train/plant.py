@@ -1,0 +1,56 @@
+"""Write a whole planted set as a folder: what a recipe would plant, without training.
+
+  python train/plant.py --config configs/demo.yaml --out planted
+  python train/plant.py --config configs/demo.yaml --out planted --data.set_size 1000 --data.planting.copies [8,32] --seed_everything 1
+
+DIR then holds the pictures, their masks and metadata.jsonl (text, plant_id, kind, copies, ...): an imagefolder that
+`datasets.load_dataset("imagefolder", data_dir=DIR)` opens. Train on it, as often as you like, with
+
+  accelerate launch train.py --data.source planted --data.folder DIR
+
+Only the sections `data` and `seed_everything` of a recipe are read.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import SUPPRESS, ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
+
+from afterglow.data.folder_format import check_empty, write_planted
+from afterglow.data.module import PlantedData
+from afterglow.sentences import quiet, sentences
+
+IGNORED = ("model", "trainer", "probe", "progress", "average", "checkpoint", "wandb", "name", "ckpt_path")  # of a recipe
+
+
+def main() -> None:
+    quiet()
+    with sentences():
+        config = parse()
+        data, folder = config.data, Path(config.out)
+        check_empty(folder)
+        data.setup()
+        count = write_planted(data.planted, folder)
+        print(f"{folder}: {count} pictures; {data.describe()}")
+
+
+def parse() -> Namespace:
+    base = str(Path(__file__).parents[1] / "configs" / "base.yaml")
+    parser = ArgumentParser(description=__doc__, default_config_files=[base], exit_on_error=False, formatter_class=Help)
+    parser.add_argument("--config", action=ActionConfigFile, help="a recipe or an overlay; may be given several times")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write; it must be empty or new")
+    parser.add_argument("--seed_everything", type=int, default=0, help="decides what is planted, as in a training")
+    parser.add_subclass_arguments(PlantedData, "data", required=True)
+    for name in IGNORED:
+        parser.add_argument(f"--{name}", type=Any, help=SUPPRESS)
+    parser.link_arguments("seed_everything", "data.init_args.seed")
+    return parser.instantiate(parser.parse_args())
+
+
+class Help(DefaultHelpFormatter):
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text  # the two commands keep their lines
+
+
+if __name__ == "__main__":
+    main()
