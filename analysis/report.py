@@ -2,21 +2,28 @@
 
 python analysis/report.py runs/demo
 python analysis/report.py runs/*
+python analysis/report.py runs/demo --plate local_plants.png
 """
 
 import argparse
 from pathlib import Path
 
 from afterglow.report import write_report
+from afterglow.report.plate import write_plate
 from afterglow.sentences import quiet, sentences
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path, metavar="RUN", help="run folder with probes.parquet")
+    parser.add_argument("--plate", type=Path, metavar="PNG", help="write only this: the local plants of the (first) run as one picture")
+    options = parser.parse_args()
     quiet()
-    for folder in parser.parse_args().folders:
-        with sentences():
+    with sentences():
+        if options.plate:
+            print(write_plate(options.folders[0], options.plate))
+            return
+        for folder in options.folders:
             print(write_report(folder))
 
 

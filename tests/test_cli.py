@@ -20,6 +20,8 @@ from afterglow.measures.summary import ALL_SEEDS, summarize
 ROOT = Path(__file__).parent.parent
 FAST = ["--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
 
+HALVES = ["--data.planting.num_local", "4", "--data.planting.shapes", "[half]"]  # left, right, top, bottom: as often apart as together
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -29,7 +31,7 @@ def run(tmp_path_factory):
         patch.chdir(folder)
         patch.setenv("WANDB_MODE", "offline")
         patch.delenv("WANDB_DATA_DIR", raising=False)
-        main(ROOT, [*FAST, "--name", "demo"])
+        main(ROOT, [*FAST, *HALVES, "--name", "demo"])
     return folder / "runs" / "demo"
 
 
@@ -102,7 +104,7 @@ def test_a_finished_run_continues_to_nothing(run, monkeypatch):
     monkeypatch.chdir(run.parent.parent)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     before = pd.read_parquet(run / "probes.parquet")
-    main(ROOT, [*FAST, "--name", "demo", "--ckpt_path", "last"])
+    main(ROOT, [*FAST, *HALVES, "--name", "demo", "--ckpt_path", "last"])
     pd.testing.assert_frame_equal(pd.read_parquet(run / "probes.parquet"), before)
 
 

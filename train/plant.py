@@ -12,7 +12,6 @@ Only the sections `data` and `seed_everything` of a recipe are read.
 """
 
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import SUPPRESS, ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
@@ -20,7 +19,7 @@ from afterglow.data.folder_format import check_empty, write_planted
 from afterglow.data.module import PlantedData
 from afterglow.sentences import quiet, sentences
 
-IGNORED = ("model", "trainer", "probe", "progress", "average", "checkpoint", "wandb", "name", "ckpt_path")  # of a recipe
+IGNORED = {"name": str, "ckpt_path": str} | dict.fromkeys(("model", "trainer", "probe", "progress", "average", "checkpoint", "wandb"), dict)
 
 
 def main() -> None:
@@ -41,10 +40,14 @@ def parse() -> Namespace:
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write; it must be empty or new")
     parser.add_argument("--seed_everything", type=int, default=0, help="decides what is planted, as in a training")
     parser.add_subclass_arguments(PlantedData, "data", required=True)
-    for name in IGNORED:
-        parser.add_argument(f"--{name}", type=Any, help=SUPPRESS)
+    for name, kind in IGNORED.items():  # a dict stays a dict; a value of any type would be built, U-Net and all
+        parser.add_argument(f"--{name}", type=kind | None, help=SUPPRESS)
     parser.link_arguments("seed_everything", "data.init_args.seed")
-    return parser.instantiate(parser.parse_args())
+    config = parser.parse_args()
+    try:
+        return parser.instantiate(config)
+    except ValueError as error:  # jsonargparse wraps what a constructor refuses in the whole configuration
+        raise error.__cause__ or error from None
 
 
 class Help(DefaultHelpFormatter):

@@ -90,7 +90,11 @@ class Door(LightningCLI):
 
     def train(self) -> None:
         self.prepare()
-        self.trainer.fit(self.model, self.datamodule, ckpt_path=self.resume, weights_only=True)
+        try:
+            self.trainer.fit(self.model, self.datamodule, ckpt_path=self.resume, weights_only=True)
+        except BaseException:
+            self.tracker.finish()  # what was logged is kept, whatever ended the training
+            raise
         if launch.is_first():
             self.finish()
 

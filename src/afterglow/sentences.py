@@ -22,10 +22,18 @@ def sentences() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ArgumentError) as error:
-        if os.environ.get("AFTERGLOW_TRACEBACK") or not (isinstance(error, OSError | ArgumentError) or _is_ours(error.__traceback__)):
+        ours = _ours(error)
+        if os.environ.get("AFTERGLOW_TRACEBACK") or not (ours or isinstance(error, OSError | ArgumentError)):
             raise
-        print(f"error: {_text(error)}", file=sys.stderr)
+        print(f"error: {_text(ours or error)}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _ours(error: BaseException | None) -> BaseException | None:
+    """The error that our own code raised, of this one and those it was raised from (jsonargparse wraps what constructors raise)."""
+    while error is not None and not (isinstance(error, ValueError) and _is_ours(error.__traceback__)):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _is_ours(trace: TracebackType | None) -> bool:

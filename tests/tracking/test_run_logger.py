@@ -31,7 +31,8 @@ def test_offline_numbers_pictures_masks_and_the_same_id_after_a_resume(tmp_path,
         logger.finish()
         assert not logger.failed
     segments = sorted((folder / "wandb").glob("offline-run-*"))
-    assert len(segments) == 2 and len({path.name.rsplit("-", 1)[1] for path in segments}) == 1
+    run_id = (folder / "wandb" / "run_id").read_text()
+    assert len(segments) == 2 and all(run_id in path.name for path in segments)
     masks = sorted(segments[0].glob("files/media/images/**/*.mask.png"))
     assert len(masks) == 2 and set(np.unique(np.asarray(Image.open(masks[0])))) == {0, 1}
     losses = [row["train/loss"] for segment in history(folder) for row in segment if "train/loss" in row]

@@ -63,7 +63,7 @@ class Planting:
         if self.num_decoys + self.num_tints and not self.num_moving:
             raise ValueError("num_moving is 0, and decoys and tints need pictures to be shown with.")
         if self.variants == 1:
-            raise ValueError("variants is 1: a local plant with one fill is a global plant; say 0 for a fresh fill each time, or 2 and more.")
+            raise ValueError("variants is 1: a local plant with one fill is a global one; say 0 for a fresh fill each time, or 2 and more.")
         if not self.copies or min(self.copies) < 0:
             raise ValueError(f"copies must be a list of numbers from 0 on, and it is {list(self.copies)}.")
         if not self.shapes:

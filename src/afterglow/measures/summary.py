@@ -5,6 +5,7 @@ Rows are tidy: step, epoch, seconds, plant_id, kind, caption, seed, measure, val
 
 import numpy as np
 import pandas as pd
+import sklearn
 
 from afterglow.measures.detection import detection
 
@@ -37,6 +38,12 @@ def summarize(rows: pd.DataFrame) -> dict[str, float]:
 def detections(rows: pd.DataFrame, plants: pd.DataFrame) -> dict[str, float]:
     """Two label sets, never mixed: planted against each kind of negative, and memorized generations against all others."""
     found: dict[str, float] = {}
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):  # hundreds of small curves a probe
+        _detections(rows, plants, found)
+    return found
+
+
+def _detections(rows: pd.DataFrame, plants: pd.DataFrame, found: dict[str, float]) -> None:
     for name in [name for name in plants["measure"].unique() if name.startswith(DETECTORS)]:
         scores = plants[plants["measure"] == name].groupby("kind")["value"].apply(np.asarray)
         for positive in [kind for kind in POSITIVES if kind in scores]:
@@ -45,7 +52,6 @@ def detections(rows: pd.DataFrame, plants: pd.DataFrame) -> dict[str, float]:
                     found[f"detection/{name}.{positive}_vs_{negative}/{what}"] = value
         for what, value in _memorized_against_rest(rows, name).items():
             found[f"detection/{name}.memorized_vs_rest/{what}"] = value
-    return found
 
 
 def _memorized_against_rest(rows: pd.DataFrame, name: str) -> dict[str, float]:

@@ -27,7 +27,7 @@ from afterglow.probes.schedule import probe_steps
 from afterglow.probes.show import show
 
 SEED_OFFSET = 1000  # of each fresh set of seeds with which the last probes are confirmed
-NUM_LOSSES = 64  # pictures of each kind whose denoising loss is measured
+NUM_LOSSES, NUM_TIMES = 32, 4  # pictures of each kind and timesteps at which the denoising loss is measured
 RAW_MEASURES = ("calibrated", "memorized", "plant_memorized")
 SHOWN_KINDS = ("global", "local", "natural", "phantom", "decoy", "control")
 
@@ -176,7 +176,7 @@ class Probe(L.Callback):
             if not len(chosen):
                 continue
             captions = [self.planted.captions[row] for row in chosen]
-            values = denoising_losses(model, torch.from_numpy(self.planted.pixels[chosen]), captions).mean(1)
+            values = denoising_losses(model, torch.from_numpy(self.planted.pixels[chosen]), captions, num_times=NUM_TIMES).mean(1)
             for row, caption, value in zip(chosen.tolist(), captions, values.tolist(), strict=True):
                 about = {"plant_id": len(self.planted.plants) + row, "kind": kind, "caption": caption, "seed": ALL_SEEDS}
                 rows.append(about | {"measure": "denoising_loss", "value": value})

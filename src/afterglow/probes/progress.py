@@ -46,6 +46,10 @@ class Progress(ProgressBar):
             self._bar.refresh()
             self._bar.close()
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if self._bar is not None:  # what is said of the error begins on a line of its own
+            self._bar.close()
+
     def print(self, *args: Any, **kwargs: Any) -> None:
         if self._enabled:
             tqdm.write(" ".join(map(str, args)))
