@@ -43,11 +43,7 @@ def parse() -> Namespace:
     for name, kind in IGNORED.items():  # a dict stays a dict; a value of any type would be built, U-Net and all
         parser.add_argument(f"--{name}", type=kind | None, help=SUPPRESS)
     parser.link_arguments("seed_everything", "data.init_args.seed")
-    config = parser.parse_args()
-    try:
-        return parser.instantiate(config)
-    except ValueError as error:  # jsonargparse wraps what a constructor refuses in the whole configuration
-        raise error.__cause__ or error from None
+    return parser.instantiate(parser.parse_args())
 
 
 class Help(DefaultHelpFormatter):
