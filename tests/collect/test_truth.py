@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from afterglow.collect import annotate
+from afterglow.data.dealer import plant
 from afterglow.data.pictures import Pictures
-from afterglow.data.plants import Planting, plant, subjects, unprompted
+from afterglow.data.plants import Planting
+from afterglow.data.subjects import subjects, unprompted
 from afterglow.evidence import Evidence
 from afterglow.measures.memorized import calibrated_distance, memorized, neighbour_ratio, outside_diversity
 

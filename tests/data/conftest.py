@@ -5,8 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from afterglow.data.dealer import plant
 from afterglow.data.openmoji import load_openmoji
 from afterglow.data.pictures import Pictures
+from afterglow.data.plants import PlantedSet, Planting
 
 NUM_LONE = 260
 
@@ -42,6 +44,18 @@ def make() -> Callable[..., Pictures]:
 @pytest.fixture(scope="session")
 def pictures() -> Pictures:
     return make_pictures()
+
+
+@pytest.fixture(scope="session")
+def small() -> Planting:
+    return Planting(
+        num_global=4, num_local=5, num_natural=2, num_decoys=3, num_tints=3, copies=(2, 5), num_fills=20, num_moving=15, num_heldout=10
+    )
+
+
+@pytest.fixture(scope="session")
+def planted(pictures: Pictures, small: Planting) -> PlantedSet:
+    return plant(pictures, small, set_size=60, seed=3)
 
 
 @pytest.fixture(scope="session")

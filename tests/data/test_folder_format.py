@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from afterglow.data.dealer import plant
 from afterglow.data.folder_format import read_planted, write_planted
 from afterglow.data.module import PlantedSamples
 from afterglow.data.pictures import Pictures
-from afterglow.data.plants import Plant, PlantedSet, Planting, plant
+from afterglow.data.plants import Plant, PlantedSet, Planting
 
 SMALL = Planting(
     num_global=2, num_local=3, num_natural=1, num_decoys=2, num_tints=2, copies=(3,), variants=4, num_fills=6, num_moving=5, num_heldout=4

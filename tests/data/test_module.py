@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from afterglow.data import module
+from afterglow.data.dealer import plant
 from afterglow.data.folder_format import write_planted
 from afterglow.data.module import Batch, Endless, PlantedData, PlantedSamples, collate
 from afterglow.data.pictures import Pictures
-from afterglow.data.plants import PlantedSet, Planting, plant
+from afterglow.data.plants import PlantedSet, Planting
 
 SMALL = Planting(
     num_global=3, num_local=3, num_natural=2, num_decoys=3, num_tints=2, copies=(2, 5), num_fills=40, num_moving=40, num_heldout=10

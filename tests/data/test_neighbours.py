@@ -85,7 +85,7 @@ def test_the_nearest_groups_are_those_of_all_pairs(pictures: Pictures) -> None:
     mask[1:5, 2:8] = True
     exclude = {int(groups[0]), int(groups[7])}
     found, distances = Gallery(pictures.pixels, groups).nearest(
-        torch.from_numpy(pictures.pixels[:3]), torch.from_numpy(mask[None]), exclude, num_groups=12
+        torch.from_numpy(pictures.pixels[:3]), torch.from_numpy(mask[None]), [exclude] * 3, num_groups=12
     )
     for image in range(3):
         best: dict[int, float] = {}
@@ -100,7 +100,8 @@ def test_the_nearest_groups_are_those_of_all_pairs(pictures: Pictures) -> None:
 def test_fewer_groups_than_asked_for_are_all_of_them_and_a_copy_is_at_zero(pictures: Pictures) -> None:
     gallery = Gallery(pictures.pixels[:4], np.arange(4))
     groups, distances = gallery.nearest(torch.from_numpy(pictures.pixels[2:3]), torch.ones(1, 8, 8, dtype=torch.bool))
-    assert groups.shape == (1, 4) and groups[0, 0] == 2 and distances[0, 0] == 0
+    assert groups.shape == distances.shape == (1, 50) and groups[0, 0] == 2 and distances[0, 0] == 0
+    assert (groups[0, :4] >= 0).all() and (groups[0, 4:] == -1).all() and distances[0, 4:].isinf().all()
 
 
 def test_a_template_takes_part_where_half_of_the_mask_overlaps_it() -> None:
@@ -116,12 +117,15 @@ def test_a_template_takes_part_where_half_of_the_mask_overlaps_it() -> None:
         groups, distances = gallery.nearest(image, mask)
         assert (77 in groups[0].tolist()) == takes_part
         assert not takes_part or (groups[0, 0] == 77 and distances[0, 0] == 0)
-    assert 77 not in gallery.nearest(image, torch.from_numpy(shown), {77})[0][0].tolist()
+    assert 77 not in gallery.nearest(image, torch.from_numpy(shown), [{77}])[0][0].tolist()
 
 
 def test_the_nearest_picture_is_that_of_all_pairs(pictures: Pictures) -> None:
     image = np.clip(pictures.pixels[40].astype(int) + np.random.default_rng(1).integers(-9, 10, (3, 8, 8)), 0, 255).astype(np.uint8)
     everything = np.ones((8, 8), bool)
     wanted = min(range(len(pictures)), key=lambda row: slow_distance(image, pictures.pixels[row], everything))
-    picture, group = Gallery(pictures.pixels, np.arange(len(pictures))).nearest_picture(torch.from_numpy(image))
-    assert group == wanted and (picture == pictures.pixels[wanted]).all()
+    asked = torch.from_numpy(np.stack([pictures.pixels[7], image]))
+    found, groups = Gallery(pictures.pixels, np.arange(len(pictures)) + 100).nearest_pictures(asked)
+    assert (
+        groups[1] == 100 + wanted and torch.equal(found[1], torch.from_numpy(pictures.pixels[wanted])) and torch.equal(found[0], asked[0])
+    )

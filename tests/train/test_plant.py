@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from afterglow.data import module
+from afterglow.data.dealer import plant
 from afterglow.data.folder_format import read_planted
 from afterglow.data.pictures import Pictures
-from afterglow.data.plants import Planting, plant
+from afterglow.data.plants import Planting
 
 COMMAND = Path(__file__).parents[2] / "train" / "plant.py"
 RECIPE = """

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from afterglow.data.neighbours import Gallery, distance, to_unit
-from afterglow.data.plants import Subject
+from afterglow.data.subjects import Subject
 from afterglow.evidence import Evidence, Neighbours
 
 NUM_NEIGHBOURS = 50  # Carlini's calibration
@@ -22,69 +22,66 @@ def annotate(evidence: Evidence, asked: Sequence[Subject], gallery: Gallery, *, 
     picture and the whole picture take their place.
     """
     everything = torch.ones(1, *evidence.images.shape[-2:], dtype=torch.bool)
-    parts, order = [], []
-    for rows in _rows_by_subject(asked):
-        subject = asked[rows[0]]
-        chosen = subject.mask if mask is None else mask
-        judged = torch.from_numpy(chosen) if chosen.any() else everything
-        parts.append(_judge(evidence[rows], subject, gallery, judged))
-        order += rows
-    return Evidence.cat(parts)[torch.tensor(order).argsort()]
-
-
-def _rows_by_subject(asked: Sequence[Subject]) -> list[list[int]]:
-    rows: dict[int, list[int]] = {}
-    for row, subject in enumerate(asked):
-        rows.setdefault(subject.plant_id, []).append(row)
-    return list(rows.values())
-
-
-def _judge(evidence: Evidence, subject: Subject, gallery: Gallery, mask: Tensor) -> Evidence:
-    """All generations of one subject, in one mask [1, H, W]."""
-    images, count = evidence.images, len(evidence)
-    if subject.reference is not None:
-        references, own = torch.from_numpy(np.array(subject.reference)).expand_as(images), [subject.group] * count
-        inside = _neighbours(images, references, gallery, mask, {subject.group}, subject.group)
-        whole = _neighbours(images, references, gallery, torch.ones_like(mask), {subject.group}, subject.group)
-    else:
-        nearest = [gallery.nearest_picture(image) for image in images]
-        references, own = torch.from_numpy(np.stack([picture for picture, _ in nearest])), [group for _, group in nearest]
-        each = [_neighbours(images[i : i + 1], references[i : i + 1], gallery, mask, {own[i]}, own[i]) for i in range(count)]
-        inside = whole = Neighbours(torch.cat([n.groups for n in each]), torch.cat([n.distances for n in each]))
+    chosen = [torch.from_numpy(subject.mask if mask is None else mask) for subject in asked]
+    masks = torch.stack([own if own.any() else everything for own in chosen])
+    references, groups = _references(evidence.images, asked, gallery)
+    whole = _neighbours(evidence.images, references, gallery, everything.expand_as(masks), groups)
+    inside = whole if masks.all() else _neighbours(evidence.images, references, gallery, masks, groups)
     return replace(
         evidence,
-        kind=(subject.kind,) * count,
-        shape=(subject.shape,) * count,
-        plant_id=torch.full((count,), subject.plant_id),
-        references=references.contiguous(),
-        planted_mask=mask.expand(count, -1, -1, -1).contiguous(),
-        region=torch.from_numpy(subject.region).expand(count, -1, -1, -1).contiguous(),
-        derived={**evidence.derived, **_variants(images, subject, gallery)},
+        kind=tuple(subject.kind for subject in asked),
+        shape=tuple(subject.shape for subject in asked),
+        plant_id=torch.tensor([subject.plant_id for subject in asked]),
+        references=references,
+        planted_mask=masks,
+        region=torch.stack([torch.from_numpy(subject.region) for subject in asked]),
+        derived={**evidence.derived, **_variants(evidence.images, asked, gallery)},
         neighbours=inside,
         neighbours_whole=whole,
     )
 
 
-def _neighbours(images: Tensor, references: Tensor, gallery: Gallery, mask: Tensor, exclude: set[int], own: int) -> Neighbours:
-    groups, distances = gallery.nearest(images, mask, exclude, num_groups=NUM_NEIGHBOURS)
-    missing = NUM_NEIGHBOURS - groups.shape[1]  # a small set has fewer other groups than that
-    groups = torch.nn.functional.pad(groups, (0, missing), value=-1)
-    distances = torch.nn.functional.pad(distances, (0, missing), value=torch.inf)
-    first = distance(images.float() / 255, references.float() / 255, mask)
-    return Neighbours(torch.cat([torch.full((len(images), 1), own), groups], dim=1), torch.cat([first[:, None], distances], dim=1))
+def _references(images: Tensor, asked: Sequence[Subject], gallery: Gallery) -> tuple[Tensor, Tensor]:
+    """What each generation is compared with: its subject's picture, or the nearest of the training set; and its group, [B]."""
+    without = [row for row, subject in enumerate(asked) if subject.reference is None]
+    references, groups = torch.empty_like(images), torch.tensor([subject.group for subject in asked])
+    for row, subject in enumerate(asked):
+        if subject.reference is not None:
+            references[row] = torch.from_numpy(np.array(subject.reference))
+    if without:
+        references[without], groups[without] = gallery.nearest_pictures(images[without])
+    return references, groups
 
 
-def _variants(images: Tensor, subject: Subject, gallery: Gallery) -> dict[str, Tensor]:
+def _neighbours(images: Tensor, references: Tensor, gallery: Gallery, masks: Tensor, own: Tensor) -> Neighbours:
+    """masks: bool [B, 1, H, W]; generations that are judged in the same mask share one search."""
+    groups = torch.empty(len(images), 1 + NUM_NEIGHBOURS, dtype=torch.int64)
+    distances = torch.empty(len(images), 1 + NUM_NEIGHBOURS)
+    distinct, member = masks.flatten(1).unique(dim=0, return_inverse=True)
+    for number in range(len(distinct)):
+        rows = (member == number).nonzero()[:, 0]
+        exclude = [{int(group)} for group in own[rows]]
+        groups[rows, 1:], distances[rows, 1:] = gallery.nearest(images[rows], masks[rows[0]], exclude, num_groups=NUM_NEIGHBOURS)
+    groups[:, 0], distances[:, 0] = own, distance(images.float() / 255, references.float() / 255, masks)
+    return Neighbours(groups, distances)
+
+
+def _variants(images: Tensor, asked: Sequence[Subject], gallery: Gallery) -> dict[str, Tensor]:
     """What tells a local plant from one that is copied whole (local->global), [B] each.
 
     Its variants' spread outside the mask, and the calibrated distance there to the nearest of its finite variants
     (infinite where they are fresh).
     """
-    spread = torch.full((len(images),), subject.variant_spread)
-    if subject.variants is None:
-        return {"variant_spread": spread, "variant_distance": torch.full((len(images),), torch.inf)}
-    outside = torch.from_numpy(~subject.mask)
-    each = torch.stack([distance(images.float() / 255, variant, outside) for variant in to_unit(subject.variants)])
-    # a variant's own fill is a picture of the training set, and no "other group" in this comparison
-    _, others = gallery.nearest(images, outside, {subject.group, *subject.variant_groups}, num_groups=NUM_NEIGHBOURS)
-    return {"variant_spread": spread, "variant_distance": each.min(0).values / (0.5 * others.mean(1))}
+    nearest = torch.full((len(images),), torch.inf)
+    for number in {subject.plant_id for subject in asked if subject.variants is not None}:
+        rows = [row for row, subject in enumerate(asked) if subject.plant_id == number]
+        subject, shown = asked[rows[0]], images[rows]
+        assert subject.variants is not None
+        outside = torch.from_numpy(~subject.mask)
+        each = torch.stack([distance(shown.float() / 255, variant, outside) for variant in to_unit(subject.variants)])
+        # a variant's own fill is a picture of the training set, and no "other group" in this comparison
+        own = {subject.group, *subject.variant_groups}
+        found, others = gallery.nearest(shown, outside, [own] * len(rows), num_groups=NUM_NEIGHBOURS)
+        known = found >= 0
+        nearest[rows] = each.min(0).values / (0.5 * others.where(known, 0.0).sum(1) / known.sum(1))
+    return {"variant_spread": torch.tensor([subject.variant_spread for subject in asked]), "variant_distance": nearest}

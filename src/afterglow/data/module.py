@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from afterglow.data.dealer import plant
 from afterglow.data.folder_format import read_planted
 from afterglow.data.pictures import Pictures
-from afterglow.data.plants import TRAINED, Plant, PlantedSet, Planting, plant
+from afterglow.data.plants import TRAINED, Plant, PlantedSet, Planting
 from afterglow.data.sources import load_pictures
 
 

@@ -1,6 +1,6 @@
 """Distances between pictures, near twins, and the nearest groups of the training set (METHODS section 4)."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
+from torch.nn.functional import pad
 
 TWIN_DISTANCE = 0.03  # two pictures nearer than this are one group
 CHUNK = 4096  # pictures compared at a time, so that the set is never copied whole
@@ -78,40 +79,46 @@ class Gallery:
     groups: np.ndarray
     templates: tuple[Template, ...] = ()
 
-    def nearest(self, images: Tensor, mask: Tensor, exclude: Collection[int] = (), *, num_groups: int = 50) -> tuple[Tensor, Tensor]:
-        """The nearest groups of the training set inside a mask, without some (a plant's own).
+    def nearest(
+        self, images: Tensor, mask: Tensor, exclude: Sequence[Collection[int]] = (), *, num_groups: int = 50
+    ) -> tuple[Tensor, Tensor]:
+        """The nearest groups of the training set inside a mask, for each image without some groups (its plant's own).
 
-        images: uint8 [B, C, H, W]; mask: bool [1, H, W]. Returns groups int64 [B, K] and distances float32 [B, K],
-        nearest first, K = min(num_groups, groups there are). A local plant takes part by its template, where at least
-        half of the mask overlaps it.
+        images: uint8 [B, C, H, W]; mask: bool [1, H, W]; exclude: B sets of groups, or nothing. Returns groups int64 [B, K]
+        and distances float32 [B, K], nearest first; group -1 at an infinite distance where there are fewer than
+        K = num_groups. A local plant takes part by its template, where at least half of the mask overlaps it.
         """
-        keep = ~np.isin(self.groups, list(exclude))
-        labels, inverse = np.unique(self.groups[keep], return_inverse=True)
+        labels, inverse = np.unique(self.groups, return_inverse=True)
         best = torch.full((len(images), len(labels)), torch.inf)
         wanted = images.float() / 255
         inside = mask.expand(images.shape[1:]).flatten()
-        rows = np.flatnonzero(keep)
-        for start in range(0, len(rows), CHUNK):
-            part = to_unit(self.pixels[rows[start : start + CHUNK]]).flatten(1)[:, inside]
+        for start in range(0, len(self.pixels), CHUNK):
+            part = to_unit(self.pixels[start : start + CHUNK]).flatten(1)[:, inside]
             # direct differences (no |a|^2 - 2ab + |b|^2): a copy's distance near 0 must not drown in rounding
             near = torch.cdist(wanted.flatten(1)[:, inside], part, compute_mode="donot_use_mm_for_euclid_dist") / inside.sum() ** 0.5
             best.scatter_reduce_(1, torch.from_numpy(inverse[start : start + CHUNK]).expand(len(images), -1), near, "amin")
-        best, names = self._with_templates(best, torch.from_numpy(labels), wanted, mask, exclude)
+        best, names = self._with_templates(best, torch.from_numpy(labels), wanted, mask)
+        for row, groups in enumerate(exclude):
+            best[row, torch.isin(names, torch.tensor(list(groups), dtype=torch.int64))] = torch.inf
         distances, order = best.sort(dim=1, stable=True)
-        return names[order][:, :num_groups], distances[:, :num_groups]
+        found = names[order].masked_fill(distances.isinf(), -1)
+        missing = max(0, num_groups - len(names))
+        return pad(found, (0, missing), value=-1)[:, :num_groups], pad(distances, (0, missing), value=torch.inf)[:, :num_groups]
 
-    def nearest_picture(self, image: Tensor) -> tuple[np.ndarray, int]:
-        """The training picture nearest to one image over the whole picture, uint8 [C, H, W] each, and its group."""
-        whole = torch.ones(1, *image.shape[-2:], dtype=torch.bool)
-        starts = range(0, len(self.pixels), CHUNK)
-        distances = torch.cat([distance(to_unit(self.pixels[start : start + CHUNK]), image.float() / 255, whole) for start in starts])
-        row = int(distances.argmin())
-        return self.pixels[row], int(self.groups[row])
+    def nearest_pictures(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The training picture nearest to each image over the whole picture, uint8 [B, C, H, W], and its group [B]."""
+        wanted = images.flatten(1).float() / 255
+        distances = []
+        for start in range(0, len(self.pixels), CHUNK):
+            part = to_unit(self.pixels[start : start + CHUNK]).flatten(1)
+            distances.append(torch.cdist(wanted, part, compute_mode="donot_use_mm_for_euclid_dist"))
+        rows = torch.cat(distances, dim=1).argmin(dim=1).numpy()
+        return torch.from_numpy(self.pixels[rows]), torch.from_numpy(self.groups[rows])
 
-    def _with_templates(self, best: Tensor, names: Tensor, wanted: Tensor, mask: Tensor, exclude: Collection[int]) -> tuple[Tensor, Tensor]:
+    def _with_templates(self, best: Tensor, names: Tensor, wanted: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         for template in self.templates:
             overlap = torch.from_numpy(template.mask) & mask
-            if template.group not in exclude and 2 * overlap.sum() >= mask.sum():
+            if 2 * overlap.sum() >= mask.sum():
                 near = distance(wanted, to_unit(template.pixels), overlap)
                 best, names = torch.cat([best, near[:, None]], dim=1), torch.cat([names, torch.tensor([template.group])])
         return best, names

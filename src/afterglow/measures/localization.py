@@ -53,17 +53,27 @@ def local_contrast(evidence: Evidence) -> Tensor:
     return (deviation[:, 0] / (255 * evidence.images.shape[1])).float()
 
 
-def overlap(maps: np.ndarray, regions: np.ndarray, threshold: float) -> np.ndarray:
-    """Intersection over union of each map above a threshold with its region. maps, regions: [B, pixels]. Returns [B]."""
-    predicted = maps > threshold
-    return (predicted & regions).sum(1) / np.maximum(1, (predicted | regions).sum(1))
+def overlaps(maps: np.ndarray, regions: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Intersection over union of each map above each threshold with its region.
+
+    maps: [B, pixels]; regions: bool [B, pixels]; thresholds: [K]. Returns [B, K]. Each map is sorted once: above any threshold
+    lies the end of its row, and the running sum of the region along the row says how much of the end is inside.
+    """
+    order = np.argsort(maps, axis=1)
+    ascending = np.take_along_axis(maps, order, axis=1)
+    inside_below = np.pad(np.take_along_axis(regions, order, axis=1).cumsum(axis=1), ((0, 0), (1, 0)))
+    total = regions.sum(axis=1, keepdims=True)
+    not_above = np.stack([np.searchsorted(row, thresholds, side="right") for row in ascending])
+    intersection = total - np.take_along_axis(inside_below, not_above, axis=1)
+    union = maps.shape[1] - not_above + total - intersection
+    return intersection / np.maximum(1, union)
 
 
 def best_threshold(maps: np.ndarray, regions: np.ndarray) -> float:
     """The threshold with the highest mean overlap, among 101 quantiles of the pooled values (and one below them all)."""
     candidates = np.quantile(maps, np.linspace(0, 1, NUM_THRESHOLDS))
     candidates = np.concatenate([[candidates[0] - 1], np.unique(candidates)])
-    return float(candidates[np.argmax([overlap(maps, regions, threshold).mean() for threshold in candidates])])
+    return float(candidates[overlaps(maps, regions, candidates).mean(axis=0).argmax()])
 
 
 def held_out_overlap(maps: Tensor, regions: Tensor, groups: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -77,7 +87,7 @@ def held_out_overlap(maps: Tensor, regions: Tensor, groups: Sequence[int]) -> tu
     result, used = np.zeros(len(values)), np.zeros(len(values))
     for judged in _folds(numbers):
         threshold = best_threshold(values[~judged], truth[~judged])
-        result[judged], used[judged] = overlap(values[judged], truth[judged], threshold), threshold
+        result[judged], used[judged] = overlaps(values[judged], truth[judged], np.array([threshold]))[:, 0], threshold
     return torch.from_numpy(result), torch.from_numpy(used)
 
 

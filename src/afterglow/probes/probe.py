@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from afterglow.collect import Capture, Sampler, annotate, denoising_losses, generate
-from afterglow.data.plants import Subject, subjects, unprompted
+from afterglow.data.subjects import Subject, subjects, unprompted
 from afterglow.evidence import Evidence
 from afterglow.measures import emergence
 from afterglow.measures.history import emergence_of, emergence_summary, memorized_history

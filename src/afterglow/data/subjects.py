@@ -1,0 +1,73 @@
+"""What a probe asks a model for, and the truth that each answer is judged by."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from afterglow.data.neighbours import distance, to_unit
+from afterglow.data.plants import Plant, PlantedSet
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One caption that a probe asks for, with the truth that its generations are judged by.
+
+    reference: uint8 [C, H, W], or None where the nearest training group takes its place (decoys, tints, held-out captions).
+    mask, region: bool [1, H, W], as Plant's. variant_spread: standard deviation of a local plant's own variants outside
+    the mask, in [0, 1] pixel units (infinite for others). variants: uint8 [V, C, H, W] where they are finite, and the groups
+    of the pictures they are filled with.
+    """
+
+    plant_id: int
+    kind: str
+    caption: str
+    group: int
+    mask: np.ndarray
+    region: np.ndarray
+    shape: str
+    reference: np.ndarray | None = None
+    variant_spread: float = float("inf")
+    variants: np.ndarray | None = None
+    variant_groups: tuple[int, ...] = ()
+
+
+def subjects(planted: PlantedSet, *, num_controls: int = 64, num_heldout: int = 8, seed: int = 0) -> list[Subject]:
+    """Everything a probe may ask a captioned model for: all plants and their counterparts, some controls, some held-out captions.
+
+    Controls and held-out captions have ids after the plants': stable for a planted set, whatever number is asked for.
+    """
+    chosen = [_subject(planted, p, np.random.default_rng([seed, 0x5B, p.plant_id])) for p in planted.plants]
+    everything = np.ones((1, *planted.pixels.shape[-2:]), dtype=bool)
+    after = len(planted.plants)
+    for row in planted.controls[:num_controls].tolist():
+        group = int(planted.groups[row])
+        chosen.append(Subject(after + row, "control", planted.captions[row], group, everything, everything, "whole", planted.pixels[row]))
+    for row in planted.heldout[:num_heldout].tolist():
+        group = int(planted.groups[row])
+        chosen.append(Subject(after + row, "heldout", planted.captions[row], group, everything, everything, "whole"))
+    return chosen
+
+
+def unprompted(planted: PlantedSet, count: int) -> list[Subject]:
+    """Generations of a model that cannot be asked for anything: each is judged by the nearest training picture."""
+    everything = np.ones((1, *planted.pixels.shape[-2:]), dtype=bool)
+    first = len(planted.plants) + len(planted.pixels)  # after the ids of all that could be asked for
+    return [Subject(first + number, "unprompted", "", -1, everything, everything, "whole") for number in range(count)]
+
+
+def _subject(planted: PlantedSet, p: Plant, generator: np.random.Generator) -> Subject:
+    reference = planted.pixels[p.members[0]] if p.members else None
+    if p.kind not in ("local", "natural"):
+        return Subject(p.plant_id, p.kind, p.caption, p.group, p.mask, p.region, p.shape, reference)
+    shown = planted.variants_shown(p, generator)
+    spread = float(spread_outside(to_unit(shown), torch.from_numpy(~p.mask)))
+    finite = shown if p.kind == "natural" or p.variants else None
+    fills = tuple(int(planted.groups[row]) for row in p.variants)
+    return Subject(p.plant_id, p.kind, p.caption, p.group, p.mask, p.region, p.shape, reference, spread, finite, fills)
+
+
+def spread_outside(images: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
+    """Standard deviation over images, root mean square over the values of a mask. images: [V, C, H, W] in [0,1]; mask [1, H, W]."""
+    deviation = images.var(dim=0, unbiased=len(images) > 1).sqrt()
+    return distance(deviation, torch.zeros_like(deviation), outside)

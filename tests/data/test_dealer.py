@@ -1,0 +1,216 @@
+import itertools
+from collections.abc import Callable
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from afterglow.data.dealer import ELIGIBLE_DISTANCE, plant
+from afterglow.data.neighbours import group_pictures
+from afterglow.data.pictures import Pictures
+from afterglow.data.plants import Plant, PlantedSet, Planting
+from afterglow.data.words import NAMES
+
+
+def distances_to_other_groups(pictures: Pictures, groups: np.ndarray, p: Plant, image: np.ndarray) -> np.ndarray:
+    """Brute force: inside the plant's mask, to every picture of the whole set that is of another group."""
+    others = pictures.pixels[groups != p.group].astype(np.float64)
+    squares = ((others - image) / 255)[:, :, p.mask[0]] ** 2
+    return np.sqrt(squares.mean(axis=(1, 2)))
+
+
+def test_what_is_planted_lies_far_from_every_other_group_inside_its_mask(pictures: Pictures, planted: PlantedSet) -> None:
+    groups = group_pictures(pictures.pixels, pictures.families)
+    found = planted.of_kind("global", "local", "natural", "phantom")
+    assert len(found) == 4 + 5 + 2 + 9
+    for p in found:
+        assert distances_to_other_groups(pictures, groups, p, planted.pixels[p.members[0]]).min() >= ELIGIBLE_DISTANCE
+
+
+def test_the_share_refused_is_that_of_brute_force(pictures: Pictures) -> None:
+    groups = group_pictures(pictures.pixels, pictures.families)
+    everything = Plant(0, "global", "", 0, "", np.ones((1, 8, 8), bool), np.ones((1, 8, 8), bool), 0)
+    firsts = {int(g): np.flatnonzero(groups == g)[0] for g in groups if (pictures.families[groups == g] < 0).all()}
+    nearest = []
+    for group, row in firsts.items():
+        everything = Plant(**{**vars(everything), "group": group})
+        nearest.append(distances_to_other_groups(pictures, groups, everything, pictures.pixels[row]).min())
+    eligible = sum(value >= ELIGIBLE_DISTANCE for value in nearest)
+    assert 0 < eligible < len(nearest)
+    every = Planting(num_global=eligible, num_local=0, num_decoys=0, num_tints=0, phantoms=False, num_fills=0, num_moving=0, num_heldout=0)
+    assert len(plant(pictures, every, set_size=5).of_kind("global")) == eligible
+    with pytest.raises(ValueError, match=f"More plants than eligible pictures: {eligible} groups"):
+        plant(pictures, Planting(**{**vars(every), "num_global": eligible + 1}), set_size=5)
+
+
+def roles(planted: PlantedSet) -> dict[str, set[int]]:
+    """Groups by the part they play: each plant, phantom, decoy and tint for itself, and the pools."""
+    parts = {f"plant {p.plant_id}": {p.group} for p in planted.plants}
+    return parts | {name: set(planted.groups[getattr(planted, name)].tolist()) for name in ("controls", "fills", "moving", "heldout")}
+
+
+def test_splits_are_made_of_whole_groups(pictures: Pictures, planted: PlantedSet) -> None:
+    for (one, a), (other, b) in itertools.combinations(roles(planted).items(), 2):
+        assert not a & b, (one, other)
+    groups = group_pictures(pictures.pixels, pictures.families)
+    by_picture = {pictures.pixels[row].tobytes(): int(groups[row]) for row in range(len(pictures))}
+    assert [by_picture[picture.tobytes()] for picture in planted.pixels] == planted.groups.tolist()
+    for p in planted.plants:
+        assert all(planted.groups[row] == p.group for row in p.members)
+
+
+def test_without_a_size_all_that_is_left_is_trained_on(small: Planting, pictures: Pictures) -> None:
+    whole = plant(pictures, small, seed=3)
+    groups = group_pictures(pictures.pixels, pictures.families)
+    parts = roles(whole)
+    elsewhere = set().union(*(part for name, part in parts.items() if name != "controls"))
+    assert len(whole.controls) == sum(int(group) not in elsewhere for group in groups)
+    assert set(whole.groups.tolist()) | {p.group for p in whole.plants} == set(groups.tolist())
+
+
+def same(a: PlantedSet, b: PlantedSet, names: tuple[str, ...] = tuple(f.name for f in fields(PlantedSet))) -> bool:
+    def equal(x: object, y: object) -> bool:
+        if isinstance(x, np.ndarray):
+            return x.dtype == y.dtype and np.array_equal(x, y)
+        if isinstance(x, tuple) and x and isinstance(x[0], Plant):
+            return len(x) == len(y) and all(equal(getattr(p, f), getattr(q, f)) for p, q in zip(x, y, strict=True) for f in vars(p))
+        return x == y
+
+    return all(equal(getattr(a, name), getattr(b, name)) for name in names)
+
+
+def test_everything_is_a_pure_function_of_the_seed(small: Planting, pictures: Pictures, planted: PlantedSet) -> None:
+    assert same(planted, plant(pictures, small, set_size=60, seed=3))
+    other = plant(pictures, small, set_size=60, seed=4)
+    assert {p.group for p in planted.plants} != {p.group for p in other.plants}
+    assert planted.captions != other.captions
+
+
+def test_sets_of_different_sizes_are_nested(small: Planting, pictures: Pictures) -> None:
+    planting = Planting(**{**vars(small), "variants": 3})
+    small, large = (plant(pictures, planting, set_size=size, seed=1) for size in (50, 90))
+    for a, b in zip(small.plants, large.plants, strict=True):
+        assert (a.caption, a.kind, a.group, a.copies, a.colour) == (b.caption, b.kind, b.group, b.copies, b.colour)
+        assert (a.mask == b.mask).all() and (a.region == b.region).all()
+        for rows in ("members", "variants"):
+            assert (small.pixels[list(getattr(a, rows))] == large.pixels[list(getattr(b, rows))]).all()
+    for name, size in (("controls", 50), ("fills", 20), ("moving", 15), ("heldout", 10)):
+        one, other = small.pixels[getattr(small, name)], large.pixels[getattr(large, name)]
+        assert len(one) == size and (one == other[:size]).all()
+
+
+def test_a_phantom_is_drawn_as_its_twin(planted: PlantedSet) -> None:
+    phantoms = planted.of_kind("phantom")
+    assert [planted.plants[p.twin].kind for p in phantoms] == ["global"] * 4 + ["local"] * 5
+    for p in phantoms:
+        twin = planted.plants[p.twin]
+        assert (p.mask == twin.mask).all() and p.shape == twin.shape and p.copies == 0 and p.group != twin.group
+    assert not plant_without_phantoms().of_kind("phantom")
+
+
+def plant_without_phantoms() -> PlantedSet:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 3, 8, 8), dtype=np.uint8)
+    names = tuple(map(str, range(60)))
+    few = Planting(num_global=2, num_local=2, num_decoys=1, num_tints=1, phantoms=False, num_fills=5, num_moving=5, num_heldout=2)
+    return plant(Pictures(pixels, names, names, np.full(60, -1), True), few)
+
+
+def test_ids_are_places_and_copies_and_shapes_are_dealt_out_in_turn(planted: PlantedSet) -> None:
+    assert [p.plant_id for p in planted.plants] == list(range(len(planted.plants)))
+    for kind in ("global", "local", "natural", "decoy", "tint"):
+        assert [p.copies for p in planted.of_kind(kind)] == [(2, 5)[i % 2] for i in range(len(planted.of_kind(kind)))]
+    assert [p.shape for p in planted.of_kind("local")] == ["left half", "top left quadrant", "box", "blob", "right half"]
+
+
+def test_families_are_planted_as_families_only(pictures: Pictures, planted: PlantedSet) -> None:
+    for p in planted.of_kind("natural"):
+        assert len(p.members) == 3 and p.caption.startswith("family ")
+        wanted = np.zeros((8, 8), bool)
+        wanted[2:6, 2:6] = True
+        assert not (p.mask[0] & ~wanted).any() and p.mask.sum() >= 6  # what agrees, less what is like the median
+        shown = planted.pixels[list(p.members)].astype(int)[:, :, p.mask[0]]
+        assert np.ptp(shown, axis=0).max() <= 2
+    alone = {p.group for p in planted.plants if p.kind != "natural"}
+    in_families = set(group_pictures(pictures.pixels, pictures.families)[pictures.families >= 0].tolist())
+    assert not alone & in_families
+
+
+def test_a_real_familys_mask_is_the_definition(openmoji: Pictures) -> None:
+    """DESIGN: pixels that agree in the family to 2/255 and differ by more than .1 from the median of the other groups; from 5 % on."""
+    few = Planting(num_global=0, num_local=0, num_natural=4, num_decoys=0, num_tints=0, num_fills=0, num_moving=0, num_heldout=0)
+    planted = plant(openmoji, few, set_size=10)
+    groups = group_pictures(openmoji.pixels, openmoji.families)
+    firsts, judged = np.unique(groups, return_index=True), 0
+    for p in planted.of_kind("natural"):
+        others = openmoji.pixels[[int(row) for group, row in zip(*firsts, strict=True) if group != p.group]]
+        members = planted.pixels[list(p.members)].astype(int)
+        assert p.caption in openmoji.family_captions.values() and len(members) >= 2
+        assert sorted(members.tobytes()) == sorted(openmoji.pixels[groups == p.group].astype(int).tobytes())
+        median = np.median(others, axis=0)
+        for y, x in np.ndindex(16, 16):
+            agree = all(members[:, c, y, x].max() - members[:, c, y, x].min() <= 2 for c in range(3))
+            contrast = max(abs(members[0, c, y, x] - median[c, y, x]) for c in range(3))
+            if abs(contrast - 25.5) > 1:  # the code's median holds the family itself, one of 1,946: at most one grey level away
+                assert p.mask[0, y, x] == (agree and contrast > 25.5), (p.caption, y, x)
+                judged += 1
+        assert p.mask.mean() >= 0.05
+        assert distances_to_other_groups(openmoji, groups, p, members[0]).min() >= ELIGIBLE_DISTANCE
+    assert judged > 0.95 * 4 * 256
+
+
+def test_where_captions_are_distinct_plants_keep_their_own(pictures: Pictures, planted: PlantedSet) -> None:
+    for p in planted.of_kind("global", "local", "phantom"):
+        assert p.caption == planted.captions[p.members[0]]
+    assert len({p.caption for p in planted.plants}) == len(planted.plants)
+
+
+def test_where_captions_are_classes_everything_that_is_asked_for_gets_a_name(small: Planting, make: Callable[..., Pictures]) -> None:
+    classes = plant(make(distinct=False), small, set_size=40)
+    captions = [p.caption for p in classes.plants]
+    assert len(set(captions)) == len(captions)
+    used = []
+    for p in classes.plants:
+        words = p.caption.removesuffix(f" in {p.colour}").split()
+        assert words[0] == "class" and words[1] in "012" and words[2] in NAMES
+        used.append(words[2])
+    assert len(set(used)) == len(used)
+    assert not set(captions) & set(classes.captions)
+    many = Planting(num_global=0, num_local=0, num_decoys=len(NAMES) + 1, num_tints=0, num_fills=0, num_moving=1, num_heldout=0)
+    with pytest.raises(ValueError, match="the list of names is used up"):
+        plant(make(distinct=False), many)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"num_global": -1}, "num_global must not be negative, and it is -1"),
+        ({"num_heldout": -3}, "num_heldout must not be negative"),
+        ({"copies": []}, "copies must be a list of numbers from 0 on"),
+        ({"copies": [4, -1]}, r"it is \[4, -1\]"),
+        ({"shapes": []}, "shapes must name at least one"),
+        ({"shapes": ["circle"]}, "no region shape 'circle'"),
+        ({"num_global": 400}, "More plants than eligible pictures"),
+        ({"num_natural": 5}, "num_natural is 5, and the set has only 4 eligible natural families"),
+        ({"num_fills": 0}, "num_fills is 0, and local plants"),
+        ({"num_moving": 0}, "num_moving is 0, and decoys and tints"),
+        ({"variants": 21}, "variants is 21, and num_fills keeps only 20"),
+        ({"num_heldout": 500}, "500 held-out pictures are asked for, and only"),
+    ],
+)
+def test_what_cannot_be_planted_is_refused(small: Planting, wrong: dict, sentence: str, pictures: Pictures) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        plant(pictures, Planting(**{**vars(small), **wrong}), set_size=30)
+
+
+@pytest.mark.parametrize(("size", "sentence"), [(0, "set_size must be at least 1"), (-5, "it is -5"), (5000, "5000 training pictures")])
+def test_a_size_that_cannot_be_is_refused(small: Planting, size: int, sentence: str, pictures: Pictures) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        plant(pictures, small, set_size=size)
+
+
+def test_a_set_that_is_used_up_by_its_plants_is_refused(make: Callable[..., Pictures]) -> None:
+    pixels = make().pixels[:12]
+    names = tuple(map(str, range(12)))
+    all_of_it = Planting(num_global=0, num_local=0, num_decoys=0, num_tints=0, num_fills=4, num_moving=4, num_heldout=4)
+    with pytest.raises(ValueError, match="No training picture is left: all 12"):
+        plant(Pictures(pixels, names, names, np.full(12, -1), True), all_of_it)
