@@ -39,6 +39,7 @@ def make_evidence() -> Callable[..., Evidence]:
             "plant_id": torch.arange(count),
             "seed": torch.zeros(count, dtype=torch.long),
             "timesteps": torch.arange(steps).flip(0),
+            "prompt_length": torch.randint(2, tokens + 1, (count,), generator=generator),
             "planted_mask": mask,
             "region": mask,
             "guidance": (delta / rms[..., None, None, None]).half(),
@@ -47,6 +48,7 @@ def make_evidence() -> Callable[..., Evidence]:
             "end_attention": ends,
             "neighbours": neighbours,
             "neighbours_whole": neighbours,
+            "provenance": {"layers": list(GRIDS)},
         }
         return Evidence(**(filled | fields))
 

@@ -1,10 +1,8 @@
-import math
-
 import numpy as np
 import pytest
 import torch
 
-from afterglow.measures.end_token import attention_entropy, brightness, end_token_map, layer_sets, short
+from afterglow.measures.end_token import brightest, brightness, effective_area, end_token_map, layer_sets, short
 from afterglow.measures.table import maps, measure
 
 LENGTH = 6
@@ -121,24 +119,20 @@ def test_every_map_of_the_table_has_its_rule_step_and_layers(attended):
             np.testing.assert_allclose(soft[0].flatten(), expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("last", [False, True])
-def test_uniform_attention_has_entropy_ln_l_and_one_hot_none(make_evidence, last):
-    uniform = torch.full((10, 2, 3, 16), 1 / 16).half()
-    one_hot = torch.nn.functional.one_hot(torch.full((10, 2, 3), 5), 16).half()
-    assert attention_entropy(make_evidence(2, token_attention=uniform), last=last).tolist() == pytest.approx([math.log(16)] * 2)
-    assert attention_entropy(make_evidence(2, token_attention=one_hot), last=last).tolist() == [0.0, 0.0]
+def test_brightest_and_effective_area_describe_the_mask(make_evidence):
+    layer = "mid_block.attn2"
+    quarter = torch.zeros(1, 64, 3)
+    quarter[:, :16] = 0.5  # a binary mask of a quarter
+    flat = torch.full((1, 64, 3), 0.25)
+    for grid, peak, area in ((quarter, 0.5, 0.25), (flat, 0.25, 1.0)):
+        evidence = make_evidence(1, end_attention={(4, layer): grid.half()})
+        assert brightest(evidence, [layer]).item() == peak
+        assert effective_area(evidence, [layer]).item() == pytest.approx(area)
 
 
-@pytest.mark.parametrize(("steps", "tail"), [(50, range(40, 50)), (10, range(8, 10)), (4, range(3, 4))])
-def test_entropy_is_that_of_the_average_over_layers_at_the_first_step_or_the_last_fifth(make_evidence, steps, tail):
-    evidence = make_evidence(2, steps=steps)
-    attention = evidence.token_attention.double().numpy()
-
-    def entropy(step, row):
-        average = attention[step, row].mean(0)
-        return -sum(share * math.log(share) for share in average if share > 0)
-
-    first = [entropy(0, row) for row in range(2)]
-    last = [sum(entropy(step, row) for step in tail) / len(tail) for row in range(2)]
-    assert attention_entropy(evidence, last=False).tolist() == pytest.approx(first, rel=1e-4)
-    assert attention_entropy(evidence, last=True).tolist() == pytest.approx(last, rel=1e-4)
+def test_the_scores_follow_the_end_token_rule_that_was_asked_for(attended):
+    _, evidence = attended
+    layers = list(GRIDS)[:2]
+    for rule in ("first_eos", "last", "eos_and_pads"):
+        asked = type(evidence)(**(vars(evidence) | {"provenance": {"end_token": rule}}))
+        torch.testing.assert_close(brightness(asked, layers), end_token_map(evidence, layers, rule=rule).flatten(1).mean(1))

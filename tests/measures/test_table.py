@@ -3,15 +3,29 @@ import pytest
 import torch
 
 from afterglow.measures.summary import DETECTORS
-from afterglow.measures.table import maps, measure, scores
+from afterglow.measures.table import Measure, maps, measure, named, scores, step_name
+
+PAIRS = {"plant_id": torch.tensor([0, 0, 1, 1]), "caption": ("a", "a", "b", "b")}  # two generations of each caption
+DERIVED = (
+    "curvature", "early_difference.last", "early_difference.summed", "patch_distance", "self_attention", "split_product",
+    "split_product.cross",
+)  # fmt: skip
+
+
+def derived(count=4, side=8, steps=5):
+    generator = torch.Generator().manual_seed(1)
+    numbers = {"sscd": torch.linspace(0, 1, count), "sharpness": torch.rand(count, generator=generator)}
+    curves = {"basin_curve": torch.tensor([3.0, 1.0, 2.0, 3.0, 4.0]).repeat(count, 1)}
+    return numbers | curves | {name: torch.rand(count, side, side, generator=generator) for name in DERIVED}
+
 
 TRIVIAL = {"all_ones", "centred_gaussian", "luminance", "local_contrast"}
 COPIES = {"distance", "calibrated", "ratio", "correlation", "memorized"}
 
 
-@pytest.mark.parametrize(("steps", "spans"), [(5, {"1", "all"}), (10, {"1", "all"}), (12, {"1", "10", "all"})])
+@pytest.mark.parametrize(("steps", "spans"), [(5, {"1", "all"}), (10, {"1", "5", "all"}), (12, {"1", "5", "10", "all"})])
 def test_every_measure_of_full_evidence_is_one_number_or_one_map_a_generation(make_evidence, steps, spans):
-    evidence = make_evidence(4, steps=steps)
+    evidence = make_evidence(4, steps=steps, derived=derived(), **PAIRS)
     numbers, soft = measure(evidence, scores(evidence)), measure(evidence, maps(evidence))
     for values in numbers.values():
         assert values.shape == (4,) and values.isfinite().all()
@@ -39,15 +53,26 @@ def test_names_are_unique_and_the_four_layers_are_named(make_evidence):
 @pytest.mark.parametrize(
     ("missing", "gone"),
     [
-        ("guidance", ("magnitude.", "ld.", "score_difference.")),
-        ("end_attention", ("ld.", "brightness.", "end_token.")),
-        ("token_attention", ("entropy.",)),
+        ("guidance", ("magnitude.", "ld.", "ld_neutral.", "score_difference.")),
+        ("end_attention", ("ld.", "ld_neutral.", "brightness.", "brightest.", "effective_area.", "end_token.", "ls_pixel")),
+        ("token_attention", ("entropy.", "memattn_")),
+        ("prompt_length", ("memattn_d",)),
         ("neighbours", tuple(sorted(COPIES))),
-        ("references", tuple(sorted(COPIES))),
+        ("references", (*sorted(COPIES), "s_pixel", "ls_pixel")),
+        ("derived.sscd", ("sscd", "s_pixel", "ls_pixel")),
+        ("derived.basin_curve", ("basin.",)),
+        ("derived.sharpness", ("sharpness",)),
+        *(
+            (f"derived.{name}", (name.partition("_d")[0] if name == "patch_distance" else name,))
+            for name in DERIVED
+            if name != "split_product"
+        ),
     ],
 )
 def test_a_measure_whose_input_is_missing_is_absent_never_zero(make_evidence, missing, gone):
-    whole, evidence = make_evidence(), make_evidence(**{missing: None})
+    field, _, name = missing.partition(".")
+    changed = {"derived": {key: value for key, value in derived().items() if key != name}} if name else {missing: None}
+    whole, evidence = make_evidence(derived=derived()), make_evidence(**({"derived": derived()} | changed))
     every = [m.name for m in (*scores(whole), *maps(whole))]
     found = {**measure(evidence, scores(evidence)), **measure(evidence, maps(evidence))}
     assert set(found) == {name for name in every if not name.startswith(gone)}
@@ -77,3 +102,36 @@ def test_measures_do_not_change_the_evidence(make_evidence):
     measure(evidence, [*scores(evidence), *maps(evidence)])
     for name in ("images", "references", "planted_mask", "guidance", "guidance_rms", "token_attention"):
         assert torch.equal(getattr(evidence, name), getattr(untouched, name)), name
+
+
+def test_layers_whose_end_tokens_were_not_kept_still_have_their_token_entropy(make_evidence):
+    kept = "mid_block.attentions.0.transformer_blocks.0.attn2"
+    whole = make_evidence()
+    part = make_evidence(end_attention={key: value for key, value in whole.end_attention.items() if key[1] == kept})
+    every, found = measure(whole, scores(whole)), measure(part, scores(part))
+    assert {name for name in found if name.startswith("brightness.")} == {"brightness.all", "brightness.mid_block.attentions.0"}
+    for name in (name for name in every if name.startswith("memattn_e")):
+        assert torch.equal(every[name], found[name])
+
+
+def test_end_tokens_of_other_steps_are_maps_of_their_own(make_evidence):
+    whole = make_evidence()
+    middle = {(2, layer): tensor for (step, layer), tensor in whole.end_attention.items() if step == 0}
+    evidence = make_evidence(end_attention=middle)
+    steps = {m.name.split(".")[1] for m in maps(evidence) if m.name.startswith("end_token.")}
+    assert steps == {"step2"} and "end_token.step2.first_eos.all" in measure(evidence, maps(evidence))
+    assert not any(name.startswith("ld.") for name in measure(evidence, scores(evidence)))  # its mask is that of the last step
+    assert [step_name(i, 5) for i in range(5)] == ["first", "step1", "step2", "step3", "last"] and step_name(0, 1) == "last"
+
+
+def test_measures_are_chosen_by_name(make_evidence):
+    every = scores(make_evidence(steps=12))
+    assert [m.name for m in named(every, ["magnitude.*"])] == ["magnitude.1", "magnitude.5", "magnitude.10", "magnitude.all"]
+    with pytest.raises(ValueError, match="No measure is named 'magnitud'"):
+        named(every, ["magnitude.*", "magnitud"])
+
+
+def test_every_row_says_its_unit_and_source(make_evidence):
+    evidence = make_evidence()
+    for m in (*scores(evidence), *maps(evidence)):
+        assert isinstance(m, Measure) and m.unit and m.source

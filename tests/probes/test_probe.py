@@ -73,3 +73,36 @@ def test_a_model_without_text_is_probed_without_being_asked(tmp_path, monkeypatc
     rows = pd.read_parquet("runs/free/probes.parquet")
     assert (rows[rows["measure"] == "memorized"]["kind"] == "unprompted").all() and len(rows[rows["measure"] == "memorized"]) == 2 * 8 + 8
     assert not rows["measure"].str.startswith(("magnitude", "auc.end_token")).any() and Path("runs/free/report.html").exists()
+
+
+EVERYTHING = ["--probe.last_measures", "['*']", "--probe.curvature_vectors", "1", "--probe.early", "0.3"]
+COSTLY = {"curvature_difference", "early_difference.last", "early_difference.summed", "patch_nearness", "self_attention", "agreement"}
+
+
+def test_the_last_probe_can_measure_everything_and_a_resumed_run_finds_its_early_network(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(ROOT, [*FAST, "--name", "all", *EVERYTHING])
+    rows = pd.read_parquet("runs/all/probes.parquet")
+    last = rows[rows["step"] == 6]
+    of_maps = {name.partition(".")[2] for name in last["measure"] if name.startswith("auc.")}
+    assert of_maps >= COSTLY and {"sharpness", "tiled_l2", "memattn_d", "ld_neutral.be.all"} <= set(last["measure"])
+    inner = set(rows[rows["step"] < 6]["measure"])
+    assert not inner & {"sharpness", "memattn_d"} and "magnitude.all" in inner
+    assert Path("runs/all/checkpoints/early.safetensors").exists()
+    assert not last["value"].isna().any()
+
+
+def test_a_model_without_text_has_the_measures_that_need_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = ["--config", str(ROOT / "configs/openmoji_ddpm.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
+    main(ROOT, [*recipe, "--name", "free", "--trainer.max_steps", "2", *EVERYTHING])
+    found = load_file("runs/free/maps/step=2.safetensors")
+    assert {f"map/{name}" for name in COSTLY - {"curvature_difference"}} <= set(found)
+    assert "map/curvature_difference" not in found and not any("end_token" in name for name in found)
+
+
+def test_a_measure_that_does_not_exist_is_refused_before_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(ROOT, [*FAST, "--name", "x", "--probe.measures", "[magnitud]"])
+    assert stop.value.code == 2 and "No measure is named 'magnitud'" in capsys.readouterr().err

@@ -1,3 +1,4 @@
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -27,7 +28,7 @@ def test_probes_add_up_and_are_read_again(tmp_path):
         table.add(rows(step))
     again = ProbeRows(tmp_path / "probes.parquet")
     assert again.has(5) and list(again.table.columns) == COLUMNS and len(again.table) == 4
-    assert (again.table["value"] == 0.1).all()
+    assert (again.table["value"] == np.float32(0.1)).all()
 
 
 def test_what_a_resumed_training_will_make_again_is_dropped(tmp_path):

@@ -17,6 +17,12 @@ def cross_attention_layers(unet: nn.Module) -> list[str]:
     return sorted(names, key=lambda name: ("down_blocks", "mid_block", "up_blocks").index(name.split(".")[0]))
 
 
+def self_attention_layers(unet: nn.Module) -> list[str]:
+    """Names of the modules in which pixels attend to pixels; also of networks without text."""
+    found = [name for name, module in unet.named_modules() if hasattr(module, "to_q") and not name.endswith("attn2")]
+    return sorted(found, key=lambda name: ("down_blocks", "mid_block", "up_blocks").index(name.split(".")[0]))
+
+
 @contextmanager
 def record(
     unet: nn.Module,
@@ -24,19 +30,22 @@ def record(
     *,
     layers: Callable[[str], bool] = lambda name: True,
     rows: slice = slice(None),
+    to_pixels: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yield {layer: reduce(attention [B, P, L], averaged over heads)}, overwritten by each forward pass inside the block.
 
-    `with record(unet) as maps: unet(...)`; `layers` chooses modules by name, `rows` the rows of the batch (the conditional half).
+    `with record(unet) as maps: unet(...)`; `layers` chooses modules by name, `rows` the rows of the batch (the conditional half);
+    to_pixels: self-attention [B, P, P] instead of attention to text.
     Queries and keys are taken where the module makes them, and only softmax(Q K^T / sqrt(D)) is computed beside it, one
     head at a time: the maps of all heads of one SD batch would be gigabytes. A block that gradient checkpointing
     runs twice writes the same layer twice. Raises ValueError for a network without text attention, or without a chosen layer.
     """
-    chosen = [name for name in cross_attention_layers(unet) if layers(name)]
+    found = self_attention_layers(unet) if to_pixels else cross_attention_layers(unet)
+    chosen = [name for name in found if layers(name)]
     if not chosen:
-        found = cross_attention_layers(unet)
-        what = f"none of its layers {', '.join(found)} was chosen" if found else f"{type(unet).__name__} has no text cross-attention"
-        raise ValueError(f"There is no end-token attention to record: {what}.")
+        kind = "self-attention" if to_pixels else "text cross-attention"
+        what = f"none of its layers {', '.join(found)} was chosen" if found else f"{type(unet).__name__} has no {kind}"
+        raise ValueError(f"There is no {'self-' if to_pixels else 'end-token '}attention to record: {what}.")
     maps: dict[str, Any] = {}
     modules = dict(unet.named_modules())
     handles = [handle for name in chosen for handle in _watch(modules[name], name, maps, reduce, rows)]

@@ -1,7 +1,20 @@
 """Room 6: the only act that turns a model into evidence."""
 
-from afterglow.collect.generate import Capture, Sampler, generate
+from afterglow.collect.generate import Sampler, generate, text_layers
 from afterglow.collect.losses import denoising_losses
+from afterglow.collect.observers import NEEDS_TEXT
+from afterglow.collect.patches import with_patch_distance
+from afterglow.collect.tape import Capture, capture_for
 from afterglow.collect.truth import annotate
 
-__all__ = ["Capture", "Sampler", "annotate", "denoising_losses", "generate"]
+__all__ = [
+    "NEEDS_TEXT",
+    "Capture",
+    "Sampler",
+    "annotate",
+    "capture_for",
+    "denoising_losses",
+    "generate",
+    "text_layers",
+    "with_patch_distance",
+]

@@ -2,16 +2,18 @@
 
 import importlib.metadata
 import inspect
+import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import diffusers
 import torch
 from torch import Tensor
 
-from afterglow.attention import cross_attention_layers, record
+from afterglow.attention import cross_attention_layers, self_attention_layers
+from afterglow.collect.observers import NEEDS_TEXT
+from afterglow.collect.tape import Capture, Tape, observers_of
 from afterglow.evidence import Evidence
 from afterglow.models import Condition, Denoiser
 
@@ -45,23 +47,14 @@ class Sampler:
         return scheduler
 
 
-@dataclass(frozen=True)
-class Capture:
-    """What is kept of a pass beside the pictures.
-
-    guidance: Delta_t at every step. tokens: token attention at every step. end_steps: step indices (negative from the end)
-    at which end-token attention is kept, of the layers whose names start with one of `end_layers` (all by default).
-    """
-
-    guidance: bool = True
-    tokens: bool = True
-    end_steps: Sequence[int] = (0, -1)
-    end_layers: Sequence[str] = ("",)
-
-
 def initial_noise(shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
     """Standard normal [B, *shape], each row from its own generator: as a diffusers pipeline draws with a list of generators."""
     return torch.stack([torch.randn(*shape, generator=generator) for generator in generators])
+
+
+def text_layers(model: Denoiser) -> list[str]:
+    """The model's cross-attention layers in the order in which they run; none without text."""
+    return cross_attention_layers(model.unet) if model.has_text else []
 
 
 @torch.no_grad()
@@ -73,20 +66,40 @@ def generate(
     capture: Capture = Capture(),
     *,
     batch_size: int = 64,
+    early: Denoiser | None = None,
 ) -> Evidence:
     """One picture for each caption and seed, in one pass over the sampler, with conditional and unconditional halves in one batch.
 
     A model without text ignores the captions and leaves neither guidance nor attention. Pictures do not depend on batch_size.
+    early: an earlier state of the model, for early_difference. Raises ValueError where something derived cannot be.
     """
     assert len(captions) == len(seeds)
+    for name in capture.derived:
+        if name in NEEDS_TEXT and not model.has_text:
+            raise ValueError(f"{name} is made of what a caption changes, and {type(model).__name__} has no captions.")
+        if name == "early_difference" and early is None:
+            raise ValueError("early_difference needs an early checkpoint of the same run.")
     parts = []
     for start in range(0, len(captions), batch_size):
         rows = slice(start, start + batch_size)
-        parts.append(_pass(model, captions[rows], seeds[rows], sampler, capture))
+        part = _pass(model, captions[rows], seeds[rows], sampler, capture, early)
+        if "basin_curve" in capture.derived:
+            part = replace(part, derived={**part.derived, "basin_curve": _basin_curve(model, captions[rows], seeds[rows], sampler)})
+        parts.append(part)
     return Evidence.cat(parts)
 
 
-def _pass(model: Denoiser, captions: Sequence[str], seeds: Sequence[int], sampler: Sampler, capture: Capture) -> Evidence:
+def _basin_curve(model: Denoiser, captions: Sequence[str], seeds: Sequence[int], sampler: Sampler) -> Tensor:
+    """||Delta_t||_2 on the way without guidance, [B, T]: a pass of its own."""
+    nothing_else = Capture(tokens=False, end_steps=())
+    way = _pass(model, captions, seeds, replace(sampler, guidance_scale=0.0), nothing_else, None)
+    assert way.guidance is not None and way.guidance_rms is not None
+    return way.guidance_rms.T * math.sqrt(way.guidance[0, 0].numel())
+
+
+def _pass(
+    model: Denoiser, captions: Sequence[str], seeds: Sequence[int], sampler: Sampler, capture: Capture, early: Denoiser | None
+) -> Evidence:
     scheduler = sampler.build(model.scheduler)
     steps = scheduler.timesteps
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -96,7 +109,7 @@ def _pass(model: Denoiser, captions: Sequence[str], seeds: Sequence[int], sample
         conditional, empty = model.condition(captions), model.condition([""])
         assert conditional is not None and empty is not None
         both = Condition.cat([empty[[0] * len(captions)], conditional])
-    tape = _Tape(model, capture, both, len(steps))
+    tape = Tape(model, capture, both, len(steps), observers_of(model, capture, seeds, early))
     # ancestral samplers go on with the stream that drew the first noise, as in a diffusers pipeline
     extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
     for index, timestep in enumerate(steps):
@@ -116,77 +129,6 @@ def _pass(model: Denoiser, captions: Sequence[str], seeds: Sequence[int], sample
     )
 
 
-class _Tape:
-    """Runs the two halves and keeps what was asked for."""
-
-    def __init__(self, model: Denoiser, capture: Capture, condition: Condition | None, num_steps: int) -> None:
-        self.model, self.capture, self.condition = model, capture, condition
-        self.end_steps = {index % num_steps for index in capture.end_steps}
-        self.guidance: list[Tensor] = []
-        self.scales: list[Tensor] = []
-        self.tokens: list[Tensor] = []
-        self.ends: dict[tuple[int, str], Tensor] = {}
-        if condition is not None:
-            self.half = slice(len(condition.states) // 2, None)
-            self.end_weights = _end_token_weights(condition[self.half])
-
-    def predict(self, index: int, noisy: Tensor, timestep: Tensor, scale: float) -> Tensor:
-        """The network's output that moves the sampler at this step."""
-        times = timestep.to(noisy.device).expand(len(noisy))
-        if self.condition is None:
-            return self.model(noisy, times, None)
-        with self._recorder(index) as maps:
-            output = self.model(torch.cat([noisy, noisy]), torch.cat([times, times]), self.condition)
-        uncond, cond = output.chunk(2)
-        if self.capture.guidance:
-            self._keep_guidance(cond, uncond, noisy, int(timestep))
-        self._keep_attention(index, maps or {})
-        return cond if scale == 1 else uncond + scale * (cond - uncond)
-
-    def _recorder(self, index: int) -> Any:
-        ends = index in self.end_steps
-        if not (ends or self.capture.tokens):
-            return nullcontext()
-
-        def reduce(attention_BPL: Tensor) -> tuple[Tensor, Tensor | None]:
-            tokens = attention_BPL.mean(1)
-            return tokens, attention_BPL @ self.end_weights if ends else None
-
-        wanted = ("",) if self.capture.tokens else tuple(self.capture.end_layers)
-        return record(self.model.unet, reduce, layers=lambda name: name.startswith(wanted), rows=self.half)
-
-    def _keep_guidance(self, cond: Tensor, uncond: Tensor, noisy: Tensor, timestep: int) -> None:
-        delta = (self.model.to_noise(cond, noisy, timestep) - self.model.to_noise(uncond, noisy, timestep)).float()
-        rms = delta.square().flatten(1).mean(1).sqrt()
-        self.guidance.append((delta / rms.clamp(min=1e-12)[:, None, None, None]).half().cpu())
-        self.scales.append(rms.cpu())
-
-    def _keep_attention(self, index: int, maps: Mapping[str, Any]) -> None:
-        if self.capture.tokens and maps:
-            self.tokens.append(torch.stack([tokens for tokens, _ in maps.values()], dim=1).half().cpu())
-        for layer, (_, ends) in maps.items():
-            if ends is not None and layer.startswith(tuple(self.capture.end_layers)):
-                self.ends[index, layer] = ends.half().cpu()
-
-    def kept(self) -> dict[str, Any]:
-        return {
-            "guidance": torch.stack(self.guidance) if self.guidance else None,
-            "guidance_rms": torch.stack(self.scales) if self.scales else None,
-            "token_attention": torch.stack(self.tokens) if self.tokens else None,
-            "end_attention": self.ends or None,
-        }
-
-
-def _end_token_weights(condition: Condition) -> Tensor:
-    """[B, L, rules]: the first end token, the last position, the mean over the first end token and all pads."""
-    num, length = condition.mask.shape
-    positions = torch.arange(length, device=condition.states.device)
-    end = (condition.prompt_length - 1)[:, None]
-    tail = (positions >= end).float()
-    columns = [(positions == end).float(), (positions == length - 1).float().expand(num, -1), tail / tail.sum(1, keepdim=True)]
-    return torch.stack(columns, dim=-1)
-
-
 def _provenance(model: Denoiser, sampler: Sampler, capture: Capture) -> dict[str, Any]:
     versions = {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")}
     return {
@@ -196,8 +138,12 @@ def _provenance(model: Denoiser, sampler: Sampler, capture: Capture) -> dict[str
         "guidance_scale": sampler.guidance_scale,
         "scheduler_options": dict(sampler.options),
         "dtype": str(next(model.unet.parameters()).dtype),
-        "layers": cross_attention_layers(model.unet) if model.has_text else [],
+        "layers": text_layers(model),
         "end_layers": list(capture.end_layers),
+        "end_token": capture.end_token,
+        "derived": list(capture.derived),
+        "curvature_vectors": capture.curvature_vectors,
+        "self_attention_layers": self_attention_layers(model.unet) if "self_attention" in capture.derived else [],
         "pads_masked": bool(getattr(model, "mask_pads", False)),
         "versions": versions,
     }

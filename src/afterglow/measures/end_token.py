@@ -1,4 +1,4 @@
-"""Bright Ending (Chen et al. 2025): the cross-attention that pixels pay to the end token, and its entropy."""
+"""Bright Ending (Chen et al. 2025): the cross-attention that pixels pay to the end token, averaged over heads."""
 
 import math
 
@@ -42,17 +42,22 @@ def end_token_map(evidence: Evidence, layers: list[str], *, rule: str = "first_e
     return torch.stack([resize(square, finest) for square in squares]).mean(0)
 
 
+def bright_ending(evidence: Evidence, layers: list[str]) -> Tensor:
+    """m, [B, h, w]: the map of the last step, by the end-token rule that was asked for when the evidence was collected."""
+    return end_token_map(evidence, layers, rule=evidence.provenance.get("end_token", "first_eos"))
+
+
 def brightness(evidence: Evidence, layers: list[str]) -> Tensor:
     """mean_{h,w} m: how bright the ending is, [B]; a weak detector, and the paper's histogram."""
-    return end_token_map(evidence, layers).flatten(1).mean(1)
+    return bright_ending(evidence, layers).flatten(1).mean(1)
 
 
-def attention_entropy(evidence: Evidence, *, last: bool) -> Tensor:
-    """H_t = -sum_i a_t[i] ln a_t[i] of the attention averaged over pixels, heads and layers, [B], in nats.
+def brightest(evidence: Evidence, layers: list[str]) -> Tensor:
+    """max_{h,w} m, [B]."""
+    return bright_ending(evidence, layers).flatten(1).amax(1)
 
-    The term that the detectors of Ren et al. 2024 are made of, at the first step, or its mean over the last fifth of the steps.
-    """
-    assert evidence.token_attention is not None
-    attention = evidence.token_attention.float().mean(2)  # [T, B, layers, L] => [T, B, L]
-    entropy = -torch.special.xlogy(attention, attention).sum(-1)
-    return entropy[-max(1, len(entropy) // 5) :].mean(0) if last else entropy[0]
+
+def effective_area(evidence: Evidence, layers: list[str]) -> Tensor:
+    """(sum m)^2 / (n sum m^2), [B]: the share of the picture that a mask as uneven as m would cover; 1 for a constant m."""
+    mask = bright_ending(evidence, layers).flatten(1)
+    return mask.sum(1).square() / (mask.shape[1] * mask.square().sum(1))

@@ -21,11 +21,12 @@ def magnitude(evidence: Evidence, num_steps: int | None = None) -> Tensor:
     return evidence.guidance_rms[:num_steps].mean(0) * _num_values(evidence) ** 0.5
 
 
-def local_magnitude(evidence: Evidence, mask: Tensor, num_steps: int | None = None) -> Tensor:
+def local_magnitude(evidence: Evidence, mask: Tensor, num_steps: int | None = None, *, area_neutral: bool = False) -> Tensor:
     """LD = mean_t ||Delta_t * m||_2 / mean(m), [B]; mask: soft [B, h, w], resized bilinearly to the grid of Delta where it differs.
 
     Chen et al. 2025 (METHODS (a)). A constant mask gives the magnitude; c m gives what m gives. One pass is enough: all
     Delta_t are kept, and the mask of the last step is applied to them afterwards.
+    area_neutral: divided by sqrt(mean(m^2)) instead: as written, a binary mask of share a inflates LD by a^(-1/2).
     """
     assert evidence.guidance is not None and evidence.guidance_rms is not None
     grid = evidence.guidance.shape[-2:]
@@ -33,13 +34,15 @@ def local_magnitude(evidence: Evidence, mask: Tensor, num_steps: int | None = No
     norms = []
     for delta, rms in zip(evidence.guidance[:num_steps], evidence.guidance_rms[:num_steps], strict=True):
         norms.append((delta.float() * weight[:, None]).flatten(1).norm(dim=1) * rms)
-    return torch.stack(norms).mean(0) / weight.flatten(1).mean(1)
+    flat = weight.flatten(1)
+    return torch.stack(norms).mean(0) / (flat.square().mean(1).sqrt() if area_neutral else flat.mean(1))
 
 
 def score_difference(evidence: Evidence, *, summed: bool) -> Tensor:
     """Delta_t^2 summed over channels, at the last step or summed over all steps, [B, h, w]; units of eps squared.
 
-    METHODS (m). It shows what the caption predicts, copied or not: tints are its counter-example.
+    METHODS (m); the authors' (s_c - s_u)^2 is this over sigma^2. It shows what the caption predicts, copied or not: tints are its
+    counter-example.
     """
     assert evidence.guidance is not None and evidence.guidance_rms is not None
     steps = range(len(evidence.guidance)) if summed else [len(evidence.guidance) - 1]
@@ -55,3 +58,11 @@ def resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     if maps.shape[-2:] == tuple(size):
         return maps
     return interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
+
+
+def sharpness(evidence: Evidence) -> Tensor:
+    """||H_c s_D - H_u s_D||_2 at the first step, [B], with s = -eps / sigma and s_D = s_c - s_u; units of 1 / x^2.
+
+    Jeon et al. 2025 (METHODS (j)): one Jacobian-vector product, made while generating.
+    """
+    return evidence.derived["sharpness"]

@@ -3,6 +3,8 @@
 Rows are tidy: step, epoch, seconds, plant_id, kind, caption, seed, measure, value. A row with seed -1 is of all seeds of a plant.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import sklearn
@@ -13,7 +15,14 @@ ALL_SEEDS = -1
 COLUMNS = ["step", "epoch", "seconds", "plant_id", "kind", "caption", "seed", "measure", "value"]
 POSITIVES = ("global", "local", "natural")
 NEGATIVES = ("phantom", "control", "decoy", "tint")
-DETECTORS = ("magnitude.", "ld.", "brightness.", "entropy.")
+DETECTORS = (
+    "magnitude.", "ld.", "ld_neutral.", "brightness.", "brightest.", "entropy.", "memattn_", "sharpness", "tiled_l2", "edge_consistency"
+)  # fmt: skip
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """The rows of a parquet file. Values are written in single precision and reckoned with in double, wherever they are read."""
+    return pd.read_parquet(path).astype({"value": np.float64})
 
 
 def of_plants(rows: pd.DataFrame) -> pd.DataFrame:

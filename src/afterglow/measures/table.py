@@ -1,20 +1,23 @@
-"""The table of measures: name, function, what it needs of the evidence, unit and source."""
+"""The table of measures: name, function, what it needs of the evidence, unit and source. A new measure is one more row."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
 from afterglow.evidence import END_TOKEN_RULES, Evidence
-from afterglow.measures import end_token, guidance, localization, memorized
+from afterglow.measures import basin, between, end_token, guidance, localization, memorized, model_maps, similarity, token_entropy
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A function from evidence to one number a generation [B] or one map a generation [B, h, w].
+    """A function from evidence to one number a generation [B] (a score) or one map a generation [B, h, w].
 
-    needs: fields of Evidence without which the measure is absent. detector: a score that should be high for copies.
+    needs: fields of Evidence, 'derived.<name>' or 'end_attention.<step>', without which the measure is absent. detector: a score
+    that should be high for copies and looks at no training picture. layers: whose end-token attention it reads.
     """
 
     name: str
@@ -23,15 +26,40 @@ class Measure:
     unit: str
     source: str
     detector: bool = False
+    layers: tuple[str, ...] = ()
 
 
+WEN, CHEN, REN, JAIN = "Wen et al. 2024", "Chen et al. 2025", "Ren et al. 2024", "Jain et al. 2025"
+CARLINI, SOMEPALLI, CURVATURE, KAMB = "Carlini et al. 2023", "Somepalli et al. 2023", "mem-curv-diff 2026", "after Kamb and Ganguli 2024"
+PIXELS = "-RMS of [0,1] pixels"
 TRUTH = ("references", "planted_mask", "neighbours")
 COPIES = (
     Measure("distance", memorized.plain_distance, TRUTH, "RMS of [0,1] pixels", "METHODS 4"),
-    Measure("calibrated", memorized.calibrated_distance, TRUTH, "ratio, a copy is under 1", "Carlini et al. 2023"),
+    Measure("calibrated", memorized.calibrated_distance, TRUTH, "ratio, a copy is under 1", CARLINI),
     Measure("ratio", memorized.neighbour_ratio, TRUTH, "ratio, a copy is under 1/3", "Yoon et al. 2023"),
     Measure("correlation", memorized.masked_correlation, TRUTH, "-1 to 1", "METHODS 4"),
     Measure("memorized", memorized.memorized, TRUTH, "0 or 1", "METHODS 4"),
+)
+SIMILARITIES = (
+    Measure("sscd", similarity.copy_similarity, ("derived.sscd",), "cosine", "Pizzi et al. 2022"),
+    Measure("s_pixel", similarity.similarity, ("derived.sscd", "references"), "-L2 of [0,1] pixels", CHEN),
+)
+BETWEEN = (
+    Measure("tiled_l2", between.tiled_similarity, ("images",), PIXELS, CARLINI, True),
+    Measure(
+        "tiled_l2.local",
+        partial(between.tiled_similarity, local=True),
+        ("images",),
+        "-RMS of [0,1] pixels",
+        f"after {CARLINI}",
+        True,
+    ),
+    Measure("edge_consistency", between.edge_consistency, ("images",), "share of pixels", "Webster 2023", True),
+)
+OTHER_SCORES = (
+    Measure("sharpness", guidance.sharpness, ("derived.sharpness",), "1 / x^2", "Jeon et al. 2025", True),
+    Measure("basin.step", basin.basin_step, ("derived.basin_curve",), "sampler step; absent without a minimum", JAIN),
+    Measure("basin.depth", basin.basin_depth, ("derived.basin_curve",), "share of the first value", JAIN),
 )
 TRIVIAL_MAPS = (
     Measure("all_ones", localization.all_ones, (), "1", "trivial"),
@@ -43,48 +71,178 @@ DIFFERENCE_MAPS = tuple(
     Measure(f"score_difference.{name}", partial(guidance.score_difference, summed=summed), ("guidance",), "eps^2", "METHODS (m)")
     for name, summed in (("last", False), ("summed", True))
 )
+OTHER_MAPS = (
+    Measure("curvature_difference", model_maps.curvature_difference, ("derived.curvature",), "eps / x", CURVATURE),
+    Measure(
+        "curvature_difference.signed",
+        partial(model_maps.curvature_difference, relu=False),
+        ("derived.curvature",),
+        "eps / x",
+        CURVATURE,
+    ),
+    *(
+        Measure(
+            f"early_difference.{name}",
+            partial(model_maps.early_difference, summed=summed),
+            (f"derived.early_difference.{name}",),
+            "eps^2",
+            CURVATURE,
+        )
+        for name, summed in (("last", False), ("summed", True))
+    ),
+    Measure("agreement", between.agreement, ("images",), PIXELS, "METHODS (m)"),
+    Measure("patch_nearness", model_maps.patch_nearness, ("derived.patch_distance",), PIXELS, "after Kamb and Ganguli 2024"),
+    Measure("self_attention", model_maps.self_attention_concentration, ("derived.self_attention",), "1", "METHODS (m), ours"),
+    Measure("split_product", model_maps.split_product, ("derived.split_product",), "cosine", SOMEPALLI),
+    Measure(
+        "split_product.cross",
+        partial(model_maps.split_product, cross=True),
+        ("derived.split_product.cross",),
+        "cosine",
+        SOMEPALLI,
+    ),
+)
+
+
+def scores_of(layers: Sequence[str], end_layers: Sequence[str], num_steps: int) -> list[Measure]:
+    """Every score of a model with these cross-attention layers, end tokens kept of some, and a sampler of this many steps."""
+    found = [*COPIES, *SIMILARITIES, *BETWEEN, *OTHER_SCORES]
+    spans = _spans(num_steps)
+    for name, steps in spans.items():
+        found.append(Measure(f"magnitude.{name}", partial(guidance.magnitude, num_steps=steps), ("guidance",), "eps", WEN, True))
+    for name, some in end_token.layer_sets(list(end_layers)).items():
+        found += _of_layers(name, some, spans if name == "be" else {"all": None})
+    return found + _entropies(layers)
+
+
+def _of_layers(name: str, layers: list[str], spans: dict[str, int | None]) -> list[Measure]:
+    """The scores of one set of layers' end-token attention."""
+
+    def row(label: str, function: Callable[..., Tensor], unit: str, source: str = CHEN, **more: Any) -> Measure:
+        options, needs = more.get("options", {}), (*more.get("needs", ()), "end_attention.last")
+        compute = partial(function, layers=layers, **options)
+        return Measure(label, compute, needs, unit, source, more.get("detector", True), tuple(layers))
+
+    found = [
+        row(f"brightness.{name}", end_token.brightness, "1"),
+        row(f"brightest.{name}", end_token.brightest, "1"),
+        row(f"effective_area.{name}", end_token.effective_area, "share of the picture", "METHODS (a)", detector=False),
+    ]
+    for span, steps in spans.items():
+        more: dict[str, Any] = {"needs": ("guidance",), "options": {"num_steps": steps}}
+        found.append(row(f"ld.{name}.{span}", _local_magnitude, "eps", **more))
+        neutral: dict[str, Any] = {"needs": ("guidance",), "options": {"num_steps": steps, "area_neutral": True}}
+        found.append(row(f"ld_neutral.{name}.{span}", _local_magnitude, "eps", "METHODS (a)", **neutral))
+    for label, normalised in (("ls_pixel", False), ("ls_pixel.normalised", True)):
+        more = {"needs": ("derived.sscd", "references"), "options": {"normalised": normalised}, "detector": False}
+        found.append(row(f"{label}.{name}", _local_similarity, "-L2 of [0,1] pixels", **more))
+    return found
+
+
+def _entropies(layers: Sequence[str]) -> list[Measure]:
+    """Token-attention entropies; E is read in the authors' layer where there is one, and in each layer under its name."""
+    needs = ("token_attention",)
+    found = [
+        Measure("entropy.first", partial(token_entropy.attention_entropy, last=False), needs, "nats", f"after {REN}", True),
+        Measure("entropy.last", partial(token_entropy.attention_entropy, last=True), needs, "nats", f"after {REN}", True),
+        Measure("memattn_d", token_entropy.last_steps_entropy, (*needs, "prompt_length"), "nats", REN, True),
+        Measure(
+            "memattn_d.absolute", partial(token_entropy.last_steps_entropy, absolute=True), (*needs, "prompt_length"), "nats", REN, True
+        ),
+    ]
+    for place, layer in enumerate(layers):
+        compute = partial(token_entropy.first_step_entropy, layer=place)
+        if end_token.short(layer) == token_entropy.EARLY_LAYER:
+            found.append(Measure("memattn_e", compute, needs, "nats", REN, True))
+        found.append(Measure(f"memattn_e.{end_token.short(layer)}", compute, needs, "nats", f"after {REN}", True))
+    return found
+
+
+def maps_of(end_layers: Sequence[str], num_steps: int, end_steps: Sequence[int] = (0, -1)) -> list[Measure]:
+    """Every map of a model with these layers; the trivial ones first. end_steps: indices at which end tokens are kept."""
+    found = [*TRIVIAL_MAPS, *DIFFERENCE_MAPS, *OTHER_MAPS]
+    for index in sorted({index % num_steps for index in end_steps}):
+        step = step_name(index, num_steps)
+        for rule in END_TOKEN_RULES:
+            for name, chosen in end_token.layer_sets(list(end_layers)).items():
+                compute = partial(end_token.end_token_map, layers=chosen, rule=rule, step=index)
+                found.append(
+                    Measure(f"end_token.{step}.{rule}.{name}", compute, (f"end_attention.{step}",), "1", CHEN, False, tuple(chosen))
+                )
+    return found
+
+
+def step_name(index: int, num_steps: int) -> str:
+    """'last', 'first' or 'step7': a sampler step as names of maps say it."""
+    if index % num_steps == num_steps - 1:
+        return "last"
+    return "first" if index == 0 else f"step{index % num_steps}"
 
 
 def scores(evidence: Evidence) -> list[Measure]:
     """Every score that this evidence can have: the layers are its own."""
-    found = list(COPIES)
-    for name, steps in _spans(evidence).items():
-        found.append(
-            Measure(f"magnitude.{name}", partial(guidance.magnitude, num_steps=steps), ("guidance",), "eps", "Wen et al. 2024", True)
-        )
-    for layer_set, layers in end_token.layer_sets(evidence.layers).items():
-        bright = partial(end_token.brightness, layers=layers)
-        found.append(Measure(f"brightness.{layer_set}", bright, ("end_attention",), "1", "Chen et al. 2025", True))
-        spans = _spans(evidence) if layer_set == "be" else {"all": None}
-        for name, steps in spans.items():
-            compute = partial(_local_magnitude, layers=layers, num_steps=steps)
-            found.append(Measure(f"ld.{layer_set}.{name}", compute, ("guidance", "end_attention"), "eps", "Chen et al. 2025", True))
-    for name, last in (("first", False), ("last", True)):
-        compute = partial(end_token.attention_entropy, last=last)
-        found.append(Measure(f"entropy.{name}", compute, ("token_attention",), "nats", "after Ren et al. 2024", True))
-    return found
+    return scores_of(evidence.provenance.get("layers", evidence.layers), evidence.layers, len(evidence.timesteps))
 
 
 def maps(evidence: Evidence) -> list[Measure]:
-    """Every map that this evidence can have, the trivial ones first."""
-    found = [*TRIVIAL_MAPS, *DIFFERENCE_MAPS]
-    for step, index in (("first", 0), ("last", -1)):
-        for rule in END_TOKEN_RULES:
-            for layer_set, layers in end_token.layer_sets(evidence.layers).items():
-                compute = partial(end_token.end_token_map, layers=layers, rule=rule, step=index)
-                found.append(Measure(f"end_token.{step}.{rule}.{layer_set}", compute, ("end_attention",), "1", "Chen et al. 2025"))
-    return found
+    """Every map that this evidence can have."""
+    kept = [step for step, _ in evidence.end_attention or {}]
+    return maps_of(evidence.layers, len(evidence.timesteps), kept)
+
+
+def needs_of(measures: Iterable[Measure]) -> set[str]:
+    """The union of what these measures need."""
+    return {need for m in measures for need in m.needs}
+
+
+def chosen(measures: Iterable[Measure], patterns: Sequence[str]) -> list[Measure]:
+    """Those whose name matches one of the patterns (shell wildcards, 'ld.be.*')."""
+    return [m for m in measures if any(fnmatchcase(m.name, pattern) for pattern in patterns)]
+
+
+def named(measures: Iterable[Measure], patterns: Sequence[str]) -> list[Measure]:
+    """The same; ValueError names a pattern that matches nothing."""
+    known = list(measures)
+    for pattern in patterns:
+        if not chosen(known, [pattern]):
+            raise ValueError(f"No measure is named '{pattern}'; `python analysis/measure.py --list` names them all.")
+    return chosen(known, patterns)
+
+
+def has(evidence: Evidence, need: str) -> bool:
+    """Whether the evidence holds a field, 'derived.<name>', or 'end_attention.<step>'."""
+    field, _, name = need.partition(".")
+    if field == "derived":
+        return name in evidence.derived
+    if field == "end_attention":
+        return name in {step_name(step, len(evidence.timesteps)) for step, _ in evidence.end_attention or {}}
+    return getattr(evidence, field) is not None
 
 
 def measure(evidence: Evidence, measures: Iterable[Measure]) -> dict[str, Tensor]:
-    """{name: value} of the measures whose needs are met; the others are absent, never zero."""
-    return {m.name: m.compute(evidence) for m in measures if all(getattr(evidence, need) is not None for need in m.needs)}
+    """{name: value} of the measures whose needs are met; the others are absent, never zero. NaN: absent for that generation."""
+    return {m.name: m.compute(evidence) for m in measures if all(has(evidence, need) for need in m.needs)}
 
 
-def _spans(evidence: Evidence) -> dict[str, int | None]:
-    """Named numbers of sampler steps: 1, 10 (where there are more) and all."""
-    return {"1": 1, "10": 10, "all": None} if len(evidence.timesteps) > 10 else {"1": 1, "all": None}
+def _spans(num_steps: int) -> dict[str, int | None]:
+    """Named numbers of sampler steps: 1, 5, 10 (where there are more) and all."""
+    return {str(count): count for count in (1, 5, 10) if count == 1 or num_steps > count} | {"all": None}
 
 
-def _local_magnitude(evidence: Evidence, layers: list[str], num_steps: int | None) -> Tensor:
-    return guidance.local_magnitude(evidence, end_token.end_token_map(evidence, layers), num_steps)
+def _local_magnitude(evidence: Evidence, layers: list[str], num_steps: int | None, area_neutral: bool = False) -> Tensor:
+    return guidance.local_magnitude(evidence, end_token.bright_ending(evidence, layers), num_steps, area_neutral=area_neutral)
+
+
+def _local_similarity(evidence: Evidence, layers: list[str], normalised: bool) -> Tensor:
+    return similarity.similarity(evidence, end_token.bright_ending(evidence, layers), normalised=normalised)
+
+
+# What a probe of a training measures of itself: the copies, magnitude, LD, end tokens and their histogram, entropy, score differences.
+FIRST_MEASURES = (
+    *(m.name for m in (*COPIES, *TRIVIAL_MAPS, *DIFFERENCE_MAPS)),
+    *("magnitude.1", "magnitude.10", "magnitude.all", "ld.*.1", "ld.*.10", "ld.*.all", "brightness.*", "entropy.*", "end_token.*"),
+)
+
+
+_ANY_LAYERS = ("down_blocks.0.attentions.0", "down_blocks.1.attentions.1", "mid_block.attentions.0", "up_blocks.1.attentions.0")
+ANY_MEASURES = scores_of(_ANY_LAYERS, _ANY_LAYERS, 50) + maps_of(_ANY_LAYERS, 50)  # of a model that has everything, for names

@@ -1,5 +1,6 @@
 """The one base of everything that is trained: how a batch becomes a loss."""
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,12 @@ class Denoiser(L.LightningModule):
     def pipeline(self) -> DiffusionPipeline:
         """The model as a diffusers pipeline that `save_pretrained` writes and `from_pretrained` opens."""
         raise NotImplementedError
+
+    def with_network(self, unet: Any) -> "Denoiser":
+        """The same model around another network; everything else is shared."""
+        twin = copy.copy(self)
+        twin._modules = {**self._modules, "unet": unet}
+        return twin
 
     def draw(self, batch: Batch, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
         """Noise, timesteps and dropped captions, each a pure function of the seed and the number of the sample."""

@@ -1,6 +1,6 @@
 """Evidence => tidy rows, one for every plant, seed and measure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,16 +11,17 @@ from afterglow.evidence import Evidence
 from afterglow.measures import memorized
 from afterglow.measures.localization import held_out_overlap, map_auc
 from afterglow.measures.summary import ALL_SEEDS
-from afterglow.measures.table import maps, measure, scores
+from afterglow.measures.table import chosen, maps, measure, scores
 
 
-def judge(evidence: Evidence) -> tuple[pd.DataFrame, dict[str, Tensor], dict[str, Tensor]]:
+def judge(evidence: Evidence, patterns: Sequence[str] = ("*",)) -> tuple[pd.DataFrame, dict[str, Tensor], dict[str, Tensor]]:
     """Rows (plant_id, kind, caption, seed, measure, value), every map [B, h, w], and the threshold of each map [B].
 
-    A local plant's threshold was chosen on other plants; everything else is shown at the median of these.
+    patterns: of the names of measures. A local plant's threshold was chosen on other plants; everything else is shown at the
+    median of these.
     """
-    found = measure(evidence, scores(evidence))
-    soft = measure(evidence, maps(evidence))
+    found = measure(evidence, chosen(scores(evidence), patterns))
+    soft = measure(evidence, chosen(maps(evidence), patterns))
     frames = [_frame(evidence, torch.arange(len(evidence)), name, values) for name, values in found.items()]
     frames += _localization(evidence, soft)
     thresholds: dict[str, Tensor] = {}

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +14,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from afterglow.collect import Capture, Sampler, annotate, denoising_losses, generate
+from afterglow.collect import NEEDS_TEXT, Sampler, annotate, capture_for, denoising_losses, generate, text_layers, with_patch_distance
 from afterglow.data.subjects import Subject, subjects, unprompted
 from afterglow.evidence import Evidence
 from afterglow.measures import emergence
 from afterglow.measures.history import emergence_of, emergence_summary, memorized_history
 from afterglow.measures.summary import ALL_SEEDS, summarize
+from afterglow.measures.table import ANY_MEASURES, FIRST_MEASURES, Measure, chosen, maps_of, named, needs_of, scores_of
+from afterglow.probes.early import early_model, keep_early
 from afterglow.probes.judge import judge, memorized_in
 from afterglow.probes.look import Look
 from afterglow.probes.rows import ProbeRows
@@ -28,7 +30,7 @@ from afterglow.probes.show import show
 
 SEED_OFFSET = 1000  # of each fresh set of seeds with which the last probes are confirmed
 NUM_LOSSES, NUM_TIMES = 32, 4  # pictures of each kind and timesteps at which the denoising loss is measured
-RAW_MEASURES = ("calibrated", "memorized", "plant_memorized")
+COPIES = ("calibrated", "memorized")  # all that is asked of the raw weights and of confirmations
 SHOWN_KINDS = ("global", "local", "natural", "phantom", "decoy", "control")
 
 
@@ -47,6 +49,10 @@ class Probe(L.Callback):
         first: the first probe after step 0, as a share of the run.
         batch_size: generations in one batch.
         shown_maps: maps whose masks are shown at every probe; the last probe shows all.
+        measures: names of measures (wildcards as in 'ld.be.*') at every probe; `analysis/measure.py --list` names them all.
+        last_measures: names at the last probe, where other than these; '*' also asks for what costs calls of its own.
+        curvature_vectors: K of Hutchinson's estimate, where curvature is asked for.
+        early: the share of the run whose checkpoint early_difference compares with.
     """
 
     def __init__(
@@ -62,6 +68,10 @@ class Probe(L.Callback):
         first: float = 0.02,
         batch_size: int = 64,
         shown_maps: Sequence[str] = ("score_difference.summed", "end_token.last.first_eos.be", "end_token.last.first_eos.all"),
+        measures: Sequence[str] = FIRST_MEASURES,
+        last_measures: Sequence[str] | None = None,
+        curvature_vectors: int = 16,
+        early: float = 0.1,
     ) -> None:
         self.sampler, self.seeds, self.inner_seeds, self.controls, self.inner_controls = (
             sampler,
@@ -72,6 +82,9 @@ class Probe(L.Callback):
         )
         self.heldout, self.unprompted, self.ratio, self.first, self.batch_size = heldout, unprompted, ratio, first, batch_size
         self.shown_maps = tuple(shown_maps)
+        self.measures = tuple(measures)
+        self.last_measures = self.measures if last_measures is None else tuple(last_measures)
+        self.curvature_vectors, self.early = curvature_vectors, early
         self.share = (0, 1)  # set by the door from the launcher
         self.average: Any = None  # the callback that averages the weights; set by the door
         self.seconds = 0.0  # spent in probes
@@ -97,6 +110,8 @@ class Probe(L.Callback):
         self.gallery = self.planted.gallery()
         self.steps = probe_steps(trainer.max_steps, ratio=self.ratio, first=self.first)
         self._began = time.perf_counter()
+        for patterns in (self.measures, self.last_measures):
+            named(self._table(pl_module) + ANY_MEASURES, patterns)
         self.rows = ProbeRows(self.folder / "probes.parquet")
         self.rows.forget_after(trainer.global_step)
         if not self.rows.has(trainer.global_step):
@@ -112,17 +127,20 @@ class Probe(L.Callback):
         begin = time.perf_counter()
         average = self.average
         last = trainer.global_step == self.steps[-1]
+        patterns = self.last_measures if last else self.measures
         was_training = model.training
         model.eval()
         with trainer.precision_plugin.forward_context():
             with average.averaged(model) if average else nullcontext():
-                look = self._look(model, self._asked(model, last))
+                if self._compares_early(model) and trainer.global_step == self.steps[self._early_probe()] and trainer.is_global_zero:
+                    keep_early(model, self.folder)
+                look = self._look(model, self._asked(model, last), patterns)
                 rows = [look.rows, self._losses(model)]
                 if last:
                     rows += self._confirm(model, look.rows)
             if last and average:
-                raw = self._look(model, self._asked(model, last=False)).rows
-                raw = raw[raw["measure"].isin(RAW_MEASURES)]
+                raw = self._look(model, self._asked(model, last=False), COPIES).rows
+                raw = raw[raw["measure"].isin((*COPIES, "plant_memorized"))]
                 rows.append(raw.assign(measure="raw." + raw["measure"]))
         model.train(was_training)
         if average:
@@ -135,27 +153,45 @@ class Probe(L.Callback):
         if not model.has_text:
             return [(subject, seed) for seed, subject in enumerate(unprompted(self.planted, self.unprompted))]
         controls = self.controls if last else self.inner_controls
-        chosen = subjects(self.planted, num_controls=controls, num_heldout=self.heldout)
-        return [(subject, seed) for subject in chosen for seed in range(self.seeds if last else self.inner_seeds)]
+        about = subjects(self.planted, num_controls=controls, num_heldout=self.heldout)
+        return [(subject, seed) for subject in about for seed in range(self.seeds if last else self.inner_seeds)]
 
-    def _look(self, model: Any, asked: Sequence[tuple[Subject, int]]) -> Look:
-        chosen = [subject for subject, _ in asked]
-        evidence = annotate(self._generate(model, asked), chosen, self.gallery)
-        rows, maps, thresholds = judge(evidence)
+    def _table(self, model: Any) -> list[Measure]:
+        """Every measure there could be of this model."""
+        layers = text_layers(model)
+        return scores_of(layers, layers, self.sampler.steps) + maps_of(layers, self.sampler.steps)
+
+    def _compares_early(self, model: Any) -> bool:
+        return any(need.startswith("derived.early_difference") for need in needs_of(chosen(self._table(model), self.last_measures)))
+
+    def _early_probe(self) -> int:
+        """The first probe after the share `early` of the run."""
+        return next(number for number, step in enumerate(self.steps) if step >= self.early * self.steps[-1])
+
+    def _look(self, model: Any, asked: Sequence[tuple[Subject, int]], patterns: Sequence[str]) -> Look:
+        about = [subject for subject, _ in asked]
+        needs = needs_of(chosen(self._table(model), patterns))
+        evidence = annotate(self._generate(model, asked, needs), about, self.gallery)
+        if "derived.patch_distance" in needs:
+            evidence = with_patch_distance(evidence, self.gallery)
+        rows, maps, thresholds = judge(evidence, patterns)
         frames = [rows]
-        controls = [row for row, subject in enumerate(chosen) if subject.kind == "control"]
+        controls = [row for row, subject in enumerate(about) if subject.kind == "control"]
         for shape, mask in self._planted_shapes().items() if controls else ():
-            judged = annotate(evidence[controls], [chosen[row] for row in controls], self.gallery, mask=mask)
+            judged = annotate(evidence[controls], [about[row] for row in controls], self.gallery, mask=mask)
             frames.append(memorized_in(judged, shape))
         return Look(pd.concat(frames, ignore_index=True), evidence, maps, thresholds)
 
-    def _generate(self, model: Any, asked: Sequence[tuple[Subject, int]]) -> Evidence:
+    def _generate(self, model: Any, asked: Sequence[tuple[Subject, int]], needs: Collection[str]) -> Evidence:
         """Every process makes its share of the generations and receives the whole."""
+        missing = NEEDS_TEXT if not model.has_text else ()
+        capture = capture_for({need for need in needs if need.partition(".")[2] not in missing}, curvature_vectors=self.curvature_vectors)
+        early = early_model(model, self.folder) if "early_difference" in capture.derived else None
         first, stride = self.share
         padded = list(asked) + [asked[-1]] * (-len(asked) % stride)
         mine = padded[first::stride]
         captions, seeds = [subject.caption for subject, _ in mine], [seed for _, seed in mine]
-        evidence = generate(model, captions, seeds, self.sampler, Capture(), batch_size=self.batch_size)
+        evidence = generate(model, captions, seeds, self.sampler, capture, batch_size=self.batch_size, early=early)
         if stride == 1:
             return evidence
 
@@ -171,13 +207,13 @@ class Probe(L.Callback):
     def _losses(self, model: Any) -> pd.DataFrame:
         """Denoising loss of held-out and of training pictures."""
         rows = []
-        for kind, chosen in (("heldout", self.planted.heldout), ("control", self.planted.controls)):
-            chosen = chosen[:NUM_LOSSES]
-            if not len(chosen):
+        for kind, pictures in (("heldout", self.planted.heldout), ("control", self.planted.controls)):
+            some = pictures[:NUM_LOSSES]
+            if not len(some):
                 continue
-            captions = [self.planted.captions[row] for row in chosen]
-            values = denoising_losses(model, torch.from_numpy(self.planted.pixels[chosen]), captions, num_times=NUM_TIMES).mean(1)
-            for row, caption, value in zip(chosen.tolist(), captions, values.tolist(), strict=True):
+            captions = [self.planted.captions[row] for row in some]
+            values = denoising_losses(model, torch.from_numpy(self.planted.pixels[some]), captions, num_times=NUM_TIMES).mean(1)
+            for row, caption, value in zip(some.tolist(), captions, values.tolist(), strict=True):
                 about = {"plant_id": len(self.planted.plants) + row, "kind": kind, "caption": caption, "seed": ALL_SEEDS}
                 rows.append(about | {"measure": "denoising_loss", "value": value})
         return pd.DataFrame(rows)
@@ -187,13 +223,13 @@ class Probe(L.Callback):
         history = pd.concat([self.rows.table, rows.assign(step=self.steps[-1])], ignore_index=True)
         needed = {number: emergence.num_confirmations_needed(seen) for number, (_, seen) in memorized_history(history).items()}
         watched = self._asked(model, last=False)  # kinds that only the last probe looks at have no emergence to confirm
-        chosen = {subject.plant_id: subject for subject, _ in watched} if model.has_text else {}
+        about = {subject.plant_id: subject for subject, _ in watched} if model.has_text else {}
         frames = []
         for turn in range(emergence.NUM_CONFIRMATIONS):
             seeds = [SEED_OFFSET * (turn + 1) + seed for seed in range(self.seeds)]
-            again = [subject for number, subject in chosen.items() if needed.get(number, 0) > turn]
+            again = [subject for number, subject in about.items() if needed.get(number, 0) > turn]
             if again:
-                found = self._look(model, [(subject, seed) for subject in again for seed in seeds]).rows
+                found = self._look(model, [(subject, seed) for subject in again for seed in seeds], COPIES).rows
                 found = found[found["measure"] == "plant_memorized"]
                 frames.append(found.assign(measure=f"confirmation.{turn + 1}"))
         return frames
@@ -201,7 +237,7 @@ class Probe(L.Callback):
     def _keep(self, trainer: L.Trainer, rows: pd.DataFrame, look: Look, last: bool) -> None:
         step = trainer.global_step
         epoch = step * trainer.datamodule.batch_size / trainer.datamodule.samples.epoch_length  # type: ignore[attr-defined]
-        rows = rows.assign(step=step, epoch=epoch, seconds=self._elapsed())
+        rows = rows.assign(step=step, epoch=epoch, seconds=self._elapsed(), value=rows["value"].astype(np.float32).astype(np.float64))
         summary = summarize(rows)
         self.fractions = {kind: summary[f"memorized/{kind}"] for kind in SHOWN_KINDS if f"memorized/{kind}" in summary}
         self.rows.add(rows, write=trainer.is_global_zero)

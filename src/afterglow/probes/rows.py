@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from afterglow.measures.summary import COLUMNS
+from afterglow.measures.summary import COLUMNS, read_rows
 
 
 class ProbeRows:
@@ -13,7 +14,7 @@ class ProbeRows:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.table = pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
+        self.table = read_rows(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
 
     def forget_after(self, step: int) -> None:
         """Drop probes that a resumed training will make again."""
@@ -30,7 +31,10 @@ class ProbeRows:
             return
         unfinished = self.path.with_name(f"{self.path.name}.unfinished")
         try:
-            self.table.to_parquet(unfinished, compression="zstd", index=False)
+            # single precision, its bytes in streams of their own: half the size
+            named, streams = [name for name in COLUMNS if name != "value"], {"value": "BYTE_STREAM_SPLIT"}
+            table = self.table.astype({"value": np.float32})
+            table.to_parquet(unfinished, compression="zstd", index=False, use_dictionary=named, column_encoding=streams)
             os.replace(unfinished, self.path)
         except OSError as error:
             unfinished.unlink(missing_ok=True)

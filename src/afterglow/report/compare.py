@@ -8,7 +8,7 @@ import pandas as pd
 
 from afterglow.measures.detection import detection
 from afterglow.measures.statistics import bootstrap_interval, wilson_interval
-from afterglow.measures.summary import NEGATIVES, of_plants
+from afterglow.measures.summary import NEGATIVES, of_plants, read_rows
 
 KINDS = ("global", "local", "natural", "control", "phantom", "decoy", "tint")
 REGION_KINDS = ("local", "phantom", "tint", "decoy")
@@ -22,7 +22,7 @@ def last_probes(folders: Sequence[Path]) -> pd.DataFrame:
         path = folder / "probes.parquet"
         if not path.is_file():
             raise ValueError(f"There are no probes in '{folder}': probes.parquet is missing.")
-        rows = pd.read_parquet(path)
+        rows = read_rows(path)
         frames.append(of_plants(rows[rows["step"] == rows["step"].max()]).assign(run=folder.name))
     return pd.concat(frames, ignore_index=True)
 

@@ -13,7 +13,7 @@ import yaml
 from safetensors import safe_open
 
 from afterglow.measures.history import emergence_of
-from afterglow.measures.summary import of_plants, summarize
+from afterglow.measures.summary import of_plants, read_rows, summarize
 from afterglow.report.kinds import KINDS
 
 
@@ -101,7 +101,7 @@ def read_run(folder: Path) -> Run:
     table = folder / "probes.parquet"
     if not table.is_file():
         raise ValueError(f"There is no run to report in '{folder}': probes.parquet is missing.")
-    rows = pd.read_parquet(table)
+    rows = read_rows(table)
     if rows.empty:
         raise ValueError(f"There is nothing to report in '{folder}': probes.parquet holds no rows.")
     numbers = {step: summarize(rows[rows["step"] == step]) for step in sorted(rows["step"].unique().tolist())}

