@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probes": {"data", "evidence", "collect", "measures", "tracking"},
     "report": {"evidence", "measures"},
 }
+MAY_IMPORT["asking"] = {"data", "evidence", "collect", "measures", "models"}  # wiring of a collection
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 DOORS = ("train.py", "train", "analysis", "benchmarks")  # commands; they use src, and nothing uses them
 PROCESS_WORD = re.compile(

@@ -148,6 +148,35 @@ class Evidence:
         return cls(**found, provenance=json.loads((folder / "provenance.json").read_text(encoding="utf-8")))
 
 
+def parts_of(folder: Path) -> list[Path]:
+    """The folders of evidence in a collection, in order; the folder itself where it is one. ValueError where there is none."""
+    if (folder / "tensors.safetensors").exists():
+        return [folder]
+    found = sorted(path for path in folder.glob("part=*") if not path.name.endswith(".unfinished"))
+    if not found:
+        raise ValueError(f"There is no evidence in '{folder}': `python analysis/collect.py` writes it.")
+    return found
+
+
+def check_finite(evidence: Evidence) -> None:
+    """Raises ValueError that names a field that holds NaN or infinity, and the caption and seed it belongs to."""
+    kept: dict[str, tuple[Tensor, int]] = {}
+    for name in ("guidance", "guidance_rms", "token_attention"):
+        if getattr(evidence, name) is not None:
+            kept[name] = getattr(evidence, name), 1
+    for step, layer in evidence.end_attention or {}:
+        kept[f"end_attention of {layer}"] = evidence.end_attention[step, layer], 0  # type: ignore[index]
+    for name, tensor in evidence.derived.items():
+        if name not in MAY_BE_INFINITE:
+            kept[name] = tensor, 0
+    for name, (tensor, dim) in kept.items():
+        bad = (~tensor.isfinite()).movedim(dim, 0).reshape(len(evidence), -1).any(1)
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            raise ValueError(f"The evidence holds NaN or infinity: {name} of '{evidence.caption[row]}', seed {int(evidence.seed[row])}.")
+
+
+MAY_BE_INFINITE = ("variant_distance", "variant_spread")  # no finite variants
 STRINGS = ("caption", "kind", "shape")
 COUNTS = ("plant_id", "seed", "prompt_length")
 STEPS_FIRST = ("guidance", "guidance_rms", "token_attention")

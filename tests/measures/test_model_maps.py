@@ -10,6 +10,7 @@ def test_what_collect_left_is_named_and_turned_so_that_high_means_copied(make_ev
     evidence = make_evidence(2, derived=derived)
     assert torch.equal(model_maps.curvature_difference(evidence), values.clamp(min=0))
     assert torch.equal(model_maps.curvature_difference(evidence, relu=False), values)
+    assert torch.equal(model_maps.curvature_difference(evidence, of_score=True), (-values).clamp(min=0))
     assert torch.equal(model_maps.early_difference(evidence, summed=False), values + 1)
     assert torch.equal(model_maps.early_difference(evidence, summed=True), values + 2)
     assert torch.equal(model_maps.patch_nearness(evidence), -(values + 3))

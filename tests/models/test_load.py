@@ -11,7 +11,7 @@ import torch
 from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, UNet2DConditionModel, UNet2DModel
 
 from afterglow.collect import Capture, Sampler, generate
-from afterglow.models import DDPM, CaptionDDPM, Denoiser, export, load_denoiser
+from afterglow.models import DDPM, CaptionDDPM, Denoiser, export, load_denoiser, open_model
 
 NOTHING = Capture(guidance=False, tokens=False, end_steps=())
 STRANGER = """
@@ -135,3 +135,23 @@ def test_a_folder_that_holds_something_is_not_written_to(ddpm: Callable[..., DDP
     for folder in (tmp_path, tmp_path / "mine"):
         with pytest.raises(ValueError, match=f"'{folder}' is a file or is not empty"):
             export(ddpm(), folder)
+
+
+def test_an_exported_folder_and_a_plain_diffusers_one_open_as_models(tmp_path, caption, ddpm):
+    for name, make in (("caption", caption), ("plain", ddpm)):
+        model = make().eval()
+        again = open_model(export(model, tmp_path / name))
+        assert type(again) is type(model) and again.shape() == model.shape()
+        noisy, times = torch.randn(2, *model.shape()), torch.tensor([3, 700])
+        with torch.no_grad():
+            assert torch.equal(again(noisy, times, again.condition(["a", "b"])), model(noisy, times, model.condition(["a", "b"])))
+        assert torch.equal(again.scheduler.alphas_cumprod, model.scheduler.alphas_cumprod)
+        assert again.scheduler.config.prediction_type == model.scheduler.config.prediction_type
+
+
+def test_what_is_no_model_or_another_pipeline_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="No model in"):
+        open_model(tmp_path / "nothing")
+    (tmp_path / "model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
+    with pytest.raises(ValueError, match="is a KandinskyPipeline"):
+        open_model(tmp_path)

@@ -4,15 +4,19 @@ from afterglow.collect.generate import Sampler, generate, text_layers
 from afterglow.collect.losses import denoising_losses
 from afterglow.collect.observers import NEEDS_TEXT
 from afterglow.collect.patches import with_patch_distance
+from afterglow.collect.shards import Order, collect
 from afterglow.collect.tape import Capture, capture_for
-from afterglow.collect.truth import annotate
+from afterglow.collect.truth import annotate, annotate_prompts
 
 __all__ = [
     "NEEDS_TEXT",
     "Capture",
+    "Order",
     "Sampler",
     "annotate",
+    "annotate_prompts",
     "capture_for",
+    "collect",
     "denoising_losses",
     "generate",
     "text_layers",

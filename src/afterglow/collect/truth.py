@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from afterglow.data.neighbours import Gallery, distance, to_unit
+from afterglow.data.pictures import to_square
+from afterglow.data.prompts import Prompt
 from afterglow.data.subjects import Subject
 from afterglow.evidence import Evidence, Neighbours
 
@@ -85,3 +89,49 @@ def _variants(images: Tensor, asked: Sequence[Subject], gallery: Gallery) -> dic
         known = found >= 0
         nearest[rows] = each.min(0).values / (0.5 * others.where(known, 0.0).sum(1) / known.sum(1))
     return {"variant_spread": torch.tensor([subject.variant_spread for subject in asked]), "variant_distance": nearest}
+
+
+def annotate_prompts(evidence: Evidence, prompts: Sequence[Prompt], rows: Sequence[int]) -> Evidence:
+    """Add what a list of prompts knows: kinds, and references and masks where its entries have pictures.
+
+    rows: the entry of each generation; its number is the plant_id. Pictures are cut to the generations' square. Raises
+    ValueError where only some entries have a picture, or a mask has another size than its picture.
+    """
+    given = [prompts[row] for row in rows]
+    side = evidence.images.shape[-1]
+    missing = [prompt for prompt in prompts if prompt.image is None]
+    masks = torch.stack([_mask(prompt, side) for prompt in given])
+    found = replace(
+        evidence,
+        kind=tuple(prompt.kind for prompt in given),
+        shape=tuple("whole" if mask.all() else "mask" for mask in masks),
+        plant_id=torch.tensor(list(rows)),
+    )
+    if len(missing) == len(prompts):
+        return found
+    if missing:
+        raise ValueError(
+            f"The caption '{missing[0].caption}' has no image and others have: {len(missing)} belong into a list of their own."
+        )
+    references = [to_square(_open(prompt.image), side, evidence.images.shape[1]) for prompt in given if prompt.image is not None]
+    return replace(found, references=torch.from_numpy(np.stack(references)), planted_mask=masks, region=masks)
+
+
+def _mask(prompt: Prompt, side: int) -> torch.Tensor:
+    """Bool [1, side, side]: all of the picture where the entry has no mask."""
+    if prompt.mask is None or prompt.image is None:
+        return torch.ones(1, side, side, dtype=torch.bool)
+    mask, image = _open(prompt.mask), _open(prompt.image)
+    if mask.size != image.size:
+        raise ValueError(f"The mask '{prompt.mask}' has another size than its picture: {mask.size} and {image.size}.")
+    return torch.from_numpy(to_square(mask, side, 1) > 127)
+
+
+def _open(file: Path) -> Image.Image:
+    """Raises ValueError that names a file that is no picture; nothing takes its place."""
+    try:
+        with Image.open(file) as picture:
+            picture.load()
+            return picture
+    except OSError as error:
+        raise ValueError(f"'{file}' cannot be read as a picture.") from error

@@ -4,10 +4,12 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import lightning as L
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -176,3 +178,13 @@ class PlantedData(L.LightningDataModule):
         if self.planted.refused is None:
             return planted
         return f"{planted}; {self.planted.refused:.0%} of the candidates refused as too near to another picture"
+
+
+def planted_of_run(run: Path) -> PlantedSet:
+    """The planted set of a finished or running training, made again from its config.yaml; ValueError where there is none."""
+    file = run / "config.yaml"
+    if not file.is_file():
+        raise ValueError(f"There is no run in '{run}': config.yaml is missing.")
+    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    options = {"seed": config["seed_everything"]} | config["data"]["init_args"]
+    return PlantedData(**(options | {"planting": Planting(**options["planting"])})).load()

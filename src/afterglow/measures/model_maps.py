@@ -5,12 +5,14 @@ from torch import Tensor
 from afterglow.evidence import Evidence
 
 
-def curvature_difference(evidence: Evidence, *, relu: bool = True) -> Tensor:
+def curvature_difference(evidence: Evidence, *, relu: bool = True, of_score: bool = False) -> Tensor:
     """-sum_c diag J(eps_c - eps_u) at the last step, [B, h, w]; relu: negative values are 0, as the authors do.
 
     METHODS (m), mem-curv-diff: Hutchinson's estimate over K Rademacher vectors (K in the provenance), without the factor 1/sigma.
+    of_score: -sum_c diag J(s_c - s_u), the curvature of log p(x|c) - log p(x), with s = -eps / sigma: the other sign. Where a
+    caption pins a pixel down, eps_c = (x - x_0) / sigma rises with it faster than eps_u does, and this one is positive.
     """
-    values = evidence.derived["curvature"].float()
+    values = evidence.derived["curvature"].float() * (-1 if of_score else 1)
     return values.relu() if relu else values
 
 

@@ -31,14 +31,14 @@ class Measure:
 
 WEN, CHEN, REN, JAIN = "Wen et al. 2024", "Chen et al. 2025", "Ren et al. 2024", "Jain et al. 2025"
 CARLINI, SOMEPALLI, CURVATURE, KAMB = "Carlini et al. 2023", "Somepalli et al. 2023", "mem-curv-diff 2026", "after Kamb and Ganguli 2024"
-PIXELS = "-RMS of [0,1] pixels"
+OURS, PIXELS = "Afterglow", "-RMS of [0,1] pixels"
 TRUTH = ("references", "planted_mask", "neighbours")
 COPIES = (
-    Measure("distance", memorized.plain_distance, TRUTH, "RMS of [0,1] pixels", "METHODS 4"),
+    Measure("distance", memorized.plain_distance, TRUTH, "RMS of [0,1] pixels", OURS),
     Measure("calibrated", memorized.calibrated_distance, TRUTH, "ratio, a copy is under 1", CARLINI),
     Measure("ratio", memorized.neighbour_ratio, TRUTH, "ratio, a copy is under 1/3", "Yoon et al. 2023"),
-    Measure("correlation", memorized.masked_correlation, TRUTH, "-1 to 1", "METHODS 4"),
-    Measure("memorized", memorized.memorized, TRUTH, "0 or 1", "METHODS 4"),
+    Measure("correlation", memorized.masked_correlation, TRUTH, "-1 to 1", OURS),
+    Measure("memorized", memorized.memorized, TRUTH, "0 or 1", OURS),
 )
 SIMILARITIES = (
     Measure("sscd", similarity.copy_similarity, ("derived.sscd",), "cosine", "Pizzi et al. 2022"),
@@ -68,7 +68,7 @@ TRIVIAL_MAPS = (
     Measure("local_contrast", localization.local_contrast, (), "1", "trivial"),
 )
 DIFFERENCE_MAPS = tuple(
-    Measure(f"score_difference.{name}", partial(guidance.score_difference, summed=summed), ("guidance",), "eps^2", "METHODS (m)")
+    Measure(f"score_difference.{name}", partial(guidance.score_difference, summed=summed), ("guidance",), "eps^2", CURVATURE)
     for name, summed in (("last", False), ("summed", True))
 )
 OTHER_MAPS = (
@@ -80,6 +80,13 @@ OTHER_MAPS = (
         "eps / x",
         CURVATURE,
     ),
+    Measure(
+        "curvature_difference.of_score",
+        partial(model_maps.curvature_difference, of_score=True),
+        ("derived.curvature",),
+        "eps / x",
+        f"after {CURVATURE}",
+    ),
     *(
         Measure(
             f"early_difference.{name}",
@@ -90,9 +97,9 @@ OTHER_MAPS = (
         )
         for name, summed in (("last", False), ("summed", True))
     ),
-    Measure("agreement", between.agreement, ("images",), PIXELS, "METHODS (m)"),
+    Measure("agreement", between.agreement, ("images",), PIXELS, OURS),
     Measure("patch_nearness", model_maps.patch_nearness, ("derived.patch_distance",), PIXELS, "after Kamb and Ganguli 2024"),
-    Measure("self_attention", model_maps.self_attention_concentration, ("derived.self_attention",), "1", "METHODS (m), ours"),
+    Measure("self_attention", model_maps.self_attention_concentration, ("derived.self_attention",), "1", OURS),
     Measure("split_product", model_maps.split_product, ("derived.split_product",), "cosine", SOMEPALLI),
     Measure(
         "split_product.cross",
@@ -126,13 +133,13 @@ def _of_layers(name: str, layers: list[str], spans: dict[str, int | None]) -> li
     found = [
         row(f"brightness.{name}", end_token.brightness, "1"),
         row(f"brightest.{name}", end_token.brightest, "1"),
-        row(f"effective_area.{name}", end_token.effective_area, "share of the picture", "METHODS (a)", detector=False),
+        row(f"effective_area.{name}", end_token.effective_area, "share of the picture", OURS, detector=False),
     ]
     for span, steps in spans.items():
         more: dict[str, Any] = {"needs": ("guidance",), "options": {"num_steps": steps}}
         found.append(row(f"ld.{name}.{span}", _local_magnitude, "eps", **more))
         neutral: dict[str, Any] = {"needs": ("guidance",), "options": {"num_steps": steps, "area_neutral": True}}
-        found.append(row(f"ld_neutral.{name}.{span}", _local_magnitude, "eps", "METHODS (a)", **neutral))
+        found.append(row(f"ld_neutral.{name}.{span}", _local_magnitude, "eps", f"after {CHEN}", **neutral))
     for label, normalised in (("ls_pixel", False), ("ls_pixel.normalised", True)):
         more = {"needs": ("derived.sscd", "references"), "options": {"normalised": normalised}, "detector": False}
         found.append(row(f"{label}.{name}", _local_similarity, "-L2 of [0,1] pixels", **more))

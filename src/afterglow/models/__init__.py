@@ -4,6 +4,6 @@ from afterglow.models.averaging import RampedAverage
 from afterglow.models.caption import CaptionDDPM
 from afterglow.models.ddpm import DDPM
 from afterglow.models.denoiser import Condition, Denoiser
-from afterglow.models.load import export, load_denoiser
+from afterglow.models.load import export, load_denoiser, open_model
 
-__all__ = ["DDPM", "CaptionDDPM", "Condition", "Denoiser", "RampedAverage", "export", "load_denoiser"]
+__all__ = ["DDPM", "CaptionDDPM", "Condition", "Denoiser", "RampedAverage", "export", "load_denoiser", "open_model"]

@@ -1,10 +1,13 @@
 """A checkpoint => the model it holds => a diffusers folder."""
 
+import inspect
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
+from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DConditionModel, UNet2DModel
 
 from afterglow import models
 from afterglow.models import caption_pipeline
@@ -34,6 +37,48 @@ def load_denoiser(path: str | Path, *, raw: bool = False) -> Denoiser:
     state = checkpoint.get("current_model_state") if raw else None  # only there where the weights were averaged
     model.load_state_dict(checkpoint["state_dict"] if state is None else state)
     return model.eval()
+
+
+def open_model(source: str | Path) -> Denoiser:
+    """A model to look into: a run folder or checkpoint of ours, or a diffusers folder or hub id, ready to generate.
+
+    Raises ValueError where there is none, or its pipeline is of a kind that Afterglow does not open.
+    """
+    path = Path(source)
+    if path.suffix == ".ckpt" or (path / "checkpoints").is_dir():
+        return load_denoiser(path)
+    try:
+        index = DiffusionPipeline.load_config(str(source))
+    except OSError as error:
+        raise ValueError(
+            f"No model in '{source}': give a run folder, a checkpoint, a diffusers folder, or a hub id with a network."
+        ) from error
+    name = index["_class_name"] if isinstance(index["_class_name"], str) else index["_class_name"][-1]
+    if name == caption_pipeline.CaptionPipeline.__name__:
+        options = {"text": f"{source}/text_encoder", "tokenizer": f"{source}/tokenizer"}
+        options |= {key: index[key] for key in ("text_length", "mask_pads") if key in index}
+        return _around(models.CaptionDDPM, UNet2DConditionModel, str(source), options)
+    if name in ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline"):
+        return _around(models.DDPM, UNet2DModel, str(source), {})
+    raise ValueError(f"'{source}' is a {name}, and a DDPMPipeline, DDIMPipeline, PNDMPipeline or CaptionPipeline was expected.")
+
+
+def _around(cls: Any, network: Any, source: str, options: dict[str, Any]) -> Denoiser:
+    """A model of ours around the network and the noise schedule of a diffusers folder (or of an old, flat one)."""
+    unet = _config(network, source, "unet")
+    scheduler = _config(DDPMScheduler, source, "scheduler")
+    known = inspect.signature(DDPMScheduler).parameters
+    noise = {key: value for key, value in scheduler.items() if key in known and key != "trained_betas"}
+    return cls(unet=source, resolution=unet["sample_size"], channels=unet["in_channels"], noise=noise, **options).eval()
+
+
+def _config(cls: Any, source: str, subfolder: str) -> dict[str, Any]:
+    for place in (subfolder, None):
+        try:
+            return dict(cls.load_config(source, subfolder=place))
+        except OSError as error:
+            reason = error
+    raise ValueError(f"'{source}' has no {subfolder}.") from reason
 
 
 def export(model: Denoiser, folder: str | Path) -> Path:

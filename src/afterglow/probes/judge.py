@@ -1,15 +1,15 @@
 """Evidence => tidy rows, one for every plant, seed and measure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from afterglow.evidence import Evidence
 from afterglow.measures import memorized
-from afterglow.measures.localization import held_out_overlap, map_auc
+from afterglow.measures.localization import held_out_overlap
+from afterglow.measures.rows import frame, ids, localization_rows
 from afterglow.measures.summary import ALL_SEEDS
 from afterglow.measures.table import chosen, maps, measure, scores
 
@@ -22,15 +22,15 @@ def judge(evidence: Evidence, patterns: Sequence[str] = ("*",)) -> tuple[pd.Data
     """
     found = measure(evidence, chosen(scores(evidence), patterns))
     soft = measure(evidence, chosen(maps(evidence), patterns))
-    frames = [_frame(evidence, torch.arange(len(evidence)), name, values) for name, values in found.items()]
-    frames += _localization(evidence, soft)
+    frames = [frame(evidence, torch.arange(len(evidence)), name, values) for name, values in found.items()]
+    frames += localization_rows(evidence, soft)
     thresholds: dict[str, Tensor] = {}
     local = _rows_of(evidence, ("local",))
-    if len(set(_ids(evidence, local))) > 1:
+    if len(set(ids(evidence, local))) > 1:
         for name, values in soft.items():
             assert evidence.region is not None
-            shares, used = held_out_overlap(values[local], evidence.region[local], _ids(evidence, local))
-            frames.append(_frame(evidence, local, f"iou.{name}", shares))
+            shares, used = held_out_overlap(values[local], evidence.region[local], ids(evidence, local))
+            frames.append(frame(evidence, local, f"iou.{name}", shares))
             thresholds[name] = torch.full((len(evidence),), float(used.median())).index_put((local,), used.float())
     frames.append(_plants(evidence, found["memorized"]))
     return pd.concat(frames, ignore_index=True).dropna(subset="value"), soft, thresholds
@@ -38,26 +38,20 @@ def judge(evidence: Evidence, patterns: Sequence[str] = ("*",)) -> tuple[pd.Data
 
 def memorized_in(evidence: Evidence, shape: str) -> pd.DataFrame:
     """Rows of controls that were judged in the mask of a plant's shape."""
-    return _frame(evidence, torch.arange(len(evidence)), f"memorized_in.{shape}", memorized.memorized(evidence))
-
-
-def _localization(evidence: Evidence, soft: Mapping[str, Tensor]) -> list[pd.DataFrame]:
-    """auc.<map> wherever there is a region to be found and an outside to be told from it."""
-    assert evidence.region is not None
-    share = evidence.region.flatten(1).float().mean(1)
-    rows = ((share > 0) & (share < 1)).nonzero()[:, 0]
-    if not len(rows):
-        return []
-    return [_frame(evidence, rows, f"auc.{name}", map_auc(values[rows], evidence.region[rows])) for name, values in soft.items()]
+    return frame(evidence, torch.arange(len(evidence)), f"memorized_in.{shape}", memorized.memorized(evidence))
 
 
 def _plants(evidence: Evidence, copied: Tensor) -> pd.DataFrame:
-    """Rows of whole plants (seed -1): memorized by half of the seeds; for local plants the diversity outside the mask."""
+    """Rows of whole plants (seed -1): memorized by half of the seeds; area and shape of a region; diversity outside a local mask."""
     rows = []
-    for number in dict.fromkeys(_ids(evidence, torch.arange(len(evidence)))):
-        mine = [i for i, plant_id in enumerate(_ids(evidence, torch.arange(len(evidence)))) if plant_id == number]
+    for number in dict.fromkeys(ids(evidence, torch.arange(len(evidence)))):
+        mine = [i for i, plant_id in enumerate(ids(evidence, torch.arange(len(evidence)))) if plant_id == number]
         about = {"plant_id": number, "kind": evidence.kind[mine[0]], "caption": evidence.caption[mine[0]], "seed": ALL_SEEDS}
         rows.append(about | {"measure": "plant_memorized", "value": memorized.plant_memorized(copied[mine])})
+        share = float(evidence.region[mine[0]].float().mean())  # type: ignore[index]
+        if 0 < share < 1:
+            rows.append(about | {"measure": "area", "value": share})
+            rows.append(about | {"measure": f"shape.{evidence.shape[mine[0]]}", "value": 1.0})
         if about["kind"] in ("local", "natural") and len(mine) > 1:
             one = evidence[mine]
             rows.append(about | {"measure": "outside_diversity", "value": memorized.outside_diversity(one)})
@@ -65,24 +59,5 @@ def _plants(evidence: Evidence, copied: Tensor) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _frame(evidence: Evidence, rows: Tensor, name: str, values: Tensor) -> pd.DataFrame:
-    chosen = rows.tolist()
-    return pd.DataFrame(
-        {
-            "plant_id": _ids(evidence, rows),
-            "kind": [evidence.kind[i] for i in chosen],
-            "caption": [evidence.caption[i] for i in chosen],
-            "seed": evidence.seed[rows].tolist(),
-            "measure": name,
-            "value": np.asarray(values, dtype=np.float64),
-        }
-    )
-
-
 def _rows_of(evidence: Evidence, kinds: Iterable[str]) -> Tensor:
     return torch.tensor([i for i, kind in enumerate(evidence.kind) if kind in tuple(kinds)], dtype=torch.long)
-
-
-def _ids(evidence: Evidence, rows: Tensor) -> list[int]:
-    assert evidence.plant_id is not None
-    return evidence.plant_id[rows].tolist()

@@ -101,6 +101,11 @@ class RunLogger(WandbLogger):
         self._log(key, wandb.Table(columns=["image", *columns], data=rows), step)
 
     @never_fatal
+    def show_files(self, pictures: Mapping[str, Path]) -> None:
+        """Finished figures, beside the training's own steps."""
+        self.experiment.log({key: wandb.Image(str(path)) for key, path in pictures.items()})
+
+    @never_fatal
     def summarize(self, values: Mapping[str, Any]) -> None:
         """Numbers of the whole run."""
         self.experiment.summary.update(dict(values))
@@ -118,6 +123,21 @@ class RunLogger(WandbLogger):
             return f"W&B: {getattr(self._experiment, 'url', None)}"
         folder = f"{self._save_dir}/wandb"
         return f"W&B (offline): look at it with `wandb leet {folder}/latest-run`; upload it with `wandb sync {folder}/offline-run-*`"
+
+
+def log_analysis(folder: Path, numbers: Mapping[str, float], pictures: Mapping[str, Path]) -> str:
+    """Numbers into the summary of a run folder's own W&B run, and pictures beside them; returns how to view it.
+
+    Raises ValueError where the folder holds no run.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise ValueError(f"There is no run in '{folder}': config.yaml is missing.")
+    tracker = RunLogger()
+    tracker.use_folder(folder)
+    tracker.summarize(dict(numbers))
+    tracker.show_files(pictures)
+    tracker.finish()
+    return tracker.how_to_view()
 
 
 def _reachable() -> bool:

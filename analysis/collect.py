@@ -1,0 +1,85 @@
+"""A model and captions => a folder of evidence, which every measure reads. It goes on where it was killed.
+
+  python analysis/collect.py --model runs/demo --planted runs/demo --out evidence/demo
+  python analysis/collect.py --model runs/demo --prompts captions.jsonl --num-images 4 --out evidence/mine
+  accelerate launch --multi_gpu --num_processes 2 analysis/collect.py --model DIR --prompts captions.jsonl --out evidence/two
+
+--model is a run folder, a checkpoint, a diffusers folder or a hub id. --prompts is a list in its authors' format: .jsonl with `caption`
+(and `image`, `mask`, `label` where there are), NeMo's .csv, or .txt. --planted asks for a run's plants, phantoms, decoys, tints and
+controls, and judges them by what was planted.
+"""
+
+import argparse
+from pathlib import Path
+
+from afterglow import launch
+from afterglow.asking import ask_planted, ask_prompts, capture_of, needs_of_names, with_embeddings
+from afterglow.collect import Order, Sampler, collect
+from afterglow.evidence import END_TOKEN_RULES
+from afterglow.models import open_model
+from afterglow.sentences import quiet, sentences
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--model", required=True, help="run folder, checkpoint, diffusers folder or hub id")
+    add("--prompts", type=Path, help="list of captions (.jsonl, .csv, .txt)")
+    add("--labels", type=Path, help="another list, which says the kinds of the same captions (NeMo's VM and TM)")
+    add("--kind", default="prompt", help="of captions without a label; 'control' for captions that are not memorized")
+    add("--planted", type=Path, help="run folder: its plants and their counterparts instead of a list")
+    add("--controls", type=int, default=64, help="with --planted: how many controls")
+    add("--out", type=Path, required=True, help="the folder of the collection")
+    add("--num-images", type=int, default=4, help="generations of each caption")
+    add("--steps", type=int, default=50, help="sampler steps")
+    add("--scheduler", default="DDIMScheduler", help="any of diffusers, by its class name")
+    add("--spacing", default="trailing", help="of the timesteps: trailing, leading, linspace")
+    add("--guidance", type=float, default=1.0, help="1 for models trained here, 7.5 is usual for Stable Diffusion")
+    add("--seed", type=int, default=0, help="the first seed")
+    add("--seed-rule", default="image", help="image: the same noises for every caption; prompt: seed + its number; constant")
+    add("--end-token", default="first_eos", help=f"by which LD weights: {', '.join(END_TOKEN_RULES)}")
+    add(
+        "--measures",
+        nargs="+",
+        default=["*"],
+        metavar="NAME",
+        help="capture what these need ('ld.be.*'); '*' is all that needs no model beside",
+    )
+    add("--curvature-vectors", type=int, default=16, help="K of Hutchinson's estimate")
+    add("--early", help="an earlier checkpoint of the same run, for early_difference")
+    add("--sscd", help="SSCD's TorchScript file, or 'immaculate' for the package")
+    add("--sscd-transform", default="skew_320", help="resize_288, skew_320 or crop_224")
+    add("--tokens", help="folder of a vision transformer, for split_product")
+    add("--batch-size", type=int, default=32, help="generations at a time")
+    add("--prompts-per-part", type=int, default=8, help="captions in a part: what a kill can cost")
+    return parser
+
+
+def main() -> None:
+    """Collect."""
+    args = options().parse_args()
+    quiet()
+    with sentences():
+        if (args.prompts is None) == (args.planted is None):
+            raise SystemExit(options().error("say what to ask for: either --prompts LIST or --planted RUN"))
+        model = open_model(args.model)
+        sampler = Sampler(args.scheduler, args.steps, args.guidance, {"timestep_spacing": args.spacing})
+        needs = needs_of_names(model, args.steps, args.measures)
+        if args.planted:
+            asked = ask_planted(model, args.planted, num_controls=args.controls, needs=needs)
+        else:
+            asked = ask_prompts(args.prompts, kind=args.kind, labels=args.labels)
+        asked = with_embeddings(asked, args)
+        order = Order(asked.captions, args.num_images, args.seed, args.seed_rule, args.prompts_per_part)
+        early = open_model(args.early) if args.early else None
+        about = {**asked.about, "model": args.model}
+        how = capture_of(needs, args)
+        collect(
+            model, order, args.out, sampler, how,
+            finish=asked.finish, share=launch.share(), about=about, early=early, batch_size=args.batch_size,
+        )  # fmt: skip
+        print(f"{args.out}: {len(asked.captions)} captions, {args.num_images} generations each")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Folders of evidence => measures.parquet: every score of every generation, and the AUC of every map where the truth is known.
+
+  python analysis/measure.py evidence/demo --out measures.parquet
+  python analysis/measure.py evidence/a evidence/b --measures 'magnitude.*' 'ld.be.*' --out measures.parquet
+  python analysis/measure.py --list
+
+It streams: one part of one folder is in memory at a time.
+"""
+
+import argparse
+from pathlib import Path
+
+from afterglow.measures.rows import write_rows
+from afterglow.measures.table import ANY_MEASURES, named
+from afterglow.report.bench import text_table
+from afterglow.sentences import quiet, sentences
+
+
+def main() -> None:
+    """Measure, or list what can be measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="*", help="what analysis/collect.py wrote")
+    parser.add_argument("--out", type=Path, default=Path("measures.parquet"), help="the file to write")
+    parser.add_argument("--measures", nargs="+", default=["*"], metavar="NAME", help="names, with wildcards")
+    parser.add_argument("--mixed", action="store_true", help="take folders of different models or samplers together")
+    parser.add_argument("--list", action="store_true", help="name every measure with its needs, unit and source")
+    options = parser.parse_args()
+    if options.list:
+        rows = [[m.name, ", ".join(m.needs) or "-", m.unit, m.source, "detector" if m.detector else ""] for m in ANY_MEASURES]
+        print(text_table(["measure", "needs", "unit", "source", ""], rows))
+        print("\nLayers are those of a small example; a model's own stand in their place ('be': the authors' two, 'all': all).")
+        return
+    if not options.folders:
+        parser.error("name at least one folder of evidence, or --list")
+    quiet()
+    with sentences():
+        layered = [pattern for pattern in options.measures if "block" not in pattern]  # names of layers are the model's own
+        named(ANY_MEASURES, layered)
+        count = write_rows(options.folders, options.out, options.measures, mixed=options.mixed)
+        print(f"{options.out}: {count} numbers")
+
+
+if __name__ == "__main__":
+    main()

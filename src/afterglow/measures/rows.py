@@ -1,0 +1,100 @@
+"""Measured values => tidy rows, and measured collections => a parquet file, part by part."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from afterglow.evidence import Evidence, check_finite, parts_of
+from afterglow.measures.localization import map_auc
+from afterglow.measures.table import chosen, maps, measure, scores
+
+MUST_AGREE = ("model", "scheduler", "steps", "guidance_scale", "scheduler_options", "dtype", "end_token", "pads_masked")
+
+
+def frame(evidence: Evidence, rows: Tensor, name: str, values: Tensor) -> pd.DataFrame:
+    """Tidy rows of some generations: plant_id, kind, caption, seed, measure, value."""
+    chosen = rows.tolist()
+    return pd.DataFrame(
+        {
+            "plant_id": ids(evidence, rows),
+            "kind": [evidence.kind[i] for i in chosen],
+            "caption": [evidence.caption[i] for i in chosen],
+            "seed": evidence.seed[rows].tolist(),
+            "measure": name,
+            "value": np.asarray(values, dtype=np.float64),
+        }
+    )
+
+
+def localization_rows(evidence: Evidence, soft: Mapping[str, Tensor]) -> list[pd.DataFrame]:
+    """auc.<map> wherever there is a region to be found and an outside to be told from it."""
+    assert evidence.region is not None
+    share = evidence.region.flatten(1).float().mean(1)
+    rows = ((share > 0) & (share < 1)).nonzero()[:, 0]
+    if not len(rows):
+        return []
+    return [frame(evidence, rows, f"auc.{name}", map_auc(values[rows], evidence.region[rows])) for name, values in soft.items()]
+
+
+def ids(evidence: Evidence, rows: Tensor) -> list[int]:
+    """plant_id of some generations."""
+    assert evidence.plant_id is not None
+    return evidence.plant_id[rows].tolist()
+
+
+def rows_of(evidence: Evidence, patterns: Sequence[str] = ("*",)) -> pd.DataFrame:
+    """One row for each generation and score, and the AUC of each map wherever there is a region; absent values have no row."""
+    found = measure(evidence, chosen(scores(evidence), patterns))
+    frames = [frame(evidence, torch.arange(len(evidence)), name, values) for name, values in found.items()]
+    if evidence.region is not None:
+        frames += localization_rows(evidence, measure(evidence, chosen(maps(evidence), patterns)))
+    shapes = evidence.shape or ("whole",) * len(evidence)
+    shape = dict(zip(zip(ids(evidence, torch.arange(len(evidence))), evidence.seed.tolist(), strict=True), shapes, strict=True))
+    rows = pd.concat(frames, ignore_index=True).dropna(subset="value")
+    return rows.assign(shape=[shape[key] for key in zip(rows["plant_id"], rows["seed"], strict=True)])
+
+
+def read_parts(folders: Sequence[Path], *, mixed: bool = False) -> Iterator[tuple[Path, Evidence]]:
+    """(collection, evidence) of every part, one in memory at a time.
+
+    Raises ValueError where parts were made by different samplers or models and that was not asked for, or hold NaN.
+    """
+    first: tuple[Path, Mapping[str, Any]] | None = None
+    for folder in folders:
+        for part in parts_of(folder):
+            evidence = Evidence.load(part)
+            first = first or (part, evidence.provenance)
+            differ = [name for name in MUST_AGREE if evidence.provenance.get(name) != first[1].get(name)]
+            if differ and not mixed:
+                raise ValueError(f"'{part}' and '{first[0]}' differ in {', '.join(differ)}: measure them apart, or say --mixed.")
+            check_finite(evidence)
+            yield folder, evidence
+
+
+def write_rows(folders: Sequence[Path], file: Path, patterns: Sequence[str] = ("*",), *, mixed: bool = False) -> int:
+    """Measure collections into one parquet file (columns of rows_of, and run: the collection); returns the number of rows."""
+    writer, count = None, 0
+    unfinished = file.with_name(f"{file.name}.unfinished")
+    try:
+        for folder, evidence in read_parts(folders, mixed=mixed):
+            rows = rows_of(evidence, patterns).assign(run=folder.name).astype({"value": np.float32})
+            table = pa.Table.from_pandas(rows, preserve_index=False)
+            if writer is None:
+                named = [name for name in table.column_names if name != "value"]
+                writer = pq.ParquetWriter(
+                    unfinished, table.schema, compression="zstd", use_dictionary=named, column_encoding={"value": "BYTE_STREAM_SPLIT"}
+                )
+            writer.write_table(table)
+            count += len(rows)
+    finally:
+        if writer is not None:
+            writer.close()
+    unfinished.replace(file)
+    return count

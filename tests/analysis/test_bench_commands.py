@@ -1,0 +1,128 @@
+"""The chain of commands as a user types it: collect, measure, detect, localize, on a run of the fast overlay."""
+
+import io
+import json
+import runpy
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from afterglow.cli import main
+from afterglow.evidence import Evidence, parts_of
+
+ROOT = Path(__file__).parents[2]
+FAST = ["--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
+
+
+def command(name, *words, folder, code=0):
+    """(stdout, stderr) of one analysis command, run in a folder (in this process: a new one takes long to import its libraries)."""
+    out, err, ended = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [f"{name}.py", *map(str, words)])
+        try:
+            runpy.run_path(str(ROOT / "analysis" / f"{name}.py"), run_name="__main__")
+        except SystemExit as stop:
+            ended = stop.code
+    assert ended == code, err.getvalue()
+    return out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main(ROOT, [*FAST, "--name", "x"])
+    command(
+        "collect", "--model", "runs/x", "--planted", "runs/x", "--controls", "2", "--num-images", "2", "--steps", "2",
+        "--curvature-vectors", "1", "--out", "evidence", folder=folder,
+    )  # fmt: skip
+    return folder
+
+
+def test_the_bench_from_end_to_end(place):
+    said, _ = command("measure", "evidence", "--out", "m.parquet", folder=place)
+    rows = pd.read_parquet(place / "m.parquet")
+    assert f"{len(rows)} numbers" in said and {"magnitude.all", "ld.be.all", "sharpness", "memorized", "auc.curvature_difference"} <= set(
+        rows["measure"]
+    )
+    said, _ = command("detect", "m.parquet", "--images", "1", "2", "--run", "runs/x", folder=place)
+    assert "global (2) against phantom (4), n = 2 images" in said and "W&B" in said
+    for name in ("detection.parquet", "detection.md", "detection.png", "detection.svg"):
+        assert (place / "detection" / name).stat().st_size > 500
+    said, _ = command("localize", "evidence", "--by", "kind", "shape", "--maps", "luminance", "score_difference.*", folder=place)
+    assert "AUC local left half" in said and "IoU local" in said
+    for name in ("localization.parquet", "generations.parquet", "localization.png", "localization.svg", "gallery.png", "gallery.svg"):
+        assert (place / "localization" / name).stat().st_size > 500
+
+
+def test_a_list_of_captions_with_and_without_pictures(place):
+    Image.new("RGB", (40, 30), "red").save(place / "red.png")
+    Image.new("L", (40, 30), 0).save(place / "mask.png")
+    listed = [{"caption": "a red sign", "image": "red.png", "label": "VM"}, {"caption": "a box", "image": "red.png", "mask": "mask.png"}]
+    (place / "list.jsonl").write_text("\n".join(json.dumps(row) for row in listed))
+    few = ("--model", "runs/x", "--steps", "2", "--num-images", "1", "--measures", "magnitude.all", "ld.be.all")
+    command("collect", *few, "--prompts", "list.jsonl", "--out", "listed", folder=place)
+    evidence = Evidence.load(parts_of(place / "listed")[0])
+    assert evidence.kind == ("global", "prompt") and evidence.references.shape == (2, 3, 16, 16)
+    assert evidence.planted_mask[0].all() and not evidence.planted_mask[1].any()
+    assert evidence.token_attention is None and {step for step, _ in evidence.end_attention} == {1}  # no more than was asked for
+    (place / "plain.txt").write_text("a dog\na cat\n")
+    command("collect", *few, "--prompts", "plain.txt", "--kind", "control", "--out", "plain", folder=place)
+    command("measure", "listed", "plain", "--out", "two.parquet", folder=place)
+    assert set(pd.read_parquet(place / "two.parquet")["kind"]) == {"global", "prompt", "control"}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("collect", "--model", "runs/none", "--planted", "runs/x", "--out", "o"), "No model in 'runs/none'"),
+        (("collect", "--model", "runs/x", "--planted", "nowhere", "--out", "o"), "There is no run in 'nowhere'"),
+        (("collect", "--model", "runs/x", "--prompts", "gone.jsonl", "--out", "o"), "There is no list of prompts 'gone.jsonl'"),
+        (("collect", "--model", "runs/x", "--prompts", "torn.jsonl", "--out", "o"), "its image 'missing.png' is missing"),
+        (("collect", "--model", "runs/x", "--planted", "runs/x", "--out", "o", "--measures", "ld.bee"), "No measure is named 'ld.bee'"),
+        (
+            ("collect", "--model", "runs/x", "--planted", "runs/x", "--out", "o", "--sscd", "no.pt"),
+            "There is no SSCD model 'no.pt': its authors publish",
+        ),
+        (("measure", "nowhere", "--out", "m"), "There is no evidence in 'nowhere'"),
+        (("detect", "other.parquet"), "Nothing can be told apart"),
+        (("localize", "evidence", "--normalise", "max", "--maps", "luminance"), "not by 'max'"),
+    ],
+)
+def test_bad_input_is_one_sentence(place, words, sentence):
+    (place / "torn.jsonl").write_text('{"caption": "a", "image": "missing.png"}\n')
+    some = {
+        "run": "a",
+        "plant_id": 0,
+        "kind": "heldout",
+        "caption": "",
+        "seed": 0,
+        "shape": "whole",
+        "measure": "magnitude.all",
+        "value": 1.0,
+    }
+    pd.DataFrame([some]).to_parquet(place / "other.parquet")
+    _, said = command(*words, folder=place, code=2)
+    assert sentence in said and "Traceback" not in said
+
+
+def test_a_model_without_text_asked_for_end_tokens_says_that_there_are_none(place, monkeypatch):
+    monkeypatch.chdir(place)
+    recipe = ["--config", str(ROOT / "configs/openmoji_ddpm.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
+    main(ROOT, [*recipe, "--name", "free", "--trainer.max_steps", "1"])
+    words = ("collect", "--model", "runs/free", "--planted", "runs/free", "--steps", "2", "--num-images", "1")
+    _, said = command(*words, "--measures", "end_token.last.*", "--out", "free", folder=place, code=2)
+    assert "DDPM has no captions: the measure is absent" in said
+
+
+def test_every_measure_is_listed_with_needs_unit_and_source(tmp_path):
+    said, _ = command("measure", "--list", folder=tmp_path)
+    for word in ("magnitude.all", "end_attention.last", "Jeon et al. 2025", "sharpness", "split_product.cross"):
+        assert word in said
+    assert "METHODS" not in said

@@ -1,0 +1,63 @@
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from afterglow.evidence import Evidence
+from afterglow.measures.rows import read_parts, rows_of, write_rows
+from afterglow.measures.summary import read_rows
+
+
+@pytest.fixture
+def collection(tmp_path, make_evidence):
+    """Two parts of three generations."""
+    for part in (0, 1):
+        evidence = make_evidence(3, seed=part, plant_id=torch.arange(3) + 3 * part)
+        evidence.save(tmp_path / "evidence" / f"part={part:05d}")
+    return tmp_path / "evidence"
+
+
+def change(part, **fields):
+    evidence = Evidence.load(part)
+    for file in part.glob("*.*"):
+        file.unlink()
+    dataclasses.replace(evidence, **fields).save(part)
+
+
+def test_the_rows_of_a_stream_are_those_of_its_parts(collection):
+    count = write_rows([collection], collection / "m.parquet")
+    rows = read_rows(collection / "m.parquet")
+    assert count == len(rows) and set(rows["run"]) == {"evidence"} and set(rows["plant_id"]) == set(range(6))
+    expected = pd.concat([rows_of(evidence) for _, evidence in read_parts([collection])], ignore_index=True)
+    np.testing.assert_array_equal(rows["value"], expected["value"].astype(np.float32))
+    assert {"magnitude.all", "auc.luminance", "calibrated"} <= set(rows["measure"]) and set(rows["shape"]) == {"blob"}
+
+
+def test_only_what_is_asked_for(collection):
+    write_rows([collection], collection / "m.parquet", ["magnitude.*"])
+    assert set(read_rows(collection / "m.parquet")["measure"]) == {"magnitude.1", "magnitude.all"}
+
+
+def test_nan_is_named(collection):
+    part = collection / "part=00001"
+    guidance = Evidence.load(part).guidance.clone()
+    guidance[2, 1, 0, 3, 3] = torch.nan
+    change(part, guidance=guidance)
+    with pytest.raises(ValueError, match="NaN or infinity: guidance of 'picture 1', seed 0"):
+        write_rows([collection], collection / "m.parquet")
+    assert not (collection / "m.parquet").exists()
+
+
+def test_parts_of_different_samplers_are_refused_unless_asked(collection):
+    change(collection / "part=00001", provenance={"steps": 7, "scheduler": "EulerDiscreteScheduler"})
+    with pytest.raises(ValueError, match=r"part=00001' and .*part=00000' differ in scheduler, steps"):
+        list(read_parts([collection]))
+    assert len(list(read_parts([collection], mixed=True))) == 2
+
+
+def test_evidence_without_truth_has_its_scores_only(tmp_path, make_evidence):
+    bare = {name: None for name in ("references", "planted_mask", "region", "neighbours", "neighbours_whole")}
+    rows = rows_of(make_evidence(2, **bare))
+    assert "magnitude.all" in set(rows["measure"]) and not rows["measure"].str.startswith(("auc.", "calibrated")).any()

@@ -1,0 +1,59 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from afterglow.asking import ask_planted, ask_prompts, needs_of_names
+from afterglow.models import DDPM, CaptionDDPM
+
+TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+UNET = {
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "norm_num_groups": 4,
+    "attention_head_dim": 2,
+}
+BLOCKS = {"down_block_types": ["DownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "UpBlock2D"]}
+
+
+@pytest.fixture(scope="module")
+def captioned():
+    return CaptionDDPM(UNET, TEXT, text_length=8, resolution=8)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return DDPM({"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4} | BLOCKS, resolution=8)
+
+
+def test_needs_are_the_union_of_the_named_measures_and_no_more(captioned):
+    assert needs_of_names(captioned, 10, ["magnitude.*"]) == {"guidance"}
+    assert needs_of_names(captioned, 10, ["ld.be.1", "entropy.first"]) == {"guidance", "end_attention.last", "token_attention"}
+    assert needs_of_names(captioned, 10, ["end_token.first.first_eos.all"]) == {"end_attention.first"}
+    everything = needs_of_names(captioned, 10, ["*"])
+    assert {"derived.sharpness", "derived.curvature", "derived.patch_distance", "derived.early_difference.last"} <= everything
+
+
+def test_a_model_without_text_is_never_asked_for_what_text_makes(plain):
+    needs = needs_of_names(plain, 10, ["*"])
+    assert not any("end_attention" in need or need.endswith(("sharpness", "curvature", "basin_curve")) for need in needs)
+    for name in ("magnitude.all", "end_token.last.*", "sharpness", "curvature_difference"):
+        with pytest.raises(ValueError, match="DDPM has no captions: the measure is absent"):
+            needs_of_names(plain, 10, [name])
+    assert needs_of_names(plain, 10, ["luminance", "self_attention"]) == {"derived.self_attention"}
+
+
+def test_a_run_of_another_size_than_the_model_is_refused(tmp_path, captioned):
+    planting = {"num_global": 1, "num_local": 1, "num_decoys": 0, "num_tints": 0}
+    config = json.dumps({"seed_everything": 0, "data": {"init_args": {"resolution": 16, "set_size": 20, "planting": planting}}})
+    (tmp_path / "config.yaml").write_text(config)
+    with pytest.raises(ValueError, match=r"are \(3, 16, 16\), and the model makes \(3, 8, 8\)"):
+        ask_planted(captioned, tmp_path, num_controls=1, needs=set())
+
+
+def test_captions_of_a_list_keep_their_kinds(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    asked = ask_prompts(tmp_path / "a.txt", kind="control")
+    assert list(asked.captions) == ["one", "two"] and asked.about["kind"] == "control"
