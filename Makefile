@@ -8,13 +8,24 @@ THREADS := $(shell getconf _NPROCESSORS_ONLN)
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process $(THREADS)
 OLD_PYTHON := Afterglow needs Python 3.11 or newer: name one, as in `make PYTHON=python3.12 demo`.
 
-.PHONY: demo test lint format lock
+FINDINGS := shapes-0 shapes-1 copies-0 copies-1 # recipe-seed, of configs/findings/
+
+.PHONY: demo test findings lint format lock
 
 demo: .venv/.installed  # a second call continues where the first one stopped
 	$(LAUNCH) train.py --ckpt_path last
 
 test: .venv/.installed
 	$(BIN)/pytest
+
+# Makes the runs that are missing under docs/findings/data/ (about 20 minutes each on two quiet cores), goes on with torn ones.
+findings: .venv/.installed $(FINDINGS:%=docs/findings/data/%/probes.parquet)
+	$(BIN)/python analysis/findings.py
+
+docs/findings/data/%/probes.parquet:
+	$(LAUNCH) train.py --config configs/findings/$(word 1,$(subst -, ,$*)).yaml --seed_everything $(word 2,$(subst -, ,$*)) \
+		--name $* --ckpt_path last
+	$(BIN)/python analysis/findings.py --keep runs/$*
 
 lint: .venv/.installed
 	$(BIN)/ruff check

@@ -2,6 +2,7 @@
 
   python analysis/measure.py evidence/demo --out measures.parquet
   python analysis/measure.py evidence/a evidence/b --measures 'magnitude.*' 'ld.be.*' --out measures.parquet
+  python analysis/measure.py --again runs/demo --measures 'memattn_*'
   python analysis/measure.py --list
 
 It streams: one part of one folder is in memory at a time.
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from afterglow.measures.rows import write_rows
 from afterglow.measures.table import ANY_MEASURES, named
+from afterglow.probes.again import measure_again
 from afterglow.report.bench import text_table
 from afterglow.sentences import quiet, sentences
 
@@ -23,6 +25,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("measures.parquet"), help="the file to write")
     parser.add_argument("--measures", nargs="+", default=["*"], metavar="NAME", help="names, with wildcards")
     parser.add_argument("--mixed", action="store_true", help="take folders of different models or samplers together")
+    parser.add_argument(
+        "--again", type=Path, metavar="RUN", help="measure a run's last probe again: what it lacks joins its probes.parquet"
+    )
     parser.add_argument("--list", action="store_true", help="name every measure with its needs, unit and source")
     options = parser.parse_args()
     if options.list:
@@ -30,12 +35,15 @@ def main() -> None:
         print(text_table(["measure", "needs", "unit", "source", ""], rows))
         print("\nLayers are those of a small example; a model's own stand in their place ('be': the authors' two, 'all': all).")
         return
-    if not options.folders:
-        parser.error("name at least one folder of evidence, or --list")
+    if not (options.folders or options.again):
+        parser.error("name at least one folder of evidence, or --again RUN, or --list")
     quiet()
     with sentences():
         layered = [pattern for pattern in options.measures if "block" not in pattern]  # names of layers are the model's own
         named(ANY_MEASURES, layered)
+        if options.again:
+            print(f"{options.again}: new are {', '.join(measure_again(options.again, options.measures)) or 'none'}")
+            return
         count = write_rows(options.folders, options.out, options.measures, mixed=options.mixed)
         print(f"{options.out}: {count} numbers")
 

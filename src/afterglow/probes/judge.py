@@ -20,7 +20,7 @@ def judge(evidence: Evidence, patterns: Sequence[str] = ("*",)) -> tuple[pd.Data
     patterns: of the names of measures. A local plant's threshold was chosen on other plants; everything else is shown at the
     median of these.
     """
-    found = measure(evidence, chosen(scores(evidence), patterns))
+    found = measure(evidence, chosen(scores(evidence), ("memorized", *patterns)))  # without it nothing else means anything
     soft = measure(evidence, chosen(maps(evidence), patterns))
     frames = [frame(evidence, torch.arange(len(evidence)), name, values) for name, values in found.items()]
     frames += localization_rows(evidence, soft)

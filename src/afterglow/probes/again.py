@@ -1,0 +1,26 @@
+"""Measures that are younger than a run: its last probe's evidence is measured again, and what is new joins its rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from afterglow.evidence import Evidence
+from afterglow.probes.judge import judge
+from afterglow.probes.rows import ProbeRows
+
+
+def measure_again(run: Path, patterns: Sequence[str] = ("*",)) -> list[str]:
+    """Add to a run's probes.parquet the named measures that its last probe lacks; returns their names.
+
+    Measures whose input the evidence does not hold stay absent. Raises ValueError where the run kept no evidence.
+    """
+    kept = sorted((run / "evidence").glob("step=*"), key=lambda folder: int(folder.name.partition("=")[2]))
+    if not kept or not (run / "probes.parquet").is_file():
+        raise ValueError(f"There is no evidence of a last probe in '{run}': the training has not ended, or is no run.")
+    rows = ProbeRows(run / "probes.parquet")
+    step = int(kept[-1].name.partition("=")[2])
+    last = rows.table[rows.table["step"] == step]
+    found = judge(Evidence.load(kept[-1]), patterns)[0]
+    new = found[~found["measure"].isin(set(last["measure"]))]
+    if len(new):
+        rows.add(new.assign(step=step, epoch=last["epoch"].iloc[0], seconds=last["seconds"].iloc[0]))
+    return list(dict.fromkeys(new["measure"]))
