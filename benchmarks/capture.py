@@ -13,25 +13,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from afterglow.collect import Capture, Sampler, generate
 from afterglow.measures.timing import time_ratio
-from afterglow.models import CaptionDDPM
+from afterglow.models.sd_shape import sd_shaped
 
 NOTHING = Capture(guidance=False, tokens=False, end_steps=())
 CAPTURES = {
     "end tokens of the BE layers, first and last step": Capture(guidance=True, tokens=False, end_layers=("down_blocks.0",)),
     "everything: Delta and token attention at every step, end tokens of all layers": Capture(),
 }
-
-
-def network(width: int, side: int) -> CaptionDDPM:
-    """Four levels, 16 text cross-attentions, 8 heads, as Stable Diffusion v1-4, `width` channels where it has 320."""
-    unet = {
-        "block_out_channels": [width, 2 * width, 4 * width, 4 * width],
-        "attention_head_dim": 8,
-        "norm_num_groups": 8,
-        "cross_attention_dim": 768,
-    }
-    text = {"hidden_size": 768, "intermediate_size": 768, "num_hidden_layers": 1, "num_attention_heads": 4}
-    return CaptionDDPM(unet=unet, text=text, text_length=77, resolution=side, channels=4).eval()
 
 
 def main() -> None:
@@ -43,7 +31,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10, help="interleaved pairs of timings")
     options = parser.parse_args()
     torch.manual_seed(0)
-    model = network(options.width, options.side)
+    model = sd_shaped(options.width, options.side)
     sampler = Sampler(steps=options.steps, guidance_scale=7.5)
 
     def sample(capture: Capture) -> None:

@@ -1,0 +1,78 @@
+"""LD from one pass over the sampler against the authors' two: the same numbers, in how much of the time.
+
+    python benchmarks/one_pass.py
+    python benchmarks/one_pass.py --pairs 20 --width 64
+
+The authors run the sampler once for the mask of the last step and again, with the same seed, to sum ||Delta_t * m|| / mean(m).
+One pass keeps every Delta_t and applies the mask at the end. Bounds: 0.55 times the seconds; equal to 1e-5 before storage and to 1e-3
+from the folder.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+
+from afterglow.collect import Capture, Sampler, generate
+from afterglow.evidence import Evidence
+from afterglow.measures.end_token import bright_ending, layer_sets
+from afterglow.measures.guidance import local_magnitude
+from afterglow.measures.timing import time_ratio
+from afterglow.models import Denoiser
+from afterglow.models.sd_shape import sd_shaped
+
+CAPTIONS = ["a photograph of a red house by the sea"]
+
+
+def one_pass(model: Denoiser, sampler: Sampler) -> Evidence:
+    """Ours."""
+    return generate(model, CAPTIONS, [0], sampler, Capture(tokens=False, end_steps=(-1,), end_layers=("down_blocks.0",)))
+
+
+def ld(evidence: Evidence) -> torch.Tensor:
+    """Of evidence, [B]."""
+    return local_magnitude(evidence, bright_ending(evidence, layer_sets(evidence.layers)["be"]))
+
+
+@torch.no_grad()
+def two_passes(model: Denoiser, sampler: Sampler) -> torch.Tensor:
+    """The authors': the mask of a first run, then the score step by step in a second one, [B]."""
+    first = generate(model, CAPTIONS, [0], sampler, Capture(guidance=False, tokens=False, end_steps=(-1,), end_layers=("down_blocks.0",)))
+    mask = bright_ending(first, layer_sets(first.layers)["be"])
+    scheduler = sampler.build(model.scheduler)
+    sample = torch.randn(model.shape(), generator=torch.Generator().manual_seed(0))[None]
+    condition, empty = model.condition(CAPTIONS), model.condition([""])
+    total = torch.zeros(1)
+    for timestep in scheduler.timesteps:
+        times = timestep.expand(2)
+        output = model(torch.cat([sample, sample]), times, type(condition).cat([empty, condition]))
+        uncond, cond = output.chunk(2)
+        total += ((cond - uncond) * mask[:, None]).flatten(1).norm(dim=1) / mask.flatten(1).mean(1)
+        sample = scheduler.step(uncond + sampler.guidance_scale * (cond - uncond), timestep, sample).prev_sample
+    return total / len(scheduler.timesteps)
+
+
+def main() -> None:
+    """Print the differences and the ratio of seconds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, default=32, help="channels of the outer level; Stable Diffusion has 320")
+    parser.add_argument("--side", type=int, default=32, help="side of the latents")
+    parser.add_argument("--steps", type=int, default=10, help="sampler steps")
+    parser.add_argument("--pairs", type=int, default=10, help="interleaved pairs of timings")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    model, sampler = sd_shaped(options.width, options.side), Sampler(steps=options.steps, guidance_scale=7.5)
+    evidence, expected = one_pass(model, sampler), two_passes(model, sampler)
+    with tempfile.TemporaryDirectory() as folder:
+        evidence.save(Path(folder) / "evidence")
+        stored = ld(Evidence.load(Path(folder) / "evidence"))
+    for name, value in (("before storage", ld(evidence)), ("from the folder", stored)):
+        apart = abs(value / expected - 1).item()
+        print(f"LD {name}: {value.item():.6f}, of two passes {expected.item():.6f}, relative difference {apart:.1e}")
+    median, low, high = time_ratio(lambda: ld(one_pass(model, sampler)), lambda: two_passes(model, sampler), pairs=options.pairs)
+    print(f"one pass takes {median:.3f}x the seconds of two [{low:.3f}, {high:.3f}] ({options.pairs} pairs)")
+
+
+if __name__ == "__main__":
+    main()
