@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from afterglow.measures.summary import DETECTORS
-from afterglow.measures.table import Measure, maps, measure, named, scores, step_name
+from afterglow.evidence import Evidence
+from afterglow.measures.table import Measure, is_detector, maps, measure, named, scores, step_name
 
 PAIRS = {"plant_id": torch.tensor([0, 0, 1, 1]), "caption": ("a", "a", "b", "b")}  # two generations of each caption
 DERIVED = (
@@ -50,32 +50,33 @@ def test_names_are_unique_and_the_four_layers_are_named(make_evidence):
     }
 
 
-@pytest.mark.parametrize(
-    ("missing", "gone"),
-    [
-        ("guidance", ("magnitude.", "ld.", "ld_neutral.", "score_difference.")),
-        ("end_attention", ("ld.", "ld_neutral.", "brightness.", "brightest.", "effective_area.", "end_token.", "ls_pixel")),
-        ("token_attention", ("entropy.", "memattn_")),
-        ("prompt_length", ("memattn_d",)),
-        ("neighbours", tuple(sorted(COPIES))),
-        ("references", (*sorted(COPIES), "s_pixel", "ls_pixel")),
-        ("derived.sscd", ("sscd", "s_pixel", "ls_pixel")),
-        ("derived.basin_curve", ("basin.",)),
-        ("derived.sharpness", ("sharpness",)),
-        *(
-            (f"derived.{name}", (name.partition("_d")[0] if name == "patch_distance" else name,))
-            for name in DERIVED
-            if name != "split_product"
-        ),
-    ],
-)
-def test_a_measure_whose_input_is_missing_is_absent_never_zero(make_evidence, missing, gone):
-    field, _, name = missing.partition(".")
-    changed = {"derived": {key: value for key, value in derived().items() if key != name}} if name else {missing: None}
-    whole, evidence = make_evidence(derived=derived()), make_evidence(**({"derived": derived()} | changed))
-    every = [m.name for m in (*scores(whole), *maps(whole))]
-    found = {**measure(evidence, scores(evidence)), **measure(evidence, maps(evidence))}
-    assert set(found) == {name for name in every if not name.startswith(gone)}
+ALWAYS = ("images", "caption", "seed", "timesteps", "kind", "shape", "plant_id", "provenance")
+
+
+def only(evidence, needs):
+    """Evidence with what is always there and these needs, and nothing else ('guidance' is kept with its scale)."""
+    fields = {name: getattr(evidence, name) for name in ALWAYS}
+    for need in needs:
+        field, _, name = need.partition(".")
+        if field == "derived":
+            fields.setdefault("derived", {})[name] = evidence.derived[name]
+        elif field == "end_attention":
+            step = {"first": 0, "last": len(evidence.timesteps) - 1}[name]
+            fields[field] = fields.get(field, {}) | {key: value for key, value in evidence.end_attention.items() if key[0] == step}
+        else:
+            fields[field] = getattr(evidence, field)
+    return Evidence(**fields, **({"guidance_rms": evidence.guidance_rms} if "guidance" in needs else {}))
+
+
+def test_what_a_measure_says_it_needs_is_enough_and_without_it_the_measure_is_absent_never_zero(make_evidence):
+    whole = make_evidence(derived=derived(), **PAIRS)
+    every = [*scores(whole), *maps(whole)]
+    assert {need for m in every for need in m.needs} > {"guidance", "token_attention", "end_attention.last", "neighbours", "derived.sscd"}
+    for m in every:
+        found = measure(only(whole, m.needs), [m])
+        torch.testing.assert_close(found[m.name], m.compute(whole), equal_nan=True)
+        for need in set(m.needs) - {"images"}:
+            assert measure(only(whole, set(m.needs) - {need}), [m]) == {}
 
 
 def test_ld_is_weighted_by_the_map_of_the_last_step_at_the_first_end_token(make_evidence):
@@ -92,9 +93,10 @@ def test_ld_is_weighted_by_the_map_of_the_last_step_at_the_first_end_token(make_
             assert found[f"magnitude.{name}"][row].item() == pytest.approx(np.mean(norms), rel=1e-3)
 
 
-def test_what_the_table_calls_detectors_is_what_a_probe_judges_as_detectors(make_evidence):
+def test_detectors_are_known_by_their_names(make_evidence):
     found = scores(make_evidence(steps=12))
-    assert {m.name for m in found if m.detector} == {m.name for m in found if m.name.startswith(DETECTORS)}
+    assert {m.name for m in found if m.detector} == {m.name for m in found if is_detector(m.name)}
+    assert is_detector("ld.up_blocks.3.attentions.2.all") and not is_detector("memorized") and not is_detector("auc.luminance")
 
 
 def test_measures_do_not_change_the_evidence(make_evidence):

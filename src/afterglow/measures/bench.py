@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from afterglow.measures.summary import DETECTORS
+from afterglow.measures.table import is_detector
 
 NUM_RESAMPLES = 1000
 METRICS = ("auc", "f1", "f1_held_out", "balanced_accuracy", "tpr_at_1fpr_under", "tpr_at_1fpr_nearest")
@@ -206,7 +206,7 @@ def both_tables(
 ) -> pd.DataFrame:
     """Both label sets, of the detectors named (all by default); ValueError where one is not there or nothing can be told apart."""
     known = list(dict.fromkeys(rows["measure"]))
-    asked = list(detectors) if detectors else [name for name in known if name.startswith(DETECTORS)]
+    asked = list(detectors) if detectors else [name for name in known if is_detector(name)]
     if missing := [name for name in asked if name not in known]:
         raise ValueError(f"There is no measure '{missing[0]}' in the files; they have {', '.join(known[:12])} ...")
     tables = [detection_table(rows, asked, pairs, num_images), memorized_table(rows, asked)]

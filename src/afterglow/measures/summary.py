@@ -10,14 +10,12 @@ import pandas as pd
 import sklearn
 
 from afterglow.measures.detection import detection
+from afterglow.measures.table import is_detector
 
 ALL_SEEDS = -1
 COLUMNS = ["step", "epoch", "seconds", "plant_id", "kind", "caption", "seed", "measure", "value"]
 POSITIVES = ("global", "local", "natural")
 NEGATIVES = ("phantom", "control", "decoy", "tint")
-DETECTORS = (
-    "magnitude.", "ld.", "ld_neutral.", "brightness.", "brightest.", "entropy.", "memattn_", "sharpness", "tiled_l2", "edge_consistency"
-)  # fmt: skip
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -53,7 +51,7 @@ def detections(rows: pd.DataFrame, plants: pd.DataFrame) -> dict[str, float]:
 
 
 def _detections(rows: pd.DataFrame, plants: pd.DataFrame, found: dict[str, float]) -> None:
-    for name in [name for name in plants["measure"].unique() if name.startswith(DETECTORS)]:
+    for name in [name for name in plants["measure"].unique() if is_detector(name)]:
         scores = plants[plants["measure"] == name].groupby("kind")["value"].apply(np.asarray)
         for positive in [kind for kind in POSITIVES if kind in scores]:
             for negative in [kind for kind in NEGATIVES if kind in scores]:

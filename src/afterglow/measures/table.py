@@ -253,3 +253,10 @@ FIRST_MEASURES = (
 
 _ANY_LAYERS = ("down_blocks.0.attentions.0", "down_blocks.1.attentions.1", "mid_block.attentions.0", "up_blocks.1.attentions.0")
 ANY_MEASURES = scores_of(_ANY_LAYERS, _ANY_LAYERS, 50) + maps_of(_ANY_LAYERS, 50)  # of a model that has everything, for names
+
+_FAMILIES = {m.name.partition(".")[0] for m in ANY_MEASURES if m.detector}
+
+
+def is_detector(name: str) -> bool:
+    """Whether a name, also of another model's layer, is a detector's: all variants of a measure ('ld.be.all') share its first word."""
+    return name.partition(".")[0] in _FAMILIES

@@ -1,6 +1,7 @@
 """Measures that are younger than a run: its last probe's evidence is measured again, and what is new joins its rows."""
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from afterglow.evidence import Evidence
@@ -20,7 +21,13 @@ def measure_again(run: Path, patterns: Sequence[str] = ("*",)) -> list[str]:
     step = int(kept[-1].name.partition("=")[2])
     last = rows.table[rows.table["step"] == step]
     found = judge(Evidence.load(kept[-1]), patterns)[0]
-    new = found[~found["measure"].isin(set(last["measure"]))]
+    asked = [name for name in found["measure"].unique() if any(fnmatchcase(own, p) for own in _own_names(name) for p in patterns)]
+    new = found[found["measure"].isin(set(asked) - set(last["measure"]))]
     if len(new):
         rows.add(new.assign(step=step, epoch=last["epoch"].iloc[0], seconds=last["seconds"].iloc[0]))
     return list(dict.fromkeys(new["measure"]))
+
+
+def _own_names(name: str) -> tuple[str, ...]:
+    """A row's name, and that of the map it is about."""
+    return (name, name.partition(".")[2]) if name.startswith(("auc.", "iou.")) else (name,)

@@ -1,7 +1,7 @@
 """How well scores tell copies, and maps find planted regions, at the last probe."""
 
-from afterglow.measures.summary import DETECTORS, NEGATIVES, POSITIVES
-from afterglow.measures.table import TRIVIAL_MAPS
+from afterglow.measures.summary import NEGATIVES, POSITIVES
+from afterglow.measures.table import TRIVIAL_MAPS, is_detector
 from afterglow.report.cells import NOTHING, Row, Table, averaged, decimal, difference
 from afterglow.report.grids import FIXED_MAPS
 from afterglow.report.run import Run
@@ -55,7 +55,7 @@ def _row(run: Run, name: str, rival: str, kinds: list[str], mark: str) -> Row:
 
 def detection_tables(run: Run) -> tuple[Table, Table] | None:
     """Scores over all layers, and those of single layers; None where there is nothing to be told apart."""
-    names = [name for name in dict.fromkeys(run.last_rows["measure"]) if name.startswith(DETECTORS)]
+    names = [name for name in dict.fromkeys(run.last_rows["measure"]) if is_detector(name)]
     pairs = [
         (positive, negative)
         for positive in POSITIVES

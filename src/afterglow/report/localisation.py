@@ -12,8 +12,8 @@ import yaml
 from afterglow.measures.bench import detection_table, judge, memorized_table, over_runs, scores_of_prompts
 from afterglow.measures.located import localization_table, means
 from afterglow.measures.statistics import wilson_interval
-from afterglow.measures.summary import ALL_SEEDS, DETECTORS, NEGATIVES, read_rows
-from afterglow.measures.table import TRIVIAL_MAPS
+from afterglow.measures.summary import ALL_SEEDS, NEGATIVES, read_rows
+from afterglow.measures.table import TRIVIAL_MAPS, is_detector
 from afterglow.report.bench import interval, text_table
 from afterglow.report.kinds import KINDS
 
@@ -72,7 +72,7 @@ def localisation_page(folder: Path) -> str:
     located = map_rows(each)
     areas = rows[rows["measure"] == "area"].set_index(["run", "plant_id"])["value"]
     table = localization_table(located)
-    detectors = [name for name in dict.fromkeys(each["measure"]) if name.startswith(DETECTORS)]
+    detectors = [name for name in dict.fromkeys(each["measure"]) if is_detector(name)]
     pairs = [(kind, negative) for kind in ("global", "local") for negative in NEGATIVES]
     detected = detection_table(each, detectors, pairs, [4])
     parts = [

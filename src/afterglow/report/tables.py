@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from afterglow.report.cells import NOTHING, Cell, Row, Table, counted, decimal, percent, when
 from afterglow.report.kinds import KINDS
 from afterglow.report.run import Run
+
+EMPTY = pd.Series(dtype=float)  # of a measure that the run did not ask for
 
 
 def planted_table(run: Run) -> Table:
@@ -101,7 +105,7 @@ def every_plant(run: Run) -> Table:
 
 def _plant(run: Run, number: int) -> Row:
     about = run.plants[number]
-    values = [run.last_values[about["kind"], name].get(number) for name in ("plant_memorized", "calibrated", "correlation")]
+    values = [run.last_values.get((about["kind"], name), EMPTY).get(number) for name in ("plant_memorized", "calibrated", "correlation")]
     text = [Cell(str(about[name])) for name in ("plant_id", "shape", "copies")]
     between = run.emergence["kinds"].get(about["kind"], {}).get("intervals", {}).get(str(number))
     yes = NOTHING if values[0] is None else Cell("yes" if values[0] > 0.5 else "no", repr(float(values[0])))
