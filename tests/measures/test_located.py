@@ -77,6 +77,24 @@ def test_options_change_maps_before_they_are_judged(parts):
     assert plain["auc"].tolist() != smooth["auc"].tolist()
 
 
+def test_threshold_rules_that_look_at_no_truth(parts):
+    located = locate(parts, ["luminance"])
+    values, regions = torch.cat(located.soft["luminance"]).float(), torch.cat(located.regions)[:, 0]
+    for options, levels in (
+        (MaskOptions(threshold="fixed", value=0.5), [0.5] * len(values)),
+        (MaskOptions(threshold="quantile", value=0.7), [float(np.quantile(soft.numpy(), 0.7)) for soft in values]),
+    ):
+        rows = judged_rows(located, options)
+        for row, level in enumerate(levels):
+            called = values[row] > level
+            share = (called & regions[row]).sum() / (called | regions[row]).sum()
+            if rows.loc[row, "kind"] == "local":
+                assert rows.loc[row, "iou"] == pytest.approx(share.item())
+    assert judged_rows(located, MaskOptions(threshold="otsu"))["iou"].notna().any()
+    with pytest.raises(ValueError, match="not 'best'"):
+        MaskOptions(threshold="best")
+
+
 def test_examples_are_the_best_the_middle_and_the_worst(parts):
     rows = judged_rows(locate(parts, ["luminance"]))
     chosen = examples(rows, "luminance")["auc"].tolist()

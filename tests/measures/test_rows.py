@@ -40,6 +40,14 @@ def test_only_what_is_asked_for(collection):
     assert set(read_rows(collection / "m.parquet")["measure"]) == {"magnitude.1", "magnitude.all"}
 
 
+def test_what_the_evidence_cannot_tell_is_said(collection, caplog):
+    for part in collection.glob("part=*"):
+        change(part, end_attention=None, provenance={})
+    write_rows([collection], collection / "m.parquet", ["magnitude.*", "end_token.*"])
+    assert "Absent: 'end_token.*'" in caplog.text and "magnitude" not in caplog.text
+    assert not read_rows(collection / "m.parquet")["measure"].str.contains("end_token").any()
+
+
 def test_nan_is_named(collection):
     part = collection / "part=00001"
     guidance = Evidence.load(part).guidance.clone()

@@ -12,7 +12,7 @@ from torch import Tensor
 from afterglow.evidence import Evidence
 from afterglow.measures import masks
 from afterglow.measures.bench import over_runs
-from afterglow.measures.localization import held_out_overlap, map_auc
+from afterglow.measures.localization import held_out_overlap, map_auc, overlaps
 from afterglow.measures.table import chosen, maps, measure
 
 NUM_RESAMPLES = 1000
@@ -27,11 +27,27 @@ class MaskOptions:
         normalise: none, minmax or sum, map by map.
         sigma: of a Gaussian, in pixels of the map.
         resize: bilinear or nearest, to the picture.
+        threshold: held_out (chosen on other plants), or a rule that looks at no truth: otsu, quantile, fixed.
+        value: of the rules quantile and fixed.
     """
 
     normalise: str = "none"
     sigma: float = 0.0
     resize: str = "bilinear"
+    threshold: str = "held_out"
+    value: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.threshold not in ("held_out", *masks.THRESHOLDS):
+            raise ValueError(f"A threshold rule is held_out, {', '.join(masks.THRESHOLDS)}, and not '{self.threshold}'.")
+
+    def overlap(self, maps: Tensor, regions: Tensor, plants: Sequence[int]) -> np.ndarray:
+        """IoU of each map with its region under the rule, [B]; NaN where it needs other plants and there is one."""
+        if self.threshold == "held_out":
+            return held_out_overlap(maps, regions, plants)[0].numpy() if len(set(plants)) > 1 else np.full(len(maps), np.nan)
+        levels = masks.threshold(maps, self.threshold, self.value)
+        each = zip(maps.flatten(1).numpy(), regions.flatten(1).numpy(), levels.numpy(), strict=True)
+        return np.array([overlaps(soft[None], truth[None], np.array([level]))[0, 0] for soft, truth, level in each])
 
     def apply(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
         """[B, h, w] => [B, *size]."""
@@ -76,10 +92,10 @@ def locate(parts: Iterable[tuple[Path, Evidence]], patterns: Sequence[str] = ("*
     return found
 
 
-def judged_rows(located: Located) -> pd.DataFrame:
+def judged_rows(located: Located, options: MaskOptions = MaskOptions()) -> pd.DataFrame:
     """run, plant_id, kind, shape, seed, caption, map, auc, iou: one row for each generation and map.
 
-    iou: overlap of local plants with their region, at a threshold chosen on other plants of the same run; NaN for other kinds.
+    iou: overlap of local plants with their region, by default at a threshold chosen on other plants of the same run; NaN for other kinds.
     """
     about = pd.DataFrame(located.about)
     regions = torch.cat(located.regions)
@@ -89,8 +105,7 @@ def judged_rows(located: Located) -> pd.DataFrame:
         overlap = np.full(len(about), np.nan)
         for _, rows in about[about["kind"].isin(TRUE_KINDS)].groupby("run"):
             index = torch.from_numpy(rows.index.to_numpy())
-            if rows["plant_id"].nunique() > 1:
-                overlap[rows.index] = held_out_overlap(values[index], regions[index], rows["plant_id"].tolist())[0].numpy()
+            overlap[rows.index] = options.overlap(values[index], regions[index], rows["plant_id"].tolist())
         frames.append(about.assign(map=name, auc=map_auc(values, regions).numpy(), iou=overlap))
     return pd.concat(frames, ignore_index=True)
 

@@ -1,6 +1,8 @@
 """Measured values => tidy rows, and measured collections => a parquet file, part by part."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from torch import Tensor
 from afterglow.evidence import Evidence, check_finite, parts_of
 from afterglow.measures.localization import map_auc
 from afterglow.measures.table import chosen, maps, measure, scores
+
+log = logging.getLogger(__name__)
 
 MUST_AGREE = ("model", "scheduler", "steps", "guidance_scale", "scheduler_options", "dtype", "end_token", "pads_masked")
 
@@ -79,8 +83,11 @@ def read_parts(folders: Sequence[Path], *, mixed: bool = False) -> Iterator[tupl
 
 
 def write_rows(folders: Sequence[Path], file: Path, patterns: Sequence[str] = ("*",), *, mixed: bool = False) -> int:
-    """Measure collections into one parquet file (columns of rows_of, and run: the collection); returns the number of rows."""
-    writer, count = None, 0
+    """Measure collections into one parquet file (columns of rows_of, and run: the collection); returns the number of rows.
+
+    Names that nothing was measured for are said: their input is absent, which is not zero.
+    """
+    writer, count, seen = None, 0, set()
     unfinished = file.with_name(f"{file.name}.unfinished")
     try:
         for folder, evidence in read_parts(folders, mixed=mixed):
@@ -93,8 +100,13 @@ def write_rows(folders: Sequence[Path], file: Path, patterns: Sequence[str] = ("
                 )
             writer.write_table(table)
             count += len(rows)
+            seen |= set(rows["measure"])
     finally:
         if writer is not None:
             writer.close()
     unfinished.replace(file)
+    names = seen | {name.partition(".")[2] for name in seen if name.startswith("auc.")}
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            log.warning("Absent: '%s' reads what this evidence does not hold; it has no rows.", pattern)
     return count
