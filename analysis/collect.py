@@ -78,7 +78,8 @@ def main() -> None:
             model, order, args.out, sampler, how,
             finish=asked.finish, share=launch.share(), about=about, early=early, batch_size=args.batch_size,
         )  # fmt: skip
-        print(f"{args.out}: {len(asked.captions)} captions, {args.num_images} generations each")
+        if launch.is_first():
+            print(f"{args.out}: {len(asked.captions)} captions, {args.num_images} generations each")
 
 
 if __name__ == "__main__":

@@ -96,10 +96,12 @@ def _agree(folder: Path, settings: dict[str, Any]) -> None:
     settings = json.loads(json.dumps(settings))
     file = folder / SETTINGS
     if not file.exists():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(not path.name.startswith((SETTINGS, "part=")) for path in folder.iterdir()):
             raise ValueError(f"'{folder}' holds other things than a collection: give this one a folder of its own.")
         folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(settings), encoding="utf-8")
+        mine = folder / f"{SETTINGS}.{os.getpid()}"  # processes that begin together write the same, each whole
+        mine.write_text(json.dumps(settings), encoding="utf-8")
+        os.replace(mine, file)
         return
     before = json.loads(file.read_text(encoding="utf-8"))
     changed = [name for part in settings for name in _changed(before.get(part), settings[part], part)]
