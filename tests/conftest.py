@@ -12,6 +12,7 @@ import subprocess  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -33,6 +34,27 @@ def shared_data() -> Path:
     if not Path(folder).is_dir():
         pytest.skip(f"AFTERGLOW_DATA names {folder}, which is no folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def small_captioned() -> Callable[[], Any]:
+    """small_captioned() => a new CaptionDDPM of a few thousand weights, 8 by 8 pixels, always the same."""
+    from afterglow.models import CaptionDDPM
+
+    def make() -> CaptionDDPM:
+        torch.manual_seed(0)
+        unet = {
+            "block_out_channels": [8, 16],
+            "layers_per_block": 1,
+            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+            "norm_num_groups": 4,
+            "attention_head_dim": 2,
+        }
+        text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+        return CaptionDDPM(unet, text, text_length=8, resolution=8).eval()
+
+    return make
 
 
 @pytest.fixture(scope="session")

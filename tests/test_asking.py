@@ -4,23 +4,14 @@ from pathlib import Path
 import pytest
 
 from afterglow.asking import ask_planted, ask_prompts, needs_of_names
-from afterglow.models import DDPM, CaptionDDPM
+from afterglow.models import DDPM
 
-TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-UNET = {
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-    "norm_num_groups": 4,
-    "attention_head_dim": 2,
-}
 BLOCKS = {"down_block_types": ["DownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "UpBlock2D"]}
 
 
 @pytest.fixture(scope="module")
-def captioned():
-    return CaptionDDPM(UNET, TEXT, text_length=8, resolution=8)
+def captioned(small_captioned):
+    return small_captioned()
 
 
 @pytest.fixture(scope="module")

@@ -196,12 +196,12 @@ def test_image_script_honours_the_instructions(tmp_path: Path) -> None:
         USER 1
         ENTRYPOINT ["echo", "$MARK"]
     """.replace("\n        ", "\n")
-    script = image_script(dockerfile, tmp_path, tmp_path / "root")
+    script = image_script(dockerfile, tmp_path, tmp_path / "image")
     done = subprocess.run(
         ["sh", "-c", script, "image", "--help"], env={"PATH": os.environ["PATH"], "WHO": "you"}, capture_output=True, text=True
     )
-    assert done.stdout.splitlines() == [f"hello you at {tmp_path}/root/app", f"{tmp_path}/root/app/x --help"]
+    assert done.stdout.splitlines() == [f"hello you at {tmp_path}/image/app", f"{tmp_path}/image/app/x --help"]
     failing = subprocess.run(
-        ["sh", "-c", image_script("WORKDIR /app\nRUN false\nRUN true", tmp_path, tmp_path / "root")], env={"PATH": os.environ["PATH"]}
+        ["sh", "-c", image_script("WORKDIR /app\nRUN false\nRUN true", tmp_path, tmp_path / "image")], env={"PATH": os.environ["PATH"]}
     )
     assert failing.returncode != 0

@@ -6,25 +6,14 @@ import torch
 from afterglow.collect import Capture, Order, Sampler, collect, generate
 from afterglow.collect.shards import SEED_RULES
 from afterglow.evidence import Evidence, parts_of
-from afterglow.models import CaptionDDPM
 
-TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-UNET = {
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-    "norm_num_groups": 4,
-    "attention_head_dim": 2,
-}
 ORDER = Order(["one", "two", "three", "four", "five"], num_images=2, prompts_per_part=2)
 HOW = {"sampler": Sampler(steps=2), "capture": Capture()}
 
 
 @pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return CaptionDDPM(UNET, TEXT, text_length=8, resolution=8).eval()
+def model(small_captioned):
+    return small_captioned()
 
 
 def same(a, b):
