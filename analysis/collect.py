@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from afterglow import launch
-from afterglow.asking import ask_planted, ask_prompts, capture_of, needs_of_names, with_embeddings
+from afterglow.asking import ask_planted, ask_prompts, capture_of, needs_of_names, spacing_of, with_embeddings
 from afterglow.collect import Order, Sampler, collect
 from afterglow.evidence import END_TOKEN_RULES
 from afterglow.models import open_model
@@ -33,7 +33,7 @@ def options() -> argparse.ArgumentParser:
     add("--num-images", type=int, default=4, help="generations of each caption")
     add("--steps", type=int, default=50, help="sampler steps")
     add("--scheduler", default="DDIMScheduler", help="any of diffusers, by its class name")
-    add("--spacing", default="trailing", help="of the timesteps: trailing, leading, linspace")
+    add("--spacing", help="of the timesteps: trailing, leading, linspace; default: Stable Diffusion's own, trailing for others")
     add("--guidance", type=float, default=1.0, help="1 for models trained here, 7.5 is usual for Stable Diffusion")
     add("--seed", type=int, default=0, help="the first seed")
     add("--seed-rule", default="image", help="image: the same noises for every caption; prompt: seed + its number; constant")
@@ -62,16 +62,16 @@ def main() -> None:
     with sentences():
         if (args.prompts is None) == (args.planted is None):
             raise SystemExit(options().error("say what to ask for: either --prompts LIST or --planted RUN"))
-        model = open_model(args.model)
-        sampler = Sampler(args.scheduler, args.steps, args.guidance, {"timestep_spacing": args.spacing})
+        model = open_model(args.model).to(launch.device(), launch.dtype())
+        sampler = Sampler(args.scheduler, args.steps, args.guidance, spacing_of(model, args.spacing))
         needs = needs_of_names(model, args.steps, args.measures)
         if args.planted:
             asked = ask_planted(model, args.planted, num_controls=args.controls, needs=needs)
         else:
-            asked = ask_prompts(args.prompts, kind=args.kind, labels=args.labels)
+            asked = ask_prompts(model, args.prompts, kind=args.kind, labels=args.labels, needs=needs)
         asked = with_embeddings(asked, args)
         order = Order(asked.captions, args.num_images, args.seed, args.seed_rule, args.prompts_per_part)
-        early = open_model(args.early) if args.early else None
+        early = open_model(args.early).to(launch.device(), launch.dtype()) if args.early else None
         about = {**asked.about, "model": args.model}
         how = capture_of(needs, args)
         collect(

@@ -58,6 +58,17 @@ def small_captioned() -> Callable[[], Any]:
 
 
 @pytest.fixture(scope="session")
+def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder with Stable Diffusion v1-4's structure at an eighth of its width, CLIP's vocabulary, 64 pixels."""
+    from afterglow.models.sd_shape import sd_pipeline
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("sd") / "small"
+    sd_pipeline(8, 64).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def history() -> Callable[[Path], list[list[dict]]]:
     """history(run folder) => for each segment of the offline W&B run its history rows {key: value}, read with W&B's own viewer."""
 

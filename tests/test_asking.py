@@ -44,7 +44,7 @@ def test_a_run_of_another_size_than_the_model_is_refused(tmp_path, captioned):
         ask_planted(captioned, tmp_path, num_controls=1, needs=set())
 
 
-def test_captions_of_a_list_keep_their_kinds(tmp_path: Path):
+def test_captions_of_a_list_keep_their_kinds(captioned, tmp_path: Path):
     (tmp_path / "a.txt").write_text("one\ntwo\n")
-    asked = ask_prompts(tmp_path / "a.txt", kind="control")
+    asked = ask_prompts(captioned, tmp_path / "a.txt", kind="control", needs=set())
     assert list(asked.captions) == ["one", "two"] and asked.about["kind"] == "control"

@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from afterglow.collect import NEEDS_TEXT, Capture, annotate, annotate_prompts, capture_for, text_layers, with_patch_distance
+from afterglow.collect import (
+    NEEDS_TEXT,
+    Capture,
+    annotate,
+    annotate_prompts,
+    capture_for,
+    text_layers,
+    with_latent_difference,
+    with_patch_distance,
+)
 from afterglow.collect.embeddings import patch_tokens, sscd, with_copy_similarity, with_split_product
 from afterglow.data.module import planted_of_run
 from afterglow.data.prompts import read_prompts, with_labels
@@ -15,6 +24,7 @@ from afterglow.evidence import Evidence
 from afterglow.measures.table import ANY_MEASURES, Measure, chosen, maps_of, named, needs_of, scores_of
 from afterglow.models import Denoiser
 
+LATENTS = "derived.latent_difference"
 Finish = Callable[[Evidence, list[int]], Evidence]
 
 
@@ -30,26 +40,29 @@ class Asked:
 def ask_planted(model: Denoiser, run: Path, *, num_controls: int, needs: set[str], unprompted_count: int = 256) -> Asked:
     """Everything a run planted and its counterparts; a model without text is asked for `unprompted_count` generations."""
     planted = planted_of_run(run)
-    if planted.pixels.shape[1:] != model.shape() and model.grid == 1:
-        raise ValueError(f"The pictures of '{run}' are {planted.pixels.shape[1:]}, and the model makes {model.shape()}.")
+    if planted.pixels.shape[1:] != model.picture_shape():
+        raise ValueError(f"The pictures of '{run}' are {planted.pixels.shape[1:]}, and the model makes {model.picture_shape()}.")
+    planted = planted.decoded(model.round_trip)
     asked = subjects(planted, num_controls=num_controls) if model.has_text else unprompted(planted, unprompted_count)
     gallery = planted.gallery()
 
     def finish(evidence: Evidence, rows: list[int]) -> Evidence:
         judged = annotate(evidence, [asked[row] for row in rows], gallery)
+        judged = with_latent_difference(judged, model) if LATENTS in needs else judged
         return with_patch_distance(judged, gallery) if "derived.patch_distance" in needs else judged
 
     return Asked([subject.caption for subject in asked], finish, {"planted": str(run), "controls": num_controls})
 
 
-def ask_prompts(file: Path, *, kind: str = "prompt", labels: Path | None = None) -> Asked:
+def ask_prompts(model: Denoiser, file: Path, *, kind: str = "prompt", labels: Path | None = None, needs: set[str]) -> Asked:
     """The captions of a list, with its pictures as references where it has them."""
     prompts = read_prompts(file, kind=kind)
     if labels is not None:
         prompts = with_labels(prompts, read_prompts(labels))
 
     def finish(evidence: Evidence, rows: list[int]) -> Evidence:
-        return annotate_prompts(evidence, prompts, rows)
+        found = annotate_prompts(evidence, prompts, rows, model.round_trip)
+        return with_latent_difference(found, model) if LATENTS in needs and found.references is not None else found
 
     return Asked([prompt.caption for prompt in prompts], finish, {"prompts": str(file), "kind": kind, "labels": str(labels)})
 
@@ -67,6 +80,13 @@ def with_embeddings(asked: Asked, args: Namespace) -> Asked:
         return with_split_product(found, features) if features else found
 
     return Asked(asked.captions, finish, {**asked.about, "sscd": args.sscd and f"{args.sscd} {args.sscd_transform}", "tokens": args.tokens})
+
+
+def spacing_of(model: Denoiser, spacing: str | None) -> dict[str, Any]:
+    """Options of the sampler: the spacing that is named, else a latent model's own, else trailing."""
+    if spacing is None and model.grid > 1:
+        return {}
+    return {"timestep_spacing": spacing or "trailing"}
 
 
 def table_of(model: Denoiser, num_steps: int) -> list[Measure]:

@@ -3,11 +3,14 @@
 import os
 from typing import Any
 
+import torch
+
 PRECISION = {"no": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
 ONE_OF_TWO = (
     "MASTER_PORT is set and WORLD_SIZE is missing: several processes were asked for and one was started; "
     "without a GPU, `accelerate launch --multi_gpu --num_processes 2 train.py` is the command that starts two."
 )
+HALVES = "fp16 was asked for on a CPU, which has no fast halves: say `--mixed_precision no` or `bf16`, or use a GPU."
 UNSUPPORTED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
 
 
@@ -45,6 +48,20 @@ def trainer_defaults() -> dict[str, Any]:
     return defaults | ({"accelerator": "cpu"} if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" else {})
 
 
+def device() -> torch.device:
+    """This process's device for commands without a Trainer."""
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" or not torch.cuda.is_available()
+    return torch.device("cpu") if on_cpu else torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def dtype() -> torch.dtype:
+    """The precision of weights that are only looked into, as the launcher decided. Raises ValueError for halves without a GPU."""
+    wanted = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if wanted == "fp16" and device().type == "cpu":
+        raise ValueError(HALVES)
+    return {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[wanted]
+
+
 def check(trainer: Any) -> None:
     """Raises ValueError where the Trainer does not do what the launcher decided."""
     if trainer.world_size != world_size():
@@ -53,6 +70,8 @@ def check(trainer: Any) -> None:
             "leave devices and nodes to `accelerate launch --num_processes N`."
         )
     wanted = PRECISION.get(os.environ.get("ACCELERATE_MIXED_PRECISION", ""), trainer.precision)
+    if wanted == "16-mixed" and trainer.strategy.root_device.type == "cpu":  # Lightning would take bf16 instead
+        raise ValueError(HALVES)
     if trainer.precision != wanted:
         raise ValueError(
             f"The launcher decided on {wanted} and the Trainer was told {trainer.precision}: say `accelerate launch --mixed_precision`."

@@ -11,7 +11,7 @@ import torch
 from afterglow.data import module
 from afterglow.data.dealer import plant
 from afterglow.data.folder_format import write_planted
-from afterglow.data.module import Batch, Endless, PlantedData, PlantedSamples, collate
+from afterglow.data.module import Batch, PlantedData, PlantedSamples, Share, collate
 from afterglow.data.pictures import Pictures
 from afterglow.data.plants import PlantedSet, Planting
 
@@ -56,7 +56,7 @@ def test_phantoms_held_out_pictures_and_hidden_templates_are_never_shown(planted
 
 
 def test_samples_say_what_they_are(planted: PlantedSet) -> None:
-    for image, caption, plant_id, kind, mask, _ in epochs(PlantedSamples(planted, 0), 1)[0]:
+    for image, caption, plant_id, kind, mask, *_ in epochs(PlantedSamples(planted, 0), 1)[0]:
         if plant_id < 0:
             assert kind == "control" and mask.all()
             row = planted.captions.index(caption)
@@ -140,11 +140,8 @@ def test_a_batch_is_scaled_to_one_and_keeps_its_rows(planted: PlantedSet) -> Non
 
 
 def test_processes_share_the_stream() -> None:
-    def first(share: Endless) -> list[int]:
-        return list(itertools.islice(share, 4))
-
-    assert first(Endless(8, 1)) == [8, 9, 10, 11]
-    assert sorted(first(Endless(8, 2)) + first(Endless(9, 2))) == list(range(8, 16))
+    assert list(Share(8, 1, 12)) == [8, 9, 10, 11]
+    assert sorted([*Share(8, 2, 16), *Share(9, 2, 16)]) == list(range(8, 16))
 
 
 def data_of(monkeypatch: pytest.MonkeyPatch, pictures: Pictures, **options: object) -> PlantedData:
@@ -155,7 +152,7 @@ def data_of(monkeypatch: pytest.MonkeyPatch, pictures: Pictures, **options: obje
 
 
 def trainer(step: int, accumulated: int = 1) -> SimpleNamespace:
-    return SimpleNamespace(global_step=step, accumulate_grad_batches=accumulated)
+    return SimpleNamespace(global_step=step, accumulate_grad_batches=accumulated, max_steps=100)
 
 
 @pytest.mark.parametrize(("shares", "accumulated"), [(1, 1), (2, 1), (1, 2), (2, 2), (1, 4)])

@@ -16,6 +16,8 @@ def derived(count=4, side=8, steps=5):
     generator = torch.Generator().manual_seed(1)
     numbers = {"sscd": torch.linspace(0, 1, count), "sharpness": torch.rand(count, generator=generator)}
     curves = {"basin_curve": torch.tensor([3.0, 1.0, 2.0, 3.0, 4.0]).repeat(count, 1)}
+    numbers |= {"round_trip_error": torch.rand(count, generator=generator)}
+    numbers["latent_difference"] = torch.rand(count, 4, side, side, generator=generator)
     return numbers | curves | {name: torch.rand(count, side, side, generator=generator) for name in DERIVED}
 
 

@@ -1,5 +1,7 @@
+import torch
+
 from afterglow.attention import cross_attention_layers
-from afterglow.models.sd_shape import sd_shaped
+from afterglow.models.sd_shape import sd_autoencoder, sd_pipeline, sd_shaped
 
 
 def test_the_structure_is_that_of_stable_diffusion():
@@ -10,3 +12,18 @@ def test_the_structure_is_that_of_stable_diffusion():
     assert layers == [*down, "mid_block.attentions.0", *up] and len(layers) == 16
     assert {model.unet.get_submodule(name).heads for name in cross_attention_layers(model.unet)} == {8}
     assert model.shape() == (4, 16, 16) and model.text.length == 77 and model.unet.config.cross_attention_dim == 768
+
+
+def test_all_widths_are_divided_by_one_number():
+    for divide in (4, 8):
+        pipeline = sd_pipeline(divide, 128)
+        assert list(pipeline.unet.config.block_out_channels) == [width // divide for width in (320, 640, 1280, 1280)]
+        assert list(pipeline.vae.config.block_out_channels) == [width // divide for width in (128, 256, 512, 512)]
+        assert pipeline.text_encoder.config.hidden_size == pipeline.unet.config.cross_attention_dim == 768 // divide
+        assert pipeline.unet.config.sample_size == 16 and len(pipeline.tokenizer) == pipeline.text_encoder.config.vocab_size
+
+
+def test_true_size_is_the_published_number_of_weights():
+    with torch.device("meta"):
+        vae = sd_autoencoder(1, 512)
+    assert sum(parameter.numel() for parameter in vae.parameters()) == 83_653_863

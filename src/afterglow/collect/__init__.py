@@ -6,7 +6,7 @@ from afterglow.collect.observers import NEEDS_TEXT
 from afterglow.collect.patches import with_patch_distance
 from afterglow.collect.shards import Order, collect
 from afterglow.collect.tape import Capture, capture_for
-from afterglow.collect.truth import annotate, annotate_prompts
+from afterglow.collect.truth import annotate, annotate_prompts, with_latent_difference
 
 __all__ = [
     "NEEDS_TEXT",
@@ -20,5 +20,6 @@ __all__ = [
     "denoising_losses",
     "generate",
     "text_layers",
+    "with_latent_difference",
     "with_patch_distance",
 ]

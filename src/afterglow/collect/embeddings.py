@@ -122,7 +122,7 @@ def _timm_tokens(folder: Path) -> PatchTokens:
         raise ValueError(f"'{folder}' is a folder of timm's, and timm is not installed: pip install timm.")
     import timm
 
-    model = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+    model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
     config = model.pretrained_cfg
     return _tokens(folder.name, config["input_size"][-1], config["mean"], config["std"], model.forward_features)
 

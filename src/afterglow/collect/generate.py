@@ -47,9 +47,9 @@ class Sampler:
         return scheduler
 
 
-def initial_noise(shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
+def initial_noise(shape: Sequence[int], generators: Sequence[torch.Generator], dtype: torch.dtype = torch.float32) -> Tensor:
     """Standard normal [B, *shape], each row from its own generator: as a diffusers pipeline draws with a list of generators."""
-    return torch.stack([torch.randn(*shape, generator=generator) for generator in generators])
+    return torch.stack([torch.randn(*shape, generator=generator, dtype=dtype) for generator in generators])
 
 
 def text_layers(model: Denoiser) -> list[str]:
@@ -75,6 +75,8 @@ def generate(
     """
     assert len(captions) == len(seeds)
     for name in capture.derived:
+        if name in ("sharpness", "curvature") and model.precision != torch.float32:
+            raise ValueError(f"{name} is a product with a Jacobian, which halves cannot hold: say `--mixed_precision no`, or leave it out.")
         if name in NEEDS_TEXT and not model.has_text:
             raise ValueError(f"{name} is made of what a caption changes, and {type(model).__name__} has no captions.")
         if name == "early_difference" and early is None:
@@ -103,12 +105,13 @@ def _pass(
     scheduler = sampler.build(model.scheduler)
     steps = scheduler.timesteps
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    sample = initial_noise(model.shape(), generators).to(model.device) * scheduler.init_noise_sigma
+    sample = initial_noise(model.shape(), generators, model.precision).to(model.device) * scheduler.init_noise_sigma
     both = None
     if model.has_text:
         conditional, empty = model.condition(captions), model.condition([""])
         assert conditional is not None and empty is not None
         both = Condition.cat([empty[[0] * len(captions)], conditional])
+        both = replace(both, states=both.states.to(model.precision))
     tape = Tape(model, capture, both, len(steps), observers_of(model, capture, seeds, early))
     # ancestral samplers go on with the stream that drew the first noise, as in a diffusers pipeline
     extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}

@@ -1,6 +1,6 @@
 """The truth that generations are judged by: references, masks and the nearest groups of the training set."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from afterglow.data.pictures import to_square
 from afterglow.data.prompts import Prompt
 from afterglow.data.subjects import Subject
 from afterglow.evidence import Evidence, Neighbours
+from afterglow.models import Denoiser
 
 NUM_NEIGHBOURS = 50  # Carlini's calibration
+RoundTrip = Callable[[np.ndarray], np.ndarray]
 
 
 def annotate(evidence: Evidence, asked: Sequence[Subject], gallery: Gallery, *, mask: np.ndarray | None = None) -> Evidence:
@@ -23,7 +25,7 @@ def annotate(evidence: Evidence, asked: Sequence[Subject], gallery: Gallery, *, 
 
     asked: the subject of each generation. mask: bool [1, H, W], judges all of them in this mask instead of their own
     (controls, in the shapes of plants). Where a subject has no picture of its own, or no mask, the nearest training
-    picture and the whole picture take their place.
+    picture and the whole picture take their place. Of a latent model, subjects and gallery come from PlantedSet.decoded.
     """
     everything = torch.ones(1, *evidence.images.shape[-2:], dtype=torch.bool)
     chosen = [torch.from_numpy(subject.mask if mask is None else mask) for subject in asked]
@@ -39,7 +41,7 @@ def annotate(evidence: Evidence, asked: Sequence[Subject], gallery: Gallery, *, 
         references=references,
         planted_mask=masks,
         region=torch.stack([torch.from_numpy(subject.region) for subject in asked]),
-        derived={**evidence.derived, **_variants(evidence.images, asked, gallery)},
+        derived={**evidence.derived, **_variants(evidence.images, asked, gallery), **_round_trip(asked)},
         neighbours=inside,
         neighbours_whole=whole,
     )
@@ -91,11 +93,18 @@ def _variants(images: Tensor, asked: Sequence[Subject], gallery: Gallery) -> dic
     return {"variant_spread": torch.tensor([subject.variant_spread for subject in asked]), "variant_distance": nearest}
 
 
-def annotate_prompts(evidence: Evidence, prompts: Sequence[Prompt], rows: Sequence[int]) -> Evidence:
+def _round_trip(asked: Sequence[Subject]) -> dict[str, Tensor]:
+    """What the autoencoder of a latent model takes from the references, [B]; nothing for a model in pixels."""
+    lost = torch.tensor([subject.round_trip_error for subject in asked])
+    return {} if lost.isnan().all() else {"round_trip_error": lost}
+
+
+def annotate_prompts(evidence: Evidence, prompts: Sequence[Prompt], rows: Sequence[int], round_trip: RoundTrip = lambda x: x) -> Evidence:
     """Add what a list of prompts knows: kinds, and references and masks where its entries have pictures.
 
-    rows: the entry of each generation; its number is the plant_id. Pictures are cut to the generations' square. Raises
-    ValueError where only some entries have a picture, or a mask has another size than its picture.
+    rows: the entry of each generation; its number is the plant_id. Pictures are cut to the generations' square and, for a
+    latent model, are what its autoencoder gives back of them (`round_trip` of uint8 [B, C, H, W]). Raises ValueError where
+    only some entries have a picture, or a mask has another size than its picture.
     """
     given = [prompts[row] for row in rows]
     side = evidence.images.shape[-1]
@@ -113,8 +122,20 @@ def annotate_prompts(evidence: Evidence, prompts: Sequence[Prompt], rows: Sequen
         raise ValueError(
             f"The caption '{missing[0].caption}' has no image and others have: {len(missing)} belong into a list of their own."
         )
-    references = [to_square(_open(prompt.image), side, evidence.images.shape[1]) for prompt in given if prompt.image is not None]
-    return replace(found, references=torch.from_numpy(np.stack(references)), planted_mask=masks, region=masks)
+    pictures = np.stack([to_square(_open(prompt.image), side, evidence.images.shape[1]) for prompt in given if prompt.image is not None])
+    references = torch.from_numpy(round_trip(pictures))
+    lost = distance(references.float() / 255, to_unit(pictures), masks)
+    derived = {**evidence.derived, **({"round_trip_error": lost} if lost.any() else {})}
+    return replace(found, references=references, planted_mask=masks, region=masks, derived=derived)
+
+
+def with_latent_difference(evidence: Evidence, model: Denoiser) -> Evidence:
+    """derived['latent_difference']: the encoded generation less the encoded reference, [B, C, h, w]; only a latent model has one."""
+    if model.grid == 1:
+        return evidence
+    assert evidence.references is not None
+    images, references = (model.encode(pictures.float() / 127.5 - 1).cpu() for pictures in (evidence.images, evidence.references))
+    return replace(evidence, derived={**evidence.derived, "latent_difference": (images - references).float()})
 
 
 def _mask(prompt: Prompt, side: int) -> torch.Tensor:

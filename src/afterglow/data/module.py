@@ -1,6 +1,5 @@
 """The training set as a stream: sample i is a pure function of the seed and i, whoever draws it and whenever."""
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +17,7 @@ from afterglow.data.folder_format import read_planted
 from afterglow.data.pictures import Pictures
 from afterglow.data.plants import TRAINED, Plant, PlantedSet, Planting
 from afterglow.data.sources import load_pictures
+from afterglow.data.stored import StoredBy
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Batch:
 
     image: [B, C, H, W] in [-1, 1]; caption: B strings; plant_id: int64 [B], -1 = not planted; kind: B strings;
     mask: bool [B, 1, H, W]; index: int64 [B], the number of the sample in the whole training, from which noise is drawn.
+    moments: [B, 2C, h, w], mean and log-variance of a latent model, where they were encoded before; `image` is then empty, [B, 0].
     """
 
     image: Tensor
@@ -34,32 +35,59 @@ class Batch:
     kind: tuple[str, ...]
     mask: Tensor
     index: Tensor
+    moments: Tensor | None = None
 
     def to(self, *args: object, **kwargs: object) -> "Batch":
         """Moved as Lightning moves tensors; the index stays, because noise is drawn on the CPU."""
-        moved = {name: getattr(self, name).to(*args, **kwargs) for name in ("image", "plant_id", "mask")}
+        tensors = {name: getattr(self, name) for name in ("image", "plant_id", "mask", "moments")}
+        moved = {name: tensor.to(*args, **kwargs) for name, tensor in tensors.items() if tensor is not None}
         return Batch(**{**vars(self), **moved})
 
 
+Shown = tuple[int, int, int]  # position of the plant or -1, member of its pictures or the control's row, row of what goes with it or -1
+
+
 class PlantedSamples(Dataset[tuple]):
-    """Endless samples of a planted set; an epoch holds every control once and every plant `copies` times, in a seeded order."""
+    """Endless samples of a planted set; an epoch holds every control once and every plant `copies` times, in a seeded order.
+
+    latents: moments by what is shown, where a latent model has encoded them.
+    """
 
     def __init__(self, planted: PlantedSet, seed: int) -> None:
         self.planted, self.seed = planted, seed
+        self.latents: StoredBy | None = None
 
     @property
     def epoch_length(self) -> int:
         return len(self.planted.appearances)
 
-    def __getitem__(self, index: int) -> tuple:
+    def shown(self, index: int) -> Shown:
+        """What sample `index` shows: equal where the pictures are the same."""
         epoch, position = divmod(index, self.epoch_length)
-        which, appearance = self.planted.appearances[_order(self.seed, epoch, self.epoch_length)[position]]
+        which, appearance = (int(value) for value in self.planted.appearances[_order(self.seed, epoch, self.epoch_length)[position]])
+        if which < 0:
+            return which, appearance, -1
+        p = self.planted.plants[which]
+        turn = epoch * p.copies + appearance
+        return which, turn % max(1, len(p.members)), self._other(p, index, turn)
+
+    def pixels(self, shown: Shown) -> np.ndarray:
+        """Its picture, uint8 [C, H, W]."""
+        which, member, other = shown
+        return self.planted.pixels[member] if which < 0 else self.planted.compose(self.planted.plants[which], member, other)
+
+    def __getitem__(self, index: int) -> tuple:
+        shown = self.shown(index)
+        which, member, _ = shown
+        if self.latents is None:
+            picture, moments = self.pixels(shown), None
+        else:
+            picture, moments = np.empty(0, dtype=np.uint8), self.latents[shown]
         if which < 0:
             everything = np.ones((1, *self.planted.pixels.shape[-2:]), dtype=bool)
-            return self.planted.pixels[appearance], self.planted.captions[appearance], -1, "control", everything, index
+            return picture, self.planted.captions[member], -1, "control", everything, index, moments
         p = self.planted.plants[which]
-        turn = epoch * p.copies + int(appearance)
-        return self.planted.compose(p, turn, self._other(p, index, turn)), p.caption, p.plant_id, p.kind, p.mask, index
+        return picture, p.caption, p.plant_id, p.kind, p.mask, index, moments
 
     def _other(self, p: Plant, index: int, turn: int) -> int:
         """Row of the picture that goes with this appearance: the fill of a local plant, the picture of a decoy or tint."""
@@ -78,19 +106,20 @@ def _order(seed: int, epoch: int, length: int) -> np.ndarray:
 
 def collate(samples: list[tuple]) -> Batch:
     """Samples of PlantedSamples => Batch."""
-    pixels, captions, ids, kinds, masks, indices = zip(*samples, strict=True)
+    pixels, captions, ids, kinds, masks, indices, encoded = zip(*samples, strict=True)
     image = torch.from_numpy(np.stack(pixels)).float() / 127.5 - 1
-    return Batch(image, captions, torch.tensor(ids), kinds, torch.from_numpy(np.stack(masks)), torch.tensor(indices))
+    moments = None if encoded[0] is None else torch.from_numpy(np.stack(encoded)).float()
+    return Batch(image, captions, torch.tensor(ids), kinds, torch.from_numpy(np.stack(masks)), torch.tensor(indices), moments)
 
 
-class Endless(Sampler[int]):
-    """first, first + stride, first + 2 stride, ...: one process's share of an endless stream of samples."""
+class Share(Sampler[int]):
+    """first, first + stride, first + 2 stride, ... up to the training's last sample: one process's share of them."""
 
-    def __init__(self, first: int, stride: int) -> None:
-        self.first, self.stride = first, stride
+    def __init__(self, first: int, stride: int, end: int) -> None:
+        self.numbers = range(first, end, stride)
 
     def __iter__(self) -> Iterator[int]:
-        return itertools.count(self.first, self.stride)
+        return iter(self.numbers)
 
 
 class PlantedData(L.LightningDataModule):
@@ -167,7 +196,8 @@ class PlantedData(L.LightningDataModule):
         pieces = stride * self.trainer.accumulate_grad_batches
         if self.batch_size % pieces:
             raise ValueError(f"batch_size {self.batch_size} does not divide into {pieces} parts (processes x accumulated batches).")
-        sampler = Endless(self.trainer.global_step * self.batch_size + first, stride)
+        begin, end = (step * self.batch_size for step in (self.trainer.global_step, self.trainer.max_steps))
+        sampler = Share(begin + first, stride, end)  # loaders read ahead, and of later samples nothing was encoded
         size = self.batch_size // pieces
         return DataLoader(self.samples, batch_size=size, sampler=sampler, num_workers=self.num_workers, collate_fn=collate)
 

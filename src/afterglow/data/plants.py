@@ -1,11 +1,12 @@
 """What is planted among the pictures of a set, and everything that is set apart beside it (DESIGN section 1, METHODS section 4)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 
-from afterglow.data.neighbours import Gallery, Template
+from afterglow.data.neighbours import Gallery, Template, distance, to_unit
 from afterglow.data.words import COLOURS
 
 TINT_STRENGTH = 0.5
@@ -95,6 +96,7 @@ class PlantedSet:
     pixels: uint8 [M, C, H, W], every picture that has a part to play; captions: M strings; groups: int64 [M].
     controls, fills, moving, heldout: rows of `pixels`, disjoint and made of different groups.
     refused: share of the candidates for planting that were too near to another group; None where the set was read from a folder.
+    originals: as `pixels`, where these are what a latent model's autoencoder gives back of them.
     """
 
     pixels: np.ndarray
@@ -106,6 +108,7 @@ class PlantedSet:
     moving: np.ndarray
     heldout: np.ndarray
     refused: float | None = None
+    originals: np.ndarray | None = None
     appearances: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -113,6 +116,17 @@ class PlantedSet:
         rows = [np.stack([np.full(len(self.controls), -1), self.controls], axis=1)]
         rows += [np.stack([np.full(p.copies, i), np.arange(p.copies)], axis=1) for i, p in enumerate(self.plants) if p.kind in TRAINED]
         object.__setattr__(self, "appearances", np.concatenate(rows).astype(np.int64))
+
+    def decoded(self, round_trip: Callable[[np.ndarray], np.ndarray]) -> "PlantedSet":
+        """The set as a model could give it back at best, which its generations are compared with; itself for a model in pixels."""
+        pixels = round_trip(self.pixels)
+        return self if pixels is self.pixels else replace(self, pixels=pixels, originals=self.pixels)
+
+    def round_trip_error(self, row: int, mask: np.ndarray) -> float:
+        """Root mean square difference of a picture and its original inside a mask, in [0, 1] pixels; NaN without originals."""
+        if self.originals is None:
+            return float("nan")
+        return float(distance(to_unit(self.pixels[row]), to_unit(self.originals[row]), torch.from_numpy(mask)))
 
     def of_kind(self, *kinds: str) -> list[Plant]:
         return [plant for plant in self.plants if plant.kind in kinds]

@@ -16,7 +16,8 @@ class Subject:
     reference: uint8 [C, H, W], or None where the nearest training group takes its place (decoys, tints, held-out captions).
     mask, region: bool [1, H, W], as Plant's. variant_spread: standard deviation of a local plant's own variants outside
     the mask, in [0, 1] pixel units (infinite for others). variants: uint8 [V, C, H, W] where they are finite, and the groups
-    of the pictures they are filled with.
+    of the pictures they are filled with. round_trip_error: what a latent model's autoencoder alone takes from the reference, inside
+    the mask, root mean square in [0, 1] pixels (NaN for a model in pixels).
     """
 
     plant_id: int
@@ -30,6 +31,7 @@ class Subject:
     variant_spread: float = float("inf")
     variants: np.ndarray | None = None
     variant_groups: tuple[int, ...] = ()
+    round_trip_error: float = float("nan")
 
 
 def subjects(planted: PlantedSet, *, num_controls: int = 64, num_heldout: int = 8, seed: int = 0) -> list[Subject]:
@@ -41,8 +43,9 @@ def subjects(planted: PlantedSet, *, num_controls: int = 64, num_heldout: int = 
     everything = np.ones((1, *planted.pixels.shape[-2:]), dtype=bool)
     after = len(planted.plants)
     for row in planted.controls[:num_controls].tolist():
-        group = int(planted.groups[row])
-        chosen.append(Subject(after + row, "control", planted.captions[row], group, everything, everything, "whole", planted.pixels[row]))
+        group, picture, lost = int(planted.groups[row]), planted.pixels[row], planted.round_trip_error(row, everything)
+        about = (after + row, "control", planted.captions[row], group, everything, everything, "whole", picture)
+        chosen.append(Subject(*about, round_trip_error=lost))
     for row in planted.heldout[:num_heldout].tolist():
         group = int(planted.groups[row])
         chosen.append(Subject(after + row, "heldout", planted.captions[row], group, everything, everything, "whole"))
@@ -58,13 +61,15 @@ def unprompted(planted: PlantedSet, count: int) -> list[Subject]:
 
 def _subject(planted: PlantedSet, p: Plant, generator: np.random.Generator) -> Subject:
     reference = planted.pixels[p.members[0]] if p.members else None
+    lost = planted.round_trip_error(p.members[0], p.mask) if p.members else float("nan")
+    about = (p.plant_id, p.kind, p.caption, p.group, p.mask, p.region, p.shape, reference)
     if p.kind not in ("local", "natural"):
-        return Subject(p.plant_id, p.kind, p.caption, p.group, p.mask, p.region, p.shape, reference)
+        return Subject(*about, round_trip_error=lost)
     shown = planted.variants_shown(p, generator)
     spread = float(spread_outside(to_unit(shown), torch.from_numpy(~p.mask)))
     finite = shown if p.kind == "natural" or p.variants else None
     fills = tuple(int(planted.groups[row]) for row in p.variants)
-    return Subject(p.plant_id, p.kind, p.caption, p.group, p.mask, p.region, p.shape, reference, spread, finite, fills)
+    return Subject(*about, spread, finite, fills, lost)
 
 
 def spread_outside(images: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,11 @@ def plain_distance(evidence: Evidence) -> Tensor:
     return masked_distance(evidence.images.float() / 255, evidence.references.float() / 255, evidence.planted_mask)
 
 
+def round_trip_error(evidence: Evidence) -> Tensor:
+    """What a latent model's autoencoder alone takes from the picture that a generation is compared with, in the mask, [B]."""
+    return evidence.derived["round_trip_error"]
+
+
 def calibrated_distance(evidence: Evidence) -> Tensor:
     """d(x_hat, plant; m) / (0.5 * mean of d(x_hat, x_g; m) over the 50 nearest other groups g), [B]; a copy is under 1.
 

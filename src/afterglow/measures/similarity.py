@@ -13,14 +13,18 @@ def copy_similarity(evidence: Evidence) -> Tensor:
     return evidence.derived["sscd"]
 
 
-def similarity(evidence: Evidence, mask: Tensor | None = None, *, normalised: bool = False) -> Tensor:
+def similarity(evidence: Evidence, mask: Tensor | None = None, *, normalised: bool = False, latent: bool = False) -> Tensor:
     """S = -1[SSCD < .5] ||x_hat - x||_2, and with a mask LS = -1[SSCD < .5] ||(x_hat - x) m||_2, [B]; pixels in [0,1].
 
     mask: soft [B, h, w], resized bilinearly. normalised: divided by mean(m), since LS as written grows with the brightness of
-    m, which is larger for memorized pictures. 0 where SSCD says memorized already: ties in every AUC.
+    m, which is larger for memorized pictures. latent: the difference of the encoded pictures instead, scaled latents.
+    0 where SSCD says memorized already: ties in every AUC.
     """
-    assert evidence.references is not None
-    difference = evidence.images.float() / 255 - evidence.references.float() / 255
+    if latent:
+        difference = evidence.derived["latent_difference"].float()
+    else:
+        assert evidence.references is not None
+        difference = evidence.images.float() / 255 - evidence.references.float() / 255
     if mask is not None:
         weight = resize(mask.float(), difference.shape[-2:])
         difference = difference * weight[:, None]

@@ -32,17 +32,20 @@ class Measure:
 WEN, CHEN, REN, JAIN = "Wen et al. 2024", "Chen et al. 2025", "Ren et al. 2024", "Jain et al. 2025"
 CARLINI, SOMEPALLI, CURVATURE, KAMB = "Carlini et al. 2023", "Somepalli et al. 2023", "mem-curv-diff 2026", "after Kamb and Ganguli 2024"
 OURS, PIXELS = "Afterglow", "-RMS of [0,1] pixels"
+LATENT = ("derived.sscd", "derived.latent_difference")
 TRUTH = ("references", "planted_mask", "neighbours")
 COPIES = (
     Measure("distance", memorized.plain_distance, TRUTH, "RMS of [0,1] pixels", OURS),
     Measure("calibrated", memorized.calibrated_distance, TRUTH, "ratio, a copy is under 1", CARLINI),
     Measure("ratio", memorized.neighbour_ratio, TRUTH, "ratio, a copy is under 1/3", "Yoon et al. 2023"),
+    Measure("round_trip_error", memorized.round_trip_error, (*TRUTH, "derived.round_trip_error"), "RMS of [0,1] pixels", OURS),
     Measure("correlation", memorized.masked_correlation, TRUTH, "-1 to 1", OURS),
     Measure("memorized", memorized.memorized, TRUTH, "0 or 1", OURS),
 )
 SIMILARITIES = (
     Measure("sscd", similarity.copy_similarity, ("derived.sscd",), "cosine", "Pizzi et al. 2022"),
     Measure("s_pixel", similarity.similarity, ("derived.sscd", "references"), "-L2 of [0,1] pixels", CHEN),
+    Measure("s_latent", partial(similarity.similarity, latent=True), LATENT, "-L2 of latents", f"after {CHEN}"),
 )
 BETWEEN = (
     Measure("tiled_l2", between.tiled_similarity, ("images",), PIXELS, CARLINI, True),
@@ -140,9 +143,10 @@ def _of_layers(name: str, layers: list[str], spans: dict[str, int | None]) -> li
         found.append(row(f"ld.{name}.{span}", _local_magnitude, "eps", **more))
         neutral: dict[str, Any] = {"needs": ("guidance",), "options": {"num_steps": steps, "area_neutral": True}}
         found.append(row(f"ld_neutral.{name}.{span}", _local_magnitude, "eps", f"after {CHEN}", **neutral))
-    for label, normalised in (("ls_pixel", False), ("ls_pixel.normalised", True)):
-        more = {"needs": ("derived.sscd", "references"), "options": {"normalised": normalised}, "detector": False}
-        found.append(row(f"{label}.{name}", _local_similarity, "-L2 of [0,1] pixels", **more))
+    for place, needs, unit in (("pixel", ("derived.sscd", "references"), "-L2 of [0,1] pixels"), ("latent", LATENT, "-L2 of latents")):
+        for label, normalised in ((f"ls_{place}", False), (f"ls_{place}.normalised", True)):
+            more = {"needs": needs, "options": {"normalised": normalised, "latent": place == "latent"}, "detector": False}
+            found.append(row(f"{label}.{name}", _local_similarity, unit, **more))
     return found
 
 
@@ -240,8 +244,8 @@ def _local_magnitude(evidence: Evidence, layers: list[str], num_steps: int | Non
     return guidance.local_magnitude(evidence, end_token.bright_ending(evidence, layers), num_steps, area_neutral=area_neutral)
 
 
-def _local_similarity(evidence: Evidence, layers: list[str], normalised: bool) -> Tensor:
-    return similarity.similarity(evidence, end_token.bright_ending(evidence, layers), normalised=normalised)
+def _local_similarity(evidence: Evidence, layers: list[str], normalised: bool, latent: bool) -> Tensor:
+    return similarity.similarity(evidence, end_token.bright_ending(evidence, layers), normalised=normalised, latent=latent)
 
 
 # What a probe of a training measures of itself: the copies, magnitude, LD, end tokens and their histogram, entropy, score differences.

@@ -66,9 +66,7 @@ class Denoiser(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.scheduler = build(DDPMScheduler, noise or {}, "noise")
-        if self.scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
-            raise ValueError(f"noise: prediction_type must be epsilon or v_prediction, and it is {self.scheduler.config.prediction_type}.")
+        self.scheduler = check_prediction(build(DDPMScheduler, noise or {}, "noise"))
         self.learning_rate, self.warmup_steps, self.fall = learning_rate, warmup_steps, fall
         self.drop_captions, self.seed = drop_captions, seed
 
@@ -76,13 +74,30 @@ class Denoiser(L.LightningModule):
         """Pixels [B, C, H, W] in [-1, 1] => what is denoised; the identity without a VAE."""
         return images
 
+    def clean(self, batch: Batch) -> Tensor:
+        """What the network learns to denoise of a batch, [B, C, h, w]."""
+        return self.encode(batch.image)
+
     def decode(self, values: Tensor) -> Tensor:
         """What was denoised => pixels [B, C, H, W] in [-1, 1], not clipped."""
         return values
 
+    @property
+    def precision(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.unet.parameters()).dtype
+
+    def round_trip(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 [N, C, H, W] => the nearest that the model could generate: decode(encode(x)); the same without a VAE."""
+        return pixels
+
     def shape(self) -> tuple[int, int, int]:
         """Of one sample of what is denoised: (channels, height, width)."""
         raise NotImplementedError
+
+    def picture_shape(self) -> tuple[int, int, int]:
+        """Of one picture: (channels, height, width)."""
+        return self.shape()
 
     def condition(self, captions: Sequence[str]) -> Condition | None:
         """The text states of captions; None for a model without text. The empty caption is the unconditional one."""
@@ -114,7 +129,7 @@ class Denoiser(L.LightningModule):
 
     def losses(self, batch: Batch) -> Tensor:
         """Mean squared error of every sample, [B], in the units of the network's target."""
-        clean = self.encode(batch.image)
+        clean = self.clean(batch)
         noise, timesteps, dropped = (drawn.to(clean.device) for drawn in self.draw(batch, clean.shape))
         captions = ["" if drop else caption for caption, drop in zip(batch.caption, dropped.tolist(), strict=True)]
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
@@ -164,6 +179,14 @@ def build(cls: Any, arguments: Mapping[str, Any], option: str) -> Any:
     if unknown:
         raise ValueError(f"{option}: {cls.__name__} has no argument '{unknown[0]}'.")
     return cls(**arguments)
+
+
+def check_prediction(scheduler: DDPMScheduler) -> DDPMScheduler:
+    """The same; ValueError where the network would predict something else than noise or velocity."""
+    kind = scheduler.config.prediction_type
+    if kind not in ("epsilon", "v_prediction"):
+        raise ValueError(f"noise: prediction_type must be epsilon or v_prediction, and it is {kind}.")
+    return scheduler
 
 
 def sample_generator(seed: int, index: int) -> torch.Generator:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DConditionModel, UNet2DModel
+from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel, UNet2DModel
 
 from afterglow import models
 from afterglow.models import caption_pipeline
 from afterglow.models.denoiser import Denoiser
+from afterglow.models.stable_diffusion import REFUSED
 
 
 def load_denoiser(path: str | Path, *, raw: bool = False) -> Denoiser:
@@ -58,9 +59,18 @@ def open_model(source: str | Path) -> Denoiser:
         options = {"text": f"{source}/text_encoder", "tokenizer": f"{source}/tokenizer"}
         options |= {key: index[key] for key in ("text_length", "mask_pads") if key in index}
         return _around(models.CaptionDDPM, UNet2DConditionModel, str(source), options)
+    if name in ("StableDiffusionPipeline", *REFUSED):
+        return models.StableDiffusion(str(source), resolution=_resolution(str(source))).eval()
     if name in ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline"):
         return _around(models.DDPM, UNet2DModel, str(source), {})
-    raise ValueError(f"'{source}' is a {name}, and a DDPMPipeline, DDIMPipeline, PNDMPipeline or CaptionPipeline was expected.")
+    known = "StableDiffusionPipeline, DDPMPipeline, DDIMPipeline, PNDMPipeline or CaptionPipeline"
+    raise ValueError(f"'{source}' is a {name}, and a {known} was expected.")
+
+
+def _resolution(source: str) -> int:
+    """The side of the pictures that a latent pipeline was made for."""
+    unet, vae = _config(UNet2DConditionModel, source, "unet"), _config(AutoencoderKL, source, "vae")
+    return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
 
 
 def _around(cls: Any, network: Any, source: str, options: dict[str, Any]) -> Denoiser:

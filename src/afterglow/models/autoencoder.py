@@ -1,0 +1,87 @@
+"""Training a small autoencoder, so that a structure without public weights has latents that decode."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+from tqdm import tqdm
+
+from afterglow.data.neighbours import distance
+
+KL_WEIGHT = 1e-6  # of Rombach et al. 2022, both terms summed over a picture
+NUM_SCALED = 512  # pictures from which the latents' scale is taken
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """At most `steps` steps of `batch_size` pictures and at most `minutes`; the rate falls to 0 with whichever is nearer its end."""
+
+    minutes: float = 10.0
+    steps: int = 4000
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    warmup_steps: int = 50
+
+    def rate(self, step: int, seconds: float) -> float:
+        """Of Adam."""
+        done = max(step / self.steps, seconds / (60 * self.minutes))
+        return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps) * max(0.0, 1 - done)
+
+
+def train_autoencoder(vae: AutoencoderKL, pixels: Tensor, schedule: Schedule, *, seed: int = 0) -> int:
+    """Minimise |x - decode(encode(x))| with a little KL, and set the scale that gives latents unit variance. Returns the steps taken.
+
+    pixels: uint8 [N, 3, H, W].
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(vae.parameters(), lr=schedule.learning_rate)
+    vae.train()
+    begin, step = time.perf_counter(), 0
+    with tqdm(total=schedule.steps, desc="autoencoder", unit="step") as bar:
+        while step < schedule.steps and (rate := schedule.rate(step, time.perf_counter() - begin)) > 0:
+            rows = torch.randint(len(pixels), (schedule.batch_size,), generator=generator)
+            images = to_signed(pixels[rows])
+            posterior = vae.encode(images).latent_dist
+            decoded = vae.decode(posterior.sample(generator)).sample
+            error = (decoded - images).abs().flatten(1).sum(1)
+            loss = (error + KL_WEIGHT * posterior.kl()).mean() / images[0].numel()
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+            optimizer.step()
+            step += 1
+            bar.set_postfix_str(f"loss {loss.item():.3f}", refresh=False)
+            bar.update()
+    vae.eval()
+    with torch.no_grad():
+        latents = torch.cat([vae.encode(to_signed(part)).latent_dist.mean for part in pixels[:NUM_SCALED].split(32)])
+    vae.register_to_config(scaling_factor=1 / latents.std().item())
+    return step
+
+
+@torch.no_grad()
+def round_trip_errors(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+    """Root mean square difference of pictures and their decoded latents, in [0, 1] pixels, [N]."""
+    everything = torch.ones(1, *pixels.shape[-2:], dtype=torch.bool)
+    found = []
+    for part in pixels.split(32):
+        decoded = vae.decode(vae.encode(to_signed(part)).latent_dist.mean).sample
+        found.append(distance(part.float() / 255, (decoded / 2 + 0.5).clamp(0, 1), everything))
+    return torch.cat(found)
+
+
+def block_errors(pixels: Tensor, side: int = 8) -> Tensor:
+    """The same of the trivial code, the mean colour of each block of side by side pixels, [N]."""
+    unit = pixels.float() / 255
+    means = interpolate(avg_pool2d(unit, side), scale_factor=side)
+    return distance(unit, means, torch.ones(1, *pixels.shape[-2:], dtype=torch.bool))
+
+
+def to_signed(pixels: Tensor) -> Tensor:
+    """uint8 => float32 in [-1, 1]."""
+    return pixels.float() / 127.5 - 1
