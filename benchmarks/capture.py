@@ -1,52 +1,71 @@
-"""What looking inside costs: sampling with everything captured against sampling alone, on a U-Net with Stable Diffusion's block structure.
+"""What looking inside costs: sampling with capture against sampling alone, on a U-Net with Stable Diffusion's block structure.
 
-    python benchmarks/capture.py
-    python benchmarks/capture.py --pairs 20 --width 64
+    python benchmarks/capture.py                                                   small, with seconds
+    python benchmarks/capture.py --width 320 --side 64 --steps 1 --pairs 0         Stable Diffusion's true size
+    python benchmarks/capture.py --width 320 --side 64 --steps 50 --images 16 --device cuda --halves
 
-FLOPs are counted by torch (bound: 1.05), seconds stand beside them.
+What is captured is captured at every step. FLOPs are counted by torch, peak memory is the process's or the GPU's; seconds stand
+beside them. Bounds: end tokens of the BE layers 1.02 times the FLOPs and 1.01 times the memory, token attention of all layers 1.05
+times the FLOPs.
 """
 
-import argparse
-
 import torch
+from common import network, parser, peak_memory
 from torch.utils.flop_counter import FlopCounterMode
 
 from afterglow.collect import Capture, Sampler, generate
 from afterglow.measures.timing import time_ratio
-from afterglow.models.sd_shape import sd_shaped
 
-NOTHING = Capture(guidance=False, tokens=False, end_steps=())
-CAPTURES = {
-    "end tokens of the BE layers, first and last step": Capture(guidance=True, tokens=False, end_layers=("down_blocks.0",)),
-    "everything: Delta and token attention at every step, end tokens of all layers": Capture(),
-}
+
+def captures(steps: int) -> dict[str, Capture]:
+    """By what they keep, at every step."""
+    every = tuple(range(steps))
+    return {
+        "end tokens of the BE layers": Capture(guidance=False, tokens=False, end_steps=every, end_layers=("down_blocks.0",)),
+        "token attention of all layers": Capture(guidance=False, tokens=True, end_steps=()),
+        "everything: Delta, token attention, end tokens of all layers": Capture(end_steps=every),
+    }
 
 
 def main() -> None:
-    """Print FLOPs and seconds of each kind of capture, as ratios to no capture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=64, help="channels of the outer level; Stable Diffusion has 320")
-    parser.add_argument("--side", type=int, default=32, help="side of the latents; Stable Diffusion at 512 pixels has 64")
-    parser.add_argument("--steps", type=int, default=3, help="sampler steps")
-    parser.add_argument("--pairs", type=int, default=10, help="interleaved pairs of timings")
-    options = parser.parse_args()
-    torch.manual_seed(0)
-    model = sd_shaped(options.width, options.side)
+    """Print FLOPs, memory and seconds of each kind of capture, as ratios to no capture."""
+    arguments = parser(__doc__, width=64, side=32, steps=3)
+    arguments.add_argument("--images", type=int, default=1, help="generations at a time")
+    arguments.add_argument("--device", default="cpu", help="cpu or cuda")
+    arguments.add_argument("--halves", action="store_true", help="weights in fp16")
+    options = arguments.parse_args()
+    device = torch.device(options.device)
+    model = network(options).to(device, torch.float16 if options.halves else torch.float32)
     sampler = Sampler(steps=options.steps, guidance_scale=7.5)
 
     def sample(capture: Capture) -> None:
-        generate(model, ["a photograph"], [0], sampler, capture)
+        generate(model, ["a photograph"] * options.images, list(range(options.images)), sampler, capture)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
     def flops(capture: Capture) -> int:
         with FlopCounterMode(display=False) as counter:
             sample(capture)
         return counter.get_total_flops()
 
-    plain = flops(NOTHING)
-    print(f"{options.steps} steps, side {options.side}, width {options.width}: {plain / 1e9:.1f} GFLOP without capture")
-    for name, capture in CAPTURES.items():
-        median, low, high = time_ratio(lambda capture=capture: sample(capture), lambda: sample(NOTHING), pairs=options.pairs)
-        print(f"{name}: {flops(capture) / plain:.4f}x the FLOPs, {median:.3f}x the seconds [{low:.3f}, {high:.3f}]")
+    nothing = Capture(guidance=False, tokens=False, end_steps=())
+    sample(nothing)  # memory is taken and kernels are chosen at the first run
+    plain, memory = flops(nothing), peak_memory(lambda: sample(nothing), device)
+    what = f"{options.images} images, {options.steps} steps, side {options.side}, width {options.width}, {model.precision}"
+    print(f"{what}: {plain / 1e9:.1f} GFLOP and {memory / 2**30:.2f} GiB without capture")
+    for name, capture in captures(options.steps).items():
+        more = peak_memory(lambda capture=capture: sample(capture), device)
+        print(f"{name}: {flops(capture) / plain:.4f}x the FLOPs, {more / memory:.4f}x the memory")
+        if options.pairs:
+            median, low, high = time_ratio(lambda capture=capture: sample(capture), lambda: sample(nothing), pairs=options.pairs)
+            print(f"    {median:.3f}x the seconds [{low:.3f}, {high:.3f}] ({options.pairs} pairs)")
+    if device.type == "cuda":
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        sample(nothing)
+        end.record()
+        torch.cuda.synchronize(device)
+        print(f"{options.images / (begin.elapsed_time(end) / 1000):.2f} images a second without capture")
 
 
 if __name__ == "__main__":

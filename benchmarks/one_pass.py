@@ -8,11 +8,11 @@ One pass keeps every Delta_t and applies the mask at the end. Bounds: 0.55 times
 from the folder.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 
 import torch
+from common import network, parser
 
 from afterglow.collect import Capture, Sampler, generate
 from afterglow.evidence import Evidence
@@ -20,7 +20,6 @@ from afterglow.measures.end_token import bright_ending, layer_sets
 from afterglow.measures.guidance import local_magnitude
 from afterglow.measures.timing import time_ratio
 from afterglow.models import Denoiser
-from afterglow.models.sd_shape import sd_shaped
 
 CAPTIONS = ["a photograph of a red house by the sea"]
 
@@ -55,14 +54,8 @@ def two_passes(model: Denoiser, sampler: Sampler) -> torch.Tensor:
 
 def main() -> None:
     """Print the differences and the ratio of seconds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=32, help="channels of the outer level; Stable Diffusion has 320")
-    parser.add_argument("--side", type=int, default=32, help="side of the latents")
-    parser.add_argument("--steps", type=int, default=10, help="sampler steps")
-    parser.add_argument("--pairs", type=int, default=10, help="interleaved pairs of timings")
-    options = parser.parse_args()
-    torch.manual_seed(0)
-    model, sampler = sd_shaped(options.width, options.side), Sampler(steps=options.steps, guidance_scale=7.5)
+    options = parser(__doc__, width=32, side=32, steps=10).parse_args()
+    model, sampler = network(options), Sampler(steps=options.steps, guidance_scale=7.5)
     evidence, expected = one_pass(model, sampler), two_passes(model, sampler)
     with tempfile.TemporaryDirectory() as folder:
         evidence.save(Path(folder) / "evidence")

@@ -36,23 +36,32 @@ def shared_data() -> Path:
     return Path(folder)
 
 
+SMALL = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4}
+
+
 @pytest.fixture(scope="session")
-def small_captioned() -> Callable[[], Any]:
-    """small_captioned() => a new CaptionDDPM of a few thousand weights, 8 by 8 pixels, always the same."""
+def small_captioned() -> Callable[..., Any]:
+    """small_captioned(**options) => a new CaptionDDPM of a few thousand weights, 8 by 8 pixels, always the same."""
     from afterglow.models import CaptionDDPM
 
-    def make() -> CaptionDDPM:
+    def make(**options: Any) -> CaptionDDPM:
         torch.manual_seed(0)
-        unet = {
-            "block_out_channels": [8, 16],
-            "layers_per_block": 1,
-            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-            "norm_num_groups": 4,
-            "attention_head_dim": 2,
-        }
+        blocks = {"down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]}
         text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-        return CaptionDDPM(unet, text, text_length=8, resolution=8).eval()
+        return CaptionDDPM({**SMALL, **blocks, "attention_head_dim": 2}, text, text_length=8, resolution=8, **options).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_plain() -> Callable[..., Any]:
+    """small_plain(blocks, **options) => a new DDPM alike; `blocks`: more arguments of its U-Net."""
+    from afterglow.models import DDPM
+
+    def make(blocks: dict[str, Any] | None = None, **options: Any) -> DDPM:
+        torch.manual_seed(0)
+        usual = {"down_block_types": ["DownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "UpBlock2D"]}
+        return DDPM({**SMALL, **usual, **(blocks or {})}, resolution=8, **options).eval()
 
     return make
 

@@ -4,9 +4,6 @@ from pathlib import Path
 import pytest
 
 from afterglow.asking import ask_planted, ask_prompts, needs_of_names
-from afterglow.models import DDPM
-
-BLOCKS = {"down_block_types": ["DownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "UpBlock2D"]}
 
 
 @pytest.fixture(scope="module")
@@ -15,8 +12,8 @@ def captioned(small_captioned):
 
 
 @pytest.fixture(scope="module")
-def plain():
-    return DDPM({"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4} | BLOCKS, resolution=8)
+def plain(small_plain):
+    return small_plain()
 
 
 def test_needs_are_the_union_of_the_named_measures_and_no_more(captioned):

@@ -55,6 +55,13 @@ def test_missing_picture(refused, tmp_path):
     assert "gone.png" in refused("--data.source", "imagefolder", "--data.folder", str(folder))
 
 
+def test_a_picture_smaller_than_the_square(refused, tmp_path):
+    folder = pictures(tmp_path / "set")
+    Image.new("RGB", (40, 12)).save(folder / "small.png")
+    sentence = refused("--data.source", "imagefolder", "--data.folder", str(folder))
+    assert "small.png has 40 x 12 pixels" in sentence and "square of 16" in sentence
+
+
 def test_unreadable_picture(refused, tmp_path):
     folder = pictures(tmp_path / "set")
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:60])

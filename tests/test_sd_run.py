@@ -20,7 +20,18 @@ PLANTING = "{num_global: 2, num_local: 2, num_decoys: 1, num_tints: 1, num_fills
 SMALL = [
     *("--config", str(ROOT / "configs/sd14_memorize.yaml"), "--config", str(ROOT / "configs/overlays/small_sd.yaml")),
     *("--data.source", "imagefolder", "--data.set_size", "8", "--data.batch_size", "2", "--data.planting", PLANTING),
-    *("--trainer.max_steps", "6", "--checkpoint.every_n_train_steps", "2", "--probe.first", "0.5", "--probe.ratio", "3", "--probe.controls", "2"),
+    *(
+        "--trainer.max_steps",
+        "6",
+        "--checkpoint.every_n_train_steps",
+        "2",
+        "--probe.first",
+        "0.5",
+        "--probe.ratio",
+        "3",
+        "--probe.controls",
+        "2",
+    ),
     *("--probe.seeds", "1", "--probe.inner_seeds", "1", "--probe.heldout", "1", "--probe.sampler.steps", "2"),
 ]
 
@@ -85,7 +96,17 @@ def test_a_folder_is_collected_with_pictures_and_measured(sd_folder, tmp_path, m
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (80, 100, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "list.jsonl").write_text('{"caption": "a house", "image": "a.png", "label": "VM"}\n')
     source = ["--model", str(sd_folder), "--prompts", str(tmp_path / "list.jsonl"), "--guidance", "7.5", "--num-images", "2"]
-    options = ["--steps", "12", "--scheduler", "DPMSolverMultistepScheduler", "--seed-rule", "prompt", "--measures", "ld.be.*", "magnitude.*"]
+    options = [
+        "--steps",
+        "12",
+        "--scheduler",
+        "DPMSolverMultistepScheduler",
+        "--seed-rule",
+        "prompt",
+        "--measures",
+        "ld.be.*",
+        "magnitude.*",
+    ]
     command(monkeypatch, "analysis/collect.py", *source, *options, "--out", str(tmp_path / "evidence"))
     command(monkeypatch, "analysis/measure.py", str(tmp_path / "evidence"), "--out", str(tmp_path / "m.parquet"))
     rows = pd.read_parquet(tmp_path / "m.parquet")

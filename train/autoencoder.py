@@ -35,7 +35,7 @@ def options() -> argparse.ArgumentParser:
     add("--resolution", type=int, default=64, help="side of the pictures, in pixels")
     add("--divide", type=int, default=8, help="what all widths are divided by: 1, 2, 4, 8")
     add("--minutes", type=float, default=10.0, help="at most so long")
-    add("--steps", type=int, default=4000, help="at most so many steps of 16 pictures")
+    add("--steps", type=int, default=4000, help="at most so many steps of 4 pictures")
     add("--seed", type=int, default=0, help="of weights, batches and the held-out groups")
     return parser
 

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 from transformers import ViTConfig, ViTModel
 
@@ -97,6 +98,21 @@ def test_patch_tokens_of_a_transformers_folder_make_both_split_products(vit, pic
                 assert cross[row, y, x].item() == pytest.approx(max(float(v @ q) for q in others.flatten(0, 1)), abs=1e-5)
     assert torch.allclose(same[1], torch.ones(4, 4), atol=1e-5)  # the middle one is its own reference
     assert found.provenance["patch_tokens"] == "vit"
+
+
+def test_patch_tokens_of_a_timm_folder(tmp_path, pictures):
+    torch.manual_seed(0)
+    made = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=2, num_classes=0)
+    config = {**made.pretrained_cfg, "input_size": (3, 32, 32), "num_classes": 0}
+    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
+    timm.models.save_for_hf(made, tmp_path / "tiny", model_config=config, model_args=arguments, safe_serialization=True)
+    tokens = patch_tokens(tmp_path / "tiny").compute(pictures)
+    assert tokens.shape == (3, 4, 4, 24)
+    shown = torch.nn.functional.interpolate(pictures.float() / 255, size=32, mode="bilinear", antialias=True)
+    mean, std = (torch.tensor(config[name])[:, None, None] for name in ("mean", "std"))
+    with torch.no_grad():
+        expected = made.eval().forward_features((shown - mean) / std)[:, 1:]  # after the class token
+    torch.testing.assert_close(tokens.flatten(1, 2), torch.nn.functional.normalize(expected, dim=-1), atol=1e-3, rtol=1e-3)
 
 
 def test_nothing_else_of_the_evidence_changes(vit, pictures):

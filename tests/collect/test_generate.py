@@ -4,41 +4,30 @@ import torch
 
 from afterglow.attention import cross_attention_layers, record
 from afterglow.collect import Capture, Sampler, generate
-from afterglow.models import DDPM, CaptionDDPM
 
 CAPTIONS = ["a red circle", "", "a very long caption with many more words than there is room for in it", "dog"]
 SEEDS = [0, 1, 2, 1]
-TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
 LENGTH = 8
 TRAILING = Sampler(steps=5)
 ANCESTRAL = Sampler("DDPMScheduler", steps=5, options={})
 
 
-def caption_model(prediction="epsilon", mask_pads=False):
-    torch.manual_seed(0)
-    unet = {
-        "block_out_channels": [8, 16],
-        "layers_per_block": 1,
-        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-        "norm_num_groups": 4,
-        "attention_head_dim": 2,
-    }
-    model = CaptionDDPM(unet, TEXT, text_length=LENGTH, resolution=8, mask_pads=mask_pads, noise={"prediction_type": prediction}).eval()
-    for name, parameter in model.named_parameters():  # an untrained caption says next to nothing; this one is heard
-        if "attn2" in name:
-            parameter.data *= 3
-    return model
+@pytest.fixture(scope="module")
+def caption_model(small_captioned):
+    """An untrained caption says next to nothing; this model's is heard."""
 
+    def make(prediction="epsilon", mask_pads=False):
+        model = small_captioned(mask_pads=mask_pads, noise={"prediction_type": prediction})
+        for name, parameter in model.named_parameters():
+            if "attn2" in name:
+                parameter.data *= 4
+        return model
 
-def plain_model():
-    torch.manual_seed(0)
-    blocks = {"down_block_types": ["DownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "UpBlock2D"]}
-    return DDPM({"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4} | blocks, resolution=8).eval()
+    return make
 
 
 @pytest.fixture(scope="module")
-def model():
+def model(caption_model):
     return caption_model()
 
 
@@ -78,7 +67,7 @@ def grey_levels(a, b):
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 @pytest.mark.parametrize("name", ["DDIMScheduler", "DDPMScheduler"])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_pictures_are_those_of_a_plain_loop(name, scale, prediction):
+def test_pictures_are_those_of_a_plain_loop(caption_model, name, scale, prediction):
     model = caption_model(prediction)
     sampler = Sampler(name, steps=5, guidance_scale=scale, options={"timestep_spacing": "trailing"})
     found = generate(model, CAPTIONS, SEEDS, sampler)
@@ -96,8 +85,8 @@ def test_guidance_moves_the_pictures(model):
 
 
 @pytest.mark.parametrize("sampler", [TRAILING, ANCESTRAL])
-def test_a_model_without_text(sampler):
-    model = plain_model()
+def test_a_model_without_text(small_plain, sampler):
+    model = small_plain()
     found = generate(model, ["ignored", ""], [3, 4], sampler)
     for row, seed in enumerate((3, 4)):
         assert grey_levels(found.images[row], plain_loop(model, "", seed, sampler)[0]) <= 1
@@ -128,7 +117,7 @@ def test_looking_inside_changes_no_bit(model, sampler):
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("scale", [1.0, 3.0])
-def test_delta_is_the_difference_of_two_separate_predictions_of_the_noise(prediction, scale):
+def test_delta_is_the_difference_of_two_separate_predictions_of_the_noise(caption_model, prediction, scale):
     model = caption_model(prediction)
     sampler = Sampler(steps=5, guidance_scale=scale)
     found = generate(model, CAPTIONS, SEEDS, sampler)
@@ -184,7 +173,7 @@ def attention_at(model, noisy, timestep, caption):
 
 
 @pytest.mark.parametrize("mask_pads", [False, True])
-def test_attention_is_that_of_the_conditional_half_before_each_step(mask_pads):
+def test_attention_is_that_of_the_conditional_half_before_each_step(caption_model, mask_pads):
     model = caption_model(mask_pads=mask_pads)
     found = generate(model, CAPTIONS, SEEDS, TRAILING)
     for row, caption in enumerate(CAPTIONS):

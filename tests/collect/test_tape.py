@@ -3,30 +3,12 @@ import torch
 
 from afterglow.attention import self_attention_layers
 from afterglow.collect import Capture, Sampler, generate
-from afterglow.models import DDPM, CaptionDDPM
 
-TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-
-
-def captioned():
-    torch.manual_seed(0)
-    unet = {
-        "block_out_channels": [8, 16],
-        "layers_per_block": 1,
-        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-        "norm_num_groups": 4,
-        "attention_head_dim": 2,
-    }
-    return CaptionDDPM(unet, TEXT, text_length=8, resolution=8).eval()
-
-
-def plain():
-    torch.manual_seed(0)
-    blocks = {"down_block_types": ["AttnDownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "AttnUpBlock2D"]}
-    return DDPM(
-        {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 4} | blocks, resolution=8
-    ).eval()
+WITH_ATTENTION = {
+    "down_block_types": ["AttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "AttnUpBlock2D"],
+    "attention_head_dim": 4,
+}
 
 
 def slow_concentration(model, noisy, timestep, condition):
@@ -53,9 +35,9 @@ def slow_concentration(model, noisy, timestep, condition):
     return torch.stack(grids).mean(0)
 
 
-@pytest.mark.parametrize("make", [captioned, plain])
-def test_self_attention_is_recorded_at_the_last_step_and_leaves_no_trace(make):
-    model = make()
+@pytest.mark.parametrize("text", [True, False])
+def test_self_attention_is_recorded_at_the_last_step_and_leaves_no_trace(text, small_captioned, small_plain):
+    model = small_captioned() if text else small_plain(WITH_ATTENTION)
     captions, seeds, sampler = ["a red circle", "b"], [0, 1], Sampler(steps=3)
     untouched = generate(model, captions, seeds, sampler, Capture())
     found = generate(model, captions, seeds, sampler, Capture(derived=["self_attention"]))
@@ -73,17 +55,15 @@ def test_self_attention_is_recorded_at_the_last_step_and_leaves_no_trace(make):
     assert found.provenance["self_attention_layers"] == self_attention_layers(model.unet)
 
 
-def test_a_network_without_self_attention_is_refused():
-    torch.manual_seed(0)
-    blocks = {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2, "mid_block_type": None}
-    model = DDPM({"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4} | blocks, resolution=8).eval()
+def test_a_network_without_self_attention_is_refused(small_plain):
+    model = small_plain({"mid_block_type": None})
     with pytest.raises(ValueError, match="UNet2DModel has no self-attention"):
         generate(model, [""], [0], Sampler(steps=2), Capture(derived=["self_attention"]))
 
 
-def test_jacobian_products_run_through_a_real_network_beside_a_finite_difference():
+def test_jacobian_products_run_through_a_real_network_beside_a_finite_difference(small_captioned):
     """Fused attention has no forward derivative; the pass that needs it takes another kernel, the pictures do not."""
-    model = captioned()
+    model = small_captioned()
     sampler = Sampler(steps=2)
     found = generate(model, ["a red circle"], [0], sampler, Capture(derived=["sharpness", "curvature"], curvature_vectors=1))
     plain_pass = generate(model, ["a red circle"], [0], sampler, Capture())

@@ -17,7 +17,13 @@ def items(count: int) -> list:
 
 def test_a_key_changes_with_content_shape_and_kind():
     one = np.arange(6, dtype=np.uint8)
-    keys = {content_key(one), content_key(one.reshape(2, 3)), content_key(one.astype(np.int16)), content_key(one[::-1]), content_key("a", "b")}
+    keys = {
+        content_key(one),
+        content_key(one.reshape(2, 3)),
+        content_key(one.astype(np.int16)),
+        content_key(one[::-1]),
+        content_key("a", "b"),
+    }
     assert len(keys | {content_key("ab")}) == 6 and content_key(one) == content_key(one.copy())
 
 

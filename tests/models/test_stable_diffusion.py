@@ -104,7 +104,9 @@ def test_other_sizes_and_head_counts(sd_folder, tmp_path):
     """Stable Diffusion 2 has 5, 10, 20 and 20 heads; 256 pixels on a model made for 64."""
     shutil.copytree(sd_folder, tmp_path / "sd2")
     unet = diffusers.UNet2DConditionModel.from_pretrained(sd_folder, subfolder="unet")
-    diffusers.UNet2DConditionModel.from_config({**unet.config, "attention_head_dim": [5, 10, 20, 20]}).save_pretrained(tmp_path / "sd2" / "unet")
+    diffusers.UNet2DConditionModel.from_config({**unet.config, "attention_head_dim": [5, 10, 20, 20]}).save_pretrained(
+        tmp_path / "sd2" / "unet"
+    )
     model = StableDiffusion(str(tmp_path / "sd2"), resolution=256).eval()
     evidence = generate(model, CAPTIONS[:1], [0], Sampler(steps=1, options={}))
     assert evidence.images.shape == (1, 3, 256, 256) and bright_ending(evidence, layer_sets(evidence.layers)["be"]).shape == (1, 32, 32)

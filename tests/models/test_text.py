@@ -40,7 +40,9 @@ def test_frozen_states_are_those_of_the_plain_encoder(frozen: TextEncoder, plain
 def test_the_cache_changes_no_state_and_saves_the_work(monkeypatch: pytest.MonkeyPatch, frozen: TextEncoder) -> None:
     asked: Counter[int] = Counter()
     original = text.token_states
-    monkeypatch.setattr(text, "token_states", lambda encoder, tokens, **how: asked.update(n=len(tokens["input_ids"])) or original(encoder, tokens, **how))
+    monkeypatch.setattr(
+        text, "token_states", lambda encoder, tokens, **how: asked.update(n=len(tokens["input_ids"])) or original(encoder, tokens, **how)
+    )
     frozen.frozen.states.clear()
     first = frozen(CAPTIONS)[0]
     assert asked["n"] == 3  # one caption stands there twice

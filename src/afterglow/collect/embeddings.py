@@ -118,8 +118,6 @@ def _transformers_tokens(folder: Path) -> PatchTokens:
 
 
 def _timm_tokens(folder: Path) -> PatchTokens:
-    if importlib.util.find_spec("timm") is None:
-        raise ValueError(f"'{folder}' is a folder of timm's, and timm is not installed: pip install timm.")
     import timm
 
     model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()

@@ -39,13 +39,18 @@ def load_imagefolder(folder: str, resolution: int, channels: int, caption_column
     return Pictures(pixels, captions, names, families, distinct, family_captions)
 
 
-def decode(source: str, names: Sequence[str], open_picture: Callable[[int], Image.Image], *, resolution: int, channels: int) -> np.ndarray:
-    """The picture of each name, opened by its index => uint8 [N, channels, resolution, resolution]."""
+def decode(
+    source: str, names: Sequence[str], open_picture: Callable[[int], Image.Image], *, resolution: int, channels: int, enlarge: bool = False
+) -> np.ndarray:
+    """The picture of each name, opened by its index => uint8 [N, channels, resolution, resolution].
+
+    Raises ValueError that names a picture that cannot be read, or is smaller than the square and may not be enlarged.
+    """
     pixels = np.empty((len(names), channels, resolution, resolution), dtype=np.uint8)
 
     def fill(start: int) -> None:
         for index in range(start, min(start + CHUNK, len(names))):
-            pixels[index] = _decode_one(source, names[index], partial(open_picture, index), resolution, channels)
+            pixels[index] = _decode_one(source, names[index], partial(open_picture, index), resolution, channels, enlarge)
 
     with ThreadPoolExecutor() as pool:
         for _ in pool.map(fill, range(0, len(names), CHUNK)):  # the loop raises a thread's error here
@@ -53,15 +58,21 @@ def decode(source: str, names: Sequence[str], open_picture: Callable[[int], Imag
     return pixels
 
 
-def _decode_one(source: str, name: str, open_picture: Callable[[], Image.Image], resolution: int, channels: int) -> np.ndarray:
+def _decode_one(
+    source: str, name: str, open_picture: Callable[[], Image.Image], resolution: int, channels: int, enlarge: bool
+) -> np.ndarray:
     try:
         with open_picture() as picture:
             ImageOps.exif_transpose(picture, in_place=True)
-            return to_square(picture, resolution, channels)
+            size, square = picture.size, to_square(picture, resolution, channels)
     except FileNotFoundError as error:
         raise ValueError(f"{source}: the picture {name} is missing.") from error
     except Exception as error:  # a broken file makes Pillow raise OSError, SyntaxError, struct.error and more
         raise ValueError(f"{source}: the picture {name} cannot be read ({error}).") from error
+    if min(size) < resolution and not enlarge:
+        needed = f"the square of {resolution} that is cut out of it: leave it out, or choose a smaller resolution"
+        raise ValueError(f"{source}: the picture {name} has {size[0]} x {size[1]} pixels, less than {needed}.")
+    return square
 
 
 def _open(folder: str) -> datasets.Dataset:

@@ -144,14 +144,14 @@ def _read_classes(folder: str | None, classes: dict[str, list[Path]], resolution
 def _read_files(
     source: str, files: Sequence[Path], names: Sequence[str], captions: Sequence[str], resolution: int, channels: int
 ) -> Pictures:
-    pixels = decode(source, names, lambda index: Image.open(files[index]), resolution=resolution, channels=channels)
+    pixels = decode(source, names, lambda index: Image.open(files[index]), resolution=resolution, channels=channels, enlarge=True)
     return _without_families(pixels, captions, names)
 
 
 def _read_arrays(source: str, split: str, arrays: np.ndarray, captions: Sequence[str], resolution: int, channels: int) -> Pictures:
     """Arrays uint8 [N, H, W] or [N, H, W, 3] => Pictures."""
     names = [f"{split}/{index:05d}" for index in range(len(arrays))]
-    pixels = decode(source, names, lambda index: Image.fromarray(arrays[index]), resolution=resolution, channels=channels)
+    pixels = decode(source, names, lambda index: Image.fromarray(arrays[index]), resolution=resolution, channels=channels, enlarge=True)
     return _without_families(pixels, captions, names)
 
 

@@ -70,10 +70,17 @@ TRIVIAL_MAPS = (
     Measure("luminance", localization.luminance, (), "1", "trivial"),
     Measure("local_contrast", localization.local_contrast, (), "1", "trivial"),
 )
-DIFFERENCE_MAPS = tuple(
-    Measure(f"score_difference.{name}", partial(guidance.score_difference, summed=summed), ("guidance",), "eps^2", CURVATURE)
-    for name, summed in (("last", False), ("summed", True))
-)
+
+
+def _last_and_summed(name: str, function: Callable[..., Tensor], need: str) -> tuple[Measure, ...]:
+    """A squared difference of predictions at the last step, and summed over steps."""
+    return tuple(
+        Measure(f"{name}.{which}", partial(function, summed=which == "summed"), (need.format(which),), "eps^2", CURVATURE)
+        for which in ("last", "summed")
+    )
+
+
+DIFFERENCE_MAPS = _last_and_summed("score_difference", guidance.score_difference, "guidance")
 OTHER_MAPS = (
     Measure("curvature_difference", model_maps.curvature_difference, ("derived.curvature",), "eps / x", CURVATURE),
     Measure(
@@ -90,16 +97,7 @@ OTHER_MAPS = (
         "eps / x",
         f"after {CURVATURE}",
     ),
-    *(
-        Measure(
-            f"early_difference.{name}",
-            partial(model_maps.early_difference, summed=summed),
-            (f"derived.early_difference.{name}",),
-            "eps^2",
-            CURVATURE,
-        )
-        for name, summed in (("last", False), ("summed", True))
-    ),
+    *_last_and_summed("early_difference", model_maps.early_difference, "derived.early_difference.{}"),
     Measure("agreement", between.agreement, ("images",), PIXELS, OURS),
     Measure("patch_nearness", model_maps.patch_nearness, ("derived.patch_distance",), PIXELS, "after Kamb and Ganguli 2024"),
     Measure("self_attention", model_maps.self_attention_concentration, ("derived.self_attention",), "1", OURS),

@@ -21,7 +21,7 @@ class Schedule:
 
     minutes: float = 10.0
     steps: int = 4000
-    batch_size: int = 16
+    batch_size: int = 4
     learning_rate: float = 2e-3
     warmup_steps: int = 50
 
@@ -32,7 +32,7 @@ class Schedule:
 
 
 def train_autoencoder(vae: AutoencoderKL, pixels: Tensor, schedule: Schedule, *, seed: int = 0) -> int:
-    """Minimise |x - decode(encode(x))| with a little KL, and set the scale that gives latents unit variance. Returns the steps taken.
+    """Minimise (x - decode(encode(x)))^2 with a little KL, and set the scale that gives latents unit variance. Returns the steps taken.
 
     pixels: uint8 [N, 3, H, W].
     """
@@ -46,7 +46,7 @@ def train_autoencoder(vae: AutoencoderKL, pixels: Tensor, schedule: Schedule, *,
             images = to_signed(pixels[rows])
             posterior = vae.encode(images).latent_dist
             decoded = vae.decode(posterior.sample(generator)).sample
-            error = (decoded - images).abs().flatten(1).sum(1)
+            error = (decoded - images).square().flatten(1).sum(1)
             loss = (error + KL_WEIGHT * posterior.kl()).mean() / images[0].numel()
             for group in optimizer.param_groups:
                 group["lr"] = rate

@@ -123,6 +123,11 @@ class StableDiffusion(Denoiser):
         """What latents are multiplied with to have unit variance."""
         return float(self.beside.module.config.scaling_factor)
 
+    @property
+    def at_once(self) -> int:
+        """Pictures that the autoencoder takes together: one of 512 pixels, whose activations are gigabytes, or as many smaller ones."""
+        return max(1, (512 // self.side) ** 2)
+
     def shape(self) -> tuple[int, int, int]:
         return self.unet.config.in_channels, self.side // self.grid, self.side // self.grid
 
@@ -131,10 +136,10 @@ class StableDiffusion(Denoiser):
 
     @torch.no_grad()
     def moments(self, images: Tensor) -> Tensor:
-        """Pixels [B, 3, H, W] in [-1, 1] => mean and log-variance of the autoencoder's posterior, [B, 2C, h, w], one picture at a time."""
+        """Pixels [B, 3, H, W] in [-1, 1] => mean and log-variance of the autoencoder's posterior, [B, 2C, h, w], few at a time."""
         with torch.autocast(self.device.type, enabled=False):
             pixels = images.to(self.device, self.precision)
-            return torch.cat([self.vae.encode(one).latent_dist.parameters for one in pixels.split(1)])
+            return torch.cat([self.vae.encode(one).latent_dist.parameters for one in pixels.split(self.at_once)])
 
     def encode(self, images: Tensor) -> Tensor:
         """Pixels [B, 3, H, W] in [-1, 1] => the posterior's mean, scaled: [B, C, h, w]."""
@@ -151,7 +156,7 @@ class StableDiffusion(Denoiser):
     @torch.no_grad()
     def decode(self, values: Tensor) -> Tensor:
         with torch.autocast(self.device.type, enabled=False):
-            return torch.cat([self.vae.decode(one).sample for one in (values.to(self.precision) / self.scaling).split(1)])
+            return torch.cat([self.vae.decode(one).sample for one in (values.to(self.precision) / self.scaling).split(self.at_once)])
 
     def round_trip(self, pixels: np.ndarray) -> np.ndarray:
         return remember_round_trips(self, pixels)
