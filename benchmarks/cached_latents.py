@@ -55,7 +55,7 @@ def main() -> None:
 def compare(source: str, options: argparse.Namespace) -> None:
     """The two ways in one run."""
     model = StableDiffusion(source, resolution=options.resolution).to(options.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     planted, size = random_set(options.resolution), options.batch_size
     encoding, remembered = PlantedSamples(planted, 0), PlantedSamples(planted, 0)
     total = 8 * size

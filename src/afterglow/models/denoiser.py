@@ -54,6 +54,7 @@ class Denoiser(L.LightningModule):
 
     unet: Any  # of diffusers
     has_text = False
+    many_weights = False  # so many that AdamW in one kernel saves a good part of a step
     grid = 1  # pixels a side of one value that the U-Net sees: the factor of a VAE, 1 without
 
     def __init__(
@@ -158,7 +159,8 @@ class Denoiser(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         num_steps = self.trainer.max_steps
-        optimizer = torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=self.learning_rate)
+        fused = self.many_weights and not self.trainer.gradient_clip_val  # Lightning cannot clip what a fused step unscales
+        optimizer = torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=self.learning_rate, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate(step, num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

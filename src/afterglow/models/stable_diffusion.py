@@ -63,6 +63,7 @@ class StableDiffusion(Denoiser):
     """
 
     has_text = True
+    many_weights = True
 
     def __init__(
         self,
