@@ -9,12 +9,14 @@ beside them. Bounds: end tokens of the BE layers 1.02 times the FLOPs and 1.01 t
 times the FLOPs.
 """
 
+import argparse
+
 import torch
-from common import network, parser, peak_memory
 from torch.utils.flop_counter import FlopCounterMode
 
 from afterglow.collect import Capture, Sampler, generate
-from afterglow.measures.timing import time_ratio
+from afterglow.measures.timing import peak_memory, time_ratio
+from afterglow.models.sd_shape import sd_shaped
 
 
 def captures(steps: int) -> dict[str, Capture]:
@@ -29,13 +31,18 @@ def captures(steps: int) -> dict[str, Capture]:
 
 def main() -> None:
     """Print FLOPs, memory and seconds of each kind of capture, as ratios to no capture."""
-    arguments = parser(__doc__, width=64, side=32, steps=3)
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--width", type=int, default=64, help="channels of the outer level; Stable Diffusion has 320")
+    arguments.add_argument("--side", type=int, default=32, help="side of the latents; Stable Diffusion at 512 pixels has 64")
+    arguments.add_argument("--steps", type=int, default=3, help="sampler steps")
+    arguments.add_argument("--pairs", type=int, default=10, help="interleaved pairs of timings; 0 = none")
     arguments.add_argument("--images", type=int, default=1, help="generations at a time")
     arguments.add_argument("--device", default="cpu", help="cpu or cuda")
     arguments.add_argument("--halves", action="store_true", help="weights in fp16")
     options = arguments.parse_args()
     device = torch.device(options.device)
-    model = network(options).to(device, torch.float16 if options.halves else torch.float32)
+    torch.manual_seed(0)
+    model = sd_shaped(options.width, options.side).to(device, torch.float16 if options.halves else torch.float32)
     sampler = Sampler(steps=options.steps, guidance_scale=7.5)
 
     def sample(capture: Capture) -> None:

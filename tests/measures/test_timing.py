@@ -1,6 +1,8 @@
 import time
 
-from afterglow.measures.timing import median_interval, time_ratio
+import torch
+
+from afterglow.measures.timing import median_interval, peak_memory, time_ratio
 
 
 def test_twice_the_work_takes_about_twice_the_seconds():
@@ -11,3 +13,11 @@ def test_twice_the_work_takes_about_twice_the_seconds():
 def test_an_outlier_does_not_move_the_median():
     median, low, high = median_interval([1.0] * 9 + [50.0])
     assert median == 1.0 and low == 1.0 and high < 50
+
+
+def test_peak_memory_sees_what_is_held_and_let_go_again():
+    size = 256 * 2**20
+    quiet = peak_memory(lambda: None, torch.device("cpu"))
+    held = peak_memory(lambda: torch.ones(size, dtype=torch.uint8)[0], torch.device("cpu"))
+    assert 0.9 * size < held - quiet < 1.2 * size
+    assert peak_memory(lambda: None, torch.device("cpu")) < quiet + 0.2 * size

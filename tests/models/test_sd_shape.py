@@ -27,3 +27,14 @@ def test_true_size_is_the_published_number_of_weights():
     with torch.device("meta"):
         vae = sd_autoencoder(1, 512)
     assert sum(parameter.numel() for parameter in vae.parameters()) == 83_653_863
+
+
+def test_every_position_of_the_random_text_encoder_tells_captions_apart():
+    torch.manual_seed(0)
+    pipeline = sd_pipeline(8, 64)
+    captions = ["four leaf clover", "black scissors", "a bicycle", "atom symbol", "anatomical heart", "squared sos"]
+    ids = pipeline.tokenizer(captions, padding="max_length", max_length=77, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        states = pipeline.text_encoder(ids).last_hidden_state
+    shares = states.var(0).mean(-1) / states.var((0, 2))
+    assert shares[0] == 0 and shares[1:].min() > 0.3  # all begin alike

@@ -1,9 +1,11 @@
-"""Two ways timed in turns within one run: machines are shared and noisy, so only ratios of neighbours count."""
+"""What a way of doing something costs. Machines are shared and noisy, so only ratios of neighbours within one run count."""
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
 
 
 def time_ratio(first: Callable[[], object], second: Callable[[], object], *, pairs: int = 10) -> tuple[float, float, float]:
@@ -28,3 +30,15 @@ def _seconds(way: Callable[[], object]) -> float:
     begin = time.perf_counter()
     way()
     return time.perf_counter() - begin
+
+
+def peak_memory(run: Callable[[], object], device: torch.device) -> int:
+    """Bytes at the peak of a run: of this process (Linux only), or of the GPU's allocator."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        return torch.cuda.max_memory_allocated(device)
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    run()
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024

@@ -16,7 +16,7 @@ UNET_WIDTHS, VAE_WIDTHS, TEXT_WIDTH, NORM_GROUPS = (320, 640, 1280, 1280), (128,
 VAE_FACTOR, LATENT_CHANNELS, TEXT_LENGTH = 8, 4, 77
 MULTIPLE = 64  # pixels: the autoencoder's factor and the U-Net's three halvings
 # the noise schedule that Stable Diffusion v1-4 was trained with
-TOKEN_SCALE = 0.5  # standard deviation of token embeddings; transformers' 0.02 leaves a tenth of the states' variance to the caption
+TOKEN_SCALE, SHARPNESS = 0.1, 30.0  # standard deviation of a random encoder's token embeddings; factor of its queries and keys
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1, "set_alpha_to_one": False}
 VOCABULARY, NUM_MERGES = "bpe_simple_vocab_16e6.txt.gz", 48_894  # CLIP's: 49,408 tokens, less 2 x 256 letters and two special ones
 
@@ -73,8 +73,16 @@ def sd_pipeline(divide: int, resolution: int, autoencoder: AutoencoderKL | None 
 
 
 def _telling(encoder: CLIPTextModel) -> CLIPTextModel:
-    """A random encoder whose states tell captions apart: twelve random layers would drown its small token embeddings."""
+    """A random encoder whose states tell captions apart in every position, pads too, as CLIP's do.
+
+    Attention of random queries and keys is flat: 8 % of the states' variance is the caption's. Made sharp, it looks at single
+    words, and 60 % is.
+    """
     torch.nn.init.normal_(encoder.get_input_embeddings().weight, std=TOKEN_SCALE)
+    with torch.no_grad():
+        for name, weight in encoder.named_parameters():
+            if name.endswith(("q_proj.weight", "k_proj.weight")):
+                weight *= SHARPNESS
     return encoder
 
 
