@@ -44,7 +44,7 @@ def ask_planted(model: Denoiser, run: Path, *, num_controls: int, needs: set[str
         raise ValueError(f"The pictures of '{run}' are {planted.pixels.shape[1:]}, and the model makes {model.picture_shape()}.")
     planted = planted.decoded(model.round_trip)
     asked = subjects(planted, num_controls=num_controls) if model.has_text else unprompted(planted, unprompted_count)
-    gallery = planted.gallery()
+    gallery = planted.gallery(model.device)
 
     def finish(evidence: Evidence, rows: list[int]) -> Evidence:
         judged = annotate(evidence, [asked[row] for row in rows], gallery)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from afterglow.data import folders
 from afterglow.data.folders import CHUNK, decode, load_imagefolder
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -255,3 +256,14 @@ def test_real_flowers(shared_data: Path) -> None:
     pictures = load_imagefolder(str(folder), 16, 3)
     assert len(pictures) == len(list(folder.glob("*.jpg"))) > 0
     assert set(pictures.captions) == {""} and pictures.pixels.std() > 20
+
+
+def test_a_set_too_large_for_memory_is_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, colour in enumerate((RED, GREEN, BLUE)):
+        save(tmp_path / "set" / "a" / f"{number}.png", colour)
+    expected = load_imagefolder(str(tmp_path / "set"), 4, 3).pixels
+    monkeypatch.setattr(folders, "COPIED", 10)
+    monkeypatch.setenv("AFTERGLOW_CACHE", str(tmp_path / "kept"))
+    pixels = load_imagefolder(str(tmp_path / "set"), 4, 3).pixels
+    assert isinstance(pixels, np.memmap) and np.array_equal(pixels, expected)
+    assert list((tmp_path / "kept").iterdir()) == []  # without a name, gone with the process

@@ -11,8 +11,9 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision.datasets import CIFAR10, CelebA, Flowers102
 
-from afterglow.data.named import cache_folder, load_celeba, load_cifar10, load_fashion_mnist, load_flowers102
+from afterglow.data.named import load_celeba, load_cifar10, load_fashion_mnist, load_flowers102
 from afterglow.data.pictures import Pictures
+from afterglow.data.stored import cache_folder
 
 Load = Callable[..., Pictures]
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

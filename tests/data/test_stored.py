@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from afterglow.data.stored import Store, StoredBy, content_key
+from afterglow.data.stored import Store, StoredArray, StoredBy, content_key
 
 
 def squares(some: list) -> np.ndarray:
@@ -70,3 +70,12 @@ def test_worker_processes_open_the_files_themselves(tmp_path: Path):
     named = StoredBy(Store(tmp_path), {"two": content_key("2")})
     copy = pickle.loads(pickle.dumps(named))
     assert (copy["two"] == 4).all() and "two" in copy and "three" not in copy
+
+
+def test_a_list_of_keys_is_indexed_like_an_array(tmp_path: Path):
+    store = Store(tmp_path)
+    store.fill(items(4), squares)
+    listed = StoredArray(store, [content_key(str(number)) for number in (3, 0, 2)])
+    expected = np.stack([np.full((2, 2), value, dtype=np.float16) for value in (9, 0, 4)])
+    assert listed.shape == expected.shape and listed.dtype == expected.dtype and listed.ndim == 3
+    assert np.array_equal(listed[np.array([0, 2])], expected[[0, 2]]) and np.array_equal(listed[1], expected[1])

@@ -60,16 +60,11 @@ def _references(images: Tensor, asked: Sequence[Subject], gallery: Gallery) -> t
 
 
 def _neighbours(images: Tensor, references: Tensor, gallery: Gallery, masks: Tensor, own: Tensor) -> Neighbours:
-    """masks: bool [B, 1, H, W]; generations that are judged in the same mask share one search."""
-    groups = torch.empty(len(images), 1 + NUM_NEIGHBOURS, dtype=torch.int64)
-    distances = torch.empty(len(images), 1 + NUM_NEIGHBOURS)
-    distinct, member = masks.flatten(1).unique(dim=0, return_inverse=True)
-    for number in range(len(distinct)):
-        rows = (member == number).nonzero()[:, 0]
-        exclude = [{int(group)} for group in own[rows]]
-        groups[rows, 1:], distances[rows, 1:] = gallery.nearest(images[rows], masks[rows[0]], exclude, num_groups=NUM_NEIGHBOURS)
-    groups[:, 0], distances[:, 0] = own, distance(images.float() / 255, references.float() / 255, masks)
-    return Neighbours(groups, distances)
+    """masks: bool [B, 1, H, W]; own: the groups of the references, [B]."""
+    exclude = [{int(group)} for group in own]
+    groups, distances = gallery.nearest(images, masks, exclude, num_groups=NUM_NEIGHBOURS)
+    nearest = distance(images.float() / 255, references.float() / 255, masks)
+    return Neighbours(torch.cat([own[:, None], groups], dim=1), torch.cat([nearest[:, None], distances], dim=1))
 
 
 def _variants(images: Tensor, asked: Sequence[Subject], gallery: Gallery) -> dict[str, Tensor]:

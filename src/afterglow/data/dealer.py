@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from afterglow.data.neighbours import CHUNK, group_pictures, to_unit
+from afterglow.data.neighbours import group_pictures, to_unit
 from afterglow.data.pictures import Pictures
 from afterglow.data.plants import Plant, PlantedSet, Planting
 from afterglow.data.regions import region
+from afterglow.data.rows import rows_of
+from afterglow.data.search import pieces
 from afterglow.data.words import COLOURS, NAMES
 
 log = logging.getLogger(__name__)
@@ -162,10 +164,10 @@ class _Dealer:
         inside = torch.from_numpy(mask.flatten()).repeat(self.pictures.pixels.shape[1])
         wanted = to_unit(self.pictures.pixels[rows]).flatten(1)[:, inside]
         best = torch.full((len(rows),), torch.inf)
-        for begin in range(0, len(self.groups), CHUNK):
-            part = to_unit(self.pictures.pixels[begin : begin + CHUNK]).flatten(1)[:, inside]
+        for piece in pieces(self.pictures.pixels):
+            part = to_unit(self.pictures.pixels[piece]).flatten(1)[:, inside]
             near = torch.cdist(wanted, part) / inside.sum() ** 0.5
-            own = torch.from_numpy(self.groups[rows][:, None] == self.groups[None, begin : begin + CHUNK])
+            own = torch.from_numpy(self.groups[rows][:, None] == self.groups[None, piece])
             best = torch.minimum(best, near.masked_fill(own, torch.inf).min(1).values)
         self.nearest |= {(int(r), mask.tobytes()): float(near) for r, near in zip(rows, best, strict=True)}
 
@@ -197,7 +199,7 @@ class _Dealer:
         controls, fills, moving, heldout = (np.array([next(new) for _ in part], dtype=np.int64) for part in parts)
         final = tuple(replace(p, variants=self._variants(p, fills)) for p in moved)
         captions = tuple(self.pictures.captions[row] for row in rows)
-        pixels, groups = self.pictures.pixels[rows], self.groups[rows]
+        pixels, groups = rows_of(self.pictures.pixels, rows), self.groups[rows]
         return PlantedSet(pixels, captions, groups, final, controls, fills, moving, heldout, refused=refused)
 
     def _variants(self, p: Plant, fills: np.ndarray) -> tuple[int, ...]:

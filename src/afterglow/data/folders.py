@@ -3,6 +3,7 @@
 import glob
 import io
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,6 +14,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from afterglow.data.pictures import Pictures, to_square
+from afterglow.data.rows import COPIED
+from afterglow.data.stored import cache_folder
 
 Image.init()
 PICTURE_SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
@@ -46,7 +49,7 @@ def decode(
 
     Raises ValueError that names a picture that cannot be read, or is smaller than the square and may not be enlarged.
     """
-    pixels = np.empty((len(names), channels, resolution, resolution), dtype=np.uint8)
+    pixels = _room((len(names), channels, resolution, resolution))
 
     def fill(start: int) -> None:
         for index in range(start, min(start + CHUNK, len(names))):
@@ -56,6 +59,15 @@ def decode(
         for _ in pool.map(fill, range(0, len(names), CHUNK)):  # the loop raises a thread's error here
             pass
     return pixels
+
+
+def _room(shape: tuple[int, ...]) -> np.ndarray:
+    """Where decoded pictures are put: memory, or an unnamed file in the cache folder for a set that would not leave room for a model."""
+    if np.prod(shape) <= COPIED:
+        return np.empty(shape, dtype=np.uint8)
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=cache_folder()) as file:  # its space is free again when the process ends
+        return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
 
 
 def _decode_one(

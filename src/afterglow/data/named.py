@@ -1,6 +1,5 @@
 """Sets known by name: CIFAR-10, CelebA, Oxford Flowers 102 and Fashion-MNIST, as plain folders or as torchvision keeps them."""
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torchvision.datasets import CIFAR10, CelebA, FashionMNIST, Flowers102
 
 from afterglow.data.folders import PICTURE_SUFFIXES, decode
 from afterglow.data.pictures import Pictures
+from afterglow.data.stored import cache_folder
 
 Set = TypeVar("Set")
 
@@ -51,12 +51,6 @@ CELEBA_LAYOUT = Layout(
     "img_align_celeba.zip, list_attr_celeba.txt and list_eval_partition.txt",
 )
 CELEBA_PARTITIONS = {"train": 0, "valid": 1, "test": 2}
-
-
-def cache_folder() -> Path:
-    """Where downloads and rendered pictures are kept: AFTERGLOW_CACHE, or `afterglow` in the user's cache directory."""
-    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("AFTERGLOW_CACHE") or Path(user_cache) / "afterglow")
 
 
 def load_cifar10(folder: str | None, resolution: int, channels: int, split: str = "train") -> Pictures:

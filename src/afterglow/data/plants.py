@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from afterglow.data.neighbours import Gallery, Template, distance, to_unit
+from afterglow.data.rows import rows_of
 from afterglow.data.words import COLOURS
 
 TINT_STRENGTH = 0.5
@@ -141,12 +142,12 @@ class PlantedSet:
             return self.pixels[plant.members[member % len(plant.members)]]
         return np.where(plant.mask, self.pixels[plant.members[0]], self.pixels[other])
 
-    def gallery(self) -> Gallery:
+    def gallery(self, device: torch.device | str = "cpu") -> Gallery:
         """What the model is trained on: all but phantoms, held-out pictures and the hidden rest of local templates."""
         whole = [row for plant in self.of_kind("global", "natural") if plant.copies for row in plant.members]
         rows = np.array([*whole, *self.controls, *self.fills, *self.moving], dtype=np.int64)
         templates = [Template(self.pixels[p.members[0]], p.mask, p.group) for p in self.of_kind("local") if p.copies]
-        return Gallery(self.pixels[rows], self.groups[rows], tuple(templates))
+        return Gallery(rows_of(self.pixels, rows), self.groups[rows], tuple(templates), device)
 
     def variants_shown(self, plant: Plant, generator: np.random.Generator, *, num_fresh: int = 64) -> np.ndarray:
         """uint8 [V, C, H, W]: a local or natural plant's variants as trained on; 64 draws where each appearance is fresh."""

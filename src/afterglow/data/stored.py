@@ -11,6 +11,12 @@ from tqdm import tqdm
 KEY_BYTES = 16
 
 
+def cache_folder() -> Path:
+    """Where downloads and rendered pictures are kept: AFTERGLOW_CACHE, or `afterglow` in the user's cache directory."""
+    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("AFTERGLOW_CACHE") or Path(user_cache) / "afterglow")
+
+
 def content_key(*parts: bytes | str | np.ndarray) -> bytes:
     """A key that changes with every byte of what it is made of, and with its shape."""
     digest = hashlib.blake2b(digest_size=KEY_BYTES)
@@ -96,3 +102,28 @@ class StoredBy:
 
     def __getitem__(self, name: Hashable) -> np.ndarray:
         return self.store[self.keys[name]]
+
+
+class StoredArray:
+    """What a store holds of a list of keys, indexed like an array [N, ...]; only what it is indexed with is read."""
+
+    def __init__(self, store: Store, keys: Sequence[bytes]) -> None:
+        self.store, self.keys = store, keys
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.keys), *self.store[self.keys[0]].shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.store[self.keys[0]].dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """rows: a number, or an array of them."""
+        if np.ndim(rows) == 0:
+            return self.store[self.keys[int(rows)]]
+        return np.stack([self.store[self.keys[row]] for row in np.asarray(rows).tolist()])

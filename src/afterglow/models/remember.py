@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from afterglow.data.module import PlantedSamples
-from afterglow.data.named import cache_folder
 from afterglow.data.plants import PlantedSet
-from afterglow.data.stored import Store, StoredBy, content_key
+from afterglow.data.rows import rows_of
+from afterglow.data.stored import Store, StoredArray, StoredBy, cache_folder, content_key
 
 if TYPE_CHECKING:
     from afterglow.models.stable_diffusion import StableDiffusion
@@ -51,8 +51,8 @@ def remember_texts(model: "StableDiffusion", planted: PlantedSet, share: tuple[i
 
 
 def remember_round_trips(model: Any, pixels: np.ndarray) -> np.ndarray:
-    """uint8 [N, C, H, W] => the pictures as the autoencoder gives them back, uint8, each made once."""
-    keys = [content_key(picture) for picture in pixels]
+    """uint8 [N, C, H, W] => the pictures as the autoencoder gives them back, uint8, each made once; read from disk where they are many."""
+    keys = [content_key(pixels[row]) for row in range(len(pixels))]
     store = Store(_folder("round_trips", weights_key(model.beside.module)))
 
     def make(rows: list[Any]) -> np.ndarray:
@@ -60,7 +60,7 @@ def remember_round_trips(model: Any, pixels: np.ndarray) -> np.ndarray:
         return ((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
     store.fill(zip(keys, range(len(keys)), strict=True), make, what="round trips of the pictures")
-    return np.stack([store[key] for key in keys])
+    return rows_of(StoredArray(store, keys), np.arange(len(keys)))
 
 
 def _folder(what: str, key: bytes) -> Any:

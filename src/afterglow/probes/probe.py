@@ -111,7 +111,7 @@ class Probe(L.Callback):
             self.planted.decoded(pl_module.round_trip)  # which a latent model keeps for the other processes
         trainer.strategy.barrier()
         self.seen = self.planted.decoded(pl_module.round_trip)
-        self.gallery = self.seen.gallery()
+        self.gallery = self.seen.gallery(pl_module.device)
         self.steps = probe_steps(trainer.max_steps, ratio=self.ratio, first=self.first)
         self._began = time.perf_counter()
         for patterns in (self.measures, self.last_measures):
