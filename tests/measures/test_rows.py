@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from afterglow.evidence import Evidence
+from afterglow.measures.bench import both_tables
 from afterglow.measures.rows import read_parts, rows_of, write_rows
 from afterglow.measures.summary import read_rows
 
@@ -69,3 +70,15 @@ def test_evidence_without_truth_has_its_scores_only(tmp_path, make_evidence):
     bare = {name: None for name in ("references", "planted_mask", "region", "neighbours", "neighbours_whole")}
     rows = rows_of(make_evidence(2, **bare))
     assert "magnitude.all" in set(rows["measure"]) and not rows["measure"].str.startswith(("auc.", "calibrated")).any()
+
+
+def test_lists_of_captions_that_one_model_was_asked_for_are_told_apart(tmp_path, make_evidence):
+    for folder, kinds in (("memorized", ("global", "local", "local")), ("others", ("control",) * 3)):
+        evidence = make_evidence(3, plant_id=torch.arange(3), kind=kinds)
+        evidence = dataclasses.replace(evidence, provenance={**evidence.provenance, "prompts": 3, "origin": "sd14", "model": "x"})
+        evidence.save(tmp_path / folder / "part=00000")
+    write_rows([tmp_path / "memorized", tmp_path / "others"], tmp_path / "m.parquet", ["magnitude.all"])
+    rows = read_rows(tmp_path / "m.parquet")
+    assert set(rows["run"]) == {"sd14"} and sorted(rows["plant_id"]) == list(range(6))
+    table = both_tables(rows, None, [("local", "control")], [1])
+    assert set(table["positives"]) == {2} and set(table["negatives"]) == {3}

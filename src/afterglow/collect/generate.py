@@ -136,6 +136,7 @@ def _provenance(model: Denoiser, sampler: Sampler, capture: Capture) -> dict[str
     versions = {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")}
     return {
         "model": type(model).__name__,
+        "origin": model.origin,
         "scheduler": sampler.scheduler,
         "steps": sampler.steps,
         "guidance_scale": sampler.guidance_scale,

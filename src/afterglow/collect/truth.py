@@ -110,6 +110,7 @@ def annotate_prompts(evidence: Evidence, prompts: Sequence[Prompt], rows: Sequen
         kind=tuple(prompt.kind for prompt in given),
         shape=tuple("whole" if mask.all() else "mask" for mask in masks),
         plant_id=torch.tensor(list(rows)),
+        provenance={**evidence.provenance, "prompts": len(prompts)},
     )
     if len(missing) == len(prompts):
         return found

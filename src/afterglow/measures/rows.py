@@ -83,15 +83,22 @@ def read_parts(folders: Sequence[Path], *, mixed: bool = False) -> Iterator[tupl
 
 
 def write_rows(folders: Sequence[Path], file: Path, patterns: Sequence[str] = ("*",), *, mixed: bool = False) -> int:
-    """Measure collections into one parquet file (columns of rows_of, and run: the collection); returns the number of rows.
+    """Measure collections into one parquet file (columns of rows_of, and run); returns the number of rows.
 
-    Names that nothing was measured for are said: their input is absent, which is not zero.
+    run: within which kinds are told apart: a collection of what a run planted, or all lists of captions that one model was asked
+    for, whose entries are then numbered through. Names that nothing was measured for are said: their input is absent, which is not zero.
     """
     writer, count, seen = None, 0, set()
+    lists: dict[Path, int] = {}  # entries of each list of captions
+    first: dict[Path, int] = {}  # number of its first entry
     unfinished = file.with_name(f"{file.name}.unfinished")
     try:
         for folder, evidence in read_parts(folders, mixed=mixed):
             rows = rows_of(evidence, patterns).assign(run=folder.name).astype({"value": np.float32})
+            if "prompts" in evidence.provenance:
+                before = first.setdefault(folder, sum(lists.values()))
+                lists[folder] = evidence.provenance["prompts"]
+                rows = rows.assign(run=evidence.provenance["origin"] or evidence.provenance["model"], plant_id=rows["plant_id"] + before)
             table = pa.Table.from_pandas(rows, preserve_index=False)
             if writer is None:
                 named = [name for name in table.column_names if name != "value"]

@@ -54,6 +54,7 @@ class Denoiser(L.LightningModule):
 
     unet: Any  # of diffusers
     has_text = False
+    origin = ""  # the run, checkpoint, folder or hub id that it was opened from
     many_weights = False  # so many that AdamW in one kernel saves a good part of a step
     grid = 1  # pixels a side of one value that the U-Net sees: the factor of a VAE, 1 without
 

@@ -45,6 +45,12 @@ def open_model(source: str | Path) -> Denoiser:
 
     Raises ValueError where there is none, or its pipeline is of a kind that Afterglow does not open.
     """
+    model = _open(source)
+    model.origin = str(source)
+    return model
+
+
+def _open(source: str | Path) -> Denoiser:
     path = Path(source)
     if path.suffix == ".ckpt" or (path / "checkpoints").is_dir():
         return load_denoiser(path)
