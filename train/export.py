@@ -14,6 +14,7 @@ A model with captions brings its pipeline along, which is code, in DIR/pipeline.
 import argparse
 
 from afterglow.models import export, load_denoiser
+from afterglow.models.caption_pipeline import CaptionPipeline
 from afterglow.sentences import quiet, sentences
 
 
@@ -28,7 +29,10 @@ def main() -> None:
         model = load_denoiser(args.checkpoint, raw=args.raw)
         folder = export(model, args.out)
         weights = "raw weights" if args.raw else "averaged weights, where the training averaged"
-        print(f"{folder}: {type(model).__name__}, {weights}, as {type(model.pipeline()).__name__}")
+        pipeline = type(model.pipeline()).__name__
+        print(f"{folder}: {type(model).__name__}, {weights}, as {pipeline}")
+        code = f", custom_pipeline='{folder}', trust_remote_code=True" if pipeline == CaptionPipeline.__name__ else ""
+        print(f"It opens with DiffusionPipeline.from_pretrained('{folder}'{code}).")
 
 
 if __name__ == "__main__":

@@ -181,7 +181,9 @@ class _Dealer:
                 self.taken.add(group)
                 rows += members.tolist()
         if len(rows) < size:
-            raise ValueError(f"{size} {what} pictures are asked for, and only {len(rows)} of {len(self.pictures)} are left after planting.")
+            smaller = "lower set_size, or the planting's num_fills, num_moving and num_heldout"
+            left = f"only {len(rows)} of {len(self.pictures)} are left after planting"
+            raise ValueError(f"{size} {what} pictures are asked for, and {left}: {smaller}.")
         return np.array(rows[:size], dtype=np.int64)
 
     def _rest(self) -> np.ndarray:

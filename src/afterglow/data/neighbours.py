@@ -32,36 +32,48 @@ def to_unit(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(pixels)).float() / 255
 
 
-def group_pictures(pixels: np.ndarray, families: np.ndarray) -> np.ndarray:
-    """Groups: connected components of 'whole-picture distance under .03', joined with families.
+def twin_pairs(pixels: np.ndarray, limit: float = TWIN_DISTANCE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All pairs of pictures nearer than a limit over the whole picture: first int64 [P], second int64 [P], distance float64 [P].
 
-    pixels: uint8 [N, C, H, W]; families: int [N], -1 = none. Returns int64 [N], numbered from 0.
-    Distances of block means never exceed distances of the pictures (Jensen), so that only pairs that are near in
-    block means are compared in full: exact, at a sixteenth of the work or less.
+    pixels: uint8 [N, C, H, W]. Distances of block means never exceed distances of the pictures (Jensen), so that only pairs
+    that are near in block means are compared in full: exact, at a sixteenth of the work or less.
     """
     count, channels, height, width = pixels.shape
     block = max(1, min(height, width) // 4)
     rows = [torch.nn.functional.avg_pool2d(to_unit(pixels[piece]), block).flatten(1) for piece in pieces(pixels)]
     means = torch.cat(rows)
     # where the blocks leave out a border, all of a difference may lie in the part that they cover
-    near_means = (TWIN_DISTANCE + 1e-3) * (height * width / ((height // block) * (width // block) * block**2)) ** 0.5
+    near_means = (limit + 1e-3) * (height * width / ((height // block) * (width // block) * block**2)) ** 0.5
     full = torch.ones(1, height, width)
-    left, right = [], []
+    found: list[list[np.ndarray]] = [[], [], []]
     for start in range(0, count, BLOCKS):
         near = torch.cdist(means[start : start + BLOCKS], means) < near_means * means.shape[1] ** 0.5
         i, j = (index.numpy() for index in near.nonzero(as_tuple=True))
         i, j = (i + start)[j > i + start], j[j > i + start]
         for part in range(0, len(i), PAIRS):
             a, b = i[part : part + PAIRS], j[part : part + PAIRS]
-            twins = (distance(to_unit(pixels[a]), to_unit(pixels[b]), full) < TWIN_DISTANCE).numpy()
-            left.append(a[twins])
-            right.append(b[twins])
+            apart = distance(to_unit(pixels[a]), to_unit(pixels[b]), full).numpy()
+            for values, kept in zip((a, b, apart), found, strict=True):
+                kept.append(values[apart < limit])
+    first, second, apart = (np.concatenate([*kept, np.zeros(0)]) for kept in found)
+    return first.astype(np.int64), second.astype(np.int64), apart
+
+
+def group_pictures(pixels: np.ndarray, families: np.ndarray) -> np.ndarray:
+    """Groups: connected components of 'whole-picture distance under .03', joined with families.
+
+    pixels: uint8 [N, C, H, W]; families: int [N], -1 = none. Returns int64 [N], numbered from 0.
+    """
+    first, second, _ = twin_pairs(pixels)
     related = np.flatnonzero(families >= 0)
-    first = {family: index for index, family in reversed(list(zip(related.tolist(), families[related].tolist(), strict=True)))}
-    left.append(related)
-    right.append(np.array([first[family] for family in families[related].tolist()], dtype=np.int64))
-    i, j = np.concatenate(left), np.concatenate(right)
-    graph = coo_array((np.ones(len(i), dtype=bool), (i, j)), shape=(count, count))
+    head = {family: index for index, family in reversed(list(zip(related.tolist(), families[related].tolist(), strict=True)))}
+    heads = np.array([head[family] for family in families[related].tolist()], dtype=np.int64)
+    return connected(len(pixels), np.concatenate([first, related]), np.concatenate([second, heads]))
+
+
+def connected(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The connected component of each of `count` things that these pairs join, int64 [count], numbered from 0."""
+    graph = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(count, count))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 

@@ -1,6 +1,7 @@
 """One look at the model at a training step: generate for fixed captions and seeds, judge, write, log."""
 
 import json
+import logging
 import time
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
@@ -27,6 +28,8 @@ from afterglow.probes.look import Look
 from afterglow.probes.rows import ProbeRows
 from afterglow.probes.schedule import probe_steps
 from afterglow.probes.show import show
+
+log = logging.getLogger(__name__)
 
 SEED_OFFSET = 1000  # of each fresh set of seeds with which the last probes are confirmed
 NUM_LOSSES, NUM_TIMES = 32, 4  # pictures of each kind and timesteps at which the denoising loss is measured
@@ -102,6 +105,8 @@ class Probe(L.Callback):
 
     def spent(self) -> str:
         """How long the training took, and what the probes took of it."""
+        if not hasattr(self, "_began"):
+            return "This run had ended before: nothing was trained now."
         return f"{self._elapsed() / 60:.1f} minutes of training, {self.seconds / self._elapsed():.0%} of it in probes"
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -129,6 +134,8 @@ class Probe(L.Callback):
         if trainer.global_step not in self.steps:
             return
         begin = time.perf_counter()
+        if trainer.global_step == 0:
+            log.info("Looking at the model before its first step; the bar of the training follows.")
         average = self.average
         last = trainer.global_step == self.steps[-1]
         patterns = self.last_measures if last else self.measures

@@ -75,7 +75,7 @@ def when(about: Mapping[str, Any], last: int) -> Cell:
     """A quartile of the emergence step with its interval; what is later than the run is said so."""
     step, low, high = (_step(about[name], last) for name in ("step", "low", "high"))
     text = step if step == low == high else f"{step} ({low}–{high})"
-    return Cell(text, f"{about['step']!r}, 95%: {about['low']!r} to {about['high']!r}")
+    return Cell(text, text if step == low == high else f"{step}, 95%: {low} to {high}")
 
 
 def _step(step: float | None, last: int) -> str:

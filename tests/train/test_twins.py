@@ -1,0 +1,56 @@
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+COMMAND = Path(__file__).parents[2] / "train" / "twins.py"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["twins.py", *arguments])
+    try:
+        runpy.run_path(str(COMMAND), run_name="__main__")
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Class folders: 'car' holds a chain of three near twins, 'boat' a copy of one of them."""
+    generator = np.random.default_rng(0)
+    first = generator.integers(20, 200, (16, 16, 3))
+    shown = {"car/0": first, "car/1": first + 6, "car/2": first + 12, "boat/0": first}
+    shown |= {f"car/{number}": generator.integers(0, 256, (16, 16, 3)) for number in (3, 4)}
+    for name, values in shown.items():
+        file = tmp_path / "set" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values.astype(np.uint8)).save(file)
+    return tmp_path / "set"
+
+
+def test_pairs_and_groups_of_one_class_are_found_and_shown(folder, tmp_path, monkeypatch, capsys):
+    source = ["--source", "imagefolder", "--folder", str(folder), "--resolution", "16", "--out", str(tmp_path / "out")]
+    assert run(monkeypatch, *source, "--caption", "car") == 0
+    printed = capsys.readouterr().out
+    assert "5 pictures of car at 16 pixels: 2 pairs nearer than 0.03" in printed and "in 1 groups of together 3 pictures" in printed
+    table = pd.read_parquet(tmp_path / "out" / "twins.parquet")
+    assert table["distance"].to_numpy() == pytest.approx([6 / 255] * 2, abs=1e-6) and table["group"].nunique() == 1
+    assert {frozenset(pair) for pair in zip(table["first"], table["second"], strict=True)} == {
+        frozenset({"car/0.png", "car/1.png"}),
+        frozenset({"car/1.png", "car/2.png"}),
+    }
+    plate = np.asarray(Image.open(tmp_path / "out" / "twins.png"))
+    assert plate.shape == (64, 8 * 64, 3) and (plate[:, 3 * 64 :] == 255).all() and not (plate[:, 2 * 64 : 3 * 64] == 255).all()
+    assert run(monkeypatch, *source) == 0
+    assert "6 pictures at 16 pixels: 4 pairs" in capsys.readouterr().out  # the boat is twin of two cars
+
+
+def test_an_unknown_caption_is_named(folder, tmp_path, monkeypatch, capsys):
+    source = ["--source", "imagefolder", "--folder", str(folder), "--resolution", "16", "--out", str(tmp_path / "out")]
+    assert run(monkeypatch, *source, "--caption", "plane") == 2
+    assert "no picture has the caption 'plane'; captions are boat, car" in capsys.readouterr().err
