@@ -8,11 +8,11 @@ from torch import nn
 
 from afterglow.collect import Capture, Sampler, annotate, generate
 from afterglow.data.dealer import plant
+from afterglow.data.named import load_cifar10
 from afterglow.data.neighbours import Gallery
 from afterglow.data.openmoji import load_openmoji
 from afterglow.data.pictures import Pictures
 from afterglow.data.plants import Planting
-from afterglow.data.sources import load_pictures
 from afterglow.data.subjects import unprompted
 from afterglow.measures.memorized import calibrated_distance, memorized, neighbour_ratio
 from afterglow.models import Denoiser
@@ -67,7 +67,7 @@ def split(pictures):
 def halves(request):
     if request.param == "cifar10":
         folder = request.getfixturevalue("shared_data") / "cifar"
-        return split(load_pictures("cifar10", resolution=16, channels=3, folder=str(folder), caption_column=None))
+        return split(load_cifar10(str(folder), 16, 3, "test"))
     return split(load_openmoji(16) if request.param == "openmoji" else fields())
 
 

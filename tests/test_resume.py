@@ -10,9 +10,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from afterglow.cli import main
+
 ROOT = Path(__file__).parent.parent
 FAST = ["--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml"), "--trainer.max_steps", "24"]
-COMMAND = [sys.executable, str(ROOT / "train.py"), *FAST, "--checkpoint.every_n_train_steps", "7"]
+OFTEN = ["--checkpoint.every_n_train_steps", "7"]
+COMMAND = [sys.executable, str(ROOT / "train.py"), *FAST, *OFTEN]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
 
 
@@ -23,7 +26,11 @@ def losses(segment: list[dict]) -> dict[int, float]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     where = tmp_path_factory.mktemp("resume")
-    subprocess.run([*COMMAND, "--name", "whole"], cwd=where, env=ENVIRONMENT, check=True, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch:  # in this process, which has the libraries already
+        patch.chdir(where)
+        patch.setenv("WANDB_MODE", "offline")
+        patch.delenv("WANDB_DATA_DIR", raising=False)
+        main(ROOT, [*FAST, *OFTEN, "--name", "whole"])
     torn = subprocess.Popen([*COMMAND, "--name", "torn"], cwd=where, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     last = where / "runs/torn/checkpoints/last.ckpt"
     deadline = time.monotonic() + 200
@@ -58,12 +65,13 @@ def test_the_run_id_stays(folder):
     assert len(segments) == 2 and all((folder / "torn/wandb/run_id").read_text() in name for name in segments)
 
 
-def test_a_kill_before_the_first_checkpoint_starts_anew(tmp_path):
+def test_a_kill_before_the_first_checkpoint_starts_anew(tmp_path, monkeypatch):
     """A step-0 probe without a checkpoint is made again, once."""
-    base = [*COMMAND, "--trainer.max_steps", "2", "--name", "early"]
-    subprocess.run(base, cwd=tmp_path, env=ENVIRONMENT, check=True, capture_output=True)
+    monkeypatch.chdir(tmp_path)
+    base = [*FAST, "--trainer.max_steps", "2", "--name", "early"]
+    main(ROOT, base)
     for path in (tmp_path / "runs/early/checkpoints").iterdir():
         path.unlink()
-    subprocess.run([*base, "--ckpt_path", "last"], cwd=tmp_path, env=ENVIRONMENT, check=True, capture_output=True)
+    main(ROOT, [*base, "--ckpt_path", "last"])
     rows = pd.read_parquet(tmp_path / "runs/early/probes.parquet")
     assert not rows.duplicated(["step", "plant_id", "seed", "measure"]).any()

@@ -57,7 +57,7 @@ def test_what_a_probe_asks_for():
     data = PlantedData(set_size=20, planting=Planting(num_global=1, num_local=1, num_decoys=1, num_tints=1, copies=(2,)))
     data.setup()
     probe = Probe(seeds=3, inner_seeds=2, controls=5, inner_controls=0, heldout=2, unprompted=7)
-    probe.planted = data.planted
+    probe.seen = data.planted
     asked = probe._asked(type("Model", (), {"has_text": True})(), last=True)
     assert len(asked) == 3 * (6 + 5 + 2) and len({(subject.plant_id, seed) for subject, seed in asked}) == len(asked)
     inner = probe._asked(type("Model", (), {"has_text": True})(), last=False)
