@@ -1,5 +1,4 @@
-import runpy
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,17 +7,7 @@ from diffusers import DDPMPipeline
 
 from afterglow.models import DDPM
 
-COMMAND = Path(__file__).parents[2] / "train" / "export.py"
 UNET = {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "block_out_channels": [8], "norm_num_groups": 4}
-
-
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["export.py", *arguments])
-    try:
-        runpy.run_path(str(COMMAND), run_name="__main__")
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 @pytest.fixture
@@ -34,24 +23,24 @@ def run(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("raw", [False, True])
 def test_it_writes_the_weights_that_were_asked_for(
-    raw: bool, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    raw: bool, run: Path, tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = str(run / "checkpoints" / "last.ckpt") if raw else str(run)
-    assert command(monkeypatch, source, "--out", str(tmp_path / "out"), *["--raw"] * raw) == 0
+    assert command("export.py", source, "--out", str(tmp_path / "out"), *["--raw"] * raw) == 0
     assert str(tmp_path / "out") in (printed := capsys.readouterr().out) and ("raw" in printed) == raw
     assert DDPMPipeline.from_pretrained(tmp_path / "out").unet.conv_in.weight.any() == raw
 
 
-def test_bad_input_is_one_sentence(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_sentence(run: Path, tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, sentence in (
         (("gone.ckpt", "--out", str(tmp_path / "out")), "error: There is no checkpoint 'gone.ckpt'.\n"),
         ((str(run), "--out", str(run)), f"error: '{run}' is a file or is not empty: a model is written to a folder of its own.\n"),
     ):
-        assert command(monkeypatch, *arguments) == 2
+        assert command("export.py", *arguments) == 2
         assert capsys.readouterr().err == sentence
-    assert command(monkeypatch, str(run)) == 2 and "--out" in capsys.readouterr().err
+    assert command("export.py", str(run)) == 2 and "--out" in capsys.readouterr().err
 
 
-def test_help_shows_commands_that_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(monkeypatch, "--help") == 0
+def test_help_shows_commands_that_work(command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("export.py", "--help") == 0
     assert "  python train/export.py runs/demo --out exported\n" in capsys.readouterr().out

@@ -1,5 +1,4 @@
-import runpy
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from afterglow.data.folder_format import read_planted
 from afterglow.data.pictures import Pictures
 from afterglow.data.plants import Planting
 
-COMMAND = Path(__file__).parents[2] / "train" / "plant.py"
 RECIPE = """
 model: {class_path: afterglow.models.DDPM, init_args: {unet: {}}}
 data:
@@ -35,15 +33,6 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> Pictures:
     return pictures
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["plant.py", *arguments])
-    try:
-        runpy.run_path(str(COMMAND), run_name="__main__")
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
 @pytest.fixture
 def recipe(tmp_path: Path) -> str:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
@@ -51,11 +40,11 @@ def recipe(tmp_path: Path) -> str:
 
 
 def test_it_writes_what_a_training_would_plant(
-    recipe: str, tmp_path: Path, made_up: Pictures, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    recipe: str, tmp_path: Path, made_up: Pictures, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "set"
     more = ("--seed_everything", "4", "--data.set_size", "25", "--data.planting.copies", "[2,6]")
-    assert command(monkeypatch, "--config", recipe, "--out", str(out), *more) == 0
+    assert command("plant.py", "--config", recipe, "--out", str(out), *more) == 0
     printed = capsys.readouterr().out
     assert "25 training pictures; planted: 2 global, 2 local, 1 decoy, 1 tint, 4 phantom" in printed and str(out) in printed
     planting = Planting(num_global=2, num_local=2, num_decoys=1, num_tints=1, copies=[2, 6], num_fills=5, num_moving=4, num_heldout=2)
@@ -65,10 +54,10 @@ def test_it_writes_what_a_training_would_plant(
     assert f"{len(list(out.glob('*.png')))} pictures" in printed
 
 
-def test_a_later_recipe_overlays_an_earlier_one(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_recipe_overlays_an_earlier_one(recipe: str, tmp_path: Path, command: Callable[..., int]) -> None:
     (tmp_path / "overlay.yaml").write_text("data: {init_args: {set_size: 7}}\n")
     arguments = ("--config", recipe, "--config", str(tmp_path / "overlay.yaml"), "--out", str(tmp_path / "set"))
-    assert command(monkeypatch, *arguments) == 0 and len(read_planted(tmp_path / "set").controls) == 7
+    assert command("plant.py", *arguments) == 0 and len(read_planted(tmp_path / "set").controls) == 7
 
 
 @pytest.mark.parametrize(
@@ -81,20 +70,20 @@ def test_a_later_recipe_overlays_an_earlier_one(recipe: str, tmp_path: Path, mon
     ],
 )
 def test_bad_input_is_one_sentence(
-    arguments: list[str], culprit: str, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], culprit: str, recipe: str, tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(monkeypatch, "--config", recipe, "--out", str(tmp_path / "set"), *arguments) == 2
+    assert command("plant.py", "--config", recipe, "--out", str(tmp_path / "set"), *arguments) == 2
     said = capsys.readouterr().err
     assert culprit in said and "Traceback" not in said and not (tmp_path / "set").exists()
 
 
 def test_nothing_is_mixed_with_other_files(
-    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    recipe: str, tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(monkeypatch, "--config", recipe, "--out", str(tmp_path)) == 2
+    assert command("plant.py", "--config", recipe, "--out", str(tmp_path)) == 2
     assert "is not empty" in capsys.readouterr().err and not (tmp_path / "metadata.jsonl").exists()
 
 
-def test_help_shows_commands_that_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(monkeypatch, "--help") == 0
+def test_help_shows_commands_that_work(command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("plant.py", "--help") == 0
     assert "  python train/plant.py --config configs/demo.yaml --out planted\n" in capsys.readouterr().out

@@ -1,22 +1,9 @@
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-
-COMMAND = Path(__file__).parents[2] / "train" / "twins.py"
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["twins.py", *arguments])
-    try:
-        runpy.run_path(str(COMMAND), run_name="__main__")
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 @pytest.fixture
@@ -33,9 +20,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def test_pairs_and_groups_of_one_class_are_found_and_shown(folder, tmp_path, monkeypatch, capsys):
+def test_pairs_and_groups_of_one_class_are_found_and_shown(folder, tmp_path, command, capsys):
     source = ["--source", "imagefolder", "--folder", str(folder), "--resolution", "16", "--out", str(tmp_path / "out")]
-    assert run(monkeypatch, *source, "--caption", "car") == 0
+    assert command("twins.py", *source, "--caption", "car") == 0
     printed = capsys.readouterr().out
     assert "5 pictures of car at 16 pixels: 2 pairs nearer than 0.03" in printed and "in 1 groups of together 3 pictures" in printed
     table = pd.read_parquet(tmp_path / "out" / "twins.parquet")
@@ -46,11 +33,11 @@ def test_pairs_and_groups_of_one_class_are_found_and_shown(folder, tmp_path, mon
     }
     plate = np.asarray(Image.open(tmp_path / "out" / "twins.png"))
     assert plate.shape == (64, 8 * 64, 3) and (plate[:, 3 * 64 :] == 255).all() and not (plate[:, 2 * 64 : 3 * 64] == 255).all()
-    assert run(monkeypatch, *source) == 0
+    assert command("twins.py", *source) == 0
     assert "6 pictures at 16 pixels: 4 pairs" in capsys.readouterr().out  # the boat is twin of two cars
 
 
-def test_an_unknown_caption_is_named(folder, tmp_path, monkeypatch, capsys):
+def test_an_unknown_caption_is_named(folder, tmp_path, command, capsys):
     source = ["--source", "imagefolder", "--folder", str(folder), "--resolution", "16", "--out", str(tmp_path / "out")]
-    assert run(monkeypatch, *source, "--caption", "plane") == 2
+    assert command("twins.py", *source, "--caption", "plane") == 2
     assert "no picture has the caption 'plane'; captions are boat, car" in capsys.readouterr().err
