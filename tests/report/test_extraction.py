@@ -39,7 +39,7 @@ def test_the_most_certain_are_one_for_each_group():
 
 def test_figures_are_pictures(tmp_path):
     colour, grey = np.random.default_rng(1).integers(0, 256, (2, 3, 8, 8), dtype=np.uint8), np.zeros((1, 8, 8), np.uint8)
-    extracted_figure(table(), lambda number: colour[0], lambda row: colour[1], 2, tmp_path / "a.png")
+    extracted_figure(table(9), lambda number: colour[0], lambda row: colour[1], 2, tmp_path / "a.png")
     extracted_figure(table(1), lambda number: grey, lambda row: grey, 1, tmp_path / "b.png")
     histograms_figure(table(), np.linspace(0.4, 0.9, 50), "pixels", tmp_path / "c.png")
     for name in "abc":

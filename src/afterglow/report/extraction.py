@@ -78,9 +78,10 @@ def extracted_figure(table: pd.DataFrame, image_of: PictureOf, training_of: Pict
     alone = table[table["calibrated"] >= LIMITS["extracted"]] if grid > 1 else table.iloc[:0]
     local = most_certain(alone, "tile_calibrated", "tile_group", SHOWN // 2)
     lines = -(-len(whole) // ACROSS), -(-len(local) // ACROSS)
-    figure = Figure(figsize=(ACROSS * 2.1, 1.35 * sum(lines) + 0.3), layout="constrained")
+    figure = Figure(figsize=(ACROSS * 2.1, 1.25 * sum(lines)))
     FigureCanvasAgg(figure)
-    cells = figure.subplots(sum(lines), 2 * ACROSS, squeeze=False)
+    edges = {"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 1 - 0.2 / sum(lines), "wspace": 0.05, "hspace": 0.25}
+    cells = figure.subplots(sum(lines), 2 * ACROSS, squeeze=False, gridspec_kw=edges)  # a layout engine takes seconds for so many
     for cell in cells.flat:
         cell.set_axis_off()
     for number, found in enumerate(whole.itertuples()):
