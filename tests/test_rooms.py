@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"evidence", "measures"},
 }
 MAY_IMPORT["asking"] = {"data", "evidence", "collect", "measures", "models"}  # wiring of a collection
+MAY_IMPORT["extracting"] = MAY_IMPORT["asking"] | {"asking", "report"}  # and of an extraction
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 DOORS = ("train.py", "train", "analysis", "benchmarks")  # commands; they use src, and nothing uses them
 PROCESS_WORD = re.compile(

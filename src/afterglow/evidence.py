@@ -176,7 +176,12 @@ def check_finite(evidence: Evidence) -> None:
             raise ValueError(f"The evidence holds NaN or infinity: {name} of '{evidence.caption[row]}', seed {int(evidence.seed[row])}.")
 
 
-MAY_BE_INFINITE = ("variant_distance", "variant_spread", "round_trip_error")  # no finite variants, no reference of its own
+MAY_BE_INFINITE = (
+    "variant_distance",
+    "variant_spread",
+    "round_trip_error",
+    "tile_distances",
+)  # no finite variants, no reference of its own, few groups
 STRINGS = ("caption", "kind", "shape")
 COUNTS = ("plant_id", "seed", "prompt_length")
 STEPS_FIRST = ("guidance", "guidance_rms", "token_attention")

@@ -97,6 +97,11 @@ def patch_tokens(folder: str | Path) -> PatchTokens:
     return _timm_tokens(Path(folder)) if '"architecture"' in text else _transformers_tokens(Path(folder))
 
 
+def mean_tokens(tokens: PatchTokens) -> Embedding:
+    """The mean of the patch tokens, of unit norm, as an embedding of the whole picture."""
+    return Embedding(f"{tokens.name}, mean patch token", lambda images: normalize(tokens.compute(images).mean((1, 2)), dim=1))
+
+
 def _tokens(name: str, side: int, mean: Sequence[float], std: Sequence[float], encode: Callable[[Tensor], Tensor]) -> PatchTokens:
     """encode: [B, 3, side, side] => tokens [B, prefix + h w, D]; the square number of last ones are the patches."""
     steps = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.RGB(), v2.Resize((side, side)), v2.Normalize(list(mean), list(std))])

@@ -1,0 +1,75 @@
+"""Generate many pictures and find which training pictures are among them, whole or in a tile. It goes on where it was killed.
+
+  python analysis/extract.py --model runs/demo --planted runs/demo --num-images 1024 --out extraction/demo
+  python analysis/extract.py --model google/ddpm-cifar10-32 --source cifar10 --folder DIR --num-images 10000 --out extraction/cifar10
+  accelerate launch --multi_gpu --num_processes 2 analysis/extract.py --model runs/a --planted runs/b --out extraction/other_half
+
+--model is a run folder, a checkpoint, a diffusers folder or a hub id. It is judged against what a run was trained on (--planted, which
+may be another run), or against a source at the size of the model's pictures. The last of several processes writes the summary.
+"""
+
+import argparse
+from pathlib import Path
+
+from afterglow import launch
+from afterglow.asking import spacing_of
+from afterglow.collect import Capture, Order, Sampler, collect
+from afterglow.extracting import ask_extraction, captions_for, space_of, summarize, training_set
+from afterglow.models import open_model
+from afterglow.sentences import quiet, sentences
+from afterglow.tracking import log_analysis
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--model", required=True, help="run folder, checkpoint, diffusers folder or hub id")
+    add("--planted", type=Path, help="run folder: judge against what it was trained on")
+    add("--source", help="judge against a source instead: cifar10, celeba, flowers102, fashion_mnist, openmoji, imagefolder")
+    add("--folder", help="where the source lies")
+    add("--set-size", type=int, help="of a source: its first pictures in the seeded order of trainings; default: all")
+    add("--out", type=Path, required=True, help="the folder of the extraction")
+    add("--num-images", type=int, default=1024, help="generations")
+    add("--caption", nargs="+", default=[], help="ask for these in turn; default: for the training captions in turn")
+    add("--steps", type=int, default=50, help="sampler steps")
+    add("--scheduler", default="DDIMScheduler", help="any of diffusers, by its class name")
+    add("--spacing", help="of the timesteps: trailing, leading, linspace; default: Stable Diffusion's own, trailing for others")
+    add("--guidance", type=float, default=1.0, help="1 for models trained here, 7.5 is usual for Stable Diffusion")
+    add("--seed", type=int, default=0, help="of the first generation; the next has the next")
+    add("--tiles", type=int, default=2, help="a side: 2 looks for copies in quarters, 4 in sixteenths, 1 in whole pictures only")
+    add("--sscd", help="measure similarity by SSCD: its TorchScript file, or 'immaculate' for the package; default: in pixels")
+    add("--sscd-transform", default="skew_320", help="resize_288, skew_320 or crop_224")
+    add("--tokens", help="measure similarity by the mean patch token of a vision transformer: its folder")
+    add("--background", type=int, default=10_000, help="training pictures that are compared with the training set")
+    add("--batch-size", type=int, default=256, help="generations at a time, and in a part: what a kill can cost")
+    add("--run", type=Path, help="run folder whose W&B run gets the numbers and figures too")
+    return parser
+
+
+def main() -> None:
+    """Generate, judge, summarize."""
+    args = options().parse_args()
+    quiet()
+    with sentences():
+        model = open_model(args.model).to(launch.device(), launch.dtype())
+        planted = training_set(model, planted=args.planted, source=args.source, folder=args.folder, set_size=args.set_size)
+        captions = captions_for(model, planted, args.num_images, args.caption)
+        gallery = planted.gallery(launch.device())
+        space = space_of(gallery, args, launch.share())
+        asked = ask_extraction(captions, gallery, space, args.tiles)
+        order = Order(captions, num_images=1, seed=args.seed, seed_rule="prompt", prompts_per_part=args.batch_size)
+        sampler = Sampler(args.scheduler, args.steps, args.guidance, spacing_of(model, args.spacing))
+        about = {"model": args.model, "judged against": str(args.planted or args.source), "set size": args.set_size, **asked.about}
+        nothing = Capture(guidance=False, tokens=False, end_steps=())
+        collect(
+            model, order, args.out, sampler, nothing,
+            finish=asked.finish, share=launch.share(), about=about, batch_size=args.batch_size,
+        )  # fmt: skip
+        numbers = summarize(args.out, order, gallery, space, about, args.background)
+        if numbers is not None and args.run:
+            pictures = {f"media/{name}": args.out / f"{name}.png" for name in ("extracted", "histograms")}
+            print(log_analysis(args.run, numbers, pictures))
+
+
+if __name__ == "__main__":
+    main()
