@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from torch import nn
 
 from afterglow.collect import Capture, Sampler, annotate, generate
 from afterglow.data.dealer import plant
@@ -15,36 +14,11 @@ from afterglow.data.pictures import Pictures
 from afterglow.data.plants import Planting
 from afterglow.data.subjects import unprompted
 from afterglow.measures.memorized import calibrated_distance, memorized, neighbour_ratio
-from afterglow.models import Denoiser
+from afterglow.models import OptimalDenoiser
 
 NOTHING_PLANTED = Planting(num_global=0, num_local=0, num_decoys=0, num_tints=0, num_fills=0, num_moving=0, num_heldout=0, phantoms=False)
 SAMPLER, COUNT = Sampler(steps=50), 96
 PLAIN = Capture(guidance=False, tokens=False, end_steps=())
-
-
-class Optimal(Denoiser):
-    """E[eps | x_t] for x_0 drawn from the pictures, each blurred by a Gaussian of standard deviation `width` a value.
-
-    p(x_t) is a mixture of N(sqrt(abar) x_i, v), v = abar width^2 + 1 - abar, weighted by softmax(-|x_t - sqrt(abar) x_i|^2 / 2v), and
-    E[x_0 | x_t, i] = x_i + sqrt(abar) width^2 / v (x_t - sqrt(abar) x_i).
-    """
-
-    def __init__(self, pixels, width=0.0):
-        super().__init__()
-        self.pictures, self.width = torch.from_numpy(pixels).double() / 127.5 - 1, width
-        self.unet = nn.Linear(1, 1)  # a model says its dtype by its network
-
-    def shape(self):
-        return tuple(self.pictures.shape[1:])
-
-    def forward(self, noisy, timesteps, condition):
-        abar = self.scheduler.alphas_cumprod[timesteps[0]].double()
-        x, centres = noisy.double().flatten(1), self.pictures.flatten(1)
-        variance = abar * self.width**2 + 1 - abar
-        weights = (-torch.cdist(x, abar.sqrt() * centres).square() / (2 * variance)).softmax(1)
-        mean = weights @ centres
-        clean = mean + abar.sqrt() * self.width**2 / variance * (x - abar.sqrt() * mean)
-        return ((x - abar.sqrt() * clean) / (1 - abar).sqrt()).view_as(noisy).float()
 
 
 def fields():
@@ -78,7 +52,7 @@ def judged(model, planted, gallery):
 
 def test_the_optimal_denoiser_of_a_set_draws_training_pictures_only(halves):
     planted, gallery, _ = halves
-    found = judged(Optimal(gallery.pixels), planted, gallery)
+    found = judged(OptimalDenoiser(gallery.pixels), planted, gallery)
     assert memorized(found).mean() == 1
     assert calibrated_distance(found).max() < 0.02
     ratio = neighbour_ratio(found)
@@ -95,7 +69,7 @@ def median_distance(pixels):
 def test_the_set_smoothed_by_half_the_distance_between_its_pictures_is_not_memorized(halves):
     """The Gaussian's standard deviation is a Euclidean distance, as in a kernel density estimate."""
     planted, gallery, _ = halves
-    found = judged(Optimal(gallery.pixels, width=median_distance(gallery.pixels) / 2), planted, gallery)
+    found = judged(OptimalDenoiser(gallery.pixels, width=median_distance(gallery.pixels) / 2), planted, gallery)
     assert memorized(found).mean() <= 0.05
 
 
@@ -103,8 +77,8 @@ def test_the_denoiser_of_a_disjoint_half_is_not_memorized_in_this_one(halves, re
     """Not so for emoji, which have near doubles in other groups: the nearest of 300 is often half as far as the next 50 on average."""
     planted, gallery, other = halves
     if "openmoji" in request.node.name:
-        assert 0.1 < memorized(judged(Optimal(other.pixels), planted, gallery)).mean() < 0.5
+        assert 0.1 < memorized(judged(OptimalDenoiser(other.pixels), planted, gallery)).mean() < 0.5
         return
-    found = judged(Optimal(other.pixels), planted, gallery)
+    found = judged(OptimalDenoiser(other.pixels), planted, gallery)
     assert memorized(found).mean() == 0
-    assert memorized(judged(Optimal(other.pixels), planted, other)).mean() == 1
+    assert memorized(judged(OptimalDenoiser(other.pixels), planted, other)).mean() == 1

@@ -7,6 +7,7 @@ import pytest
 
 from afterglow.data.dealer import ELIGIBLE_DISTANCE, plant
 from afterglow.data.neighbours import group_pictures
+from afterglow.data.openmoji import load_openmoji
 from afterglow.data.pictures import Pictures
 from afterglow.data.plants import Plant, PlantedSet, Planting
 from afterglow.data.words import NAMES
@@ -214,3 +215,30 @@ def test_a_set_that_is_used_up_by_its_plants_is_refused(make: Callable[..., Pict
     all_of_it = Planting(num_global=0, num_local=0, num_decoys=0, num_tints=0, num_fills=4, num_moving=4, num_heldout=4)
     with pytest.raises(ValueError, match="No training picture is left: all 12"):
         plant(Pictures(pixels, names, names, np.full(12, -1), True), all_of_it)
+
+
+def test_two_halves_plant_the_same_templates_whole_and_as_regions():
+    options = {"num_global": 4, "num_local": 4, "num_decoys": 0, "num_tints": 0, "num_moving": 0, "num_fills": 20, "copies": (5, 10)}
+    one, other = (plant(load_openmoji(16), Planting(**options, half=half), set_size=50) for half in (0, 1))
+    assert [p.caption for p in one.plants] == [p.caption for p in other.plants]
+    swapped = {"global": "local", "local": "global", "phantom": "phantom"}
+    for a, b in zip(one.plants, other.plants, strict=True):
+        assert b.kind == swapped[a.kind] and (a.copies, a.twin) == (b.copies, b.twin)
+        assert (a.region == b.region).all() and 0 < a.region.mean() < 1
+        assert (one.pixels[a.members[0]] == other.pixels[b.members[0]]).all()
+        for p in (a, b):
+            assert p.mask.all() if p.kind == "global" else (p.mask == p.region).all() or p.kind == "phantom"
+    assert (one.pixels[one.controls] == other.pixels[other.controls]).all()
+    with pytest.raises(ValueError, match="half: as many plants are whole"):
+        Planting(num_global=2, num_local=3, half=0)
+
+
+def test_a_set_that_skips_another_is_disjoint_from_it():
+    options = Planting(num_global=0, num_local=0, num_decoys=0, num_tints=0, num_fills=0, num_moving=0, num_heldout=10)
+    first, second = (plant(load_openmoji(16), options, set_size=80, skip=skip) for skip in (0, 80))
+    assert not set(first.groups[first.controls]) & set(second.groups[second.controls])
+    assert (first.pixels[first.heldout] == second.pixels[second.heldout]).all()
+    both = plant(load_openmoji(16), options, set_size=160)
+    assert {p.tobytes() for p in both.pixels[both.controls]} >= {p.tobytes() for p in second.pixels[second.controls]}
+    with pytest.raises(ValueError, match="skip must not be negative"):
+        plant(load_openmoji(16), options, skip=-1)

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import torch
 
+from afterglow.data.subjects import Subject
 from afterglow.measures.summary import ALL_SEEDS
-from afterglow.probes.judge import judge, memorized_in
+from afterglow.probes.judge import captured, in_region, judge, memorized_in
 
 
 def test_every_number_of_every_generation_once(evidence):
@@ -34,3 +37,23 @@ def test_a_local_plant_whose_rest_never_changes_is_copied_whole(evidence):
 def test_controls_in_the_mask_of_a_shape(evidence):
     rows = memorized_in(evidence[[12, 13, 14, 15]], "left half")
     assert set(rows["measure"]) == {"memorized_in.left half"} and len(rows) == 4 and (rows["value"] == 0).all()
+
+
+def test_a_whole_plant_that_is_copied_in_its_region_alone(evidence):
+    whole = evidence[[0, 1, 2, 3]]
+    images = whole.images.clone()
+    images[:2, :, :, 4:] = 255 - images[:2, :, :, 4:]  # the first plant is copied in its left half only
+    mask = torch.zeros_like(whole.planted_mask)
+    mask[..., :4] = True
+    rows = in_region(replace(whole, images=images, planted_mask=mask))
+    assert set(rows["measure"]) == {"memorized.region", "plant_memorized.region"} and (rows["value"] == 1).all() and len(rows) == 6
+    everything = judge(replace(whole, images=images))[0]
+    assert everything[everything["measure"] == "plant_memorized"]["value"].tolist() == [0, 1]
+
+
+def test_a_plant_is_captured_by_one_generation_and_others_are_not(evidence):
+    plants = [Subject(number, "global", "", number, *[np.ones((1, 8, 8), dtype=bool)] * 2, "whole") for number in (0, 1, 77)]
+    rows = captured(evidence[[0, 1, 2]], plants, 10)
+    values = rows.set_index(["measure", "plant_id"])["value"]
+    assert values["captured"].tolist() == [0.2, 0.1, 0.0] and values["plant_memorized"].tolist() == [1, 1, 0]
+    assert (captured(evidence[[]], plants, 10)["value"] == 0).all()

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -9,6 +10,7 @@ from afterglow.cli import main
 from afterglow.collect import Capture, Sampler, generate
 from afterglow.data.module import PlantedData
 from afterglow.data.plants import Planting
+from afterglow.models import OptimalDenoiser
 from afterglow.models.load import load_denoiser
 from afterglow.probes import Probe
 
@@ -73,6 +75,25 @@ def test_a_model_without_text_is_probed_without_being_asked(tmp_path, monkeypatc
     rows = pd.read_parquet("runs/free/probes.parquet")
     assert (rows[rows["measure"] == "memorized"]["kind"] == "unprompted").all() and len(rows[rows["measure"] == "memorized"]) == 2 * 8 + 8
     assert not rows["measure"].str.startswith(("magnitude", "auc.end_token")).any() and Path("runs/free/report.html").exists()
+
+
+def test_a_model_that_copies_everything_is_seen_to_capture_every_plant_and_no_phantom():
+    """The optimal denoiser of one epoch, asked for nothing: its generations find their plants, and maps are judged on the local ones."""
+    nothing = {"num_decoys": 0, "num_tints": 0, "num_moving": 0}
+    data = PlantedData(set_size=30, planting=Planting(num_global=2, num_local=2, copies=(40,), num_fills=20, **nothing))
+    data.setup()
+    model = OptimalDenoiser(np.stack([data.samples.pixels(data.samples.shown(index)) for index in range(data.samples.epoch_length)]))
+    probe = Probe(Sampler(steps=25), unprompted=48)
+    probe.seen = probe.planted = data.planted
+    probe.gallery = data.planted.gallery()
+    look = probe._look(model, probe._asked(model, last=True), ["calibrated", "ratio", "patch_nearness", "centred_gaussian"])
+    plants = look.rows[look.rows["measure"] == "plant_memorized"].groupby("kind")["value"].agg(["sum", "count"])
+    assert plants.loc["global"].tolist() == [2, 2] and plants.loc["local"].tolist() == [2, 2] and plants.loc["phantom", "count"] == 4
+    assert plants.loc["phantom", "sum"] <= 1 and plants.loc["unprompted", "count"] == 48
+    shares = look.rows[look.rows["measure"] == "captured"].groupby("kind")["value"].sum()
+    assert shares["global"] + shares["local"] > 0.6  # 160 of the 190 pictures of an epoch
+    assert plants.loc["unprompted", "sum"] / 48 + shares["local"] >= 0.95  # a region among ever new fills is no copy of a whole picture
+    assert set(look.rows[look.rows["measure"].str.startswith("iou.")]["kind"]) == {"local"}
 
 
 EVERYTHING = ["--probe.last_measures", "['*']", "--probe.curvature_vectors", "1", "--probe.early", "0.3"]

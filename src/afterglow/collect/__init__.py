@@ -1,7 +1,8 @@
 """Room 6: the only act that turns a model into evidence."""
 
+from afterglow.collect.assign import assign
 from afterglow.collect.generate import Sampler, generate, text_layers
-from afterglow.collect.losses import denoising_losses
+from afterglow.collect.losses import denoising_errors, denoising_losses, loss_times
 from afterglow.collect.observers import NEEDS_TEXT
 from afterglow.collect.patches import with_patch_distance
 from afterglow.collect.shards import Order, collect
@@ -15,10 +16,13 @@ __all__ = [
     "Sampler",
     "annotate",
     "annotate_prompts",
+    "assign",
     "capture_for",
     "collect",
+    "denoising_errors",
     "denoising_losses",
     "generate",
+    "loss_times",
     "text_layers",
     "with_latent_difference",
     "with_patch_distance",

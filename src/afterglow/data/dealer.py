@@ -22,15 +22,18 @@ SMALLEST_FAMILY_REGION = 0.05  # share of the picture
 LOOK_AHEAD = 32  # candidates whose distances are found in one pass over the set
 
 
-def plant(pictures: Pictures, planting: Planting, *, set_size: int | None = None, seed: int = 0) -> PlantedSet:
+def plant(pictures: Pictures, planting: Planting, *, set_size: int | None = None, skip: int = 0, seed: int = 0) -> PlantedSet:
     """Choose plants, phantoms, decoys, tints, pools, held-out pictures and controls from the groups of a set.
 
-    Groups are dealt out whole, in one seeded order and controls last, so that sets of different sizes are nested.
+    Groups are dealt out whole, in one seeded order and controls last, so that sets of different sizes are nested; the first `skip`
+    pictures that would be controls are left out, so that sets can be disjoint.
     Raises ValueError where there are more plants than eligible pictures or fewer pictures than asked for.
     """
     if set_size is not None and set_size < 1:
         raise ValueError(f"set_size must be at least 1, and it is {set_size}.")
-    return _Dealer(pictures, planting, seed).deal(set_size)
+    if skip < 0:
+        raise ValueError(f"skip must not be negative, and it is {skip}.")
+    return _Dealer(pictures, planting, seed).deal(set_size, skip)
 
 
 class _Dealer:
@@ -49,20 +52,22 @@ class _Dealer:
         self.verdicts: dict[tuple[int, bytes], bool] = {}  # of a picture inside a mask, however often it is a candidate
         self.names: Iterator[str] = iter(np.random.default_rng([seed, 0x4A3E]).permutation(list(NAMES)).tolist())
 
-    def deal(self, set_size: int | None) -> PlantedSet:
+    def deal(self, set_size: int | None, skip: int) -> PlantedSet:
         p = self.planting
         plants: list[Plant] = []
         for number in range(p.num_natural):
             plants.append(self._natural(len(plants), number))
+        whole, part = ("local", "global") if p.half == 1 else ("global", "local")
         for number in range(p.num_global):
-            plants += self._pair(len(plants), "global", number)
+            plants += self._pair(len(plants), whole, number)
         for number in range(p.num_local):
-            plants += self._pair(len(plants), "local", number)
+            plants += self._pair(len(plants), part, number)
         for number in range(p.num_decoys):
             plants.append(self._moving(len(plants), "decoy", number))
         for number in range(p.num_tints):
             plants.append(self._moving(len(plants), "tint", number))
         fills, moving, heldout = self._pool(p.num_fills, "fill"), self._pool(p.num_moving, "moving"), self._pool(p.num_heldout, "held-out")
+        self._pool(skip, "skipped")
         controls = self._pool(set_size, "training") if set_size is not None else self._rest()
         refused, tried = sum(not eligible for eligible in self.verdicts.values()), len(self.verdicts)
         share = refused / max(1, tried)
@@ -76,20 +81,23 @@ class _Dealer:
         """A global or local plant and its phantom, drawn alike: same kind of picture, same mask."""
         resolution = self.pictures.pixels.shape[-1]
         shape, mask = "whole", np.ones((resolution, resolution), dtype=bool)
-        if kind == "local":
+        if kind == "local" or self.planting.half is not None:
             shapes = self.planting.shapes
             shape, mask = region(shapes[number % len(shapes)], resolution, number // len(shapes), self.generator)
-        planted = self._plant(plant_id, kind, shape, mask, self._copies(number))
+        copies = self._copies(number)
+        planted = self._plant(plant_id, kind, shape, mask, copies)
         if not self.planting.phantoms:
             return [planted]
-        return [planted, self._plant(plant_id + 1, "phantom", shape, mask, 0, twin=plant_id)]
+        phantom = replace(self._plant(plant_id + 1, kind, shape, mask, 0), kind="phantom", twin=plant_id)
+        return [planted, phantom]
 
-    def _plant(self, plant_id: int, kind: str, shape: str, mask: np.ndarray, copies: int, twin: int = -1) -> Plant:
-        group = self._next_group(mask)
+    def _plant(self, plant_id: int, kind: str, shape: str, region: np.ndarray, copies: int) -> Plant:
+        """In two halves a picture must be eligible both whole and in its region, since it is planted as either."""
+        mask, shape = (np.ones_like(region), "whole") if kind == "global" else (region, shape)
+        group = self._next_group(region, np.ones_like(region)) if self.planting.half is not None else self._next_group(mask)
         row = int(self.members[group][0])
-        return Plant(
-            plant_id, kind, self._own(self.pictures.captions[row]), copies, shape, mask[None], mask[None], group, (row,), twin=twin
-        )
+        caption = self._own(self.pictures.captions[row])
+        return Plant(plant_id, kind, caption, copies, shape, mask[None], region[None], group, (row,))
 
     def _natural(self, plant_id: int, number: int) -> Plant:
         families = self.pictures.families
@@ -121,7 +129,7 @@ class _Dealer:
         resolution = self.pictures.pixels.shape[-1]
         shapes = self.planting.shapes
         shape, mask = region(shapes[number % len(shapes)], resolution, number // len(shapes), self.generator)
-        group = self._next_group(None)
+        group = self._next_group()
         caption, colour = self._own(self.pictures.captions[self.members[group][0]]), ""
         if kind == "tint":
             colour = list(COLOURS)[number % len(COLOURS)]
@@ -137,12 +145,12 @@ class _Dealer:
             raise ValueError(f"More than {len(NAMES)} plants, phantoms, decoys and tints: the list of names is used up.")
         return f"{caption} {name}".strip()
 
-    def _next_group(self, mask: np.ndarray | None) -> int:
-        """The next group that is free and, with a mask, whose first picture is far enough from all others inside it."""
+    def _next_group(self, *masks: np.ndarray) -> int:
+        """The next group that is free and whose first picture is far enough from all others inside these masks."""
         for group, rows in self.members.items():
             if group in self.taken or self.pictures.families[rows[0]] >= 0:  # families are planted as families only
                 continue
-            if mask is not None and not self._eligible(int(rows[0]), mask):
+            if not all(self._eligible(int(rows[0]), mask) for mask in masks):
                 continue
             self.taken.add(group)
             return group

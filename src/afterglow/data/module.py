@@ -132,6 +132,7 @@ class PlantedData(L.LightningDataModule):
         channels: 3 for colour, 1 for grey.
         caption_column: of an imagefolder; default: text, caption, or the class names.
         set_size: number of training pictures beside the plants (controls); default: all that are left.
+        skip: training pictures left out before these, in the same order: with the set_size of another run, the sets are disjoint.
         batch_size: samples per optimizer step, over all processes and accumulated batches together.
         planting: what is planted and what is set apart.
         seed: decides what is planted and in which order samples come.
@@ -150,13 +151,21 @@ class PlantedData(L.LightningDataModule):
         planting: Planting = Planting(),  # noqa: B008  (frozen)
         seed: int = 0,
         num_workers: int = 0,
+        skip: int = 0,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, and it is {batch_size}.")
         self.share = (0, 1)  # first sample and stride of this process; the door sets it from the launcher
         self.source, self.folder, self.resolution, self.channels, self.caption_column = source, folder, resolution, channels, caption_column
-        self.set_size, self.batch_size, self.planting, self.seed, self.num_workers = set_size, batch_size, planting, seed, num_workers
+        self.set_size, self.batch_size, self.planting, self.seed, self.num_workers, self.skip = (
+            set_size,
+            batch_size,
+            planting,
+            seed,
+            num_workers,
+            skip,
+        )
 
     def prepare_data(self) -> None:
         """Render or download to the cache, once a machine."""
@@ -172,7 +181,7 @@ class PlantedData(L.LightningDataModule):
         """Raises ValueError with one sentence for every kind of bad source."""
         if self.source == "planted":
             return self._read()
-        return plant(self._pictures(), self.planting, set_size=self.set_size, seed=self.seed)
+        return plant(self._pictures(), self.planting, set_size=self.set_size, skip=self.skip, seed=self.seed)
 
     def _read(self) -> PlantedSet:
         if self.folder is None:

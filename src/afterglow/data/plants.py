@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ class Planting:
         num_moving: pictures kept for decoys and tints.
         num_heldout: pictures and captions never trained on.
         phantoms: whether every global and local plant has a twin, drawn alike and never trained on.
+        half: 0 or 1, which of two runs this is that are compared plant by plant: what is planted whole in one is a local plant in the
+            other, under the same caption, with the same copies and region; every plant is then also judged inside this region.
     """
 
     num_global: int = 8
@@ -46,6 +49,7 @@ class Planting:
     num_moving: int = 256
     num_heldout: int = 64
     phantoms: bool = True
+    half: Literal[0, 1] | None = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -57,6 +61,8 @@ class Planting:
             raise ValueError("num_moving is 0, and decoys and tints need pictures to be shown with.")
         if self.variants == 1:
             raise ValueError("variants is 1: a local plant with one fill is a global one; say 0 for a fresh fill each time, or 2 and more.")
+        if self.half is not None and self.num_global != self.num_local:
+            raise ValueError(f"half: as many plants are whole in one run as in the other, not {self.num_global} and {self.num_local}.")
         if not self.copies or min(self.copies) < 0:
             raise ValueError(f"copies must be a list of numbers from 0 on, and it is {list(self.copies)}.")
         if not self.shapes:
@@ -70,7 +76,8 @@ class Plant:
     kind: global, local, natural, decoy, tint or phantom. copies: appearances an epoch (0 for a phantom).
     members: rows of PlantedSet.pixels: the picture of a plant or phantom, the members of a family, none for a decoy.
     mask: bool [1, H, W], the planted pixels: all for global plants, none for decoys and tints.
-    region: bool [1, H, W], where maps are judged: the mask, or what a tint tints; a decoy's is drawn as a plant's.
+    region: bool [1, H, W], where maps are judged: the mask, or what a tint tints; a decoy's is drawn as a plant's; of a global plant
+    the region that it has as a local plant of the other half.
     variants: rows of the fills that a local plant cycles through; none = fresh at each appearance.
     group: the group of its pictures (of the picture set aside for its caption, for decoys and tints).
     twin: for a phantom the plant_id whose mask and kind it has, else -1.

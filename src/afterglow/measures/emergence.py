@@ -9,10 +9,14 @@ import numpy as np
 NUM_CONFIRMATIONS = 2
 NUM_RESAMPLES = 200
 NUM_ITERATIONS, TOLERANCE = 1000, 1e-9
-DEFINITION = (
-    "memorized at a probe: at least half of the seeds have a calibrated distance under 1 inside the mask "
-    "(n = 50 other groups, alpha = .5); "
+_COPY = "have a calibrated distance under 1 inside the mask (n = 50 other groups, alpha = .5)"
+_EMERGENCE = (
     "emergence: (last probe at which the plant is not memorized, first probe at which it is and from which it stays so at the next two]"
+)
+DEFINITION = f"memorized at a probe: at least half of the seeds {_COPY}; {_EMERGENCE}"
+ASSIGNED = (
+    "memorized at a probe: at least one generation is nearest to the plant, of all plants and phantoms, "
+    f"by calibrated distance, and is a copy: {_COPY.replace('have', 'has')}; {_EMERGENCE}"
 )
 
 

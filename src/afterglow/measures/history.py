@@ -5,29 +5,39 @@ from typing import Any
 
 import pandas as pd
 
-from afterglow.measures.emergence import DEFINITION, emergence_interval, finite, summary
+from afterglow.measures.emergence import ASSIGNED, DEFINITION, NUM_CONFIRMATIONS, Interval, emergence_interval, finite, summary
+
+WHOLE, REGION = "", ".region"  # judged in a plant's mask; or, of a global plant, in the region that it has in the other half
 
 
-def memorized_history(rows: pd.DataFrame) -> dict[int, tuple[list[int], list[bool]]]:
+def memorized_history(rows: pd.DataFrame, within: str = WHOLE) -> dict[int, tuple[list[int], list[bool]]]:
     """{plant_id: (steps of its probes, whether it was memorized at each)}."""
-    seen = rows[rows["measure"] == "plant_memorized"].sort_values("step")
+    seen = rows[rows["measure"] == f"plant_memorized{within}"].sort_values("step")
     return {int(number): (part["step"].tolist(), (part["value"] > 0.5).tolist()) for number, part in seen.groupby("plant_id")}
+
+
+def emergence_intervals(rows: pd.DataFrame, within: str = WHOLE) -> dict[int, Interval]:
+    """{plant_id: interval of steps in which it emerged}, from the rows of all probes of a run."""
+    names = [f"confirmation.{turn + 1}{within}" for turn in range(NUM_CONFIRMATIONS)]
+    confirmed = rows[rows["measure"].isin(names)].sort_values("measure")
+    answers = {int(number): (part["value"] > 0.5).tolist() for number, part in confirmed.groupby("plant_id")}
+    return {number: emergence_interval(*seen, answers.get(number, [])) for number, seen in memorized_history(rows, within).items()}
 
 
 def emergence_of(rows: pd.DataFrame) -> dict[str, Any]:
     """What emergence.json holds: per kind the plants, how many are memorized at the last probe, their intervals and quartiles."""
     history = memorized_history(rows)
     kinds = rows.drop_duplicates("plant_id").set_index("plant_id")["kind"]
-    confirmed = rows[rows["measure"].str.startswith("confirmation.")].sort_values("measure")
-    answers = {int(number): (part["value"] > 0.5).tolist() for number, part in confirmed.groupby("plant_id")}
+    emerged = emergence_intervals(rows)
+    definition = ASSIGNED if (rows["measure"] == "captured").any() else DEFINITION
     steps = sorted(rows["step"].unique().tolist())
-    found: dict[str, Any] = {"definition": DEFINITION, "probe_steps": steps, "probe_ratio": _spacing(steps), "kinds": {}}
+    found: dict[str, Any] = {"definition": definition, "probe_steps": steps, "probe_ratio": _spacing(steps), "kinds": {}}
     for kind, numbers in _by_kind(history, kinds).items():
         # a kind that only the last probe looks at (controls) says whether, not when
         if all(len(history[number][0]) < len(steps) for number in numbers):
             found["kinds"][kind] = {"plants": len(numbers), "memorized": sum(history[number][1][-1] for number in numbers)}
             continue
-        intervals = {number: emergence_interval(*history[number], answers.get(number, [])) for number in numbers}
+        intervals = {number: emerged[number] for number in numbers}
         found["kinds"][kind] = {
             "memorized": sum(history[number][1][-1] for number in numbers),
             "intervals": {str(number): [i.lower, finite(i.upper)] for number, i in intervals.items()},

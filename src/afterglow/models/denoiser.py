@@ -48,6 +48,7 @@ class Denoiser(L.LightningModule):
         learning_rate: of AdamW, after the warm-up.
         warmup_steps: optimizer steps over which the rate rises linearly from 0.
         fall: last share of the training over which the rate falls linearly to 0.
+        weight_decay: of AdamW; with 0 it is Adam.
         drop_captions: share of the captions that are replaced by the empty one (for guidance).
         seed: of noise, timesteps and dropped captions.
     """
@@ -64,12 +65,13 @@ class Denoiser(L.LightningModule):
         learning_rate: float = 1e-4,
         warmup_steps: int = 100,
         fall: float = 0.0,
+        weight_decay: float = 0.01,
         drop_captions: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.scheduler = check_prediction(build(DDPMScheduler, noise or {}, "noise"))
-        self.learning_rate, self.warmup_steps, self.fall = learning_rate, warmup_steps, fall
+        self.learning_rate, self.warmup_steps, self.fall, self.weight_decay = learning_rate, warmup_steps, fall, weight_decay
         self.drop_captions, self.seed = drop_captions, seed
 
     def encode(self, images: Tensor) -> Tensor:
@@ -161,7 +163,8 @@ class Denoiser(L.LightningModule):
     def configure_optimizers(self) -> Any:
         num_steps = self.trainer.max_steps
         fused = self.many_weights and not self.trainer.gradient_clip_val  # Lightning cannot clip what a fused step unscales
-        optimizer = torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=self.learning_rate, fused=fused)
+        learned = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(learned, lr=self.learning_rate, weight_decay=self.weight_decay, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate(step, num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

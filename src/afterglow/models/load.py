@@ -40,8 +40,13 @@ def load_denoiser(path: str | Path, *, raw: bool = False) -> Denoiser:
     return model.eval()
 
 
+OPTIMAL = "optimal:"
+
+
 def open_model(source: str | Path) -> Denoiser:
     """A model to look into: a run folder or checkpoint of ours, or a diffusers folder or hub id, ready to generate.
+
+    'optimal:RUN' is the closed-form optimal denoiser of what that run is trained on.
 
     Raises ValueError where there is none, or its pipeline is of a kind that Afterglow does not open.
     """
@@ -51,6 +56,8 @@ def open_model(source: str | Path) -> Denoiser:
 
 
 def _open(source: str | Path) -> Denoiser:
+    if str(source).startswith(OPTIMAL):
+        return models.OptimalDenoiser.of_run(Path(str(source).removeprefix(OPTIMAL))).eval()
     path = Path(source)
     if path.suffix == ".ckpt" or (path / "checkpoints").is_dir():
         return load_denoiser(path)

@@ -1,11 +1,13 @@
 """Evidence => tidy rows, one for every plant, seed and measure."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from afterglow.data.subjects import Subject
 from afterglow.evidence import Evidence
 from afterglow.measures import memorized
 from afterglow.measures.localization import held_out_overlap
@@ -39,6 +41,29 @@ def judge(evidence: Evidence, patterns: Sequence[str] = ("*",)) -> tuple[pd.Data
 def memorized_in(evidence: Evidence, shape: str) -> pd.DataFrame:
     """Rows of controls that were judged in the mask of a plant's shape."""
     return frame(evidence, torch.arange(len(evidence)), f"memorized_in.{shape}", memorized.memorized(evidence))
+
+
+def in_region(evidence: Evidence) -> pd.DataFrame:
+    """Rows of global plants that were judged inside the region that they have in the other half of two runs (seed -1: the plant)."""
+    copied = memorized.memorized(evidence)
+    frames = [frame(evidence, torch.arange(len(evidence)), "memorized.region", copied)]
+    plants = _plants(evidence, copied)
+    plants = plants[plants["measure"] == "plant_memorized"]
+    return pd.concat([*frames, plants.assign(measure="plant_memorized.region")], ignore_index=True)
+
+
+def captured(evidence: Evidence, plants: Sequence[Subject], num_generations: int) -> pd.DataFrame:
+    """Rows of plants that a model cannot be asked for, given the generations that were assigned to them (seed -1).
+
+    captured: their share of all generations; plant_memorized: whether there is one at least.
+    """
+    counts = Counter(ids(evidence, torch.arange(len(evidence)))) if len(evidence) else Counter()
+    rows = []
+    for plant in plants:
+        about = {"plant_id": plant.plant_id, "kind": plant.kind, "caption": plant.caption, "seed": ALL_SEEDS}
+        rows.append(about | {"measure": "captured", "value": counts[plant.plant_id] / num_generations})
+        rows.append(about | {"measure": "plant_memorized", "value": float(counts[plant.plant_id] > 0)})
+    return pd.DataFrame(rows)
 
 
 def _plants(evidence: Evidence, copied: Tensor) -> pd.DataFrame:

@@ -12,19 +12,19 @@ from typing import Any
 import lightning as L
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
-from afterglow.collect import NEEDS_TEXT, Sampler, annotate, capture_for, denoising_losses, generate, text_layers, with_patch_distance
+from afterglow.collect import NEEDS_TEXT, Sampler, annotate, assign, capture_for, generate, text_layers, with_patch_distance
 from afterglow.data.subjects import Subject, subjects, unprompted
 from afterglow.evidence import Evidence
 from afterglow.measures import emergence
-from afterglow.measures.history import emergence_of, emergence_summary, memorized_history
-from afterglow.measures.summary import ALL_SEEDS, summarize
+from afterglow.measures.history import REGION, WHOLE, emergence_of, emergence_summary, memorized_history
+from afterglow.measures.summary import summarize
 from afterglow.measures.table import ANY_MEASURES, FIRST_MEASURES, Measure, chosen, maps_of, named, needs_of, scores_of
 from afterglow.probes.early import early_model, keep_early
-from afterglow.probes.judge import judge, memorized_in
+from afterglow.probes.judge import captured, in_region, judge, memorized_in
 from afterglow.probes.look import Look
+from afterglow.probes.losses import loss_rows
 from afterglow.probes.rows import ProbeRows
 from afterglow.probes.schedule import probe_steps
 from afterglow.probes.show import show
@@ -32,7 +32,7 @@ from afterglow.probes.show import show
 log = logging.getLogger(__name__)
 
 SEED_OFFSET = 1000  # of each fresh set of seeds with which the last probes are confirmed
-NUM_LOSSES, NUM_TIMES = 32, 4  # pictures of each kind and timesteps at which the denoising loss is measured
+CAPTURED = ("global", "local", "natural", "phantom")  # what the generations of a model without text are assigned to
 COPIES = ("calibrated", "memorized")  # all that is asked of the raw weights and of confirmations
 SHOWN_KINDS = ("global", "local", "natural", "phantom", "decoy", "control")
 
@@ -146,7 +146,7 @@ class Probe(L.Callback):
                 if self._compares_early(model) and trainer.global_step == self.steps[self._early_probe()] and trainer.is_global_zero:
                     keep_early(model, self.folder)
                 look = self._look(model, self._asked(model, last), patterns)
-                rows = [look.rows, self._losses(model)]
+                rows = [look.rows, loss_rows(model, self.planted, batch_size=self.batch_size)]
                 if last:
                     rows += self._confirm(model, look.rows)
             if last and average:
@@ -185,8 +185,18 @@ class Probe(L.Callback):
         evidence = annotate(self._generate(model, asked, needs), about, self.gallery)
         if "derived.patch_distance" in needs:
             evidence = with_patch_distance(evidence, self.gallery)
+        caught = evidence if model.has_text else self._assigned(evidence)
+        if not model.has_text and len(caught):
+            evidence = Evidence.cat([evidence, caught])
         rows, maps, thresholds = judge(evidence, patterns)
+        if not model.has_text:
+            rows = rows[(rows["measure"] != "plant_memorized") | (rows["kind"] == "unprompted")]
+            rows = pd.concat([rows, captured(caught, self._plants(), len(asked))], ignore_index=True)
         frames = [rows]
+        halves = [row for row, one in enumerate(about) if one.kind == "global" and not one.region.all()]
+        if halves:
+            inside = [replace(about[row], mask=about[row].region) for row in halves]
+            frames.append(in_region(annotate(evidence[halves], inside, self.gallery)))
         controls = [row for row, subject in enumerate(about) if subject.kind == "control"]
         for shape, mask in self._planted_shapes().items() if controls else ():
             judged = annotate(evidence[controls], [about[row] for row in controls], self.gallery, mask=mask)
@@ -212,37 +222,43 @@ class Probe(L.Callback):
 
         return replace(evidence.map(whole), caption=tuple(subject.caption for subject, _ in asked))
 
+    def _plants(self) -> list[Subject]:
+        """What the generations of a model without text can be copies of, beside the training pictures."""
+        return [subject for subject in subjects(self.seen, num_controls=0, num_heldout=0) if subject.kind in CAPTURED]
+
+    def _assigned(self, evidence: Evidence) -> Evidence:
+        """The generations that copy a plant (or seem to copy a phantom), judged as its own; of each the nearest."""
+        plants = self._plants()
+        if not plants:
+            return evidence[[]]
+        which, near = assign(evidence.images, plants, self.gallery)
+        rows = (near < 1).nonzero()[:, 0].tolist()
+        return annotate(evidence[rows], [plants[int(which[row])] for row in rows], self.gallery) if rows else evidence[[]]
+
     def _planted_shapes(self) -> dict[str, np.ndarray]:
         return {plant.shape: plant.mask for plant in self.planted.of_kind("local")}
-
-    def _losses(self, model: Any) -> pd.DataFrame:
-        """Denoising loss of held-out and of training pictures."""
-        rows = []
-        for kind, pictures in (("heldout", self.planted.heldout), ("control", self.planted.controls)):
-            some = pictures[:NUM_LOSSES]
-            if not len(some):
-                continue
-            captions = [self.planted.captions[row] for row in some]
-            values = denoising_losses(model, torch.from_numpy(self.planted.pixels[some]), captions, num_times=NUM_TIMES).mean(1)
-            for row, caption, value in zip(some.tolist(), captions, values.tolist(), strict=True):
-                about = {"plant_id": len(self.planted.plants) + row, "kind": kind, "caption": caption, "seed": ALL_SEEDS}
-                rows.append(about | {"measure": "denoising_loss", "value": value})
-        return pd.DataFrame(rows)
 
     def _confirm(self, model: Any, rows: pd.DataFrame) -> list[pd.DataFrame]:
         """The confirmations that the last two probes lack, with fresh sets of seeds on the final weights."""
         history = pd.concat([self.rows.table, rows.assign(step=self.steps[-1])], ignore_index=True)
-        needed = {number: emergence.num_confirmations_needed(seen) for number, (_, seen) in memorized_history(history).items()}
+        needed: dict[int, int] = {}
+        for within in (WHOLE, REGION):
+            for number, (_, seen) in memorized_history(history, within).items():
+                needed[number] = max(needed.get(number, 0), emergence.num_confirmations_needed(seen))
         watched = self._asked(model, last=False)  # kinds that only the last probe looks at have no emergence to confirm
-        about = {subject.plant_id: subject for subject, _ in watched} if model.has_text else {}
+        about = {subject.plant_id: subject for subject, _ in watched} if model.has_text else {p.plant_id: p for p in self._plants()}
         frames = []
         for turn in range(emergence.NUM_CONFIRMATIONS):
-            seeds = [SEED_OFFSET * (turn + 1) + seed for seed in range(self.seeds)]
-            again = [subject for number, subject in about.items() if needed.get(number, 0) > turn]
-            if again:
-                found = self._look(model, [(subject, seed) for subject in again for seed in seeds], COPIES).rows
-                found = found[found["measure"] == "plant_memorized"]
-                frames.append(found.assign(measure=f"confirmation.{turn + 1}"))
+            again = {number: subject for number, subject in about.items() if needed.get(number, 0) > turn}
+            if not again:
+                break
+            first = max(SEED_OFFSET, self.unprompted) * (turn + 1)
+            asked = [(subject, first + seed) for subject in again.values() for seed in range(self.seeds)]
+            if not model.has_text:
+                asked = [(subject, first + seed) for subject, seed in watched]
+            found = self._look(model, asked, COPIES).rows
+            found = found[found["measure"].str.startswith("plant_memorized") & found["plant_id"].isin(set(again))]
+            frames.append(found.assign(measure=found["measure"].str.replace("plant_memorized", f"confirmation.{turn + 1}")))
         return frames
 
     def _keep(self, trainer: L.Trainer, rows: pd.DataFrame, look: Look, last: bool) -> None:

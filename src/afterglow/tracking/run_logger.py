@@ -132,6 +132,11 @@ def log_analysis(folder: Path, numbers: Mapping[str, float], pictures: Mapping[s
     """
     if not (folder / "config.yaml").is_file():
         raise ValueError(f"There is no run in '{folder}': config.yaml is missing.")
+    return log_figures(folder, numbers, pictures)
+
+
+def log_figures(folder: Path, numbers: Mapping[str, float], pictures: Mapping[str, Path]) -> str:
+    """The same into the W&B run that is bound to any folder, a new one where there is none yet."""
     tracker = RunLogger()
     tracker.use_folder(folder)
     tracker.summarize(dict(numbers))

@@ -1,0 +1,44 @@
+"""Fits, comparisons and the page, on runs whose answer is known."""
+
+import numpy as np
+import pytest
+
+from afterglow.report import emergence_figures
+from afterglow.report.emergence import model_fits, paired, plant_fits, write_emergence
+from afterglow.report.runs import read_runs
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, write_run):
+    folder = tmp_path_factory.mktemp("runs")
+    options = [{"n": n, "seed": seed, "half": half} for n in (100, 400, 1600) for seed in (0,) for half in (0, 1)]
+    return read_runs([write_run(folder / "-".join(map(str, one.values())), factor=1.5, **one) for one in options])
+
+
+def test_exposure_alone_departs_from_no_reference(runs):
+    """Written so that a plant emerges when it has been shown 100 times, whatever n and copies are; probes 1.25 times apart."""
+    for fitted in plant_fits(runs):
+        for name, slope in fitted.fit.slopes.items():
+            assert slope.value == pytest.approx(fitted.reference[name], abs=0.2), (fitted.name, fitted.axis, name)
+
+
+def test_a_model_without_captions_memorizes_in_proportion_to_its_set(runs):
+    fitted = model_fits(runs)[0]
+    assert fitted.name == "tau_mem" and fitted.fit.slopes["n"].value == pytest.approx(1, abs=0.1)
+    assert fitted.fit.censored == 2  # of the largest set, whose run ends before
+
+
+def test_local_plants_that_emerge_half_as_late_again_are_found_to_be_late(runs):
+    found = paired(runs)
+    assert np.exp(found.difference.value) == pytest.approx(1.5, rel=0.1) and found.difference.low > 0
+    assert (found.pairs, found.runs, found.local_first) == (12, 3, 0) and found.global_first > 6
+
+
+def test_the_page_holds_the_numbers_and_no_other_file(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(emergence_figures, "NUM_BANDS", 2)  # bands are for eyes
+    text, numbers, pictures = write_emergence(runs, tmp_path)
+    page = (tmp_path / "emergence.html").read_text()
+    assert "local plants are memorized later than" in text and "local plants are memorized later than" in page
+    assert f"{numbers['emergence/tau_mem/step/n']:.2f}" in page
+    assert page.count("<svg") == len(pictures) and "http://www.w3.org" in page and 'src="' not in page
+    assert all(path.is_file() for path in pictures.values()) and (tmp_path / "plants.parquet").is_file()
