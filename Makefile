@@ -10,7 +10,27 @@ OLD_PYTHON := Afterglow needs Python 3.11 or newer: name one, as in `make PYTHON
 
 FINDINGS := shapes-0 shapes-1 copies-0 copies-1 # recipe-seed, of configs/findings/
 
-.PHONY: demo test findings lint format lock
+# Of the finding "emergence": recipe-options-seed. Steps grow with the set, so that memorization comes before a run ends.
+SEEDS := 0 1 2
+SIZES := 16 32 64 128
+HALVES := 500-0 500-1 2000-0 2000-1
+EMERGENCE := $(foreach seed,$(SEEDS),$(SIZES:%=sizes-%-$(seed)) $(HALVES:%=halves-%-$(seed)))
+sizes_16 := 400
+sizes_32 := 700
+sizes_64 := 1200
+sizes_128 := 2100
+halves_500 := 900
+halves_2000 := 1300
+# --model of each control, and the run whose training set it is judged against
+CONTROLS := own optimal other planted-optimal
+own := runs/sizes-64-0
+optimal := optimal:runs/sizes-64-0
+other := runs/other-64-0
+planted-optimal := optimal:runs/halves-500-0-0
+judged = runs/$(if $(findstring planted,$(1)),halves-500-0-0,sizes-64-0)
+word_of = $(word $(1),$(subst -, ,$(2)))
+
+.PHONY: demo test findings emergence lint format lock
 
 demo: .venv/.installed  # a second call continues where the first one stopped
 	$(LAUNCH) train.py --ckpt_path last
@@ -20,12 +40,32 @@ test: .venv/.installed
 
 # Makes the runs that are missing under docs/findings/data/ (about 20 minutes each on two quiet cores), goes on with torn ones.
 findings: .venv/.installed $(FINDINGS:%=docs/findings/data/%/probes.parquet)
-	$(BIN)/python analysis/findings.py
+	$(BIN)/python analysis/findings.py localisation
 
 docs/findings/data/%/probes.parquet:
 	$(LAUNCH) train.py --config configs/findings/$(word 1,$(subst -, ,$*)).yaml --seed_everything $(word 2,$(subst -, ,$*)) \
 		--name $* --ckpt_path last
-	$(BIN)/python analysis/findings.py --keep runs/$*
+	$(BIN)/python analysis/findings.py localisation --keep runs/$*
+
+# About 5 minutes a run on one quiet core; the controls are extractions from the smallest and the largest of them.
+emergence: .venv/.installed $(EMERGENCE:%=docs/findings/emergence/%/probes.parquet) $(CONTROLS:%=docs/findings/emergence/controls/%/extract.parquet)
+	$(BIN)/python analysis/findings.py emergence
+
+docs/findings/emergence/sizes-%/probes.parquet:
+	$(LAUNCH) train.py --config configs/findings/sizes.yaml --data.set_size $(call word_of,1,$*) --seed_everything $(call word_of,2,$*) \
+		--trainer.max_steps $(sizes_$(call word_of,1,$*)) --name sizes-$* --ckpt_path last
+	$(BIN)/python analysis/findings.py emergence --keep runs/sizes-$*
+
+docs/findings/emergence/halves-%/probes.parquet:
+	$(LAUNCH) train.py --config configs/findings/halves.yaml --data.set_size $(call word_of,1,$*) --data.planting.half $(call word_of,2,$*) \
+		--seed_everything $(call word_of,3,$*) --trainer.max_steps $(halves_$(call word_of,1,$*)) --name halves-$* --ckpt_path last
+	$(BIN)/python analysis/findings.py emergence --keep runs/halves-$*
+
+docs/findings/emergence/controls/%/extract.parquet:
+	$(if $(filter other,$*),$(LAUNCH) train.py --config configs/findings/sizes.yaml --data.set_size 64 --data.skip 64 \
+		--trainer.max_steps $(sizes_64) --name other-64-0 --ckpt_path last)
+	$(BIN)/python analysis/extract.py --model $($*) --planted $(call judged,$*) --num-images 256 --steps 25 --out runs/control-$*
+	mkdir -p $(@D) && cp runs/control-$*/*.parquet $(@D)
 
 lint: .venv/.installed
 	$(BIN)/ruff check

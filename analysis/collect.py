@@ -2,19 +2,21 @@
 
   python analysis/collect.py --model runs/demo --planted runs/demo --out evidence/demo
   python analysis/collect.py --model runs/demo --prompts captions.jsonl --num-images 4 --out evidence/mine
+  python analysis/collect.py --model google/ddpm-cifar10-32 --source cifar10 --folder DIR --num-images 256 --out evidence/cifar10
   accelerate launch --multi_gpu --num_processes 2 analysis/collect.py --model DIR --prompts captions.jsonl --out evidence/two
 
 --model is a run folder, a checkpoint, a diffusers folder or a hub id. --prompts is a list in its authors' format: .jsonl with `caption`
 (and `image`, `mask`, `label` where there are), NeMo's .csv, or .txt. --planted asks for a run's plants, phantoms, decoys, tints and
-controls, and judges them by what was planted.
+controls, and judges them by what was planted. A model without text is asked for nothing: each generation is judged by the plant that it
+copies, else by the nearest picture of the run's set, or (a frozen model) of a --source.
 """
 
 import argparse
 from pathlib import Path
 
 from afterglow import launch
-from afterglow.asking import ask_planted, ask_prompts, capture_of, needs_of_names, spacing_of, with_embeddings
-from afterglow.collect import Order, Sampler, collect
+from afterglow.asking import asked_of, capture_of, needs_of_names, spacing_of, with_embeddings
+from afterglow.collect import Sampler, collect
 from afterglow.evidence import END_TOKEN_RULES
 from afterglow.models import open_model
 from afterglow.sentences import quiet, sentences
@@ -28,9 +30,12 @@ def options() -> argparse.ArgumentParser:
     add("--labels", type=Path, help="another list, which says the kinds of the same captions (NeMo's VM and TM)")
     add("--kind", default="prompt", help="of captions without a label; 'control' for captions that are not memorized")
     add("--planted", type=Path, help="run folder: its plants and their counterparts instead of a list")
+    add("--source", help="training set of a frozen model without text: cifar10, celeba, flowers102, fashion_mnist, openmoji, imagefolder")
+    add("--folder", help="where the source lies")
+    add("--set-size", type=int, help="of the source: its first pictures in the seeded order of trainings; default: all")
     add("--controls", type=int, default=64, help="with --planted: how many controls")
     add("--out", type=Path, required=True, help="the folder of the collection")
-    add("--num-images", type=int, default=4, help="generations of each caption")
+    add("--num-images", type=int, help="generations of each caption (4); of a model without text, in all (256)")
     add("--steps", type=int, default=50, help="sampler steps")
     add("--scheduler", default="DDIMScheduler", help="any of diffusers, by its class name")
     add("--spacing", help="of the timesteps: trailing, leading, linspace; default: Stable Diffusion's own, trailing for others")
@@ -60,17 +65,11 @@ def main() -> None:
     args = options().parse_args()
     quiet()
     with sentences():
-        if (args.prompts is None) == (args.planted is None):
-            raise SystemExit(options().error("say what to ask for: either --prompts LIST or --planted RUN"))
         model = open_model(args.model).to(launch.device(), launch.dtype())
         sampler = Sampler(args.scheduler, args.steps, args.guidance, spacing_of(model, args.spacing))
         needs = needs_of_names(model, args.steps, args.measures)
-        if args.planted:
-            asked = ask_planted(model, args.planted, num_controls=args.controls, needs=needs)
-        else:
-            asked = ask_prompts(model, args.prompts, kind=args.kind, labels=args.labels, needs=needs)
+        asked, order = asked_of(model, args, needs)
         asked = with_embeddings(asked, args)
-        order = Order(asked.captions, args.num_images, args.seed, args.seed_rule, args.prompts_per_part)
         early = open_model(args.early).to(launch.device(), launch.dtype()) if args.early else None
         about = {**asked.about, "model": args.model}
         how = capture_of(needs, args)
@@ -79,7 +78,7 @@ def main() -> None:
             finish=asked.finish, share=launch.share(), about=about, early=early, batch_size=args.batch_size,
         )  # fmt: skip
         if launch.is_first():
-            print(f"{args.out}: {len(asked.captions)} captions, {args.num_images} generations each")
+            print(f"{args.out}: {len(asked.captions)} prompts, {order.num_images} generations each")
 
 
 if __name__ == "__main__":

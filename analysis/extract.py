@@ -4,17 +4,18 @@
   python analysis/extract.py --model google/ddpm-cifar10-32 --source cifar10 --folder DIR --num-images 10000 --out extraction/cifar10
   accelerate launch --multi_gpu --num_processes 2 analysis/extract.py --model runs/a --planted runs/b --out extraction/other_half
 
---model is a run folder, a checkpoint, a diffusers folder or a hub id. It is judged against what a run was trained on (--planted, which
-may be another run), or against a source at the size of the model's pictures. The last of several processes writes the summary.
+--model is a run folder, a checkpoint, a diffusers folder or a hub id; optimal:RUN is the closed-form optimal denoiser of what a run is
+trained on, the positive control. It is judged against what a run was trained on (--planted, which may be another run), or against a
+source at the size of the model's pictures. The last of several processes writes the summary.
 """
 
 import argparse
 from pathlib import Path
 
 from afterglow import launch
-from afterglow.asking import spacing_of
+from afterglow.asking import spacing_of, training_set
 from afterglow.collect import Capture, Order, Sampler, collect
-from afterglow.extracting import ask_extraction, captions_for, space_of, summarize, training_set
+from afterglow.extracting import ask_extraction, captions_for, plants_of, space_of, summarize
 from afterglow.models import open_model
 from afterglow.sentences import quiet, sentences
 from afterglow.tracking import log_analysis
@@ -55,8 +56,8 @@ def main() -> None:
         planted = training_set(model, planted=args.planted, source=args.source, folder=args.folder, set_size=args.set_size)
         captions = captions_for(model, planted, args.num_images, args.caption)
         gallery = planted.gallery(launch.device())
-        space = space_of(gallery, args, launch.share())
-        asked = ask_extraction(captions, gallery, space, args.tiles)
+        plants, space = plants_of(planted), space_of(gallery, args, launch.share())
+        asked = ask_extraction(captions, gallery, space, args.tiles, plants)
         order = Order(captions, num_images=1, seed=args.seed, seed_rule="prompt", prompts_per_part=args.batch_size)
         sampler = Sampler(args.scheduler, args.steps, args.guidance, spacing_of(model, args.spacing))
         about = {"model": args.model, "judged against": str(args.planted or args.source), "set size": args.set_size, **asked.about}
@@ -65,7 +66,7 @@ def main() -> None:
             model, order, args.out, sampler, nothing,
             finish=asked.finish, share=launch.share(), about=about, batch_size=args.batch_size,
         )  # fmt: skip
-        numbers = summarize(args.out, order, gallery, space, about, args.background)
+        numbers = summarize(args.out, order, gallery, space, about, args.background, plants)
         if numbers is not None and args.run:
             pictures = {f"media/{name}": args.out / f"{name}.png" for name in ("extracted", "histograms")}
             print(log_analysis(args.run, numbers, pictures))

@@ -1,34 +1,52 @@
 """The pages under docs/findings/, made from the runs that were kept there.
 
-  python analysis/findings.py                        write the pages again
-  python analysis/findings.py --keep runs/shapes-0   keep what the pages need of a finished run, under 300 kB
-  make findings                                      make every run that is missing, keep it, and write the pages
+  python analysis/findings.py                                  write all pages again
+  python analysis/findings.py emergence                        write one of them, and its figures
+  python analysis/findings.py localisation --keep runs/shapes-0   keep what a page needs of a finished run, under 300 kB
+  make findings, make emergence                                make every run that is missing, keep it, and write the page
 
-The runs of a finding are configs/findings/*.yaml, each with --seed_everything 0 and 1.
+The runs of a finding are configs/findings/*.yaml, each with several --seed_everything.
 """
 
 import argparse
 from pathlib import Path
 
+from afterglow.report.emergence_page import emergence_page, keep_emergence
 from afterglow.report.localisation import keep_run, localisation_page
 from afterglow.sentences import quiet, sentences
 
 FINDINGS = Path(__file__).parents[1] / "docs" / "findings"
+FOLDERS = {"localisation": FINDINGS / "data", "emergence": FINDINGS / "emergence"}
+
+
+def write(finding: str) -> Path:
+    """One page, and the figures that it shows."""
+    page, folder = FINDINGS / f"{finding}.md", FOLDERS[finding]
+    if finding == "localisation":
+        page.write_text(localisation_page(folder), encoding="utf-8")
+        return page
+    text, figures = emergence_page(folder)
+    page.write_text(text, encoding="utf-8")
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=110, facecolor="white")
+    return page
 
 
 def main() -> None:
     """Keep runs, or write pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", type=Path, nargs="+", metavar="RUN", help="finished run folders")
+    parser.add_argument("finding", nargs="?", choices=list(FOLDERS), help="default: all")
+    parser.add_argument("--keep", type=Path, nargs="+", metavar="RUN", help="finished run folders, of the named finding")
     options = parser.parse_args()
     quiet()
     with sentences():
+        keep = keep_emergence if options.finding == "emergence" else keep_run
         for run in options.keep or ():
-            print(f"{run}: {keep_run(run, FINDINGS / 'data') / 1000:.0f} kB kept")
-        if not options.keep:
-            page = FINDINGS / "localisation.md"
-            page.write_text(localisation_page(FINDINGS / "data"), encoding="utf-8")
-            print(page)
+            if options.finding is None:
+                raise SystemExit(parser.error("say whose runs these are: localisation or emergence"))
+            print(f"{run}: {keep(run, FOLDERS[options.finding]) / 1000:.0f} kB kept")
+        for finding in () if options.keep else (options.finding,) if options.finding else FOLDERS:
+            print(write(finding))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import torch
 import yaml
 from PIL import Image
 
+from afterglow.asking import training_set
 from afterglow.data.neighbours import Gallery
-from afterglow.extracting import ask_extraction, captions_for, space_of, training_captions, training_set
+from afterglow.extracting import ask_extraction, captions_for, space_of, training_captions
 
 PLANTING = {
     "num_global": 1,

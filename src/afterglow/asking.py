@@ -6,26 +6,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from afterglow.attention import self_attention_layers
 from afterglow.collect import (
     NEEDS_TEXT,
     Capture,
+    Order,
     annotate,
     annotate_prompts,
+    assign,
     capture_for,
     text_layers,
     with_latent_difference,
     with_patch_distance,
 )
 from afterglow.collect.embeddings import patch_tokens, sscd, with_copy_similarity, with_split_product
+from afterglow.data.dealer import plant
 from afterglow.data.module import planted_of_run
+from afterglow.data.plants import PlantedSet, Planting
 from afterglow.data.prompts import read_prompts, with_labels
-from afterglow.data.subjects import subjects, unprompted
+from afterglow.data.sources import load_pictures
+from afterglow.data.subjects import CAPTURED, subjects, unprompted
 from afterglow.evidence import Evidence
 from afterglow.measures.table import ANY_MEASURES, Measure, chosen, maps_of, named, needs_of, scores_of
 from afterglow.models import Denoiser
 
 LATENTS = "derived.latent_difference"
 Finish = Callable[[Evidence, list[int]], Evidence]
+
+
+NOTHING = Planting(num_global=0, num_local=0, num_decoys=0, num_tints=0, num_fills=0, num_moving=0, num_heldout=0, phantoms=False)
+NUM_IMAGES, NUM_UNPROMPTED = 4, 256  # of a caption; of a model without text
 
 
 @dataclass(frozen=True)
@@ -37,13 +47,56 @@ class Asked:
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
-def ask_planted(model: Denoiser, run: Path, *, num_controls: int, needs: set[str], unprompted_count: int = 256) -> Asked:
-    """Everything a run planted and its counterparts; a model without text is asked for `unprompted_count` generations."""
-    planted = planted_of_run(run)
-    if planted.pixels.shape[1:] != model.picture_shape():
-        raise ValueError(f"The pictures of '{run}' are {planted.pixels.shape[1:]}, and the model makes {model.picture_shape()}.")
-    planted = planted.decoded(model.round_trip)
-    asked = subjects(planted, num_controls=num_controls) if model.has_text else unprompted(planted, unprompted_count)
+def asked_of(model: Denoiser, args: Namespace, needs: set[str]) -> tuple[Asked, Order]:
+    """What a command line asks a model for, and in which order.
+
+    Raises ValueError where it asks for nothing or for two things, or a model without text for captions.
+    """
+    given = [name for name in ("prompts", "planted", "source") if getattr(args, name) is not None]
+    if len(given) != 1:
+        raise ValueError("Say what to ask for: one of --prompts LIST, --planted RUN and --source NAME.")
+    name = type(model).__name__
+    if not model.has_text:
+        if args.prompts:
+            raise ValueError(f"--prompts asks for captions, and {name} has none: say --planted RUN, or --source NAME.")
+        planted = training_set(model, planted=args.planted, source=args.source, folder=args.folder, set_size=args.set_size)
+        asked = ask_unprompted(model, planted, args.num_images or NUM_UNPROMPTED, needs)
+        return asked, Order(asked.captions, 1, args.seed, "prompt", args.batch_size)
+    if args.source:
+        raise ValueError(f"--source is for models without text, and {name} is asked for captions: say --prompts LIST, or --planted RUN.")
+    if args.planted:
+        asked = ask_planted(model, args.planted, num_controls=args.controls, needs=needs)
+    else:
+        asked = ask_prompts(model, args.prompts, kind=args.kind, labels=args.labels, needs=needs)
+    return asked, Order(asked.captions, args.num_images or NUM_IMAGES, args.seed, args.seed_rule, args.prompts_per_part)
+
+
+def training_set(
+    model: Denoiser, *, planted: Path | None, source: str | None, folder: str | None, set_size: int | None, seed: int = 0
+) -> PlantedSet:
+    """What a run was trained on, or a source (its first `set_size` pictures in the seeded order in which a training takes them).
+
+    Raises ValueError where neither or both are named, or the pictures are no such pictures as the model makes.
+    """
+    if (planted is None) == (source is None):
+        raise ValueError("Say what the model is judged against: either --planted RUN, or --source NAME.")
+    channels, _, side = model.picture_shape()
+    if planted is not None:
+        if folder is not None or set_size is not None:
+            raise ValueError("--folder and --set-size choose from a --source; a run's training set is what it is.")
+        found = planted_of_run(planted)
+        if found.pixels.shape[1:] != model.picture_shape():
+            raise ValueError(f"The pictures of '{planted}' are {found.pixels.shape[1:]}, and the model makes {model.picture_shape()}.")
+    else:
+        pictures = load_pictures(str(source), resolution=side, channels=channels, folder=folder)
+        found = plant(pictures, NOTHING, set_size=set_size, seed=seed)
+    return found.decoded(model.round_trip)
+
+
+def ask_planted(model: Denoiser, run: Path, *, num_controls: int, needs: set[str]) -> Asked:
+    """Everything a run planted and its counterparts. Raises ValueError where the model makes other pictures."""
+    planted = training_set(model, planted=run, source=None, folder=None, set_size=None)
+    asked = subjects(planted, num_controls=num_controls)
     gallery = planted.gallery(model.device)
 
     def finish(evidence: Evidence, rows: list[int]) -> Evidence:
@@ -52,6 +105,25 @@ def ask_planted(model: Denoiser, run: Path, *, num_controls: int, needs: set[str
         return with_patch_distance(judged, gallery) if "derived.patch_distance" in needs else judged
 
     return Asked([subject.caption for subject in asked], finish, {"planted": str(run), "controls": num_controls})
+
+
+def ask_unprompted(model: Denoiser, planted: PlantedSet, count: int, needs: set[str]) -> Asked:
+    """`count` generations of a model without text: each is judged by the plant (or phantom) that it copies, else by the nearest picture.
+
+    planted: what the model was trained on, as it could give it back.
+    """
+    asked, gallery = unprompted(planted, count), planted.gallery(model.device)
+    plants = [subject for subject in subjects(planted, num_controls=0, num_heldout=0) if subject.kind in CAPTURED]
+
+    def finish(evidence: Evidence, rows: list[int]) -> Evidence:
+        about = [asked[row] for row in rows]
+        if plants:
+            which, near = assign(evidence.images, plants, gallery)
+            about = [plants[int(which[i])] if near[i] < 1 else subject for i, subject in enumerate(about)]
+        judged = annotate(evidence, about, gallery)
+        return with_patch_distance(judged, gallery) if "derived.patch_distance" in needs else judged
+
+    return Asked([subject.caption for subject in asked], finish, {"unprompted": count, "training": len(gallery.pixels)})
 
 
 def ask_prompts(model: Denoiser, file: Path, *, kind: str = "prompt", labels: Path | None = None, needs: set[str]) -> Asked:
@@ -103,6 +175,8 @@ def needs_of_names(model: Denoiser, num_steps: int, patterns: Sequence[str]) -> 
     if not model.has_text and impossible and "*" not in patterns:
         raise ValueError(f"{impossible[0]} reads what a caption does, and {type(model).__name__} has no captions: the measure is absent.")
     needs = needs_of(chosen(table, patterns))
+    if "*" in patterns and not self_attention_layers(model.unet):  # named by itself it is an error, which collecting says
+        needs -= {"derived.self_attention"}
     return needs if model.has_text else {need for need in needs if need.partition(".")[2] not in NEEDS_TEXT}
 
 

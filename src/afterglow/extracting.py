@@ -6,46 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from afterglow.asking import Asked
 from afterglow.collect import Order
 from afterglow.collect.embeddings import mean_tokens, patch_tokens, sscd
 from afterglow.collect.extraction import Space, background, embedding_space, judge, pixel_space
-from afterglow.data.dealer import plant
 from afterglow.data.groups import picture_of, tiles
-from afterglow.data.module import planted_of_run
 from afterglow.data.neighbours import Gallery
-from afterglow.data.plants import TRAINED, PlantedSet, Planting
-from afterglow.data.sources import load_pictures
+from afterglow.data.plants import TRAINED, PlantedSet
 from afterglow.data.stored import cache_folder, content_key
+from afterglow.data.subjects import CAPTURED, Subject, subjects
 from afterglow.evidence import Evidence, parts_of
 from afterglow.measures.extraction import fractions, write_generations
 from afterglow.models import Denoiser
 from afterglow.report.extraction import extracted_figure, extraction_text, histograms_figure
-
-NOTHING = Planting(num_global=0, num_local=0, num_decoys=0, num_tints=0, num_fills=0, num_moving=0, num_heldout=0, phantoms=False)
-
-
-def training_set(
-    model: Denoiser, *, planted: Path | None, source: str | None, folder: str | None, set_size: int | None, seed: int = 0
-) -> PlantedSet:
-    """What a run was trained on, or a source (its first `set_size` pictures in the seeded order in which a training takes them).
-
-    Raises ValueError where neither or both are named, or the pictures are no such pictures as the model makes.
-    """
-    if (planted is None) == (source is None):
-        raise ValueError("Say what the model is judged against: either --planted RUN, or --source NAME.")
-    channels, _, side = model.picture_shape()
-    if planted is not None:
-        if folder is not None or set_size is not None:
-            raise ValueError("--folder and --set-size choose from a --source; a run's training set is what it is.")
-        found = planted_of_run(planted)
-        if found.pixels.shape[1:] != model.picture_shape():
-            raise ValueError(f"The pictures of '{planted}' are {found.pixels.shape[1:]}, and the model makes {model.picture_shape()}.")
-    else:
-        pictures = load_pictures(str(source), resolution=side, channels=channels, folder=folder)
-        found = plant(pictures, NOTHING, set_size=set_size, seed=seed)
-    return found.decoded(model.round_trip)
 
 
 def training_captions(planted: PlantedSet, count: int, seed: int = 0) -> list[str]:
@@ -86,18 +61,30 @@ def space_of(gallery: Gallery, args: Any, share: tuple[int, int]) -> Space:
     return embedding_space(embedding, gallery, cache_folder() / "embeddings" / weights.hex(), share)
 
 
-def ask_extraction(captions: Sequence[str], gallery: Gallery, space: Space, grid: int) -> Asked:
-    """Generations for these captions, each judged by the training set."""
+def plants_of(planted: PlantedSet) -> list[Subject]:
+    """What generations can be copies of beside the training pictures; phantoms are the false alarms."""
+    return [subject for subject in subjects(planted, num_controls=0, num_heldout=0) if subject.kind in CAPTURED]
+
+
+def ask_extraction(captions: Sequence[str], gallery: Gallery, space: Space, grid: int, plants: Sequence[Subject] = ()) -> Asked:
+    """Generations for these captions, each judged by the training set, and by what was planted in it."""
     tiles(gallery.pixels.shape[-1], grid)  # which refuses a grid that does not fit, before anything is generated
 
     def finish(evidence: Evidence, rows: list[int]) -> Evidence:
-        return judge(evidence, gallery, space, grid)
+        return judge(evidence, gallery, space, grid, plants)
 
     return Asked(captions, finish, {"training": len(gallery.pixels), "space": space.name, "tiles": grid})
 
 
+def captured_plants(table: pd.DataFrame, plants: Sequence[Subject]) -> pd.DataFrame:
+    """A row a plant: plant_id, kind, caption, and how many generations copy it in its mask."""
+    counts = table["plant"].value_counts()
+    rows = [(plant.plant_id, plant.kind, plant.caption, int(counts.get(plant.plant_id, 0))) for plant in plants]
+    return pd.DataFrame(rows, columns=["plant_id", "kind", "caption", "generations"])
+
+
 def summarize(
-    out: Path, order: Order, gallery: Gallery, space: Space, about: dict[str, Any], num_background: int
+    out: Path, order: Order, gallery: Gallery, space: Space, about: dict[str, Any], num_background: int, plants: Sequence[Subject] = ()
 ) -> dict[str, float] | None:
     """Write the table, the figures and the summary of a finished extraction; its numbers for the tracker.
 
@@ -108,7 +95,10 @@ def summarize(
         return None
     table = write_generations(parts, out / "extract.parquet")
     training = background(space, num_background)
-    found = fractions(table, training)
+    kinds = {plant.plant_id: plant.kind for plant in plants}
+    found = fractions(table, training, kinds)
+    if plants:
+        captured_plants(table, plants).to_parquet(out / "plants.parquet", index=False)
     histograms_figure(table, training, space.name, out / "histograms.png")
 
     @lru_cache(maxsize=2)
@@ -124,7 +114,7 @@ def summarize(
     (out / "summary.txt").write_text(text + "\n", encoding="utf-8")
     print(text)
     print(f"\n{out}: extract.parquet, summary.txt, extracted.png, histograms.png")
-    (close, loose, tile, tile_loose, similar) = found
-    named = {"extracted": close, "extracted_loosely": loose, "tile": tile, "tile_loosely": tile_loose, "similar": similar}
+    names = ["extracted", "extracted_loosely", "tile", "tile_loosely", *(f"captured_{kind}" for kind in dict.fromkeys(kinds.values()))]
+    named = dict(zip([*names, "similar"], found, strict=True))
     numbers = {f"extraction/{name}": part.count / part.total for name, part in named.items()}
     return numbers | {f"extraction/{name}_distinct": float(part.distinct) for name, part in named.items() if part.distinct is not None}

@@ -1,6 +1,6 @@
 """Training data extraction (METHODS section 4): what each generation is judged by, whole, in tiles and in an embedding."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from afterglow.collect.assign import assign
 from afterglow.collect.embeddings import Embedding
 from afterglow.collect.truth import NUM_NEIGHBOURS
 from afterglow.data.groups import near_gallery, nearest_groups, picture_of, tiles
 from afterglow.data.neighbours import Gallery
 from afterglow.data.search import nearest
 from afterglow.data.stored import Store, StoredArray, content_key
+from afterglow.data.subjects import Subject
 from afterglow.evidence import Evidence, Neighbours
 
 EMBEDDED = 64  # pictures that are embedded and stored together
@@ -72,10 +74,11 @@ def finite(name: str, values: Tensor) -> Tensor:
     return values.float().cpu()
 
 
-def judge(evidence: Evidence, gallery: Gallery, space: Space, grid: int) -> Evidence:
+def judge(evidence: Evidence, gallery: Gallery, space: Space, grid: int, plants: Sequence[Subject] = ()) -> Evidence:
     """Add the nearest training picture, its group and the 50 nearest other groups; the same in grid x grid tiles; the similarity.
 
     derived: nearest_row [B]; tile_rows, tile_groups [B, T] and tile_distances [B, T, 51], nearest first; similarity and similar_row [B].
+    With plants (and phantoms): plant [B], the one that the generation copies in its mask, -1 = none, and plant_distance [B], calibrated.
     The whole picture's nearest is a training picture; in a tile it may also be what a local plant shows there.
     """
     images, side = evidence.images, evidence.images.shape[-1]
@@ -92,6 +95,10 @@ def judge(evidence: Evidence, gallery: Gallery, space: Space, grid: int) -> Evid
         "similarity": space.similar(apart[:, 0]),
         "similar_row": row[:, 0],
     }
+    if plants:
+        which, near_plant = assign(images, plants, gallery)
+        numbers = torch.tensor([plant.plant_id for plant in plants])[which]
+        derived |= {"plant": numbers.where(near_plant < 1, -1), "plant_distance": near_plant}
     masks = everything.expand(len(images), 1, side, side)
     return replace(
         evidence,

@@ -8,6 +8,8 @@ import torch
 from afterglow.data.neighbours import distance, to_unit
 from afterglow.data.plants import Plant, PlantedSet
 
+CAPTURED = ("global", "local", "natural", "phantom")  # what generations that cannot be asked for anything are assigned to
+
 
 @dataclass(frozen=True)
 class Subject:

@@ -1,8 +1,9 @@
 """What was extracted: calibrated distances of generations, whole and in tiles, distinct training groups, similarity (METHODS section 4)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -65,6 +66,7 @@ def generation_rows(evidence: Evidence, first: int = 0) -> pd.DataFrame:
         "similarity": derived["similarity"],
         "similar_row": derived["similar_row"],
     }
+    columns |= {name: derived[name] for name in ("plant", "plant_distance") if name in derived}
     return pd.DataFrame({"caption": list(evidence.caption), **{name: values.numpy() for name, values in columns.items()}})
 
 
@@ -92,10 +94,11 @@ def distinct_curve(groups: np.ndarray, extracted: np.ndarray) -> np.ndarray:
     return new.cumsum()
 
 
-def fractions(table: pd.DataFrame, training: np.ndarray) -> list[Fraction]:
+def fractions(table: pd.DataFrame, training: np.ndarray, kinds: Mapping[int, str] = MappingProxyType({})) -> list[Fraction]:
     """How many generations are extracted, whole and in a tile, and are more similar to training than 95 % of the training pictures.
 
-    training: similarity of training pictures to the nearest other group.
+    training: similarity of training pictures to the nearest other group. kinds: {plant_id: kind} of what was planted; of each kind the
+    generations that copy a plant of it in its mask, and the plants that are copied.
     """
     total, found = len(table), []
     for where, column, group in (("whole picture", "calibrated", "group"), ("best tile", "tile_calibrated", "tile_group")):
@@ -104,4 +107,8 @@ def fractions(table: pd.DataFrame, training: np.ndarray) -> list[Fraction]:
             found.append(Fraction(f"{where}, {name}: under {limit:g}", int(under.sum()), total, int(table[group][under].nunique())))
     limit = float(np.quantile(training, QUANTILE))
     above = int((table["similarity"] > limit).sum())
+    for kind in dict.fromkeys(kinds.values()):
+        mine = {number for number, one in kinds.items() if one == kind}
+        copies = table["plant"][table["plant"].isin(mine)]
+        found.append(Fraction(f"copies of one of {len(mine)} {kind} plants, in its mask", len(copies), total, int(copies.nunique())))
     return [*found, Fraction(f"similarity over {limit:.3f}, the 95th percentile of training to training", above, total)]

@@ -15,7 +15,7 @@ import pandas as pd
 from torch import Tensor
 
 from afterglow.collect import NEEDS_TEXT, Sampler, annotate, assign, capture_for, generate, text_layers, with_patch_distance
-from afterglow.data.subjects import Subject, subjects, unprompted
+from afterglow.data.subjects import CAPTURED, Subject, subjects, unprompted
 from afterglow.evidence import Evidence
 from afterglow.measures import emergence
 from afterglow.measures.history import REGION, WHOLE, emergence_of, emergence_summary, memorized_history
@@ -32,7 +32,6 @@ from afterglow.probes.show import show
 log = logging.getLogger(__name__)
 
 SEED_OFFSET = 1000  # of each fresh set of seeds with which the last probes are confirmed
-CAPTURED = ("global", "local", "natural", "phantom")  # what the generations of a model without text are assigned to
 COPIES = ("calibrated", "memorized")  # all that is asked of the raw weights and of confirmations
 SHOWN_KINDS = ("global", "local", "natural", "phantom", "decoy", "control")
 

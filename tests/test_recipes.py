@@ -1,0 +1,59 @@
+"""Every recipe, overlay and sweep is accepted at the door, and the architectures are those that they are named after."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from diffusers import UNet2DModel
+
+from afterglow.cli import main
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted({*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs/findings").glob("*.yaml")} - {ROOT / "configs/base.yaml"})
+SWEEPS = sorted((ROOT / "configs/sweeps").glob("*.yaml"))
+
+
+def printed(capsys, *arguments: str) -> dict:
+    with pytest.raises(SystemExit) as stop:
+        main(ROOT, [*arguments, "--print_config"])
+    out = capsys.readouterr()
+    assert stop.value.code in (0, None), out.err
+    return yaml.safe_load(out.out)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_accepted_and_keeps_its_values(recipe, capsys):
+    own = yaml.safe_load(recipe.read_text())
+    found = printed(capsys, "--config", str(recipe))
+    assert found["model"]["class_path"] == own["model"]["class_path"]
+    assert found["trainer"]["max_steps"] == own["trainer"]["max_steps"] and found["data"]["init_args"]["resolution"] >= 16
+
+
+@pytest.mark.parametrize("sweep", SWEEPS, ids=lambda path: path.stem)
+def test_the_parameters_of_a_sweep_reach_the_run(sweep, capsys):
+    about = yaml.safe_load(sweep.read_text())
+    recipe = about["command"][about["command"].index("--config") + 1]
+    chosen = {name: values["values"][-1] for name, values in about["parameters"].items()}
+    found = printed(capsys, "--config", str(ROOT / recipe), *(f"--{name}={value}" for name, value in chosen.items()))
+    for name, value in chosen.items():
+        place = found
+        for key in name.replace("data.", "data.init_args.").replace("model.", "model.init_args.").split("."):
+            place = place[key]
+        assert place == (yaml.safe_load(value) if isinstance(value, str) else value)
+    assert (ROOT / about["program"]).is_file() and about["command"][-1] == "${args}"
+
+
+@pytest.mark.parametrize(("recipe", "millions"), [("cifar10_ddpm", 35.746), ("celeba_gray32", 4.023)])
+def test_the_public_architectures_have_their_number_of_parameters(recipe, millions):
+    config = yaml.safe_load((ROOT / f"configs/{recipe}.yaml").read_text())
+    channels = config["data"]["init_args"].get("channels", 3)
+    with torch.device("meta"):
+        network = UNet2DModel(sample_size=32, in_channels=channels, out_channels=channels, **config["model"]["init_args"]["unet"])
+    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=1e-3)
+
+
+def test_the_narrow_overlay_fits_the_recipes_of_large_pictures(capsys):
+    for recipe in ("celeba64", "flowers64"):
+        found = printed(capsys, "--config", str(ROOT / f"configs/{recipe}.yaml"), "--config", str(ROOT / "configs/overlays/narrow.yaml"))
+        assert found["data"]["init_args"]["resolution"] == 32 and found["model"]["init_args"]["unet"]["block_out_channels"][0] == 32
