@@ -87,7 +87,7 @@ def plant_fits(emerged: Emerged) -> list[Fitted]:
             continue
         design = np.column_stack([*(np.log(table[name].to_numpy(float)) for name in terms), np.ones(len(table))])
         alone = np.linalg.lstsq(design, -np.log(table["rate"].to_numpy(float)), rcond=None)[0]
-        reference = {name: round(float(value), 2) for name, value in zip(terms, alone, strict=False)}
+        reference = {name: round(float(value), 2) + 0.0 for name, value in zip(terms, alone, strict=False)}
         found.append(Fitted(kind, "step", fit(table, terms), reference))
         found.append(Fitted(kind, "exposures", fit(on_axis(table, "exposures"), terms), dict.fromkeys(terms, 0.0)))
     return found
@@ -221,7 +221,7 @@ def paired_text(found: Paired | None) -> str:
     return (
         f"In the same region, under the same caption and with the same copies, local plants are memorized {verdict} the same pictures "
         f"planted whole: difference of ln(step) {one.value:+.2f} [{one.low:+.2f}, {one.high:+.2f}], a factor of {np.exp(one.value):.2f} "
-        f"[{np.exp(one.low):.2f}, {np.exp(one.high):.2f}], over {found.pairs} templates in {found.runs} pairs of runs. Of the pairs, "
+        f"[{np.exp(one.low):.2f}, {np.exp(one.high):.2f}], over {found.pairs} templates in {found.runs} {'pair' if found.runs == 1 else 'pairs'} of runs. Of the pairs, "
         f"local came first in {found.local_first}, global in {found.global_first}; {found.open} were not told apart by the probes."
     )
 

@@ -6,7 +6,9 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from afterglow.measures.emergence import Interval, turnbull
 from afterglow.measures.scaling import CLOSE_SHARE, Fit, resampled
@@ -27,6 +29,7 @@ def emergence_curves(plants: pd.DataFrame, *, axis: str) -> Figure:
             _survival(axes, on_axis(plants[plants["kind"] == kind], axis), kind)
         axes.set(xscale="log", ylim=(-0.03, 1.03), ylabel="emerged (share of plants)", xlabel=_label(axis))
         axes.legend(loc="upper left", fontsize=9)
+        _plain_ticks(axes.xaxis)
         axes.grid(alpha=0.15)
         return figure
 
@@ -70,8 +73,9 @@ def against(table: pd.DataFrame, term: str, found: Fit | None, *, slope: float |
         _lines(axes, table, term, found, slope)
         axes.set(xscale="log", yscale="log", xlabel=_label(term), ylabel=_label(axis))
         ticks = sorted(set(table[term].tolist()))
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        _plain_ticks(axes.yaxis)
         axes.minorticks_off()
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.legend(fontsize=8)
         axes.grid(alpha=0.15)
         return figure
@@ -114,6 +118,8 @@ def share_curves(shares: pd.DataFrame, losses: pd.DataFrame) -> Figure:
         above.set(ylabel="generations with d1/d2 < 1/3", ylim=(-0.03, 1.03))
         below.set(xscale="log", yscale="log", xlabel=_label("step"), ylabel="held-out denoising loss")
         above.legend(fontsize=8, title="training pictures", title_fontsize=8)
+        _plain_ticks(below.xaxis)
+        _plain_ticks(below.yaxis)
         for axes in (above, below):
             axes.grid(alpha=0.15)
         return figure
@@ -121,10 +127,17 @@ def share_curves(shares: pd.DataFrame, losses: pd.DataFrame) -> Figure:
 
 def _runs(axes: Axes, table: pd.DataFrame, column: str, colour: dict[Any, str]) -> None:
     seen: set[Any] = set()
-    for _, part in table[table["step"] > 0].groupby("run"):
+    for _, part in table[table["step"] > 0].groupby(["n", "run"]):
         n = part["n"].iloc[0]
         axes.plot(part["step"], part[column], color=colour[n], linewidth=1.2, label=None if n in seen else f"{n:g}")
         seen.add(n)
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """1, 2, 5, 10, ... on a log axis, written out."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _label(name: str) -> str:

@@ -43,6 +43,19 @@ COMMANDS = (
     "denoiser of what it is trained on, which copies everything; `other`: a model trained on a disjoint set of the same size "
     "(`--data.skip`), judged against the first one's. 256 generations each (`python analysis/extract.py --model MODEL --planted RUN`)."
 )
+ABOUT_SIZES = (
+    "tau_mem: the step at which a tenth of the generations have d1/d2 under 1/3; tau_gen: the step at which the held-out loss comes within "
+    "5 % of its minimum. Sets of 16 to 128 pictures are smaller than those of Bonnaire et al. (from 128 on): none of these models "
+    "generalises for long, and tau_gen is little more than the step before which the held-out loss turns."
+)
+ABOUT_HALVES = (
+    "Every step counts from the first one, before which nothing can be drawn: what is shown often has to wait until the network can draw at "
+    "all, which these runs of some hundred steps cannot tell from a law of exposures."
+)
+ABOUT_ALARMS = (
+    "What was never trained on, or was seen once an epoch, and looks memorized at the last probe. Plants and phantoms are pictures whose "
+    "nearest other group is at least .10 away; controls are any pictures."
+)
 ABOUT_LEAD = (
     "Advantage: half the logarithm of the denoising error of held-out pictures over the plant's, in the plant's mask. It has fired at the "
     f"first probe from which on it tells plants from phantoms with an AUC of {ALARM}."
@@ -89,11 +102,13 @@ def emergence_page(folder: Path) -> tuple[str, dict[str, Figure]]:
         "## What follows",
         conclusions(first, second, fits[0], fits[1], lead, halves),
         "## Experiment (i): without plants",
+        ABOUT_SIZES,
         *_sections(first, fits[0]),
         "## Experiment (ii): every template whole in one run, a region in its twin",
+        ABOUT_HALVES,
         *_sections(second, fits[1]),
         "## False alarms",
-        "What was never trained on, or was seen once an epoch, and looks memorized at the last probe.",
+        ABOUT_ALARMS,
         alarms_text(halves),
         "## A leading indicator",
         ABOUT_LEAD,
