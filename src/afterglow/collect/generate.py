@@ -47,6 +47,10 @@ class Sampler:
         scheduler.set_timesteps(self.steps)
         return scheduler
 
+    def course(self, model: Denoiser, captions: Sequence[str], seeds: Sequence[int]) -> Course:
+        """How these generations run where no remedy changes it."""
+        return Course(captions, seeds, both_halves(model, captions), self.guidance_scale, lambda: self.build(model.scheduler))
+
 
 def text_layers(model: Denoiser) -> list[str]:
     """The model's cross-attention layers in the order in which they run; none without text."""
@@ -108,7 +112,7 @@ def _pass(
     early: Denoiser | None,
     remedy: Remedy | None = None,
 ) -> Evidence:
-    course = Course(captions, seeds, both_halves(model, captions), sampler.guidance_scale, lambda: sampler.build(model.scheduler))
+    course = sampler.course(model, captions, seeds)
     course = course if remedy is None else remedy(model, course)
     scheduler, generators, both = course.scheduler(), course.generators(), course.condition
     steps = scheduler.timesteps

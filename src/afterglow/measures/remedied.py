@@ -1,12 +1,13 @@
 """What a remedy did: the same captions and seeds with and without it, plant by plant."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from afterglow.evidence import Evidence
 from afterglow.measures import memorized
@@ -22,6 +23,7 @@ def plant_rows(evidence: Evidence) -> pd.DataFrame:
     """Kind, plant_id, measure, value: one number for each plant (or caption) and measure; what cannot be measured has no row.
 
     memorized: half of the seeds are (METHODS section 4); inside and outside a mask: distance and correlation to the planted picture.
+    A held-out caption has no picture: its distance is that to the nearest training picture. Costs are of all kinds together.
     """
     assert evidence.plant_id is not None
     found = measure(evidence, [*COPIES[:2], COPIES[-2], COPIES[-1], SIMILARITIES[0]])
@@ -32,12 +34,18 @@ def plant_rows(evidence: Evidence) -> pd.DataFrame:
     for number in evidence.plant_id.unique().tolist():
         mine = (evidence.plant_id == number).nonzero()[:, 0]
         about = {"kind": evidence.kind[int(mine[0])], "plant_id": number}
-        each = {name: _of_plant(name, value[mine]) for name, value in values.items()} | _copied_whole(evidence[mine.tolist()])
+        each = {name: _of_plant(name, value[mine]) for name, value in values.items() if name not in COSTS}
+        each |= _copied_whole(evidence[mine.tolist()])
+        each = {HELD_OUT.get(name, name): v for name, v in each.items() if name in HELD_OUT} if about["kind"] == "heldout" else each
         rows += [about | {"measure": name, "value": value} for name, value in each.items() if not np.isnan(value)]
+        rows += [about | {"kind": "all", "measure": name, "value": float(values[name][mine].mean())} for name in COSTS if name in values]
     return pd.DataFrame(rows)
 
 
 NOTED = ("cost.", "remedy.", "caption_agreement")
+COSTS = ("cost.seconds", "cost.evaluations")
+HELD_OUT = {"distance.inside": "distance.training", "caption_agreement": "caption_agreement"}  # what a held-out caption is measured by
+GRID = 4  # cells a side of the pixel features
 
 
 def _of_plant(name: str, values: Tensor) -> float:
@@ -86,16 +94,46 @@ def remedied_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=[*KEYS, "value", "low", "high", "change", "change_low", "change_high", "plants"])
 
 
-def single_row(remedy: str, strength: float, kind: str, name: str, value: float) -> dict:
-    """A number of a whole collection, which is no mean over plants and has no interval."""
-    return dict(zip([*KEYS, "plant_id", "value"], [remedy, strength, kind, name, -1, value], strict=True))
+def pictures_only(evidence: Evidence) -> Evidence:
+    """The same without what was recorded step by step, which no row here reads."""
+    return replace(evidence, guidance=None, guidance_rms=None, end_attention=None, token_attention=None)
 
 
-def held_out_features(evidence: Sequence[Evidence]) -> Tensor | None:
-    """Features of the generations for held-out captions, [N, D]; None where no encoder was given."""
-    found = [
-        part.derived["features"][[row for row, kind in enumerate(part.kind) if kind == "heldout"]]
-        for part in evidence
-        if "features" in part.derived
-    ]
-    return torch.cat(found) if found else None
+def remedied_rows(remedy: str, strength: float, evidence: Sequence[Evidence], pictures: Mapping[str, Tensor]) -> pd.DataFrame:
+    """All rows of one collection; pictures: as in frechet_distances."""
+    rows = [plant_rows(part).assign(remedy=remedy, strength=strength) for part in evidence]
+    distances = frechet_distances(evidence, pictures)
+    return pd.concat([*rows, *(number_row(remedy, strength, name, value, "heldout") for name, value in distances.items())])
+
+
+def number_row(remedy: str, strength: float, name: str, value: float, kind: str = "all") -> pd.DataFrame:
+    """A number of a whole collection, which is no mean over plants."""
+    return pd.DataFrame([{"kind": kind, "plant_id": -1, "measure": name, "value": value, "remedy": remedy, "strength": strength}])
+
+
+def frechet_distances(evidence: Sequence[Evidence], pictures: Mapping[str, Tensor]) -> dict[str, float]:
+    """{frechet.<features>: distance} of the generations for held-out captions to the held-out pictures.
+
+    pictures: features of the held-out pictures, [M, D], by name: 'pixels4', or an encoder's whose features the evidence holds.
+    Absent with fewer than two pictures on a side.
+    """
+    found = {}
+    for name, real in pictures.items():
+        drawn = torch.cat(
+            [_held_out(part, pixel_features(part.images) if name == PIXELS else part.derived["features"]) for part in evidence]
+        )
+        if min(len(drawn), len(real)) > 1:
+            found[f"frechet.{name}"] = frechet_distance(drawn, real)
+    return found
+
+
+PIXELS = f"pixels{GRID}"
+
+
+def pixel_features(images: Tensor) -> Tensor:
+    """uint8 [B, C, H, W] => means of 4 x 4 cells in [0, 1], [B, 16 C]: features without an encoder, of colours and coarse shapes."""
+    return adaptive_avg_pool2d(images.float() / 255, GRID).flatten(1)
+
+
+def _held_out(evidence: Evidence, features: Tensor) -> Tensor:
+    return features[[row for row, kind in enumerate(evidence.kind) if kind == "heldout"]]

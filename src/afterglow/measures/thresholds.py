@@ -1,6 +1,6 @@
 """What counts as much guidance: thresholds of remedies in the units of one model (METHODS (c) and (a))."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +33,7 @@ def published(num_steps: int) -> Thresholds:
     return Thresholds((PUBLISHED_CURVE,) * num_steps, 1.0, 1.0, "published for Stable Diffusion 1.x")
 
 
-def of_controls(evidence: Sequence[Evidence]) -> Thresholds:
+def of_controls(evidence: Iterable[Evidence]) -> Thresholds:
     """The 99th percentile of the controls at the same step: norms grow with the number of values, so that no number fits two models.
 
     Raises ValueError where there is no control.

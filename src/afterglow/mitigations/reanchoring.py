@@ -1,7 +1,9 @@
 """PRSS (Chen et al. 2025b, METHODS (a)): another caption is searched, and guidance pushes from the memorized one to it."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -86,3 +88,17 @@ class Reanchoring:
         if given is not None:
             return given[turn] if turn < len(given) else None
         return inserted(caption, CaptionInsertion("words", WORDS), seed * self.candidates + turn, vocabulary)
+
+
+def read_paraphrases(file: Path) -> dict[str, list[str]]:
+    """{caption: paraphrases} of a .jsonl file with both in each line; ValueError names a line without."""
+    if not file.is_file():
+        raise ValueError(f"There is no list of paraphrases '{file}'.")
+    found = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            found[row["caption"]] = [str(text) for text in row["paraphrases"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"'{file}', line {number}: an object with caption and paraphrases was expected.") from error
+    return found
