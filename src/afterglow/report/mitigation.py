@@ -114,7 +114,8 @@ def remedy_gallery(shown: Mapping[str, Mapping[int, Evidence]], paths: Sequence[
     for cell in cells.flat:
         cell.set_axis_off()
     for cell, title in zip(cells[0], columns, strict=True):
-        cell.set_title(title.replace(" ", "\n").replace(".", ".\n", 1), fontsize=6)
+        name, _, strength = title.partition(" ")
+        cell.set_title(name.replace(".", ".\n") + f"\n{strength}" * bool(strength), fontsize=6)
     for path in paths:
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
