@@ -21,9 +21,13 @@ def attention(model, **options):
 
 
 def test_it_is_softmax_of_the_logits_with_the_first_one_scaled_and_others_left_out(model):
-    layer = model.unet.get_submodule(model.unet and next(n for n, _ in model.unet.named_modules() if n.endswith("attn2")))
+    layer = next(module for name, module in model.unet.named_modules() if name.endswith("attn2"))
     seen = {}
-    handles = [getattr(layer, name).register_forward_hook(lambda _m, _i, out, key=name: seen.update({key: out})) for name in ("to_q", "to_k")]
+
+    def keep(name):
+        return lambda _module, _inputs, output: seen.update({name: output})
+
+    handles = [getattr(layer, name).register_forward_hook(keep(name)) for name in ("to_q", "to_k")]
     plain, _ = attention(model)
     for handle in handles:
         handle.remove()

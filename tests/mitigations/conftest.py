@@ -18,6 +18,16 @@ NOTHING = Capture(guidance=False, tokens=False, end_steps=())
 
 
 @pytest.fixture(scope="session")
+def sampler() -> Sampler:
+    return SAMPLER
+
+
+@pytest.fixture(scope="session")
+def nothing() -> Capture:
+    return NOTHING
+
+
+@pytest.fixture(scope="session")
 def heard(small_captioned: Callable[..., CaptionDDPM]) -> CaptionDDPM:
     model = small_captioned()
     for name, parameter in model.named_parameters():

@@ -22,7 +22,7 @@ def test_at_its_neutral_strength_a_remedy_changes_nothing_and_at_its_default_it_
 @pytest.mark.parametrize("name", ONE_PASS)
 def test_without_gradients_a_remedy_costs_no_more_than_plain_sampling(name, heard, course, thresholds):
     plain = flops_an_image(heard, course)
-    assert 0 < plain and flops_an_image(heard, course, BY_NAME[name](BY_NAME[name].default, thresholds)) <= 1.03 * plain
+    assert plain > 0 and flops_an_image(heard, course, BY_NAME[name](BY_NAME[name].default, thresholds)) <= 1.03 * plain
 
 
 @pytest.mark.parametrize("name", ["noise", "prss", "og_dtp"])
@@ -56,7 +56,9 @@ def test_names_and_strengths():
         named(["prayer"])
     entries = named(["stp", "noise"])
     assert [(e.name, s) for e, s in plan(entries, [])] == [("stp", 500), ("noise", 8)]
-    assert [(e.name, s) for e, s in plan(entries, ["grid", "stp=1,2.5"])] == [("stp", 1), ("stp", 2.5)] + [("noise", n) for n in (2, 4, 8, 16)]
+    assert [(e.name, s) for e, s in plan(entries, ["grid", "stp=1,2.5"])] == [("stp", 1), ("stp", 2.5)] + [
+        ("noise", n) for n in (2, 4, 8, 16)
+    ]
     for word, said in (("stp=a", "numbers"), ("dtp=1", "asked for"), ("grill", "asked for")):
         with pytest.raises(ValueError, match=said):
             plan(entries, [word])

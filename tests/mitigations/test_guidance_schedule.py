@@ -67,7 +67,9 @@ def test_opposite_guidance_until_the_probes_transition(heard, course):
     states = [state for _, state in walk(heard, replace(course, guide=lambda h: h.uncond - h.scale * (h.cond - h.uncond)))]
     turns = [1 - torch.cosine_similarity(a.flatten(1), b.flatten(1)) for a, b in zip(states, states[1:], strict=False)]
     assert transition == [opposite_transition(curve) for curve in torch.stack(turns, 1)]
-    walked = OppositeDynamic(latest=0.5)(heard, replace(course, captions=course.captions[:2], seeds=course.seeds[:2], condition=course.condition[[0, 1, 3, 4]]))
+    walked = OppositeDynamic(latest=0.5)(
+        heard, replace(course, captions=course.captions[:2], seeds=course.seeds[:2], condition=course.condition[[0, 1, 3, 4]])
+    )
     limits = [min(step, 3) for step in transition[:2]]
     found = scales(walked.guide, [[1.0, 1.0]] * 6)
     for row, limit in enumerate(limits):

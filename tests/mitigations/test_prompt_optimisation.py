@@ -9,30 +9,28 @@ from afterglow.measures.end_token import bright_ending
 from afterglow.measures.guidance import local_magnitude, magnitude
 from afterglow.mitigations.prompt_optimisation import PromptOptimisation, bright_ending_map, lowered, masked_magnitude
 
-from tests.mitigations.conftest import CAPTIONS, SAMPLER, SEEDS
-
 
 @pytest.mark.parametrize("local", [False, True])
-def test_it_lowers_its_own_loss_and_leaves_the_begin_token_alone(local, heard, course):
+def test_it_lowers_its_own_loss_and_leaves_the_begin_token_alone(local, heard, course, sampler):
     changed = PromptOptimisation(0.0, local=local)(heard, course)
     before, after = changed.notes["remedy.loss_before"], changed.notes["remedy.loss_after"]
     assert (after < 0.9 * before).all() and not changed.notes["remedy.diverged"].any()
     old, new = course.condition.states, changed.condition.states
     assert torch.equal(old[:3], new[:3]) and torch.equal(old[:, 0], new[:, 0])
     assert ((old[3:, 1:] - new[3:, 1:]).abs().amax((1, 2)) > 0.1).all() and not new.requires_grad
-    evidence = generate(heard, CAPTIONS, SEEDS, SAMPLER, Capture(end_layers=("down_blocks.0",)))
+    evidence = generate(heard, course.captions, course.seeds, sampler, Capture(end_layers=("down_blocks.0",)))
     expected = local_magnitude(evidence, bright_ending(evidence, evidence.layers), 1) if local else magnitude(evidence, 1)
     torch.testing.assert_close(before, expected, rtol=2e-3, atol=0)  # the measures' own numbers, in halves
 
 
-def test_the_map_is_that_of_the_end_of_a_pass(heard, course):
-    evidence = generate(heard, CAPTIONS, SEEDS, SAMPLER, Capture(end_layers=("down_blocks.0",)))
+def test_the_map_is_that_of_the_end_of_a_pass(heard, course, sampler):
+    evidence = generate(heard, course.captions, course.seeds, sampler, Capture(end_layers=("down_blocks.0",)))
     torch.testing.assert_close(bright_ending_map(heard, course), bright_ending(evidence, evidence.layers), rtol=2e-3, atol=1e-4)
 
 
-def test_images_are_optimised_each_by_itself(heard, course):
+def test_images_are_optimised_each_by_itself(heard, course, sampler):
     together = PromptOptimisation(0.0)(heard, course)
-    alone = PromptOptimisation(0.0)(heard, SAMPLER.course(heard, CAPTIONS[1:2], SEEDS[1:2]))
+    alone = PromptOptimisation(0.0)(heard, sampler.course(heard, course.captions[1:2], course.seeds[1:2]))
     torch.testing.assert_close(alone.condition.states[1], together.condition.states[4], rtol=1e-3, atol=1e-3)
 
 
@@ -64,7 +62,9 @@ def test_a_row_that_diverges_keeps_its_states_and_the_rest_goes_on():
     found = lowered(loss, states, PromptOptimisation(0.0))
     assert found.diverged.tolist() == [0, 1, 0] and torch.equal(found.states[1], states[1])
     assert found.after[0] < found.before[0] and found.after[2] < found.before[2] and found.after.isfinite().all()
-    rising = lowered(lambda given: -quadratic(given) + 100 * (given - states).abs().flatten(1).amax(1), states, PromptOptimisation(-1e9, -1e9))
+    rising = lowered(
+        lambda given: -quadratic(given) + 100 * (given - states).abs().flatten(1).amax(1), states, PromptOptimisation(-1e9, -1e9)
+    )
     assert rising.diverged.all() and torch.equal(rising.states, states)
 
 
@@ -73,7 +73,9 @@ def test_divergence_is_said_for_each_prompt(heard, course, caplog):
         how = PromptOptimisation(0.0, learning_rate=1e30)
         changed = how(heard, replace(course))
     assert changed.notes["remedy.diverged"].all() and torch.equal(changed.condition.states, course.condition.states)
-    assert [f"'{text}' (seed {seed}) diverged" in caplog.text for text, seed in zip(CAPTIONS, SEEDS, strict=True)] == [True] * 3
+    assert [f"'{text}' (seed {seed}) diverged" in caplog.text for text, seed in zip(course.captions, course.seeds, strict=True)] == [
+        True
+    ] * 3
 
 
 def test_a_constant_mask_gives_the_magnitude():
