@@ -70,7 +70,7 @@ def test_opposite_guidance_until_the_probes_transition(heard, course):
     walked = OppositeDynamic(latest=0.5)(
         heard, replace(course, captions=course.captions[:2], seeds=course.seeds[:2], condition=course.condition[[0, 1, 3, 4]])
     )
-    limits = [min(step, 3) for step in transition[:2]]
+    limits = [min(int(step), 3) for step in transition[:2]]
     found = scales(walked.guide, [[1.0, 1.0]] * 6)
     for row, limit in enumerate(limits):
         assert found[:, row].tolist() == pytest.approx([-3.0] * limit + [3.0] * (6 - limit), abs=1e-5)
