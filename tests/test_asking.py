@@ -1,9 +1,11 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from afterglow.asking import ask_planted, ask_prompts, needs_of_names
+from afterglow.asking import Asked, Some, ask_planted, ask_prompts, held_out_pictures, needs_of_names, with_quality
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +47,18 @@ def test_captions_of_a_list_keep_their_kinds(captioned, tmp_path: Path):
     (tmp_path / "a.txt").write_text("one\ntwo\n")
     asked = ask_prompts(captioned, tmp_path / "a.txt", kind="control", needs=set())
     assert list(asked.captions) == ["one", "two"] and asked.about["kind"] == "control"
+
+
+def test_some_of_what_was_planted_in_its_order():
+    asked = [SimpleNamespace(kind=kind) for kind in ("global", "phantom", "global", "global", "local", "control", "control", "heldout")]
+    assert Some().of(asked) == asked
+    assert Some(("global", "control"), plants=2).of(asked) == [asked[row] for row in (0, 2, 5, 6)]
+
+
+def test_held_out_pictures_are_described_by_their_pixels_and_by_an_encoder(captioned):
+    pictures = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8)
+    features = SimpleNamespace(name="dino", compute=lambda images: torch.ones(len(images), 2, 2, 5))
+    asked = Asked(["a"], lambda evidence, rows: evidence, heldout=pictures)
+    assert {name: tuple(f.shape) for name, f in held_out_pictures(asked, features).items()} == {"pixels4": (3, 48), "dino": (3, 5)}
+    assert held_out_pictures(Asked(["a"], lambda evidence, rows: evidence), features) == {}
+    assert with_quality(asked, None, features).about == {"clip": None, "features": "dino"}

@@ -1,12 +1,16 @@
 """What a collection asks for and how its answers are judged: the plants of a run, or a list of captions."""
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from afterglow.attention import self_attention_layers
+import numpy as np
+import torch
+from torch import Tensor
+
 from afterglow.collect import (
     NEEDS_TEXT,
     Capture,
@@ -15,18 +19,21 @@ from afterglow.collect import (
     annotate_prompts,
     assign,
     capture_for,
+    self_attention_layers,
     text_layers,
     with_latent_difference,
     with_patch_distance,
 )
-from afterglow.collect.embeddings import patch_tokens, sscd, with_copy_similarity, with_split_product
+from afterglow.collect.embeddings import PatchTokens, patch_tokens, sscd, with_copy_similarity, with_split_product
+from afterglow.collect.quality import clip_agreement, mean_tokens, with_agreement, with_features
 from afterglow.data.dealer import plant
 from afterglow.data.module import planted_of_run
 from afterglow.data.plants import PlantedSet, Planting
 from afterglow.data.prompts import read_prompts, with_labels
 from afterglow.data.sources import load_pictures
-from afterglow.data.subjects import CAPTURED, subjects, unprompted
+from afterglow.data.subjects import CAPTURED, Subject, subjects, unprompted
 from afterglow.evidence import Evidence
+from afterglow.measures.remedied import PIXELS, pixel_features
 from afterglow.measures.table import ANY_MEASURES, Measure, chosen, maps_of, named, needs_of, scores_of
 from afterglow.models import Denoiser
 
@@ -40,11 +47,15 @@ NUM_IMAGES, NUM_UNPROMPTED = 4, 256  # of a caption; of a model without text
 
 @dataclass(frozen=True)
 class Asked:
-    """captions to ask for; finish: adds the truth to their generations, given the row of each; about: for the settings' file."""
+    """captions to ask for; finish: adds the truth to their generations, given the row of each; about: for the settings' file.
+
+    heldout: the pictures of the held-out captions, uint8 [N, C, H, W], where there are any.
+    """
 
     captions: Sequence[str]
     finish: Finish
     about: Mapping[str, Any] = field(default_factory=dict)
+    heldout: Tensor | None = None
 
 
 def asked_of(model: Denoiser, args: Namespace, needs: set[str]) -> tuple[Asked, Order]:
@@ -93,10 +104,29 @@ def training_set(
     return found.decoded(model.round_trip)
 
 
-def ask_planted(model: Denoiser, run: Path, *, num_controls: int, needs: set[str]) -> Asked:
-    """Everything a run planted and its counterparts. Raises ValueError where the model makes other pictures."""
+@dataclass(frozen=True)
+class Some:
+    """Which of a run's captions: kinds (all where None), at most `plants` of each kind that was planted, and how many held-out ones."""
+
+    kinds: Collection[str] | None = None
+    plants: int | None = None
+    heldout: int = 8
+
+    def of(self, asked: Sequence[Subject]) -> list[Subject]:
+        seen: Counter[str] = Counter()
+        kept = []
+        for subject in asked:
+            seen[subject.kind] += 1
+            few = self.plants is None or subject.kind in ("control", "heldout", "unprompted") or seen[subject.kind] <= self.plants
+            if few and (self.kinds is None or subject.kind in self.kinds):
+                kept.append(subject)
+        return kept
+
+
+def ask_planted(model: Denoiser, run: Path, *, num_controls: int, needs: set[str], some: Some = Some()) -> Asked:
+    """Everything a run planted and its counterparts, or some. Raises ValueError where the model makes other pictures."""
     planted = training_set(model, planted=run, source=None, folder=None, set_size=None)
-    asked = subjects(planted, num_controls=num_controls)
+    asked = some.of(subjects(planted, num_controls=num_controls, num_heldout=some.heldout))
     gallery = planted.gallery(model.device)
 
     def finish(evidence: Evidence, rows: list[int]) -> Evidence:
@@ -104,7 +134,8 @@ def ask_planted(model: Denoiser, run: Path, *, num_controls: int, needs: set[str
         judged = with_latent_difference(judged, model) if LATENTS in needs else judged
         return with_patch_distance(judged, gallery) if "derived.patch_distance" in needs else judged
 
-    return Asked([subject.caption for subject in asked], finish, {"planted": str(run), "controls": num_controls})
+    heldout = torch.from_numpy(np.array(planted.pixels[planted.heldout[: some.heldout]]))
+    return Asked([subject.caption for subject in asked], finish, {"planted": str(run), "controls": num_controls}, heldout)
 
 
 def ask_unprompted(model: Denoiser, planted: PlantedSet, count: int, needs: set[str]) -> Asked:
@@ -151,7 +182,27 @@ def with_embeddings(asked: Asked, args: Namespace) -> Asked:
         found = with_copy_similarity(found, embedding) if embedding else found
         return with_split_product(found, features) if features else found
 
-    return Asked(asked.captions, finish, {**asked.about, "sscd": args.sscd and f"{args.sscd} {args.sscd_transform}", "tokens": args.tokens})
+    about = {**asked.about, "sscd": args.sscd and f"{args.sscd} {args.sscd_transform}", "tokens": args.tokens}
+    return replace(asked, finish=finish, about=about)
+
+
+def held_out_pictures(asked: Asked, features: PatchTokens | None) -> dict[str, Tensor]:
+    """Features [N, D] of the held-out pictures, by name: their pixels, and an encoder's where one is given; none without pictures."""
+    if asked.heldout is None:
+        return {}
+    return {PIXELS: pixel_features(asked.heldout)} | ({features.name: mean_tokens(features, asked.heldout)} if features else {})
+
+
+def with_quality(asked: Asked, clip: str | None, features: PatchTokens | None) -> Asked:
+    """The same, with each generation's agreement with its caption and its features, where encoders are given."""
+    agreement = clip_agreement(clip) if clip else None
+
+    def finish(evidence: Evidence, rows: list[int]) -> Evidence:
+        found = asked.finish(evidence, rows)
+        found = with_agreement(found, agreement) if agreement else found
+        return with_features(found, features) if features else found
+
+    return replace(asked, finish=finish, about={**asked.about, "clip": clip, "features": features and features.name})
 
 
 def spacing_of(model: Denoiser, spacing: str | None) -> dict[str, Any]:

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from afterglow.cli import main
+from afterglow.collect import shards
 from afterglow.evidence import Evidence, parts_of
+from afterglow.mitigations.catalogue import CATALOGUE
 
 ROOT = Path(__file__).parents[2]
 FAST = ["--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
@@ -78,9 +80,38 @@ def test_a_list_of_captions_with_and_without_pictures(place):
     assert set(pd.read_parquet(place / "two.parquet")["kind"]) == {"global", "prompt", "control"}
 
 
+def test_remedies_against_the_untouched_model_which_is_never_run_twice(place, monkeypatch):
+    called = []
+    generate = shards.generate
+    monkeypatch.setattr(shards, "generate", lambda *args, **more: called.append(str(more["remedy"])) or generate(*args, **more))
+    few = ("--model", "runs/x", "--planted", "runs/x", "--plants", "1", "--controls", "2", "--heldout", "2", "--num-images", "2")
+    few = (*few, "--steps", "2", "--guidance", "2", "--out", "remedies")
+    said, _ = command("mitigate", *few, "--remedies", "stp", "--strengths", "stp=400,999", folder=place)
+    assert "memorized global (1)" in said and "stp 400" in said and "99th percentile of 4 generations of controls" in said
+    said, _ = command("mitigate", *few, "--remedies", "stp", "noise", "--strengths", "stp=400", "noise=2", "--run", "runs/x", folder=place)
+    assert "noise 2" in said and "frechet.pixels4" in said and "W&B" in said
+    kinds = ["remedy=None", "tau=400.0", "tau=999.0", "NoiseSelection(candidates=2)"]
+    assert [sum(kind in name for name in called) for kind in kinds] == [1] * 4 and len(called) == 4
+    for name in ("plants.parquet", "mitigation.parquet", "mitigation.md", "tradeoff.png", "tradeoff.svg", "gallery.png", "gallery.svg"):
+        assert (place / "remedies" / name).stat().st_size > 500
+    table = pd.read_parquet(place / "remedies" / "mitigation.parquet").set_index(["remedy", "kind", "measure"])
+    assert table.loc[("none", "all", "cost.evaluations"), "value"].item() == 4
+    assert table.loc[("noise", "all", "cost.evaluations"), "value"].item() == 8
+
+
+def test_every_remedy_is_listed(tmp_path):
+    said, _ = command("mitigate", "--list", folder=tmp_path)
+    assert all(entry.name in said and entry.source in said for entry in CATALOGUE)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (("mitigate", "--model", "runs/x", "--planted", "runs/x", "--remedies", "prayer"), "No remedy is named 'prayer'"),
+        (
+            ("mitigate", "--model", "runs/x", "--planted", "runs/x", "--remedies", "stp", "--strengths", "stp=2000"),
+            "from 0 to 1000, not 2000",
+        ),
         (("collect", "--model", "runs/none", "--planted", "runs/x", "--out", "o"), "No model in 'runs/none'"),
         (("collect", "--model", "runs/x", "--planted", "nowhere", "--out", "o"), "There is no run in 'nowhere'"),
         (("collect", "--model", "runs/x", "--prompts", "gone.jsonl", "--out", "o"), "There is no list of prompts 'gone.jsonl'"),
@@ -119,6 +150,8 @@ def test_a_model_without_text_asked_for_end_tokens_says_that_there_are_none(plac
     words = ("collect", "--model", "runs/free", "--planted", "runs/free", "--steps", "2", "--num-images", "1")
     _, said = command(*words, "--measures", "end_token.last.*", "--out", "free", folder=place, code=2)
     assert "DDPM has no captions: the measure is absent" in said
+    _, said = command("mitigate", "--model", "runs/free", "--planted", "runs/free", "--remedies", "stp", "dtp", folder=place, code=2)
+    assert "stp, dtp: a remedy changes what a caption does, and DDPM has no captions" in said
 
 
 def test_every_measure_is_listed_with_needs_unit_and_source(tmp_path):

@@ -1,5 +1,6 @@
 """Room 6: the only act that turns a model into evidence."""
 
+from afterglow.attention import self_attention_layers
 from afterglow.collect.assign import assign
 from afterglow.collect.generate import Sampler, generate, text_layers
 from afterglow.collect.losses import denoising_errors, denoising_losses, loss_times
@@ -23,6 +24,7 @@ __all__ = [
     "denoising_losses",
     "generate",
     "loss_times",
+    "self_attention_layers",
     "text_layers",
     "with_latent_difference",
     "with_patch_distance",

@@ -15,7 +15,8 @@ from afterglow.attention import cross_attention_layers, self_attention_layers
 from afterglow.collect.observers import NEEDS_TEXT
 from afterglow.collect.tape import Capture, Tape, observers_of
 from afterglow.evidence import Evidence
-from afterglow.models import Condition, Denoiser
+from afterglow.models import Denoiser
+from afterglow.models.course import Course, Remedy, both_halves, initial_noise
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,9 @@ class Sampler:
         scheduler.set_timesteps(self.steps)
         return scheduler
 
-
-def initial_noise(shape: Sequence[int], generators: Sequence[torch.Generator], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Standard normal [B, *shape], each row from its own generator: as a diffusers pipeline draws with a list of generators."""
-    return torch.stack([torch.randn(*shape, generator=generator, dtype=dtype) for generator in generators])
+    def course(self, model: Denoiser, captions: Sequence[str], seeds: Sequence[int]) -> Course:
+        """How these generations run where no remedy changes it."""
+        return Course(captions, seeds, both_halves(model, captions), self.guidance_scale, lambda: self.build(model.scheduler))
 
 
 def text_layers(model: Denoiser) -> list[str]:
@@ -67,13 +67,17 @@ def generate(
     *,
     batch_size: int = 64,
     early: Denoiser | None = None,
+    remedy: Remedy | None = None,
 ) -> Evidence:
     """One picture for each caption and seed, in one pass over the sampler, with conditional and unconditional halves in one batch.
 
     A model without text ignores the captions and leaves neither guidance nor attention. Pictures do not depend on batch_size.
-    early: an earlier state of the model, for early_difference. Raises ValueError where something derived cannot be.
+    early: an earlier state of the model, for early_difference. remedy: changes the pass before it begins; the evidence keeps the
+    captions and seeds that were asked for. Raises ValueError where something derived cannot be.
     """
     assert len(captions) == len(seeds)
+    if remedy is not None and not model.has_text:
+        raise ValueError(f"{type(remedy).__name__} changes what a caption does, and {type(model).__name__} has no captions.")
     for name in capture.derived:
         if name in ("sharpness", "curvature") and model.precision != torch.float32:
             raise ValueError(f"{name} is a product with a Jacobian, which halves cannot hold: say `--mixed_precision no`, or leave it out.")
@@ -84,7 +88,7 @@ def generate(
     parts = []
     for start in range(0, len(captions), batch_size):
         rows = slice(start, start + batch_size)
-        part = _pass(model, captions[rows], seeds[rows], sampler, capture, early)
+        part = _pass(model, captions[rows], seeds[rows], sampler, capture, early, remedy)
         if "basin_curve" in capture.derived:
             part = replace(part, derived={**part.derived, "basin_curve": _basin_curve(model, captions[rows], seeds[rows], sampler)})
         parts.append(part)
@@ -100,25 +104,28 @@ def _basin_curve(model: Denoiser, captions: Sequence[str], seeds: Sequence[int],
 
 
 def _pass(
-    model: Denoiser, captions: Sequence[str], seeds: Sequence[int], sampler: Sampler, capture: Capture, early: Denoiser | None
+    model: Denoiser,
+    captions: Sequence[str],
+    seeds: Sequence[int],
+    sampler: Sampler,
+    capture: Capture,
+    early: Denoiser | None,
+    remedy: Remedy | None = None,
 ) -> Evidence:
-    scheduler = sampler.build(model.scheduler)
+    course = sampler.course(model, captions, seeds)
+    course = course if remedy is None else remedy(model, course)
+    scheduler, generators, both = course.scheduler(), course.generators(), course.condition
     steps = scheduler.timesteps
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     sample = initial_noise(model.shape(), generators, model.precision).to(model.device) * scheduler.init_noise_sigma
-    both = None
-    if model.has_text:
-        conditional, empty = model.condition(captions), model.condition([""])
-        assert conditional is not None and empty is not None
-        both = Condition.cat([empty[[0] * len(captions)], conditional])
-        both = replace(both, states=both.states.to(model.precision))
-    tape = Tape(model, capture, both, len(steps), observers_of(model, capture, seeds, early))
+    tape = Tape(model, capture, both, len(steps), observers_of(model, capture, seeds, early), course.guide)
     # ancestral samplers go on with the stream that drew the first noise, as in a diffusers pipeline
     extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
-    for index, timestep in enumerate(steps):
-        noisy = scheduler.scale_model_input(sample, timestep)
-        output = tape.predict(index, noisy, timestep, sampler.guidance_scale)
-        sample = scheduler.step(output, timestep, sample, **extra).prev_sample
+    with course.edit():
+        for index, timestep in enumerate(steps):
+            noisy = scheduler.scale_model_input(sample, timestep)
+            output = tape.predict(index, noisy, timestep, course.scale)
+            sample = scheduler.step(output, timestep, sample, **extra).prev_sample
+    kept = tape.kept()
     pixels = model.decode(sample)
     images = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     return Evidence(
@@ -127,8 +134,8 @@ def _pass(
         seed=torch.tensor(list(seeds)),
         timesteps=torch.as_tensor(steps).long().cpu(),
         prompt_length=None if both is None else both.prompt_length[len(captions) :].cpu(),
-        provenance=_provenance(model, sampler, capture),
-        **tape.kept(),
+        provenance=_provenance(model, sampler, capture) | ({} if remedy is None else {"remedy": str(remedy)}),
+        **kept | {"derived": kept["derived"] | dict(course.notes)},
     )
 
 

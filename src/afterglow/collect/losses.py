@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from afterglow.collect.generate import initial_noise
 from afterglow.models import Denoiser
+from afterglow.models.course import initial_noise
 
 
 def loss_times(model: Denoiser, num_times: int) -> list[int]:

@@ -14,6 +14,7 @@ from afterglow.collect.generate import Sampler, generate
 from afterglow.collect.tape import Capture
 from afterglow.evidence import Evidence
 from afterglow.models import Denoiser
+from afterglow.models.course import Remedy
 
 SETTINGS = "collect.json"
 SEED_RULES: Mapping[str, Callable[[int, int, int], int]] = {  # (first seed, prompt, image of the prompt) => seed
@@ -67,6 +68,7 @@ def collect(
     share: tuple[int, int] = (0, 1),
     about: Mapping[str, Any] | None = None,
     early: Denoiser | None = None,
+    remedy: Remedy | None = None,
     batch_size: int = 32,
 ) -> None:
     """Write the evidence of all prompts to `folder`/part=N, this process's share of the parts; those that are there are kept.
@@ -74,7 +76,8 @@ def collect(
     finish: adds truth to the evidence of a part, given its rows of the order, one for each generation. about: what else the
     settings must agree on. Raises ValueError where the folder holds a collection with other settings.
     """
-    _agree(folder, {"order": asdict(order), "sampler": asdict(sampler), "capture": asdict(capture), "about": dict(about or {})})
+    agreed = dict(about or {}) | ({} if remedy is None else {"remedy": str(remedy)})
+    _agree(folder, {"order": asdict(order), "sampler": asdict(sampler), "capture": asdict(capture), "about": agreed})
     first, stride = share
     parts = list(enumerate(order.parts()))[first::stride]
     for number, rows in tqdm(parts, desc=str(folder), unit="part", disable=first > 0):
@@ -84,7 +87,7 @@ def collect(
         each = [row for row in rows for _ in range(order.num_images)]
         seeds = [seed for row in rows for seed in order.seeds(row)]
         captions = [order.captions[row] for row in each]
-        evidence = generate(model, captions, seeds, sampler, capture, batch_size=batch_size, early=early)
+        evidence = generate(model, captions, seeds, sampler, capture, batch_size=batch_size, early=early, remedy=remedy)
         unfinished = place.with_name(f"{place.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         finish(evidence, each).save(unfinished)

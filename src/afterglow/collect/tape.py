@@ -1,7 +1,7 @@
 """What is kept of a pass over the sampler, step by step."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from afterglow.attention import record
 from afterglow.collect.observers import DERIVED, Curvature, EarlyDifference, Observer, Sharpness, Step, concentration
 from afterglow.evidence import END_TOKEN_RULES
 from afterglow.models import Condition, Denoiser
+from afterglow.models.course import Halves, guided
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,16 @@ class Tape:
     """Runs the network at each step of one pass, both halves in one batch, and keeps what was asked for."""
 
     def __init__(
-        self, model: Denoiser, capture: Capture, condition: Condition | None, num_steps: int, observers: Sequence[Observer] = ()
+        self,
+        model: Denoiser,
+        capture: Capture,
+        condition: Condition | None,
+        num_steps: int,
+        observers: Sequence[Observer] = (),
+        guide: Callable[[Halves], Tensor] = guided,
     ) -> None:
         self.model, self.capture, self.condition, self.num_steps, self.observers = model, capture, condition, num_steps, observers
+        self.guide = guide
         self.end_steps = {index % num_steps for index in capture.end_steps}
         self.guidance: list[Tensor] = []
         self.scales: list[Tensor] = []
@@ -99,9 +107,7 @@ class Tape:
             step = Step(index, self.num_steps, int(timestep), noisy, noise, self.condition)
             for observer in self.observers:
                 observer.see(step)
-        if uncond is None or scale == 1:
-            return cond
-        return uncond + scale * (cond - uncond)
+        return cond if uncond is None else self.guide(Halves(index, int(timestep), noisy, uncond, cond, scale))
 
     def _halves(self, index: int, noisy: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor | None]:
         """The conditional and the unconditional output; the latter None without text."""

@@ -55,6 +55,10 @@ class CaptionDDPM(Denoiser):
                 raise ValueError(f"The U-Net's {name} is {self.unet.config[name]}, and the data or the text encoder needs {value}.")
         self.check_resolution(resolution, len(self.unet.config.block_out_channels))
 
+    @property
+    def tokenizer(self) -> Any:
+        return self.text.tokenizer
+
     def shape(self) -> tuple[int, int, int]:
         return self.unet.config.in_channels, self.side, self.side
 

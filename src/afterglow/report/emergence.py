@@ -221,7 +221,8 @@ def paired_text(found: Paired | None) -> str:
     return (
         f"In the same region, under the same caption and with the same copies, local plants are memorized {verdict} the same pictures "
         f"planted whole: difference of ln(step) {one.value:+.2f} [{one.low:+.2f}, {one.high:+.2f}], a factor of {np.exp(one.value):.2f} "
-        f"[{np.exp(one.low):.2f}, {np.exp(one.high):.2f}], over {found.pairs} templates in {found.runs} {'pair' if found.runs == 1 else 'pairs'} of runs. Of the pairs, "
+        f"[{np.exp(one.low):.2f}, {np.exp(one.high):.2f}], over {found.pairs} templates in {found.runs} "
+        f"{'pair' if found.runs == 1 else 'pairs'} of runs. Of the templates, "
         f"local came first in {found.local_first}, global in {found.global_first}; {found.open} were not told apart by the probes."
     )
 

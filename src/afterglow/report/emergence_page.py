@@ -49,8 +49,8 @@ ABOUT_SIZES = (
     "generalises for long, and tau_gen is little more than the step before which the held-out loss turns."
 )
 ABOUT_HALVES = (
-    "Every step counts from the first one, before which nothing can be drawn: what is shown often has to wait until the network can draw at "
-    "all, which these runs of some hundred steps cannot tell from a law of exposures."
+    "Steps are counted from the first one, before which nothing can be drawn: what is shown often has to wait until the network can draw "
+    "at all, which these runs of some hundred steps cannot tell from a law of exposures."
 )
 ABOUT_ALARMS = (
     "What was never trained on, or was seen once an epoch, and looks memorized at the last probe. Plants and phantoms are pictures whose "

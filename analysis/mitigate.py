@@ -1,0 +1,130 @@
+"""The same captions and seeds without and with each remedy: what is still copied, and what that costs. It goes on where it was killed.
+
+  python analysis/mitigate.py --model runs/demo --planted runs/demo --remedies '*' --out mitigation
+  python analysis/mitigate.py --model DIR --prompts captions.jsonl --remedies stp memattn --strengths stp=500,700 --guidance 7.5 --out m
+  python analysis/mitigate.py --list
+
+Everything that was generated lies in the folder and is never generated again: a second call with other remedies adds to the first.
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from afterglow import launch
+from afterglow.asking import Some, ask_planted, ask_prompts, held_out_pictures, spacing_of, with_embeddings, with_quality
+from afterglow.collect import Capture, Order, Sampler, collect, text_layers
+from afterglow.collect.embeddings import patch_tokens
+from afterglow.evidence import Evidence, parts_of
+from afterglow.measures.end_token import BRIGHT_ENDING_LAYERS
+from afterglow.measures.remedied import UNTOUCHED, number_row, pictures_only, remedied_rows, remedied_table
+from afterglow.measures.thresholds import of_controls, published
+from afterglow.mitigations.catalogue import CATALOGUE, Extras, check_text, named, plan
+from afterglow.mitigations.cost import Counted, remembered_gflops
+from afterglow.mitigations.reanchoring import read_paraphrases
+from afterglow.models import open_model
+from afterglow.models.course import Remedy
+from afterglow.report.bench import text_table
+from afterglow.report.mitigation import first_generations, mitigation_text, remedy_gallery, tradeoff_figure
+from afterglow.sentences import quiet, sentences
+from afterglow.tracking import log_analysis
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--list", action="store_true", help="name every remedy, what its strength is and where it does nothing")
+    add("--model", help="run folder, checkpoint, diffusers folder or hub id")
+    add("--planted", type=Path, help="run folder: its plants, controls and held-out captions")
+    add("--prompts", type=Path, help="or a list of captions (.jsonl, .csv, .txt)")
+    add("--out", type=Path, default=Path("mitigation"), help="the folder of all collections, tables and figures")
+    add("--remedies", nargs="+", default=["*"], metavar="NAME", help="names, with wildcards")
+    add("--strengths", nargs="+", default=[], metavar="NAME=X,Y", help="of a remedy, or 'grid' for all; else each one's default")
+    add("--kinds", nargs="+", default=["global", "local", "natural", "control", "heldout"], help="with --planted: what to ask for")
+    add("--plants", type=int, help="with --planted: at most so many of each kind that was planted")
+    add("--controls", type=int, default=32, help="with --planted: how many controls; they also set thresholds")
+    add("--heldout", type=int, default=64, help="with --planted: how many held-out captions; they tell quality")
+    add("--thresholds", default="controls", choices=["controls", "published"], help="their 99th percentile; or Stable Diffusion's numbers")
+    add("--trigger", type=float, default=0.0, help="in thresholds: captions whose loss is at most this are not optimised")
+    add("--paraphrases", type=Path, help="for prss: .jsonl with caption and paraphrases")
+    add("--num-images", type=int, default=4, help="generations of each caption")
+    add("--steps", type=int, default=50, help="sampler steps")
+    add("--scheduler", default="DDIMScheduler", help="any of diffusers, by its class name")
+    add("--spacing", help="of the timesteps: trailing, leading, linspace; default: Stable Diffusion's own, trailing for others")
+    add("--guidance", type=float, default=1.0, help="1 for models trained here, 7.5 is usual for Stable Diffusion")
+    add("--seed", type=int, default=0, help="the first seed")
+    add("--sscd", help="SSCD's TorchScript file, or 'immaculate' for the package")
+    add("--sscd-transform", default="skew_320", help="resize_288, skew_320 or crop_224")
+    add("--clip", help="folder of a CLIP model, for the agreement with captions")
+    add("--features", help="folder of a vision transformer, for a Frechet distance")
+    add("--batch-size", type=int, default=32, help="generations at a time")
+    add("--run", type=Path, help="run folder whose W&B run gets the numbers and figures too")
+    parser.set_defaults(tokens=None)
+    return parser
+
+
+def main() -> None:
+    """Collect without and with each remedy, compare, and write everything."""
+    args = options().parse_args()
+    if args.list:
+        rows = [[e.name, e.strength, *(f"{v:g}" for v in (e.default, e.neutral)), " ".join(map(str, e.grid)), e.source] for e in CATALOGUE]
+        print(text_table(["remedy", "strength", "default", "nothing at", "grid", "source"], rows))
+        return
+    quiet()
+    with sentences():
+        if not args.model or (args.prompts is None) == (args.planted is None):
+            raise SystemExit(options().error("say --model, and what to ask for: either --prompts LIST or --planted RUN"))
+        extras = Extras(args.trigger, read_paraphrases(args.paraphrases) if args.paraphrases else {})
+        settings = plan(named(args.remedies), args.strengths)
+        for entry, strength in settings:
+            entry(strength, published(args.steps), extras)  # refuses a wrong strength before anything is generated
+        model = open_model(args.model).to(launch.device(), launch.dtype())
+        check_text(model, [entry for entry, _ in settings])
+        some = Some(args.kinds, args.plants, args.heldout)
+        if args.planted:
+            asked = ask_planted(model, args.planted, num_controls=args.controls, needs=set(), some=some)
+        else:
+            asked = ask_prompts(model, args.prompts, needs=set())
+        features = patch_tokens(args.features) if args.features else None
+        asked = with_quality(with_embeddings(asked, args), args.clip, features)
+        order, about = Order(asked.captions, args.num_images, args.seed), {**asked.about, "model": args.model, "kinds": args.kinds}
+        sampler = Sampler(args.scheduler, args.steps, args.guidance, spacing_of(model, args.spacing))
+        ends = any(layer.startswith(BRIGHT_ENDING_LAYERS) for layer in text_layers(model))
+        capture = Capture(tokens=False, end_steps=(-1,) if ends else (), end_layers=(BRIGHT_ENDING_LAYERS,))
+
+        def run(name: str, strength: float, label: str, remedy: Remedy | None = None) -> pd.DataFrame:
+            collect(
+                model, order, args.out / label, sampler, capture,
+                finish=asked.finish, about=about, remedy=Counted(remedy), batch_size=args.batch_size,
+            )  # fmt: skip
+            parts = [pictures_only(Evidence.load(part)) for part in parts_of(args.out / label)]
+            shown[label.replace("=", " ")] = first_generations(parts)
+            gflops = remembered_gflops(args.out / "gflops.json", label, model, one_image, remedy)
+            return pd.concat([remedied_rows(name, strength, parts, pictures), number_row(name, strength, "cost.gflops", gflops)])
+
+        one_image = sampler.course(model, asked.captions[:1], [args.seed])
+        shown, pictures = {}, held_out_pictures(asked, features)
+        rows = [run(UNTOUCHED, 0.0, UNTOUCHED)]
+        before = (Evidence.load(part) for part in parts_of(args.out / UNTOUCHED))
+        thresholds = of_controls(before) if args.thresholds == "controls" else published(args.steps)
+        for entry, strength in settings:
+            rows.append(run(entry.name, strength, f"{entry.name}={strength:g}", entry(strength, thresholds, extras)))
+        every = pd.concat(rows, ignore_index=True)
+        table = remedied_table(every)
+        every.to_parquet(args.out / "plants.parquet", index=False)
+        table.to_parquet(args.out / "mitigation.parquet", index=False)
+        text = f"{mitigation_text(table)}\n\nThresholds: {thresholds.origin}, {thresholds.magnitude[0]:.3g} at the first step."
+        (args.out / "mitigation.md").write_text(text + "\n", encoding="utf-8")
+        figures = {name: [args.out / f"{name}.{ending}" for ending in ("png", "svg")] for name in ("tradeoff", "gallery")}
+        tradeoff_figure(table, figures["tradeoff"])
+        remedy_gallery(shown, figures["gallery"])
+        print(text)
+        print(f"\n{args.out}: plants.parquet, mitigation.parquet, mitigation.md, tradeoff and gallery as .png and .svg")
+        if args.run:
+            numbers = {f"mitigation/{r.remedy}={r.strength:g}/{r.kind}_{r.measure}": r.value for r in table.itertuples()}
+            print(log_analysis(args.run, numbers, {f"media/{name}": files[0] for name, files in figures.items() if files[0].exists()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Guidance that begins late (Jain et al. 2025, METHODS (e)): outside the attraction basin of a copy."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from afterglow.measures.basin import first_local_minimum
+from afterglow.mitigations.passes import delta_of, magnitude, walk
+from afterglow.models.course import Course, Halves, guided
+from afterglow.models.denoiser import Denoiser
+
+WITHOUT_MINIMUM = 5  # sampler steps of opposite guidance where the probe has no minimum
+
+
+def by_row(halves: Halves, begun: Tensor, before: float) -> Tensor:
+    """Guided with the asked scale where guidance has begun (bool [B]), with the scale `before` elsewhere."""
+    return torch.where(begun[:, None, None, None].to(halves.cond.device), guided(halves), guided(halves, before))
+
+
+@dataclass(frozen=True)
+class StaticTransition:
+    """STP: the scale `before` while t > tau, then the one that was asked for. before = 0: none; negative: opposite guidance.
+
+    tau in the timesteps that the model was trained with. The authors' code also takes a finer grid of 200 steps from t = tau on,
+    which is not done here.
+    """
+
+    tau: float = 500
+    before: float = 0.0
+
+    def __call__(self, model: Denoiser, course: Course) -> Course:
+        return replace(course, guide=lambda halves: guided(halves, self.before if halves.timestep > self.tau else None))
+
+
+@dataclass(frozen=True)
+class DynamicTransition:
+    """DTP: the scale `before` until the first step k with d_{k-2} > d_{k-1} and d_k > d_{k-1}, d_t = ||Delta_t||_2; latched.
+
+    latest: the share of the steps after which guidance begins even without a minimum (the paper has no such end). before: 0 as in
+    the paper; its code has 1.
+    """
+
+    latest: float = 0.5
+    before: float = 0.0
+
+    def __call__(self, model: Denoiser, course: Course) -> Course:
+        curve: list[Tensor] = []
+        last = round(self.latest * len(course.scheduler().timesteps))
+
+        def guide(halves: Halves) -> Tensor:
+            curve.append(magnitude(delta_of(model, halves.uncond, halves.cond, halves.timestep)).cpu())
+            return by_row(halves, has_begun(torch.stack(curve), last), self.before)
+
+        return replace(course, guide=guide)
+
+
+def has_begun(curves: Tensor, last: int) -> Tensor:
+    """Whether guidance has begun at step k, bool [B], from ||Delta_t|| of the steps 0..k, [k + 1, B]: a minimum lies behind, or `last`."""
+    if len(curves) > last:
+        return torch.ones(curves.shape[1], dtype=torch.bool)
+    return torch.tensor([first_local_minimum(curve) is not None for curve in curves.unbind(1)])
+
+
+@dataclass(frozen=True)
+class OppositeDynamic:
+    """OG + DTP: a whole probe with the scale -s, then opposite guidance until the transition that the probe showed.
+
+    The probe's curve is 1 - cos(z_t, z_{t-1}) of the sampler's states; see opposite_transition. latest: at most this share of the
+    steps. toggled: the sign changes at each step, as in the authors' code; it begins opposite.
+    """
+
+    latest: float = 1.0
+    toggled: bool = False
+
+    def __call__(self, model: Denoiser, course: Course) -> Course:
+        states = [state.flatten(1).float() for _, state in walk(model, replace(course, guide=lambda h: guided(h, -h.scale)))]
+        turns = [1 - torch.cosine_similarity(new, old, dim=1).cpu() for old, new in zip(states, states[1:], strict=False)]
+        curves = torch.stack(turns, dim=1) if turns else torch.zeros(len(course.seeds), 0)
+        last = round(self.latest * len(states))
+        transition = torch.tensor([min(opposite_transition(curve), last) for curve in curves])
+
+        def guide(halves: Halves) -> Tensor:
+            away = halves.scale if self.toggled and halves.index % 2 else -halves.scale
+            return by_row(halves, halves.index >= transition, away)
+
+        return replace(course, guide=guide, notes={**course.notes, "remedy.transition": transition.float()})
+
+
+def opposite_transition(curve: Tensor) -> int:
+    """The first local minimum of the probe's curve [T - 1], the second where the first has index 1, 5 where there is none."""
+    found = first_local_minimum(curve)
+    if found == 1:
+        later = first_local_minimum(curve[1:])
+        found = None if later is None else later + 1
+    return WITHOUT_MINIMUM if found is None else found

@@ -1,0 +1,113 @@
+"""Remedies in a diffusers pipeline as it is: hooks on its U-Net for one call, nothing patched, nothing left."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, DiffusionPipeline
+from torch import Tensor
+
+from afterglow.models.caption_pipeline import CaptionPipeline
+from afterglow.models.course import Course, Halves, Remedy, both_halves
+from afterglow.models.denoiser import Condition, Denoiser, check_prediction
+
+BOTH_HALVES = 2.0  # any scale at which StableDiffusionPipeline computes both
+
+
+class PipelineModel(Denoiser):
+    """The parts of a living StableDiffusionPipeline or CaptionPipeline as a model that remedies can ask."""
+
+    has_text = True
+
+    def __init__(self, pipeline: DiffusionPipeline) -> None:
+        super().__init__()
+        self.unet, self.tokenizer = pipeline.unet, pipeline.tokenizer
+        self.scheduler = check_prediction(DDPMScheduler.from_config(pipeline.scheduler.config))
+        self.encode_text = self._by_pixels if isinstance(pipeline, CaptionPipeline) else self._by_latents
+        self.pipeline_ = [pipeline]  # in a list, so that it is no part of this module
+        self.to(pipeline.device)
+
+    def shape(self) -> tuple[int, int, int]:
+        side = self.unet.config.sample_size
+        return self.unet.config.in_channels, side, side
+
+    @torch.no_grad()
+    def condition(self, captions: Sequence[str]) -> Condition:
+        return self.encode_text(list(captions))
+
+    def _by_pixels(self, captions: list[str]) -> Condition:
+        states, mask = self.pipeline_[0].encode(captions)
+        masked = self.pipeline_[0].config.mask_pads
+        return Condition(states, mask.bool() if masked else torch.ones_like(mask, dtype=torch.bool), mask.sum(1))
+
+    def _by_latents(self, captions: list[str]) -> Condition:
+        pipeline = self.pipeline_[0]
+        states = pipeline.encode_prompt(captions, pipeline.device, 1, False)[0]
+        length = self.tokenizer.model_max_length
+        tokens = self.tokenizer(captions, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+        mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+        return Condition(states, mask, tokens["attention_mask"].sum(1).to(states.device))
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition | None) -> Tensor:
+        assert condition is not None
+        mask = None if condition.mask.all() else condition.mask
+        return self.unet(noisy, timesteps, condition.states, encoder_attention_mask=mask).sample
+
+
+@contextmanager
+def mitigated(
+    pipeline: DiffusionPipeline, remedy: Remedy, prompts: Sequence[str], seeds: Sequence[int], *, steps: int = 50, scale: float = 7.5
+) -> Iterator[dict[str, Any]]:
+    """Yield the arguments of one call of the pipeline in which the remedy acts: one picture for each prompt and seed.
+
+    `with mitigated(pipe, StaticTransition(), ["a dog"], [0]) as call: images = pipe(**call).images`
+    """
+    model = PipelineModel(pipeline)
+
+    def scheduler() -> Any:
+        new = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
+        new.set_timesteps(steps)
+        return new
+
+    with torch.no_grad():
+        course = remedy(model, Course(tuple(prompts), tuple(seeds), both_halves(model, prompts), scale, scheduler))
+    handles = _steer(model, course)
+    try:
+        with course.edit():
+            yield {
+                "prompt": list(course.captions),
+                "generator": course.generators(),
+                "num_inference_steps": steps,
+                # whatever it is: both halves come back equal, as the remedy wants the sampler to move
+                "guidance_scale": scale if scale > 1 else BOTH_HALVES,
+            }
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _steer(model: PipelineModel, course: Course) -> list[Any]:
+    """Hooks by which the pipeline's U-Net is told the course's states, and answers with what the course guides to, in both halves."""
+    assert course.condition is not None
+    states, num, turn = course.condition.states, len(course.seeds), [0]
+    asking = [False]  # whether the course asks the network something of its own
+
+    def before(_unet: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        if asking[0]:
+            return args, kwargs
+        if len(args) > 2:
+            return (*args[:2], states, *args[3:]), kwargs
+        return args, kwargs | {"encoder_hidden_states": states}
+
+    def after(_unet: Any, args: tuple, _kwargs: dict[str, Any], output: Any) -> Any:
+        if asking[0]:
+            return output
+        uncond, cond = output[0].chunk(2)
+        asking[0] = True
+        moved = course.guide(Halves(turn[0], int(args[1]), args[0][:num], uncond, cond, course.scale))
+        asking[0], turn[0] = False, turn[0] + 1
+        both = torch.cat([moved, moved])
+        return (both,) if isinstance(output, tuple) else type(output)(sample=both)
+
+    return [model.unet.register_forward_pre_hook(before, with_kwargs=True), model.unet.register_forward_hook(after, with_kwargs=True)]

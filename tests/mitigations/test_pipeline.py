@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+from afterglow.collect import Sampler, generate
+from afterglow.mitigations.attention_scaling import AttentionScaling
+from afterglow.mitigations.caption_insertion import CaptionInsertion
+from afterglow.mitigations.guidance_schedule import DynamicTransition, OppositeDynamic
+from afterglow.mitigations.noise_selection import NoiseSelection
+from afterglow.mitigations.pipeline import mitigated
+from afterglow.mitigations.prompt_optimisation import PromptOptimisation
+from afterglow.mitigations.reanchoring import Reanchoring
+from afterglow.models import open_model
+
+REMEDIES = [
+    PromptOptimisation(0.0, max_steps=2),
+    CaptionInsertion("numbers", 1),
+    AttentionScaling(1.5),
+    DynamicTransition(0.7),
+    OppositeDynamic(),
+    NoiseSelection(2),
+    Reanchoring(0.0, [0.0] * 4, [1e-3] * 4, candidates=1),
+]
+OPTIONS = {"timestep_spacing": "trailing"}
+
+
+def drawn(pipeline, remedy, captions, seeds, scale, steps=4):
+    with mitigated(pipeline, remedy, captions, seeds, steps=steps, scale=scale) as call:
+        images = pipeline(**call, output_type="np").images
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in pipeline.unet.modules())
+    return images
+
+
+@pytest.mark.parametrize("remedy", REMEDIES, ids=lambda remedy: type(remedy).__name__)
+def test_in_a_caption_pipeline_a_remedy_does_what_it_does_in_generate(remedy, heard, nothing, course):
+    pipeline = heard.pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **OPTIONS)
+    wanted = generate(heard, course.captions, course.seeds, Sampler(steps=4, guidance_scale=2.0), nothing, remedy=remedy).images
+    plain = generate(heard, course.captions, course.seeds, Sampler(steps=4, guidance_scale=2.0), nothing).images
+    found = drawn(pipeline, remedy, course.captions, course.seeds, 2.0).transpose(0, 3, 1, 2) * 255
+    off = np.abs(found - wanted.numpy())
+    assert np.quantile(off, 0.95) <= 1 and not torch.equal(wanted, plain)
+
+
+@pytest.fixture(scope="module")
+def stable(sd_folder):
+    pipeline = StableDiffusionPipeline.from_pretrained(sd_folder)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.mark.parametrize("remedy", [PromptOptimisation(0.0, max_steps=1), AttentionScaling(1.5)], ids=lambda remedy: type(remedy).__name__)
+def test_in_stable_diffusions_pipeline_too(remedy, stable, sd_folder, nothing):
+    model = open_model(sd_folder)
+    sampler = Sampler(steps=2, guidance_scale=7.5, options={})
+    wanted = generate(model, ["a house"], [3], sampler, nothing, remedy=remedy).images
+    found = drawn(stable, remedy, ["a house"], [3], 7.5, steps=2).transpose(0, 3, 1, 2) * 255
+    assert np.abs(found - wanted.numpy()).max() <= 2
+
+
+def test_a_remedy_that_changes_nothing_leaves_stable_diffusions_pictures(stable):
+    plain = stable(
+        "a house", num_inference_steps=2, guidance_scale=7.5, generator=[torch.Generator().manual_seed(3)], output_type="np"
+    ).images
+    assert np.abs(drawn(stable, DynamicTransition(0.0), ["a house"], [3], 7.5, steps=2) - plain).max() <= 1e-4
