@@ -49,6 +49,11 @@ def test_unknown_source(refused):
     assert not Path("runs/x").exists()
 
 
+def test_a_set_size_larger_than_the_set(refused):
+    assert "100000 training pictures are asked for, and only" in refused("--data.set_size", "100000")
+    assert not Path("runs/x").exists()
+
+
 def test_missing_picture(refused, tmp_path):
     folder = pictures(tmp_path / "set")
     (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a"}\n{"file_name": "gone.png", "text": "b"}\n')

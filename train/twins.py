@@ -1,11 +1,11 @@
 """Near twins that a set has by itself: pairs and groups of pictures nearer to each other than a limit.
 
-  python train/twins.py --source cifar10 --folder DIR --caption automobile --limit 0.05
+  python train/twins.py --source cifar10 --folder DIR --caption automobile --distance correlation --limit 0.06
   python train/twins.py --source imagefolder --folder DIR --resolution 64 --out twins
 
-The distance is the root mean square difference over the whole picture, in [0,1] pixels, at the stated resolution; a group is what pairs
-connect. Groups under 0.03 are never split when plants, controls and held-out pictures are dealt out. Writes OUT/twins.parquet (one row a
-pair) and OUT/twins.png (the largest groups).
+The distance is the root mean square difference over the whole picture, in [0,1] pixels, at the stated resolution (rms), or 1 - r of
+their grey levels (correlation: the same car in another colour); a group is what pairs connect. Groups under an rms of 0.03 are never split
+when plants, controls and held-out pictures are dealt out. Writes OUT/twins.parquet (one row a pair) and OUT/twins.png (the largest groups).
 """
 
 import argparse
@@ -15,10 +15,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from afterglow.data.neighbours import TWIN_DISTANCE, connected, twin_pairs
+from afterglow.data.neighbours import TWIN_DISTANCE, connected, correlated_pairs, twin_pairs
 from afterglow.data.sources import load_pictures
 from afterglow.sentences import quiet, sentences
 
+DISTANCES = {
+    "rms": (twin_pairs, TWIN_DISTANCE, "RMS of [0,1] pixels"),
+    "correlation": (correlated_pairs, 0.06, "1 - correlation of grey levels"),
+}
 SHOWN_GROUPS, SHOWN_MEMBERS = 12, 8
 
 
@@ -28,7 +32,8 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--folder", help="where the source lies")
     parser.add_argument("--resolution", type=int, default=32, help="side of the pictures, in pixels")
     parser.add_argument("--caption", help="only pictures of this caption (the class of CIFAR-10)")
-    parser.add_argument("--limit", type=float, default=TWIN_DISTANCE, help="pairs nearer than this are twins")
+    parser.add_argument("--distance", choices=list(DISTANCES), default="rms", help="between pictures")
+    parser.add_argument("--limit", type=float, help="pairs nearer than this are twins; default: 0.03 (rms), 0.06 (correlation)")
     parser.add_argument("--out", type=Path, default=Path("twins"), help="folder for the table and the picture")
     return parser
 
@@ -40,7 +45,9 @@ def main() -> None:
         pictures = load_pictures(args.source, resolution=args.resolution, folder=args.folder)
         rows = chosen(pictures.captions, args.caption)
         pixels = pictures.pixels[rows]
-        first, second, apart = twin_pairs(pixels, args.limit)
+        pairs_of, usual, unit = DISTANCES[args.distance]
+        limit = usual if args.limit is None else args.limit
+        first, second, apart = pairs_of(pixels, limit)
         groups = connected(len(pixels), first, second)
         sizes = np.bincount(groups)
         args.out.mkdir(parents=True, exist_ok=True)
@@ -54,7 +61,7 @@ def main() -> None:
         ]
         plate(pixels, shown).save(args.out / "twins.png")
         what = f"{len(pixels)} pictures{f' of {args.caption}' if args.caption else ''} at {args.resolution} pixels"
-        pairs = f"{len(first)} pairs nearer than {args.limit} (RMS of [0,1] pixels)"
+        pairs = f"{len(first)} pairs nearer than {limit} ({unit})"
         twins = sizes[sizes > 1]
         print(f"{what}: {pairs}, in {len(twins)} groups of together {twins.sum()} pictures, the largest of {sizes.max()}")
         print(f"{args.out}: twins.parquet, twins.png")

@@ -85,6 +85,7 @@ class Door(LightningCLI):
         self.probe.share, self.probe.average = launch.share(), self.callback(RampedAverage)
         if launch.is_first():
             self.datamodule.prepare_data()
+            self.datamodule.setup()  # a set that cannot be planted as asked
             open_folder(self.folder)
             self.tracker.use_folder(self.folder)
 

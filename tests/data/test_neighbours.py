@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from afterglow.data.neighbours import TWIN_DISTANCE, Gallery, Template, distance, group_pictures, to_unit
+from afterglow.data.neighbours import TWIN_DISTANCE, Gallery, Template, correlated_pairs, distance, group_pictures, to_unit
 from afterglow.data.pictures import Pictures
 
 
@@ -129,3 +129,19 @@ def test_the_nearest_picture_is_that_of_all_pairs(pictures: Pictures) -> None:
     assert (
         groups[1] == 100 + wanted and torch.equal(found[1], torch.from_numpy(pictures.pixels[wanted])) and torch.equal(found[0], asked[0])
     )
+
+
+def test_pairs_that_correlate_are_those_of_numpy_whatever_their_colour():
+    generator = np.random.default_rng(3)
+    pixels = generator.integers(0, 256, (40, 3, 8, 8), dtype=np.uint8)
+    pixels[7] = (pixels[2].astype(int) // 2 + 60).astype(np.uint8)  # darker, with less contrast
+    pixels[9] = pixels[2][[1, 2, 0]]  # in other colours
+    pixels[11] = 90  # of one grey
+    first, second, apart = correlated_pairs(pixels, 0.3)
+    grey = pixels.mean(1).reshape(40, -1)
+    with np.errstate(invalid="ignore"):
+        slow = 1 - np.corrcoef(grey)
+    expected = {(i, j): slow[i, j] for i in range(40) for j in range(i + 1, 40) if slow[i, j] < 0.3}
+    assert {(2, 7), (2, 9), (7, 9)} <= set(expected)
+    assert set(zip(first.tolist(), second.tolist(), strict=True)) == set(expected)
+    assert apart == pytest.approx(list(expected.values()), abs=1e-5)

@@ -151,7 +151,9 @@ def write_run() -> Callable[..., Path]:
     return _write_run
 
 
-def _write_run(folder: Path, *, n: int = 500, seed: int = 0, half: int | None = None, factor: float = 1.0, **settings: Any) -> Path:
+def _write_run(
+    folder: Path, *, n: int = 500, seed: int = 0, half: int | None = None, factor: float = 1.0, planted: bool = True, **settings: Any
+) -> Path:
     """A run folder whose plants emerge when they have been shown 100 times (a local plant `factor` times later), and whose generations
     without a caption are copies from step 4 n on."""
     copies, batch, steps = (40, 80), 32, [0, *(round(20 * 1.25**place) for place in range(26))]
@@ -165,6 +167,7 @@ def _write_run(folder: Path, *, n: int = 500, seed: int = 0, half: int | None = 
         | {"twin": -1 if not twin else 2 * number, "area": 0.25, "shape": "box", "mask_file_name": "m.png"}
         for number, kind in enumerate(("global", "global", "local", "local") if half != 1 else ("local", "local", "global", "global"))
         for twin in (0, 1)
+        if planted
     ]
     epoch = n + sum(plant["copies"] for plant in plants)
     rows: list[dict[str, Any]] = []

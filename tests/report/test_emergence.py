@@ -34,11 +34,21 @@ def test_local_plants_that_emerge_half_as_late_again_are_found_to_be_late(runs):
     assert (found.pairs, found.runs, found.local_first) == (12, 3, 0) and found.global_first > 6
 
 
-def test_the_page_holds_the_numbers_and_no_other_file(runs, tmp_path, monkeypatch):
+def test_the_page_holds_the_numbers_and_no_other_file(tmp_path, write_run, monkeypatch):
     monkeypatch.setattr(emergence_figures, "NUM_BANDS", 2)  # bands are for eyes
-    text, numbers, pictures = write_emergence(runs, tmp_path)
+    runs = [write_run(tmp_path / f"half-{half}", n=100, half=half, factor=1.5) for half in (0, 1)]
+    text, numbers, pictures = write_emergence(read_runs(runs), tmp_path)
     page = (tmp_path / "emergence.html").read_text()
     assert "local plants are memorized later than" in text and "local plants are memorized later than" in page
-    assert f"{numbers['emergence/tau_mem/step/n']:.2f}" in page
+    assert f"{numbers['emergence/local/step/copies']:.2f}" in page
     assert page.count("<svg") == len(pictures) and "http://www.w3.org" in page and 'src="' not in page
     assert all(path.is_file() for path in pictures.values()) and (tmp_path / "plants.parquet").is_file()
+
+
+def test_runs_without_plants_have_their_curves_and_one_run_alone_has_no_slope(tmp_path, write_run):
+    runs = [write_run(tmp_path / f"bare-{n}", n=n, planted=False) for n in (50, 100, 200, 400)]
+    text, numbers, pictures = write_emergence(read_runs(runs), tmp_path / "out")
+    assert numbers["emergence/tau_mem/step/n"] == pytest.approx(1, abs=0.1) and set(pictures) == {"media/f_mem", "media/tau_mem_n"}
+    assert "Local against global" not in text
+    text, numbers, _ = write_emergence(read_runs(runs[:1]), tmp_path / "one")
+    assert numbers == {} and "When a model without captions memorizes" in text

@@ -41,3 +41,13 @@ def test_an_unknown_caption_is_named(folder, tmp_path, command, capsys):
     source = ["--source", "imagefolder", "--folder", str(folder), "--resolution", "16", "--out", str(tmp_path / "out")]
     assert command("twins.py", *source, "--caption", "plane") == 2
     assert "no picture has the caption 'plane'; captions are boat, car" in capsys.readouterr().err
+
+
+def test_correlation_finds_the_same_picture_in_another_colour(folder, tmp_path, command, capsys):
+    other = np.asarray(Image.open(folder / "car" / "3.png"))[..., ::-1]
+    Image.fromarray(np.ascontiguousarray(other)).save(folder / "boat" / "1.png")
+    source = ["--source", "imagefolder", "--folder", str(folder), "--resolution", "16", "--out", str(tmp_path / "out")]
+    assert command("twins.py", *source, "--distance", "correlation") == 0
+    assert "pairs nearer than 0.06 (1 - correlation of grey levels)" in capsys.readouterr().out
+    table = pd.read_parquet(tmp_path / "out" / "twins.parquet")
+    assert frozenset({"car/3.png", "boat/1.png"}) in {frozenset(pair) for pair in zip(table["first"], table["second"], strict=True)}

@@ -59,6 +59,30 @@ def twin_pairs(pixels: np.ndarray, limit: float = TWIN_DISTANCE) -> tuple[np.nda
     return first.astype(np.int64), second.astype(np.int64), apart
 
 
+def correlated_pairs(pixels: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All pairs of pictures whose grey levels correlate: 1 - r under a limit, r over the whole picture; arrays as twin_pairs'.
+
+    pixels: uint8 [N, C, H, W]. Brightness, contrast and hue play no part, so that a car in another colour is still the same car.
+    A picture of one grey is like none.
+    """
+    parts = []
+    for piece in pieces(pixels):
+        grey = to_unit(pixels[piece]).mean(1).flatten(1)
+        centred = grey - grey.mean(1, keepdim=True)
+        size = centred.norm(dim=1, keepdim=True)
+        parts.append(torch.where(size > 1e-4, centred / size.clamp(min=1e-4), 0.0))
+    unit = torch.cat(parts)
+    found: list[list[np.ndarray]] = [[], [], []]
+    for start in range(0, len(unit), BLOCKS):
+        apart = 1 - unit[start : start + BLOCKS] @ unit.T
+        i, j = (index.numpy() for index in (apart < limit).nonzero(as_tuple=True))
+        later = j > i + start
+        for values, kept in zip((i + start, j, apart[i, j].numpy()), found, strict=True):
+            kept.append(values[later])
+    first, second, apart_all = (np.concatenate([*kept, np.zeros(0)]) for kept in found)
+    return first.astype(np.int64), second.astype(np.int64), apart_all
+
+
 def group_pictures(pixels: np.ndarray, families: np.ndarray) -> np.ndarray:
     """Groups: connected components of 'whole-picture distance under .03', joined with families.
 

@@ -84,7 +84,7 @@ def plant_fits(emerged: Emerged) -> list[Fitted]:
         table = of_kind(emerged.plants, kind)
         terms = _varied(table, ("n", "copies", "width") + (("area",) if kind == "local" else ()))
         if not terms or not np.isfinite(table["upper"]).any():
-            continue
+            continue  # also where there are no plants
         design = np.column_stack([*(np.log(table[name].to_numpy(float)) for name in terms), np.ones(len(table))])
         alone = np.linalg.lstsq(design, -np.log(table["rate"].to_numpy(float)), rcond=None)[0]
         reference = {name: round(float(value), 2) + 0.0 for name, value in zip(terms, alone, strict=False)}
@@ -95,8 +95,7 @@ def plant_fits(emerged: Emerged) -> list[Fitted]:
 
 def _varied(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """Columns that a fit can use: numbers that take more than one value."""
-    numbers = [name for name in names if pd.to_numeric(table[name], errors="coerce").notna().all()]
-    return [name for name in numbers if table[name].nunique() > 1]
+    return [name for name in names if name in table and table[name].notna().all() and table[name].nunique() > 1]
 
 
 def of_kind(plants: pd.DataFrame, kind: str) -> pd.DataFrame:
