@@ -20,6 +20,14 @@ import torch  # noqa: E402
 torch.set_num_threads(1)
 
 
+LONGEST = ("test_packaging.py", "test_sd_run.py", "test_launch.py", "test_resume.py", "test_bench_commands.py", "test_extract_command.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest go first: of two processes that share the files none should be left alone with one of them."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
