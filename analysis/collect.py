@@ -15,8 +15,8 @@ import argparse
 from pathlib import Path
 
 from afterglow import launch
-from afterglow.asking import asked_of, capture_of, needs_of_names, spacing_of, with_embeddings
-from afterglow.collect import Sampler, collect
+from afterglow.asking import asked_of, capture_of, needs_of_names, sampler_of, sampler_options, with_embeddings
+from afterglow.collect import collect
 from afterglow.evidence import END_TOKEN_RULES
 from afterglow.models import open_model
 from afterglow.sentences import quiet, sentences
@@ -36,10 +36,7 @@ def options() -> argparse.ArgumentParser:
     add("--controls", type=int, default=64, help="with --planted: how many controls")
     add("--out", type=Path, required=True, help="the folder of the collection")
     add("--num-images", type=int, help="generations of each caption (4); of a model without text, in all (256)")
-    add("--steps", type=int, default=50, help="sampler steps")
-    add("--scheduler", default="DDIMScheduler", help="any of diffusers, by its class name")
-    add("--spacing", help="of the timesteps: trailing, leading, linspace; default: Stable Diffusion's own, trailing for others")
-    add("--guidance", type=float, default=1.0, help="1 for models trained here, 7.5 is usual for Stable Diffusion")
+    sampler_options(parser)
     add("--seed", type=int, default=0, help="the first seed")
     add("--seed-rule", default="image", help="image: the same noises for every caption; prompt: seed + its number; constant")
     add("--end-token", default="first_eos", help=f"by which LD weights: {', '.join(END_TOKEN_RULES)}")
@@ -66,7 +63,7 @@ def main() -> None:
     quiet()
     with sentences():
         model = open_model(args.model).to(launch.device(), launch.dtype())
-        sampler = Sampler(args.scheduler, args.steps, args.guidance, spacing_of(model, args.spacing))
+        sampler = sampler_of(model, args)
         needs = needs_of_names(model, args.steps, args.measures)
         asked, order = asked_of(model, args, needs)
         asked = with_embeddings(asked, args)

@@ -13,8 +13,8 @@ import argparse
 from pathlib import Path
 
 from afterglow import launch
-from afterglow.asking import spacing_of, training_set
-from afterglow.collect import Capture, Order, Sampler, collect
+from afterglow.asking import sampler_of, sampler_options, training_set
+from afterglow.collect import Capture, Order, collect
 from afterglow.extracting import ask_extraction, captions_for, plants_of, space_of, summarize
 from afterglow.models import open_model
 from afterglow.sentences import quiet, sentences
@@ -32,10 +32,7 @@ def options() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, help="the folder of the extraction")
     add("--num-images", type=int, default=1024, help="generations")
     add("--caption", nargs="+", default=[], help="ask for these in turn; default: for the training captions in turn")
-    add("--steps", type=int, default=50, help="sampler steps")
-    add("--scheduler", default="DDIMScheduler", help="any of diffusers, by its class name")
-    add("--spacing", help="of the timesteps: trailing, leading, linspace; default: Stable Diffusion's own, trailing for others")
-    add("--guidance", type=float, default=1.0, help="1 for models trained here, 7.5 is usual for Stable Diffusion")
+    sampler_options(parser)
     add("--seed", type=int, default=0, help="of the first generation; the next has the next")
     add("--tiles", type=int, default=2, help="a side: 2 looks for copies in quarters, 4 in sixteenths, 1 in whole pictures only")
     add("--sscd", help="measure similarity by SSCD: its TorchScript file, or 'immaculate' for the package; default: in pixels")
@@ -59,7 +56,7 @@ def main() -> None:
         plants, space = plants_of(planted), space_of(gallery, args, launch.share())
         asked = ask_extraction(captions, gallery, space, args.tiles, plants)
         order = Order(captions, num_images=1, seed=args.seed, seed_rule="prompt", prompts_per_part=args.batch_size)
-        sampler = Sampler(args.scheduler, args.steps, args.guidance, spacing_of(model, args.spacing))
+        sampler = sampler_of(model, args)
         about = {"model": args.model, "judged against": str(args.planted or args.source), "set size": args.set_size, **asked.about}
         nothing = Capture(guidance=False, tokens=False, end_steps=())
         collect(

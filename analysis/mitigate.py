@@ -9,17 +9,18 @@ Everything that was generated lies in the folder and is never generated again: a
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from afterglow import launch
-from afterglow.asking import Some, ask_planted, ask_prompts, held_out_pictures, spacing_of, with_embeddings, with_quality
-from afterglow.collect import Capture, Order, Sampler, collect, text_layers
+from afterglow.asking import Some, ask_planted, ask_prompts, held_out_pictures, sampler_of, sampler_options, with_embeddings, with_quality
+from afterglow.collect import Capture, Order, collect, text_layers
 from afterglow.collect.embeddings import patch_tokens
 from afterglow.evidence import Evidence, parts_of
 from afterglow.measures.end_token import BRIGHT_ENDING_LAYERS
 from afterglow.measures.remedied import UNTOUCHED, number_row, pictures_only, remedied_rows, remedied_table
-from afterglow.measures.thresholds import of_controls, published
+from afterglow.measures.thresholds import Thresholds, of_controls, published
 from afterglow.mitigations.catalogue import CATALOGUE, Extras, check_text, named, plan
 from afterglow.mitigations.cost import Counted, remembered_gflops
 from afterglow.mitigations.reanchoring import read_paraphrases
@@ -49,10 +50,7 @@ def options() -> argparse.ArgumentParser:
     add("--trigger", type=float, default=0.0, help="in thresholds: captions whose loss is at most this are not optimised")
     add("--paraphrases", type=Path, help="for prss: .jsonl with caption and paraphrases")
     add("--num-images", type=int, default=4, help="generations of each caption")
-    add("--steps", type=int, default=50, help="sampler steps")
-    add("--scheduler", default="DDIMScheduler", help="any of diffusers, by its class name")
-    add("--spacing", help="of the timesteps: trailing, leading, linspace; default: Stable Diffusion's own, trailing for others")
-    add("--guidance", type=float, default=1.0, help="1 for models trained here, 7.5 is usual for Stable Diffusion")
+    sampler_options(parser)
     add("--seed", type=int, default=0, help="the first seed")
     add("--sscd", help="SSCD's TorchScript file, or 'immaculate' for the package")
     add("--sscd-transform", default="skew_320", help="resize_288, skew_320 or crop_224")
@@ -89,7 +87,7 @@ def main() -> None:
         features = patch_tokens(args.features) if args.features else None
         asked = with_quality(with_embeddings(asked, args), args.clip, features)
         order, about = Order(asked.captions, args.num_images, args.seed), {**asked.about, "model": args.model, "kinds": args.kinds}
-        sampler = Sampler(args.scheduler, args.steps, args.guidance, spacing_of(model, args.spacing))
+        sampler = sampler_of(model, args)
         ends = any(layer.startswith(BRIGHT_ENDING_LAYERS) for layer in text_layers(model))
         capture = Capture(tokens=False, end_steps=(-1,) if ends else (), end_layers=(BRIGHT_ENDING_LAYERS,))
 
@@ -111,19 +109,24 @@ def main() -> None:
         for entry, strength in settings:
             rows.append(run(entry.name, strength, f"{entry.name}={strength:g}", entry(strength, thresholds, extras)))
         every = pd.concat(rows, ignore_index=True)
-        table = remedied_table(every)
-        every.to_parquet(args.out / "plants.parquet", index=False)
-        table.to_parquet(args.out / "mitigation.parquet", index=False)
-        text = f"{mitigation_text(table)}\n\nThresholds: {thresholds.origin}, {thresholds.magnitude[0]:.3g} at the first step."
-        (args.out / "mitigation.md").write_text(text + "\n", encoding="utf-8")
-        figures = {name: [args.out / f"{name}.{ending}" for ending in ("png", "svg")] for name in ("tradeoff", "gallery")}
-        tradeoff_figure(table, figures["tradeoff"])
-        remedy_gallery(shown, figures["gallery"])
-        print(text)
-        print(f"\n{args.out}: plants.parquet, mitigation.parquet, mitigation.md, tradeoff and gallery as .png and .svg")
-        if args.run:
-            numbers = {f"mitigation/{r.remedy}={r.strength:g}/{r.kind}_{r.measure}": r.value for r in table.itertuples()}
-            print(log_analysis(args.run, numbers, {f"media/{name}": files[0] for name, files in figures.items() if files[0].exists()}))
+        write(args, every, thresholds, shown)
+
+
+def write(args: argparse.Namespace, every: pd.DataFrame, thresholds: Thresholds, shown: dict[str, Any]) -> None:
+    """Tables, figures and text of the comparison, and the tracker's numbers."""
+    table = remedied_table(every)
+    every.to_parquet(args.out / "plants.parquet", index=False)
+    table.to_parquet(args.out / "mitigation.parquet", index=False)
+    text = f"{mitigation_text(table)}\n\nThresholds: {thresholds.origin}, {thresholds.magnitude[0]:.3g} at the first step."
+    (args.out / "mitigation.md").write_text(text + "\n", encoding="utf-8")
+    figures = {name: [args.out / f"{name}.{ending}" for ending in ("png", "svg")] for name in ("tradeoff", "gallery")}
+    tradeoff_figure(table, figures["tradeoff"])
+    remedy_gallery(shown, figures["gallery"])
+    print(text)
+    print(f"\n{args.out}: plants.parquet, mitigation.parquet, mitigation.md, tradeoff and gallery as .png and .svg")
+    if args.run:
+        numbers = {f"mitigation/{r.remedy}={r.strength:g}/{r.kind}_{r.measure}": r.value for r in table.itertuples()}
+        print(log_analysis(args.run, numbers, {f"media/{name}": files[0] for name, files in figures.items() if files[0].exists()}))
 
 
 if __name__ == "__main__":

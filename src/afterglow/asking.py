@@ -1,6 +1,6 @@
 """What a collection asks for and how its answers are judged: the plants of a run, or a list of captions."""
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +15,7 @@ from afterglow.collect import (
     NEEDS_TEXT,
     Capture,
     Order,
+    Sampler,
     annotate,
     annotate_prompts,
     assign,
@@ -203,6 +204,19 @@ def with_quality(asked: Asked, clip: str | None, features: PatchTokens | None) -
         return with_features(found, features) if features else found
 
     return replace(asked, finish=finish, about={**asked.about, "clip": clip, "features": features and features.name})
+
+
+def sampler_options(parser: ArgumentParser) -> None:
+    """How pictures are generated, on the command line."""
+    parser.add_argument("--steps", type=int, default=50, help="sampler steps")
+    parser.add_argument("--scheduler", default="DDIMScheduler", help="any of diffusers, by its class name")
+    parser.add_argument("--spacing", help="of the timesteps: trailing, leading, linspace; default: Stable Diffusion's own, else trailing")
+    parser.add_argument("--guidance", type=float, default=1.0, help="1 for models trained here, 7.5 is usual for Stable Diffusion")
+
+
+def sampler_of(model: Denoiser, args: Namespace) -> Sampler:
+    """The sampler that these options name."""
+    return Sampler(args.scheduler, args.steps, args.guidance, spacing_of(model, args.spacing))
 
 
 def spacing_of(model: Denoiser, spacing: str | None) -> dict[str, Any]:

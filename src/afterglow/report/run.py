@@ -90,10 +90,15 @@ class Run:
 
     def setting(self, path: str) -> Any:
         """A value of config.yaml by its dotted path; None where there is none."""
-        value: Any = self.config
-        for key in path.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value
+        return setting(self.config, path)
+
+
+def setting(config: Mapping[str, Any], path: str) -> Any:
+    """A value of config.yaml by its dotted path; None where there is none."""
+    value: Any = config
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def read_run(folder: Path) -> Run:
@@ -108,7 +113,7 @@ def read_run(folder: Path) -> Run:
     config = folder / "config.yaml"
     found, finished = _emergence(folder / "emergence.json", rows)
     settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    return Run(folder, rows, numbers, found, finished, settings or {}, _plants(folder / "plants" / "metadata.jsonl"))
+    return Run(folder, rows, numbers, found, finished, settings or {}, read_plants(folder / "plants" / "metadata.jsonl"))
 
 
 def _emergence(path: Path, rows: pd.DataFrame) -> tuple[dict[str, Any], bool]:
@@ -120,7 +125,8 @@ def _emergence(path: Path, rows: pd.DataFrame) -> tuple[dict[str, Any], bool]:
     return emergence_of(rows), False
 
 
-def _plants(path: Path) -> dict[int, dict[str, Any]]:
+def read_plants(path: Path) -> dict[int, dict[str, Any]]:
+    """{plant_id: its first line of metadata.jsonl}; nothing where there is no file."""
     if not path.is_file():
         return {}
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -1,6 +1,5 @@
 """Many runs as two tables: one row a plant, and one row a run."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from afterglow.measures.history import REGION, WHOLE, emergence_intervals
 from afterglow.measures.memorized import CLOSE_RATIO
 from afterglow.measures.scaling import CLOSE_SHARE, crossing, generalised
 from afterglow.measures.summary import read_rows
+from afterglow.report.run import read_plants, setting
 
 DATA, UNET = "data.init_args", "model.init_args.unet"
 # what decides when something is called memorized; runs that differ in it have no common curve
@@ -70,23 +70,6 @@ def read_runs(folders: Sequence[Path]) -> Emerged:
 def definition(rows: pd.DataFrame) -> str:
     """By which a plant of these rows is called memorized."""
     return ASSIGNED if (rows["measure"] == "captured").any() else DEFINITION
-
-
-def setting(config: Mapping[str, Any], path: str) -> Any:
-    """A value of config.yaml by its dotted path; None where there is none."""
-    value: Any = config
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
-
-
-def read_plants(path: Path) -> dict[int, dict[str, Any]]:
-    """{plant_id: its first line of metadata.jsonl}; nothing where there is no file."""
-    if not path.is_file():
-        return {}
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    first = {line["plant_id"]: line for line in reversed(lines) if line["plant_id"] >= 0}
-    return dict(sorted(first.items()))
 
 
 Part = tuple[str, dict[str, Any], pd.DataFrame, dict[int, dict[str, Any]]]
