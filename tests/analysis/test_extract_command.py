@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from transformers import ViTConfig, ViTModel
 
 from afterglow.models.load import export
 
@@ -59,6 +61,26 @@ def test_it_goes_on_after_a_kill_and_says_the_same(place):
     extract(place, *WORDS, "--out", "torn")
     pd.testing.assert_frame_equal(pd.read_parquet(place / "torn" / "extract.parquet"), table)
     assert "begun with other settings" in extract(place, *WORDS, "--seed", 5, "--out", "torn", code=2)
+
+
+class Means(torch.nn.Module):
+    """Stands in for SSCD."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(1)
+
+
+def test_a_model_with_captions_is_asked_for_the_training_captions_and_judged_in_any_embedding(place, small_captioned):
+    export(small_captioned(), place / "captioned")
+    torch.jit.script(Means()).save(str(place / "sscd.pt"))
+    vit = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=16, patch_size=8)
+    ViTModel(vit, add_pooling_layer=False).save_pretrained(place / "vit")
+    words = ("--model", "captioned", *WORDS[2:])
+    for option, file, name in (("--sscd", "sscd.pt", "sscd.pt skew_320, cosine"), ("--tokens", "vit", "vit, mean patch token, cosine")):
+        said = extract(place, *words, option, file, "--out", option.strip("-"))
+        assert name in said
+        table = pd.read_parquet(place / option.strip("-") / "extract.parquet")
+        assert len(table) == 7 and (place / option.strip("-") / "histograms.png").stat().st_size > 300
 
 
 def test_two_processes_write_what_one_writes(place, monkeypatch):

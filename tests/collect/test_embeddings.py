@@ -6,7 +6,7 @@ import torch
 from transformers import ViTConfig, ViTModel
 
 from afterglow.collect import embeddings
-from afterglow.collect.embeddings import patch_tokens, sscd, with_copy_similarity, with_split_product
+from afterglow.collect.embeddings import mean_tokens, patch_tokens, sscd, with_copy_similarity, with_split_product
 from afterglow.evidence import Evidence
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -113,6 +113,14 @@ def test_patch_tokens_of_a_timm_folder(tmp_path, pictures):
     with torch.no_grad():
         expected = made.eval().forward_features((shown - mean) / std)[:, 1:]  # after the class token
     torch.testing.assert_close(tokens.flatten(1, 2), torch.nn.functional.normalize(expected, dim=-1), atol=1e-3, rtol=1e-3)
+
+
+def test_the_mean_patch_token_is_an_embedding_of_the_picture(vit, pictures):
+    features = patch_tokens(vit)
+    embedding = mean_tokens(features)
+    mean = torch.stack([features.compute(pictures)[:, y, x] for y in range(4) for x in range(4)]).mean(0)
+    assert torch.allclose(embedding.compute(pictures), mean / mean.norm(dim=1, keepdim=True), atol=1e-6)
+    assert embedding.name == "vit, mean patch token"
 
 
 def test_nothing_else_of_the_evidence_changes(vit, pictures):

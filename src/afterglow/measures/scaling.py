@@ -143,7 +143,10 @@ def resampled(table: pd.DataFrame, terms: Sequence[str] = (), *, seed: int = 0, 
 
 
 def over_runs(table: pd.DataFrame, of: Callable[[pd.DataFrame], float], *, seed: int = 0) -> Estimate:
-    """Any number of a table (run, unit, upper, ...) with its interval: runs are resampled first, units within runs second."""
+    """Any number of a table (run, unit, upper, ...) with its interval: runs are resampled first, units within runs second.
+
+    The ends are values that were drawn, never a mixture of two: a median may be infinite.
+    """
     values = [of(draw) for draw in resampled(table, seed=seed)]
-    low, high = np.quantile(values, [0.025, 0.975]) if values else (of(table), of(table))
+    low, high = np.quantile(values, [0.025, 0.975], method="inverted_cdf") if values else (of(table), of(table))
     return Estimate(of(table), float(low), float(high))

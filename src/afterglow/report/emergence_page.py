@@ -46,7 +46,8 @@ COMMANDS = (
 ABOUT_SIZES = (
     "tau_mem: the step at which a tenth of the generations have d1/d2 under 1/3; tau_gen: the step at which the held-out loss comes within "
     "5 % of its minimum. Sets of 16 to 128 pictures are smaller than those of Bonnaire et al. (from 128 on): none of these models "
-    "generalises for long, and tau_gen is little more than the step before which the held-out loss turns."
+    "generalises for long, and tau_gen is little more than the step before which the held-out loss turns. n counts pictures, and OpenMoji "
+    "repeats itself: a set that holds more near twins than another is copied earlier than its n says."
 )
 ABOUT_HALVES = (
     "Steps are counted from the first one, before which nothing can be drawn: what is shown often has to wait until the network can draw "
