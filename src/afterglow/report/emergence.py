@@ -29,6 +29,8 @@ TITLES = {
     "emerged_step": "Share of the plants that have emerged (Turnbull), over steps",
     "emerged_exposures": "The same over exposures",
 }
+AXES = {"step": "in steps", "exposures": "in exposures"}
+TERMS = {"n": "the number of training pictures", "copies": "copies", "area": "the size of the region", "width": "the width of the network"}
 REFERENCE_MEM, REFERENCE_GEN = {"n": 1.0, "width": -1.0}, {"n": 0.0}  # Bonnaire et al. 2025
 LOCAL = "local"  # the term of the paired comparison: e for a local plant, 1 for a global one
 
@@ -249,6 +251,14 @@ def figures_of(emerged: Emerged, fits: Sequence[Fitted]) -> dict[str, Figure]:
     return found
 
 
+def title_of(name: str) -> str:
+    """What a figure of figures_of shows."""
+    if name in TITLES:
+        return TITLES[name]
+    kind, term, axis = name.split("_")
+    return f"When {kind} plants emerge ({AXES[axis]}), against {TERMS[term]}"
+
+
 def sections_of(emerged: Emerged, fits: Sequence[Fitted]) -> list[Section]:
     """What the runs tell; what they cannot tell is left out."""
     compared = Section("Local against global, template by template", paired_text(paired(emerged)))
@@ -266,7 +276,7 @@ def write_emergence(emerged: Emerged, out: Path) -> tuple[str, dict[str, float],
         table: pd.DataFrame = getattr(emerged, name)
         table.to_parquet(out / f"{name}.parquet", index=False)
     environment = Environment(loader=PackageLoader("afterglow.report", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    drawn = [(name, TITLES.get(name, name.replace("_", " ")), Markup(to_svg(figure, name))) for name, figure in figures.items()]
+    drawn = [(name, title_of(name), Markup(to_svg(figure, name))) for name, figure in figures.items()]
     page = environment.get_template("emergence.html.jinja").render(sections=sections, notes=emerged.notes, figures=drawn, about=ABOUT)
     (out / "emergence.html").write_text(page, encoding="utf-8")
     pictures = {}

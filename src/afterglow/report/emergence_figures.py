@@ -1,5 +1,6 @@
 """When memorization emerges, as figures: curves over steps and over exposures, and what moves them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -16,6 +17,7 @@ from afterglow.report.figures import STYLE
 from afterglow.report.kinds import KINDS
 
 NUM_BANDS = 40  # resamples of a curve's band: each is an estimate of its own
+LABELS_APART = 0.1  # of the length of an axis
 GRID = 160  # places at which a band is reckoned
 SET_COLOURS = ("#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#000000", "#0072B2", "#888888")
 
@@ -72,13 +74,23 @@ def against(table: pd.DataFrame, term: str, found: Fit | None, *, slope: float |
             _bars(axes, table[table[mark] == name], term, name, 1 + 0.05 * (place - (len(marks) - 1) / 2))
         _lines(axes, table, term, found, slope)
         axes.set(xscale="log", yscale="log", xlabel=_label(term), ylabel=_label(axis))
-        ticks = sorted(set(table[term].tolist()))
+        ticks = readable(sorted(set(table[term].tolist())))
         _plain_ticks(axes.yaxis)
         axes.minorticks_off()
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.legend(fontsize=8)
         axes.grid(alpha=0.15)
         return figure
+
+
+def readable(values: Sequence[float]) -> list[float]:
+    """Those of the values, in ascending order, whose labels do not run into each other on a logarithmic axis: a tenth of it apart."""
+    apart = (values[-1] / values[0]) ** LABELS_APART
+    kept: list[float] = []
+    for value in values:
+        if not kept or value >= kept[-1] * apart:
+            kept.append(value)
+    return kept
 
 
 def _bars(axes: Axes, some: pd.DataFrame, term: str, name: str, shift: float) -> None:
