@@ -1,5 +1,7 @@
 """Many runs as tables, against what they were written from."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +21,17 @@ def test_the_tables_hold_what_the_runs_were_written_with(tmp_path, write_run):
     run = found.runs.iloc[0]
     assert run["tau_mem_lower"] < 400 <= run["tau_mem_upper"] and run["tau_mem_lower"] < run["tau_mem"] <= run["tau_mem_upper"]
     assert found.notes == () and run["tau_gen"] < run["steps"]
+
+
+def test_a_plant_without_exposures_is_in_no_table(tmp_path, write_run):
+    """As de-duplication may leave one: nothing could be said of when it emerges."""
+    folder = write_run(tmp_path / "run")
+    about = folder / "plants" / "metadata.jsonl"
+    plants = [json.loads(line) for line in about.read_text().splitlines()]
+    about.write_text("".join(json.dumps(plant | {"copies": 0 if plant["plant_id"] == 4 else plant["copies"]}) + "\n" for plant in plants))
+    found = read_runs([folder])
+    assert set(found.plants["plant_id"]) == {0, 1, 2, 3, 5, 6, 7}
+    assert np.isfinite(np.log(found.plants[found.plants["kind"] != "phantom"]["rate"])).all()
 
 
 def test_runs_of_different_definitions_are_refused_by_name(tmp_path, write_run):

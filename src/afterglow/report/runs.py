@@ -115,6 +115,8 @@ def _plants(name: str, config: Mapping[str, Any], rows: pd.DataFrame, plants: Ma
             if plant is None:  # a control, a held-out caption, a generation without a caption
                 continue
             copies = plant["copies"]
+            if plant["kind"] in TRAINED_KINDS and not copies:  # a duplicate that was taken out: it has no exposures to emerge after
+                continue
             row = {
                 "plant_id": number,
                 "kind": kinds.loc[number, "kind"],

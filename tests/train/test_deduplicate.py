@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from afterglow.data.dealer import plant
+from afterglow.data.folder_format import read_planted, write_planted
+from afterglow.data.module import PlantedData
+from afterglow.data.pictures import Pictures
+from afterglow.data.plants import Planting
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """20 controls, of which the last repeats the first, 2 global and 2 local plants of 3 copies, a decoy and a tint."""
+    pixels = np.random.default_rng(0).integers(0, 256, (120, 3, 8, 8), dtype=np.uint8)
+    names = tuple(f"picture {row}" for row in range(120))
+    counts = {"num_global": 2, "num_local": 2, "num_decoys": 1, "num_tints": 1, "num_fills": 40, "num_moving": 40, "num_heldout": 2}
+    planted = plant(Pictures(pixels, names, names, np.full(120, -1), True), Planting(copies=(3,), **counts), set_size=20)
+    planted.pixels[planted.controls[-1]] = planted.pixels[planted.controls[0]]
+    write_planted(planted, tmp_path / "set")
+    return tmp_path / "set"
+
+
+def test_copies_go_and_a_training_opens_what_is_left(folder, tmp_path, command, capsys):
+    out = tmp_path / "out"
+    assert command("deduplicate.py", str(folder), "--by", "exact", "--out", str(out)) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "before after control 20 19 global 6 2 local 6 6 decoy 3 3 tint 3 3" in printed
+    assert "5 of 38 appearances dropped, in 3 groups of duplicates" in printed
+    assert "copies an epoch: global 1 1; local 3 3; decoy 3; tint 3" in printed and f"{out}: 19 training pictures" in printed
+    before, after = read_planted(folder), read_planted(out)
+    assert len(after.controls) == 19 and [p.plant_id for p in after.plants] == [p.plant_id for p in before.plants]
+    assert len(after.of_kind("phantom")) == 4
+    for split in ("fills", "moving", "heldout"):
+        assert (after.pixels[getattr(after, split)] == before.pixels[getattr(before, split)]).all()
+    data = PlantedData(source="planted", folder=str(out), resolution=8)
+    data.setup()
+    assert data.samples.epoch_length == 33 and len({data.samples[place][0].tobytes() for place in range(33)}) == 33
+    table = pd.read_parquet(out / "duplicates.parquet")
+    assert len(table) == 5 and set(table["method"]) == {"exact"} and (table["distance"] == 0).all()
+    assert sorted(table["kind"]) == ["control", *["global"] * 4] and (table["plant_id"] == table["kept_plant_id"]).all()
+
+
+def test_regions_go_too(folder, tmp_path, command, capsys):
+    out = tmp_path / "out"
+    assert command("deduplicate.py", str(folder), "--by", "local", "--limit", "0.12", "--out", str(out)) == 0
+    assert "copies an epoch: global 1 1; local 1 1; decoy 3; tint 3" in capsys.readouterr().out
+    table = pd.read_parquet(out / "duplicates.parquet")
+    shares = table["share"][table["kind"] == "local"]
+    assert len(shares) == 4 and shares.between(0.12, 0.5).all()
+
+
+def test_embeddings_of_a_file(folder, tmp_path, command, capsys, monkeypatch):
+    """A stand-in that sees whether a picture is bright on its left or on its right."""
+    monkeypatch.setenv("AFTERGLOW_CACHE", str(tmp_path / "cache"))
+
+    class Sides(torch.nn.Module):
+        def forward(self, images):
+            return images.mean((1, 2))[:, ::40] - images.mean()
+
+    torch.jit.script(Sides()).save(str(tmp_path / "sscd.pt"))
+    sscd = ("--sscd", str(tmp_path / "sscd.pt"), "--out", str(tmp_path / "out"))
+    assert command("deduplicate.py", str(folder), "--by", "sscd", "--limit", "0.95", *sscd) == 0
+    assert "copies an epoch: global" in capsys.readouterr().out
+    table = pd.read_parquet(tmp_path / "out" / "duplicates.parquet")
+    assert (table["cosine"] >= 0.95).all() and (table["cosine"] == 1).sum() >= 5 and set(table["method"]) == {"sscd"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [
+        (["--by", "pixels", "--limit", "1.5"], "lies between 0 and 1, and it is 1.5"),
+        (["--by", "pixels", "--limit", "0.9"], "No control would stay"),  # the epoch begins with a plant
+        (["--by", "local", "--limit", "0"], "lies between 0 and 1, and it is 0.0"),
+        (["--by", "exact", "--limit", "0.1"], "equal pixels have no limit"),
+        (["--by", "sscd"], "--sscd FILE and --by sscd go together"),
+        (["--by", "exact", "--sscd", "gone.pt"], "--sscd FILE and --by sscd go together"),
+        (["--by", "sscd", "--sscd", "gone.pt"], "There is no SSCD model 'gone.pt'"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, culprit, folder, tmp_path, command, capsys):
+    assert command("deduplicate.py", str(folder), *arguments, "--out", str(tmp_path / "out")) == 2
+    said = capsys.readouterr().err
+    assert culprit in said and "Traceback" not in said and not (tmp_path / "out").exists()
+
+
+def test_folders_that_will_not_do(folder, tmp_path, command, capsys):
+    assert command("deduplicate.py", str(tmp_path), "--by", "exact", "--out", str(tmp_path / "out")) == 2
+    assert "There is no planted set" in capsys.readouterr().err
+    assert command("deduplicate.py", str(folder), "--by", "exact", "--out", str(folder)) == 2
+    assert "is not empty" in capsys.readouterr().err
