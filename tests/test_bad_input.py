@@ -123,6 +123,29 @@ def test_batch_that_does_not_divide(refused):
     assert "batch_size 8" in refused("--trainer.accumulate_grad_batches", "3")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--mitigation.captions", "words", "--mitigation.share", "1.5"], "it is 1.5"),
+        (["--probe.stop.at", "memorized", "--probe.stop.kinds", "[phantom]"], "phantom"),
+    ],
+)
+def test_remedies_of_a_training_that_cannot_be(refused, arguments, named):
+    assert named in refused(*arguments)
+    assert not Path("runs/x").exists()
+
+
+def test_paraphrases_of_other_captions(refused, tmp_path):
+    (tmp_path / "others.jsonl").write_text('{"caption": "no such caption", "paraphrases": ["none"]}\n')
+    sentence = refused("--mitigation.captions", "several", "--mitigation.paraphrases", "others.jsonl")
+    assert "no caption of the file" in sentence and not Path("runs/x").exists()
+
+
+def test_remedies_of_a_training_without_captions(refused):
+    sentence = refused("--config", str(ROOT / "configs/openmoji_ddpm.yaml"), "--mitigation.drop", "magnitude")
+    assert "mitigation.drop magnitude" in sentence and "DDPM has none" in sentence and not Path("runs/x").exists()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: a full disk cannot be had")
 def test_disk_full_while_writing_a_probe(refused, tmp_path, monkeypatch, capsys):
     """The probe before stays readable, and the run continues once there is room."""

@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from afterglow import launch
 from afterglow.data.folder_format import write_planted
 from afterglow.data.module import PlantedData
+from afterglow.mitigations.training import Mitigation
 from afterglow.models import Denoiser, RampedAverage
 from afterglow.probes import Probe, Progress
 from afterglow.report import write_report
@@ -54,6 +55,7 @@ class Door(LightningCLI):
         parser.add_lightning_class_args(RampedAverage, "average")
         parser.add_lightning_class_args(Probe, "probe")
         parser.add_lightning_class_args(Progress, "progress")
+        parser.add_lightning_class_args(Mitigation, "mitigation")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_class_arguments(RunLogger, "wandb")
         parser.set_defaults({"checkpoint.every_n_train_steps": 200, "checkpoint.save_last": True, "checkpoint.filename": "{step}"})
@@ -80,12 +82,14 @@ class Door(LightningCLI):
     def prepare(self) -> None:
         """Everything that can be refused is refused here, before anything is written."""
         launch.check(self.trainer)
-        self.probe = self.callback(Probe)
+        self.probe, mitigation = self.callback(Probe), self.callback(Mitigation)
+        mitigation.check(self.model)
         self.datamodule.share = launch.share()
         self.probe.share, self.probe.average = launch.share(), self.callback(RampedAverage)
         if launch.is_first():
             self.datamodule.prepare_data()
             self.datamodule.setup()  # a set that cannot be planted as asked
+            mitigation.check_captions([*self.datamodule.planted.captions, *(one.caption for one in self.datamodule.planted.plants)])
             open_folder(self.folder)
             self.tracker.use_folder(self.folder)
 

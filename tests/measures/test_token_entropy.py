@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from afterglow.measures.token_entropy import attention_entropy, first_step_entropy, last_steps_entropy
+from afterglow.measures.token_entropy import attention_entropy, entropy, first_step_entropy, last_steps_entropy
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -19,14 +19,19 @@ def test_entropy_is_that_of_the_average_over_layers_at_the_first_step_or_the_las
     evidence = make_evidence(2, steps=steps)
     attention = evidence.token_attention.double().numpy()
 
-    def entropy(step, row):
+    def plain(step, row):
         average = attention[step, row].mean(0)
         return -sum(share * math.log(share) for share in average if share > 0)
 
-    first = [entropy(0, row) for row in range(2)]
-    last = [sum(entropy(step, row) for step in tail) / len(tail) for row in range(2)]
+    first = [plain(0, row) for row in range(2)]
+    last = [sum(plain(step, row) for step in tail) / len(tail) for row in range(2)]
     assert attention_entropy(evidence, last=False).tolist() == pytest.approx(first, rel=1e-4)
     assert attention_entropy(evidence, last=True).tolist() == pytest.approx(last, rel=1e-4)
+
+
+def test_entropy_of_written_shares():
+    written = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.25, 0.25, 0.5]])
+    assert entropy(written).tolist() == pytest.approx([math.log(2), 0, 1.5 * math.log(2)])
 
 
 def h(shares):

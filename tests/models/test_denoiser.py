@@ -95,6 +95,15 @@ def test_the_true_velocity_gives_back_the_true_noise(timestep: int, ddpm: Make) 
     assert torch.equal(epsilon.to_noise(noise, noisy, timestep), noise)
 
 
+def test_each_row_has_the_noise_of_its_own_timestep(ddpm: Make) -> None:
+    model = ddpm(noise={"prediction_type": "v_prediction"})
+    output, noisy = torch.randn(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    times = [0, 10, 500, 999]
+    together = model.to_noise(output, noisy, torch.tensor(times))
+    for row, timestep in enumerate(times):
+        assert torch.equal(together[row], model.to_noise(output[row : row + 1], noisy[row : row + 1], timestep)[0])
+
+
 def test_the_rate_warms_up_stays_and_falls_in_a_line(ddpm: Make) -> None:
     model = ddpm(warmup_steps=10, fall=0.25)
     rates = [model.rate(step, 200) for step in range(201)]

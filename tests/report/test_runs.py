@@ -55,5 +55,9 @@ def test_a_run_without_probes_is_named_and_an_interrupted_one_is_used_and_said(t
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     found = read_runs([run])
     assert len(found.notes) == 1 and "`torn` was interrupted" in found.notes[0]
+    config["probe"] = (config.get("probe") or {}) | {"stop": {"at": "memorized"}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (note,) = read_runs([run]).notes
+    assert "`torn` was to stop early" in note and "of 10000" in note
     with pytest.raises(ValueError, match="Two runs are called 'torn'"):
         read_runs([run, run])

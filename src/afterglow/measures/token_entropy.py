@@ -13,14 +13,19 @@ def _terms(attention: Tensor) -> Tensor:
     return -torch.special.xlogy(attention, attention)
 
 
+def entropy(attention: Tensor) -> Tensor:
+    """H = -sum_i a[i] ln a[i] of shares of attention, [..., L] => [...], in nats."""
+    return _terms(attention).sum(-1)
+
+
 def attention_entropy(evidence: Evidence, *, last: bool) -> Tensor:
     """H_t = -sum_i a_t[i] ln a_t[i] of the attention averaged over pixels, heads and layers, [B], in nats.
 
     At the first step, or its mean over the last fifth of the steps: the first term of D alone.
     """
     assert evidence.token_attention is not None
-    entropy = _terms(evidence.token_attention.float().mean(2)).sum(-1)  # [T, B, layers, L] => [T, B]
-    return entropy[-_num_last(evidence) :].mean(0) if last else entropy[0]
+    steps = entropy(evidence.token_attention.float().mean(2))  # [T, B, layers, L] => [T, B]
+    return steps[-_num_last(evidence) :].mean(0) if last else steps[0]
 
 
 def last_steps_entropy(evidence: Evidence, *, absolute: bool = False) -> Tensor:
@@ -40,7 +45,7 @@ def last_steps_entropy(evidence: Evidence, *, absolute: bool = False) -> Tensor:
 def first_step_entropy(evidence: Evidence, layer: int) -> Tensor:
     """E = H_0 of one layer, [B], in nats; layer: its place in token_attention. Higher means memorized."""
     assert evidence.token_attention is not None
-    return _terms(evidence.token_attention[0, :, layer].float()).sum(-1)
+    return entropy(evidence.token_attention[0, :, layer].float())
 
 
 def _num_last(evidence: Evidence) -> int:

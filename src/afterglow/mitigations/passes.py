@@ -11,8 +11,11 @@ from afterglow.models.course import Course, Halves, initial_noise
 from afterglow.models.denoiser import Condition, Denoiser
 
 
-def delta_of(model: Denoiser, uncond: Tensor, cond: Tensor, timestep: int) -> Tensor:
-    """Delta = eps_c - eps_u of the network's outputs, [B, C, h, w]: what an output says of eps is linear in it."""
+def delta_of(model: Denoiser, uncond: Tensor, cond: Tensor, timestep: int | Tensor) -> Tensor:
+    """Delta = eps_c - eps_u of the network's outputs, [B, C, h, w], at one timestep or at one of each row, [B].
+
+    What an output says of eps is linear in it.
+    """
     return model.to_noise(cond - uncond, torch.zeros_like(cond), timestep).float()
 
 

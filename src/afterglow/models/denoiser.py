@@ -3,6 +3,7 @@
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor
 
 from afterglow.data.module import Batch
+from afterglow.models.lesson import Lesson, TrainingRemedy, mean_of_kept
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Denoiser(L.LightningModule):
     has_text = False
     origin = ""  # the run, checkpoint, folder or hub id that it was opened from
     many_weights = False  # so many that AdamW in one kernel saves a good part of a step
+    remedies: tuple[TrainingRemedy, ...] = ()  # of a training; no argument, because they are no part of the model
     grid = 1  # pixels a side of one value that the U-Net sees: the factor of a VAE, 1 without
 
     def __init__(
@@ -131,27 +134,50 @@ class Denoiser(L.LightningModule):
             torch.randn(shape[1:], generator=generator, out=noise[row])
         return noise, torch.cat(timesteps), torch.cat(dropped)
 
-    def losses(self, batch: Batch) -> Tensor:
-        """Mean squared error of every sample, [B], in the units of the network's target."""
+    def lesson(self, batch: Batch) -> Lesson:
+        """One call of the network on a batch, as the remedies say."""
         clean = self.clean(batch)
         noise, timesteps, dropped = (drawn.to(clean.device) for drawn in self.draw(batch, clean.shape))
-        captions = ["" if drop else caption for caption, drop in zip(batch.caption, dropped.tolist(), strict=True)]
+        told: Sequence[str] = batch.caption
+        index = batch.index.tolist()
+        for remedy in self.remedies:
+            told = remedy.told(self, told, index)
+        captions = ["" if drop else caption for caption, drop in zip(told, dropped.tolist(), strict=True)]
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = self.scheduler.get_velocity(clean, noise, timesteps) if velocity else noise
         condition = self.condition(captions)
-        return (self(noisy, timesteps, condition) - target).square().flatten(1).mean(1)
+        with ExitStack() as watching:
+            for remedy in self.remedies:
+                condition = None if condition is None else remedy.heard(self, condition, captions, index)
+                watching.enter_context(remedy.watch(self))
+            output = self(noisy, timesteps, condition)
+        return Lesson(batch, captions, noisy, timesteps, condition, output, target)
+
+    def losses(self, batch: Batch) -> Tensor:
+        """Mean squared error of every sample, [B], in the units of the network's target."""
+        return self.lesson(batch).losses
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.losses(batch).mean()
+        lesson = self.lesson(batch)
+        votes = [vote for remedy in self.remedies if (vote := remedy.kept(self, lesson)) is not None]
+        if votes:
+            kept = torch.stack(votes).all(0)
+            loss = mean_of_kept(lesson.losses, kept, self.all_gather)
+            self.log("train/dropped", 1 - kept.float().mean(), sync_dist=True, batch_size=len(kept))
+        else:
+            loss = lesson.losses.mean()
         self.log("train/loss", loss, sync_dist=True, batch_size=len(batch.image))
         return loss
 
-    def to_noise(self, output: Tensor, noisy: Tensor, timestep: int) -> Tensor:
-        """The network's output => predicted noise eps, [B, C, h, w]: eps = sqrt(abar) v + sqrt(1 - abar) x for velocity."""
+    def to_noise(self, output: Tensor, noisy: Tensor, timestep: int | Tensor) -> Tensor:
+        """The network's output => predicted noise eps, [B, C, h, w]: eps = sqrt(abar) v + sqrt(1 - abar) x for velocity.
+
+        timestep: of all rows, or int64 [B], of each.
+        """
         if self.scheduler.config.prediction_type == "epsilon":
             return output
-        alpha_bar = self.scheduler.alphas_cumprod[timestep].to(output)
+        alpha_bar = self.scheduler.alphas_cumprod.to(output)[timestep].reshape(-1, 1, 1, 1)
         return alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * noisy
 
     def rate(self, step: int, num_steps: int) -> float:

@@ -28,6 +28,7 @@ from afterglow.probes.losses import loss_rows
 from afterglow.probes.rows import ProbeRows
 from afterglow.probes.schedule import probe_steps
 from afterglow.probes.show import show
+from afterglow.probes.stop import Stop
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Probe(L.Callback):
         last_measures: names at the last probe, where other than these; '*' also asks for what costs calls of its own.
         curvature_vectors: K of Hutchinson's estimate, where curvature is asked for.
         early: the share of the run whose checkpoint early_difference compares with.
+        stop: what ends the training before its last step; the probe at which it does is then the last one.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Probe(L.Callback):
         last_measures: Sequence[str] | None = None,
         curvature_vectors: int = 16,
         early: float = 0.1,
+        stop: Stop = Stop(),
     ) -> None:
         self.sampler, self.seeds, self.inner_seeds, self.controls, self.inner_controls = (
             sampler,
@@ -86,7 +89,8 @@ class Probe(L.Callback):
         self.shown_maps = tuple(shown_maps)
         self.measures = tuple(measures)
         self.last_measures = self.measures if last_measures is None else tuple(last_measures)
-        self.curvature_vectors, self.early = curvature_vectors, early
+        self.curvature_vectors, self.early, self.stop = curvature_vectors, early, stop
+        self.stopped = False  # by `stop`, at a probe of this run
         self.share = (0, 1)  # set by the door from the launcher
         self.average: Any = None  # the callback that averages the weights; set by the door
         self.seconds = 0.0  # spent in probes
@@ -94,10 +98,11 @@ class Probe(L.Callback):
         self._elapsed_before = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"elapsed": self._elapsed(), "probing": self.seconds}
+        return {"elapsed": self._elapsed(), "probing": self.seconds, "stopped": self.stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._elapsed_before, self.seconds = state_dict["elapsed"], state_dict["probing"]
+        self.stopped = self.stop.at is not None and state_dict.get("stopped", False)  # without `stop` it goes on
 
     def _elapsed(self) -> float:
         return self._elapsed_before + time.perf_counter() - getattr(self, "_began", time.perf_counter())
@@ -107,6 +112,10 @@ class Probe(L.Callback):
         if not hasattr(self, "_began"):
             return "This run had ended before: nothing was trained now."
         return f"{self._elapsed() / 60:.1f} minutes of training, {self.seconds / self._elapsed():.0%} of it in probes"
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.stopped:
+            trainer.should_stop = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.folder = Path(trainer.default_root_dir)
@@ -137,26 +146,44 @@ class Probe(L.Callback):
             log.info("Looking at the model before its first step; the bar of the training follows.")
         average = self.average
         last = trainer.global_step == self.steps[-1]
-        patterns = self.last_measures if last else self.measures
         was_training = model.training
         model.eval()
         with trainer.precision_plugin.forward_context():
             with average.averaged(model) if average else nullcontext():
-                if self._compares_early(model) and trainer.global_step == self.steps[self._early_probe()] and trainer.is_global_zero:
+                if not last:
+                    look, rows = self._numbers(model, last)
+                    last = self._stops(trainer, rows)
+                if not self.stopped and self._keeps_early(model, trainer.global_step) and trainer.is_global_zero:
                     keep_early(model, self.folder)
-                look = self._look(model, self._asked(model, last), patterns)
-                rows = [look.rows, loss_rows(model, self.planted, batch_size=self.batch_size)]
                 if last:
-                    rows += self._confirm(model, look.rows)
+                    look, rows = self._numbers(model, last)
+                    rows = pd.concat([rows, *self._confirm(model, look.rows)], ignore_index=True)
             if last and average:
                 raw = self._look(model, self._asked(model, last=False), COPIES).rows
                 raw = raw[raw["measure"].isin((*COPIES, "plant_memorized"))]
-                rows.append(raw.assign(measure="raw." + raw["measure"]))
+                rows = pd.concat([rows, raw.assign(measure="raw." + raw["measure"])], ignore_index=True)
         model.train(was_training)
         if average:
             trainer.logger.log_metrics({"probe/average_window": average.window}, step=trainer.global_step)  # type: ignore[union-attr]
-        self._keep(trainer, pd.concat(rows, ignore_index=True), look, last)
+        self._keep(trainer, rows, look, last)
         self.seconds += time.perf_counter() - begin
+        if self.stopped:  # between two checkpoints
+            trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+
+    def _numbers(self, model: Any, last: bool) -> tuple[Look, pd.DataFrame]:
+        """What a probe sees, and its rows."""
+        look = self._look(model, self._asked(model, last), self.last_measures if last else self.measures)
+        return look, pd.concat([look.rows, loss_rows(model, self.planted, batch_size=self.batch_size)], ignore_index=True)
+
+    def _stops(self, trainer: L.Trainer, rows: pd.DataFrame) -> bool:
+        """Whether the training ends at this probe, which is then looked at again as the last one."""
+        step = trainer.global_step
+        emerged = trainer.strategy.broadcast(self.stop.emerged(rows) if step else [])  # one answer for all processes
+        if emerged:
+            log.info("The training ends at step %d, by %s: %s.", step, self.stop.at, ", ".join(emerged))
+            self.stopped = trainer.should_stop = True
+            self.steps = [known for known in self.steps if known <= step]
+        return self.stopped
 
     def _asked(self, model: Any, last: bool) -> list[tuple[Subject, int]]:
         """Subject and seed of every generation of a probe."""
@@ -174,9 +201,10 @@ class Probe(L.Callback):
     def _compares_early(self, model: Any) -> bool:
         return any(need.startswith("derived.early_difference") for need in needs_of(chosen(self._table(model), self.last_measures)))
 
-    def _early_probe(self) -> int:
-        """The first probe after the share `early` of the run."""
-        return next(number for number, step in enumerate(self.steps) if step >= self.early * self.steps[-1])
+    def _keeps_early(self, model: Any, step: int) -> bool:
+        """Whether this is the first probe after the share `early` of the run; or any before, where the training may stop at the next."""
+        due = next(known for known in self.steps if known >= self.early * self.steps[-1])
+        return self._compares_early(model) and (step == due or (self.stop.at is not None and step < due))
 
     def _look(self, model: Any, asked: Sequence[tuple[Subject, int]], patterns: Sequence[str]) -> Look:
         about = [subject for subject, _ in asked]

@@ -166,6 +166,8 @@ def _losses(name: str, config: Mapping[str, Any], rows: pd.DataFrame, plants: Ma
 def _notes(part: Part) -> list[str]:
     name, config, rows, _ = part
     planned, reached = setting(config, "trainer.max_steps"), int(rows["step"].max())
+    if planned is not None and reached < planned and setting(config, "probe.stop.at"):
+        return [f"`{name}` was to stop early: its last probe is at step {reached} of {planned}, and what emerges later is not in it."]
     if planned is not None and reached < planned:
         return [f"`{name}` was interrupted: its last probe is at step {reached} of {planned}, and it is used up to there."]
     return []
