@@ -10,7 +10,7 @@ a global plant, every local plant's appearance with its own fill. Of duplicates 
   pixels    groups connected by whole-picture distances (RMS of [0,1] pixels) under the limit, 0.03
   sscd      a cosine of SSCD embeddings of at least the limit, 0.5, to a picture that stays (greedy: chains would join what is not alike)
   local     a region of at least the limit, 0.25 of the picture, agrees to 2/255 with a picture that stays (greedy, too); only pixels count
-            that differ by more than 0.1 from the median of the set. Photographs bear less, flat drawings of one palette do not
+            that differ by more than 0.1 from the median of the set. Flat drawings of one palette need more
 
 DIR is a planted set again (accelerate launch train.py --data.source planted --data.folder DIR), with the controls that stay, and each
 plant as often an epoch as its appearances stay (0: never). A local plant with fresh fills keeps that number of appearances, each with
@@ -95,7 +95,7 @@ def before_and_after(table: pd.DataFrame, kept: np.ndarray) -> str:
 def copies(planted: PlantedSet) -> str:
     """'global 1 1 0; local 12 9', in the order of the plants."""
     found = {kind: [str(plant.copies) for plant in planted.of_kind(kind)] for kind in TRAINED}
-    return "; ".join(f"{kind} {' '.join(numbers)}" for kind, numbers in found.items() if numbers)
+    return "; ".join(f"{kind} {' '.join(numbers)}" for kind, numbers in found.items() if numbers) or "nothing was planted"
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from afterglow.data.search import pieces
 from afterglow.data.stored import content_key
 
 COPY_COSINE = 0.5  # of SSCD embeddings: the published rule for a copy
-# Of a picture. METHODS' 5 % for families is too little where pictures are flat: of 500 pictures of OpenMoji with nothing planted it drops
-# 92 %, .1 80 %, .15 66 %, .2 56 %; this is the first step of .05 that leaves more than half of them.
+# Of a picture: a compromise, chosen on pictures with nothing planted. METHODS' .05 for families is too little where pictures are flat and
+# of one palette: of 500 of OpenMoji 31 stay, at .15 107, at .25 188, at .4 284 (docs/data-sets.md).
 SHARED_REGION = 0.25
 AGREEING = 2  # grey levels by which pixels that agree may differ in any channel
 TELLING = 0.1 * 255  # grey levels by which a pixel differs from the median of the set there, or agreement with it says nothing
