@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from afterglow.collect import Sampler, generate
 from afterglow.mitigations.guidance_schedule import DynamicTransition, OppositeDynamic, StaticTransition, has_begun, opposite_transition
 from afterglow.mitigations.passes import walk
 from afterglow.models.course import Halves
@@ -30,6 +31,21 @@ def test_static_transition_with_sign_and_scale(heard, course):
         guide = StaticTransition(700, before)(heard, course).guide
         found = scales(guide, [[1.0, 1.0]] * 5)[:, 0].tolist()  # t = 900, 800, 700, 600, 500: tau itself is guided
         assert found == pytest.approx([before, before, 3.0, 3.0, 3.0], abs=1e-5)
+
+
+@pytest.mark.parametrize("scheduler", ["DDIMScheduler", "DPMSolverMultistepScheduler", "EulerAncestralDiscreteScheduler"])
+def test_the_finer_tail_begins_at_tau_and_ends_where_the_coarse_one_does(heard, scheduler):
+    sampler = Sampler(scheduler, steps=4, guidance_scale=2.0)
+    course = sampler.course(heard, ["a"], [0])
+    coarse = course.scheduler().timesteps
+    tau = float(coarse[2])
+    joined = StaticTransition(tau, finer=True)(heard, course).scheduler()
+    assert joined.timesteps[:2].tolist() == coarse[:2].tolist() and tau - 6 < joined.timesteps[2] <= tau
+    assert len(joined.timesteps) > 50 and (joined.timesteps.diff() < 0).all()
+    assert len(StaticTransition(tau + 0.5, finer=True)(heard, course).scheduler().timesteps) == 4  # tau is no timestep of the sampler's
+    found = generate(heard, ["a"], [0], sampler, remedy=StaticTransition(tau, finer=True))
+    again = generate(heard, ["a"], [0], sampler, remedy=StaticTransition(tau, finer=True))
+    assert torch.equal(found.timesteps, joined.timesteps.long()) and torch.equal(found.images, again.images)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
+
+from afterglow.report.cells import NOTHING
 from afterglow.report.findings import best_end_token_map, detection_tables, localization_tables, map_names
 from afterglow.report.run import read_run
 
@@ -16,6 +19,16 @@ def test_maps_are_sorted_and_trivial_ones_stand_apart(run_folder: Path) -> None:
         areas = [numbers[f"localization/{row.label}/auc"] for row in rows]
         assert areas == sorted(areas, reverse=True) and [row.cells[0].exact.split(",")[0] for row in rows] == [repr(area) for area in areas]
     assert named.head[-3:] == ["phantom (2)", "tint (2)", "decoy (2)"]  # phantoms of whole pictures have no outside
+
+
+def test_without_a_trivial_map_nothing_is_compared_with_it(run_folder: Path) -> None:
+    rows = pd.read_parquet(run_folder / "probes.parquet")
+    trivial = rows["measure"].str.contains("centred_gaussian|luminance")
+    rows[~trivial].to_parquet(run_folder / "probes.parquet", index=False)
+    tables = localization_tables(read_run(run_folder))
+    assert tables is not None
+    named, _ = tables
+    assert [row.label for row in named.rows] and all(row.mark != "trivial" and row.cells[1] == NOTHING for row in named.rows)
 
 
 def test_the_best_end_token_map_is_marked(run_folder: Path) -> None:

@@ -80,8 +80,8 @@ def _insertion(kind: str) -> Entry:
     )
 
 
-def _static(name: str, tau: float, before: float) -> Entry:
-    make: Any = lambda s, *_: StaticTransition(s, before)  # noqa: E731
+def _static(name: str, tau: float, before: float, finer: bool = False) -> Entry:
+    make: Any = lambda s, *_: StaticTransition(s, before, finer)  # noqa: E731
     grid = (900, 800, 700, 600, 500, 400)
     return Entry(name, make, f"tau, the timestep until which the scale is {before:g}", tau, 1000, grid, 0, 1000, JAIN)
 
@@ -107,6 +107,7 @@ CATALOGUE = (
     Entry("memattn.begin", lambda s, *_: AttentionScaling(s, 0.0), "c1 of the begin token", 1.25, 1, (1.1, 1.25, 1.5, 2), 1, 100, REN),
     Entry("memattn.pads", lambda s, *_: AttentionScaling(1.0, s), f"{SHARES}, alone", 1, 0, (0.25, 0.5, 0.75, 1), 0, 1, f"after {REN}"),
     _static("stp", 500, 0.0),
+    _static("stp.finer", 500, 0.0, finer=True),
     _static("og_stp", 650, -2.0),
     _late("dtp", DynamicTransition, 0.5),
     _late("dtp.scale_1", lambda s: DynamicTransition(s, 1.0), 0.5),

@@ -1,6 +1,10 @@
 """Guidance that begins late (Jain et al. 2025, METHODS (e)): outside the attraction basin of a copy."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +14,7 @@ from afterglow.mitigations.passes import delta_of, magnitude, walk
 from afterglow.models.course import Course, Halves, guided
 from afterglow.models.denoiser import Denoiser
 
+FINER_STEPS = 200  # of the authors' static transition
 WITHOUT_MINIMUM = 5  # sampler steps of opposite guidance where the probe has no minimum
 
 
@@ -22,15 +27,51 @@ def by_row(halves: Halves, begun: Tensor, before: float) -> Tensor:
 class StaticTransition:
     """STP: the scale `before` while t > tau, then the one that was asked for. before = 0: none; negative: opposite guidance.
 
-    tau in the timesteps that the model was trained with. The authors' code also takes a finer grid of 200 steps from t = tau on,
-    which is not done here.
+    tau in the timesteps that the model was trained with. finer: as in the authors' code, a grid of 200 steps from t = tau on, where
+    tau is a timestep of the sampler's (500 is, of their 50 steps); it makes more calls of the network.
     """
 
     tau: float = 500
     before: float = 0.0
+    finer: bool = False
 
     def __call__(self, model: Denoiser, course: Course) -> Course:
-        return replace(course, guide=lambda halves: guided(halves, self.before if halves.timestep > self.tau else None))
+        course = replace(course, guide=lambda halves: guided(halves, self.before if halves.timestep > self.tau else None))
+        return replace(course, scheduler=partial(rebuilt, course.scheduler, self.tau)) if self.finer else course
+
+
+def rebuilt(build: Callable[[], Any], tau: float) -> Any:
+    """A sampler with a finer grid from t = tau on, whose first timestep stands for tau; as it was built where tau is none of its own."""
+    coarse, fine = build(), build()
+    fine.set_timesteps(FINER_STEPS)
+    before, after = coarse.timesteps[coarse.timesteps > tau], fine.timesteps[fine.timesteps <= tau]
+    return Joined(coarse, fine, tau, torch.cat([before, after])) if (coarse.timesteps == tau).any() else coarse
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Two diffusers schedulers, one while t > tau and the other from there, with their timesteps in turn, [T]."""
+
+    first: Any
+    second: Any
+    tau: float
+    timesteps: Tensor
+
+    @property
+    def init_noise_sigma(self) -> float:
+        return self.first.init_noise_sigma
+
+    def at(self, timestep: Tensor) -> Any:
+        """The scheduler of a timestep."""
+        return self.first if timestep > self.tau else self.second
+
+    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        return self.at(timestep).scale_model_input(sample, timestep)
+
+    def step(self, output: Tensor, timestep: Tensor, sample: Tensor, generator: Any = None) -> Any:
+        step = self.at(timestep).step
+        extra = {"generator": generator} if "generator" in inspect.signature(step).parameters else {}
+        return step(output, timestep, sample, **extra)
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ def mitigated(
     """Yield the arguments of one call of the pipeline in which the remedy acts: one picture for each prompt and seed.
 
     `with mitigated(pipe, StaticTransition(), ["a dog"], [0]) as call: images = pipe(**call).images`
+    Raises ValueError for a remedy that takes other timesteps than the pipeline's.
     """
     model = PipelineModel(pipeline)
 
@@ -72,6 +73,8 @@ def mitigated(
 
     with torch.no_grad():
         course = remedy(model, Course(tuple(prompts), tuple(seeds), both_halves(model, prompts), scale, scheduler))
+    if len(course.scheduler().timesteps) != len(scheduler().timesteps):
+        raise ValueError(f"{remedy} takes timesteps of its own, which one call of a pipeline cannot: generate with `mitigate.py`.")
     handles = _steer(model, course)
     try:
         with course.edit():

@@ -30,11 +30,12 @@ def localization_tables(run: Run) -> tuple[Table, Table] | None:
     trivial, others = [name for name in names if name in TRIVIAL], [name for name in names if name not in TRIVIAL]
     best = best_end_token_map(run)
     named = [name for name in others if name in FIXED_MAPS or name.startswith("score_difference.") or name == best]
-    return _table(run, trivial + named, trivial[0]), _table(run, others, trivial[0])
+    rival = trivial[0] if trivial else None  # a run that measures no trivial map has nothing to compare with
+    return _table(run, trivial + named, rival), _table(run, others, rival)
 
 
-def _table(run: Run, names: list[str], rival: str) -> Table:
-    counts = {kind: len(run.last_values.get((kind, f"auc.{rival}"), ())) for kind in ("local", *COUNTERPARTS)}
+def _table(run: Run, names: list[str], rival: str | None) -> Table:
+    counts = {kind: len(run.last_values.get((kind, f"auc.{map_names(run)[0]}"), ())) for kind in ("local", *COUNTERPARTS)}
     kinds = [kind for kind in COUNTERPARTS if counts[kind]]
     best = best_end_token_map(run)
     rows = [_row(run, name, rival, kinds, "chosen after the fact" if name == best else "") for name in names]
@@ -43,10 +44,10 @@ def _table(run: Run, names: list[str], rival: str) -> Table:
     return Table(head, rows, groups)
 
 
-def _row(run: Run, name: str, rival: str, kinds: list[str], mark: str) -> Row:
+def _row(run: Run, name: str, rival: str | None, kinds: list[str], mark: str) -> Row:
     values, numbers = run.last_values, run.numbers[run.last]
     area, share = values["local", f"auc.{name}"], values.get(("local", f"iou.{name}"))
-    over = NOTHING if name in TRIVIAL else difference((area - values["local", f"auc.{rival}"]).to_numpy())
+    over = NOTHING if rival is None or name in TRIVIAL else difference((area - values["local", f"auc.{rival}"]).to_numpy())
     overlap = NOTHING if share is None else averaged(share.to_numpy(), numbers[f"localization/{name}/iou"])
     others = [decimal(numbers.get(f"localization/{name}/auc_{kind}"), digits=2) for kind in kinds]
     mark = "trivial" if name in TRIVIAL else mark
