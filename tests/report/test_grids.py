@@ -2,6 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from afterglow.report.grids import Grid, PictureRow, map_grid, sample_grid
 from afterglow.report.pictures import picture
@@ -47,6 +48,16 @@ def test_maps_stand_beside_the_mask_with_their_area(run_folder: Path) -> None:
     area = rows.loc[(rows["plant_id"] == 1) & (rows["seed"] == 0), "value"].item()
     shown = grid.rows[0].pictures[2]
     assert shown is not None and shown.note == f"AUC {area:.2f}" and shown.outline
+
+
+def test_a_model_without_text_shows_the_maps_that_need_none(run_folder: Path) -> None:
+    file = sorted((run_folder / "maps").glob("*"), key=lambda path: int(path.stem.split("=")[1]))[-1]
+    tensors = {name: tensor for name, tensor in load_file(file).items() if "/" not in name or "centred_gaussian" in name}
+    save_file(
+        tensors | {"map/patch_nearness": tensors["map/centred_gaussian"], "mask/patch_nearness": tensors["mask/centred_gaussian"]}, file
+    )
+    grid = map_grid(read_run(run_folder), None)
+    assert grid is not None and grid.head == ["generation", "mask", "patch_nearness"]
 
 
 def test_without_local_plants_there_is_no_grid_of_maps(make_run: Callable[..., Path]) -> None:

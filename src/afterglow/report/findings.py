@@ -3,7 +3,7 @@
 from afterglow.measures.summary import NEGATIVES, POSITIVES
 from afterglow.measures.table import TRIVIAL_MAPS, is_detector
 from afterglow.report.cells import NOTHING, Row, Table, averaged, decimal, difference
-from afterglow.report.grids import FIXED_MAPS
+from afterglow.report.grids import FIXED_MAPS, MAPS_WITHOUT_TEXT
 from afterglow.report.run import Run
 
 TRIVIAL = tuple(measure.name for measure in TRIVIAL_MAPS)
@@ -30,6 +30,7 @@ def localization_tables(run: Run) -> tuple[Table, Table] | None:
     trivial, others = [name for name in names if name in TRIVIAL], [name for name in names if name not in TRIVIAL]
     best = best_end_token_map(run)
     named = [name for name in others if name in FIXED_MAPS or name.startswith("score_difference.") or name == best]
+    named = named or [name for name in others if name in MAPS_WITHOUT_TEXT]
     rival = trivial[0] if trivial else None  # a run that measures no trivial map has nothing to compare with
     return _table(run, trivial + named, rival), _table(run, others, rival)
 

@@ -13,6 +13,7 @@ SHOWN = {"global": 3, "local": 4, "natural": 2, "phantom": 4, "decoy": 2, "tint"
 NUM_UNPROMPTED = 8
 MANY_COLUMNS = 12  # more do not fit beside each other at full size
 MAPPED = {"local": 8, "phantom": 2, "tint": 2}  # and in the grid of maps
+MAPS_WITHOUT_TEXT = ("early_difference.summed", "early_difference.last", "patch_nearness", "self_attention")
 FIXED_MAPS = ("score_difference.summed", "end_token.last.first_eos.be", "end_token.last.first_eos.all")
 
 
@@ -116,7 +117,8 @@ def map_grid(run: Run, best: str | None) -> Grid | None:
     if run.last not in run.probed or "local" not in run.kinds or not run.plants:
         return None
     probed = run.probed[run.last]
-    names = [name for name in dict.fromkeys([*FIXED_MAPS, *([best] if best else [])]) if f"map/{name}" in probed.names]
+    named = [name for name in dict.fromkeys([*FIXED_MAPS, *([best] if best else [])]) if f"map/{name}" in probed.names]
+    names = named or [name for name in MAPS_WITHOUT_TEXT if f"map/{name}" in probed.names]
     values = run.last_rows[run.last_rows["measure"].str.startswith("auc.")].set_index(["plant_id", "seed", "measure"])["value"].sort_index()
     rows = [_maps(run, number, names, values) for number in _mapped(run)]
     return Grid(["generation", "mask", *(f"{name} *" if name == best else name for name in names)], rows, best in names)
