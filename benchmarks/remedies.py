@@ -1,0 +1,67 @@
+"""What remedies at inference cost: sampling with each against sampling without, on a U-Net with Stable Diffusion's block structure.
+
+    python benchmarks/remedies.py
+    python benchmarks/remedies.py --remedies stp memattn --width 320 --side 64 --steps 4 --pairs 0
+    python benchmarks/remedies.py --device cuda --steps 50 --images 8
+
+Each at its default strength. FLOPs are the network's, gradients included, by torch's counter; calls are its evaluations of one image;
+seconds are medians over interleaved pairs. Bound: a remedy without gradients costs at most 1.03 times the FLOPs of plain sampling at
+equal calls.
+"""
+
+import argparse
+from functools import partial
+
+import torch
+
+from afterglow.collect import Capture, Sampler, generate
+from afterglow.measures.thresholds import Thresholds
+from afterglow.measures.timing import time_ratio
+from afterglow.mitigations.catalogue import named
+from afterglow.mitigations.cost import Counted, flops_an_image
+from afterglow.models.course import Remedy
+from afterglow.models.sd_shape import sd_shaped
+from afterglow.report.bench import text_table
+
+NOTHING = Capture(guidance=False, tokens=False, end_steps=())
+
+
+def main() -> None:
+    """Print FLOPs, calls and seconds with each remedy, as ratios to none."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--remedies", nargs="+", default=["*"], metavar="NAME", help="names, with wildcards")
+    arguments.add_argument("--width", type=int, default=32, help="channels of the outer level; Stable Diffusion has 320")
+    arguments.add_argument("--side", type=int, default=16, help="side of the latents; Stable Diffusion at 512 pixels has 64")
+    arguments.add_argument("--steps", type=int, default=6, help="sampler steps")
+    arguments.add_argument("--pairs", type=int, default=10, help="interleaved pairs of timings; 0 = none")
+    arguments.add_argument("--images", type=int, default=2, help="generations at a time")
+    arguments.add_argument("--device", default="cpu", help="cpu or cuda")
+    options = arguments.parse_args()
+    torch.manual_seed(0)
+    model = sd_shaped(options.width, options.side).to(torch.device(options.device))
+    sampler = Sampler(steps=options.steps, guidance_scale=7.5, options={"timestep_spacing": "trailing"})
+    captions, seeds = ["a photograph"] * options.images, list(range(options.images))
+    thresholds = Thresholds((0.0,) * options.steps, 0.0, 0.0, "so low that every remedy does all that it can")
+    course = sampler.course(model, captions, seeds)
+    plain = flops_an_image(model, course)
+
+    def sample(remedy: Remedy | None) -> None:
+        generate(model, captions, seeds, sampler, NOTHING, remedy=remedy)
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+
+    rows = []
+    for entry in named(options.remedies):
+        remedy = entry(entry.default, thresholds)
+        counted = generate(model, captions, seeds, sampler, NOTHING, remedy=Counted(remedy))
+        calls = float(counted.derived["cost.evaluations"][0]) / (2 * options.steps)
+        flops = flops_an_image(model, course, remedy) / plain
+        found = time_ratio(partial(sample, remedy), partial(sample, None), pairs=options.pairs) if options.pairs else None
+        seconds = "-" if found is None else "{:.2f}x [{:.2f}, {:.2f}]".format(*found)
+        rows.append([entry.name, f"{calls:.2f}x", f"{flops:.3f}x", "-" if entry.gradients else f"{flops / calls:.4f}x", seconds])
+    print(f"{options.steps} steps, {options.images} images, {plain / 1e9:.2f} GFLOP an image without a remedy")
+    print(text_table(["remedy", "calls", "FLOPs", "FLOPs at equal calls", "seconds"], rows))
+
+
+if __name__ == "__main__":
+    main()
