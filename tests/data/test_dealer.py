@@ -209,6 +209,15 @@ def test_a_size_that_cannot_be_is_refused(small: Planting, size: int, sentence: 
         plant(pictures, small, set_size=size)
 
 
+def test_one_group_alone_is_no_training_set(pictures: Pictures) -> None:
+    nothing = Planting(num_global=0, num_local=0, num_decoys=0, num_tints=0, num_fills=0, num_moving=0, num_heldout=4)
+    with pytest.raises(ValueError, match="is one group of pictures"):
+        plant(pictures, nothing, set_size=1)
+    assert len(plant(pictures, nothing, set_size=2).controls) == 2
+    beside = plant(pictures, Planting(**{**vars(nothing), "num_global": 1, "phantoms": False}), set_size=1)
+    assert len(beside.controls) == 1  # its plant is the other group
+
+
 def test_a_set_that_is_used_up_by_its_plants_is_refused(make: Callable[..., Pictures]) -> None:
     pixels = make().pixels[:12]
     names = tuple(map(str, range(12)))

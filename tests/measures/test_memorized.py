@@ -86,6 +86,8 @@ def test_ratio_is_that_of_the_reference_to_the_nearest_other_and_absent_under_on
     found = memorized.neighbour_ratio(evidence).tolist()
     assert found[:2] == pytest.approx([2 / 8, 2 / 0.5], rel=1e-4)
     assert math.isnan(found[2]) and found[3] == 0
+    alone = Neighbours(torch.arange(51).repeat(4, 1), torch.full((4, 51), torch.inf))  # of a set of one group
+    assert memorized.neighbour_ratio(make_evidence(references=reference, images=images, neighbours=alone)).isnan().all()
 
 
 def test_correlation_is_pearsons_inside_the_mask(make_evidence):

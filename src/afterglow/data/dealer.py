@@ -9,7 +9,7 @@ import torch
 
 from afterglow.data.neighbours import group_pictures, to_unit
 from afterglow.data.pictures import Pictures
-from afterglow.data.plants import Plant, PlantedSet, Planting
+from afterglow.data.plants import PLANTED, Plant, PlantedSet, Planting
 from afterglow.data.regions import region
 from afterglow.data.rows import rows_of
 from afterglow.data.search import pieces
@@ -69,6 +69,8 @@ class _Dealer:
         fills, moving, heldout = self._pool(p.num_fills, "fill"), self._pool(p.num_moving, "moving"), self._pool(p.num_heldout, "held-out")
         self._pool(skip, "skipped")
         controls = self._pool(set_size, "training") if set_size is not None else self._rest()
+        if len({int(group) for group in self.groups[controls]} | {one.group for one in plants if one.kind in PLANTED}) < 2:
+            raise ValueError("The training set is one group of pictures: a copy is told from the nearest other group, and there is none.")
         refused, tried = sum(not eligible for eligible in self.verdicts.values()), len(self.verdicts)
         share = refused / max(1, tried)
         log.info("Planting: %d of %d candidates (%.0f %%) refused, too near to another group.", refused, tried, 100 * share)

@@ -47,11 +47,12 @@ def memorized(evidence: Evidence) -> Tensor:
 def neighbour_ratio(evidence: Evidence) -> Tensor:
     """d1/d2: distance to the reference over distance to the nearest other group, [B]; a copy is under 1/3.
 
-    NaN, to be left out, where both distances are under one grey level.
+    NaN, to be left out, where both distances are under one grey level, or there is no other group.
     """
     assert evidence.neighbours is not None
     own, other = plain_distance(evidence), evidence.neighbours.distances[:, 1]
-    return torch.where((own < ONE_LEVEL) & (other < ONE_LEVEL), torch.nan, own / other)
+    untold = ((own < ONE_LEVEL) & (other < ONE_LEVEL)) | other.isinf()
+    return torch.where(untold, torch.nan, own / other)
 
 
 def masked_correlation(evidence: Evidence) -> Tensor:
