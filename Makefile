@@ -28,9 +28,16 @@ optimal := optimal:runs/sizes-64-0
 other := runs/other-64-0
 planted-optimal := optimal:runs/halves-500-0-0
 judged = runs/$(if $(findstring planted,$(1)),halves-500-0-0,sizes-64-0)
+# Of the finding "mitigation": models that remedies act on, and at training time remedy-seed, each beside none-seed.
+REMEDIED := demo seed1 shapes-0 shapes-1
+TRAINED := $(foreach seed,0 1,$(addsuffix -$(seed),none magnitude entropy replaced words repeats noise exact local stop))
+option_magnitude := --mitigation.drop magnitude
+option_entropy := --mitigation.drop entropy
+$(foreach kind,replaced words repeats noise,$(eval option_$(kind) := --mitigation.captions $(kind)))
+option_stop := --probe.stop.at memorized
 word_of = $(word $(1),$(subst -, ,$(2)))
 
-.PHONY: demo test findings emergence lint format lock
+.PHONY: demo test findings emergence mitigation lint format lock
 
 demo: .venv/.installed  # a second call continues where the first one stopped
 	$(LAUNCH) train.py --ckpt_path last
@@ -66,6 +73,33 @@ docs/findings/emergence/controls/%/extract.parquet:
 		--trainer.max_steps $(sizes_64) --name other-64-0 --ckpt_path last)
 	$(BIN)/python analysis/extract.py --model $($*) --planted $(call judged,$*) --num-images 256 --steps 25 --out runs/control-$*
 	mkdir -p $(@D) && cp runs/control-$*/*.parquet $(@D)
+
+# About 15 minutes a model that `make demo` and `make findings` trained, 5 minutes a training, on one quiet core.
+mitigation: .venv/.installed $(REMEDIED:%=docs/findings/mitigation/mitigation-%/plants.parquet) \
+		docs/findings/mitigation/strengths-shapes-0/plants.parquet \
+		$(TRAINED:%=docs/findings/mitigation/remedies-%/probes.parquet)
+	$(BIN)/python analysis/findings.py mitigation
+
+docs/findings/mitigation/mitigation-%/plants.parquet:
+	$(BIN)/python analysis/mitigate.py --model runs/$* --planted runs/$* --plants 8 --controls 24 --heldout 16 \
+		--kinds global local control heldout --steps 12 --out runs/mitigation-$*
+	$(BIN)/python analysis/findings.py mitigation --keep runs/mitigation-$*
+
+docs/findings/mitigation/strengths-%/plants.parquet:
+	$(BIN)/python analysis/mitigate.py --model runs/$* --planted runs/$* --plants 8 --controls 16 --heldout 8 --num-images 2 \
+		--kinds global local control heldout --steps 12 --out runs/strengths-$* \
+		--remedies random.words memattn stp og_stp wen.magnitude --strengths grid
+	$(BIN)/python analysis/findings.py mitigation --keep runs/strengths-$*
+
+# exact and local are trained on a set whose duplicates were removed before
+docs/findings/mitigation/remedies-%/probes.parquet:
+	$(if $(filter exact local,$(call word_of,1,$*)),$(BIN)/python train/plant.py --config configs/findings/remedies.yaml \
+		--seed_everything $(call word_of,2,$*) --out runs/planted-$*)
+	$(if $(filter exact local,$(call word_of,1,$*)),$(BIN)/python train/deduplicate.py runs/planted-$* --by $(call word_of,1,$*) \
+		--seed $(call word_of,2,$*) --out runs/kept-$*)
+	$(LAUNCH) train.py --config configs/findings/remedies.yaml --seed_everything $(call word_of,2,$*) $(option_$(call word_of,1,$*)) \
+		$(if $(filter exact local,$(call word_of,1,$*)),--data.source planted --data.folder runs/kept-$*) --name remedies-$* --ckpt_path last
+	$(BIN)/python analysis/findings.py mitigation --keep runs/remedies-$*
 
 lint: .venv/.installed
 	$(BIN)/ruff check

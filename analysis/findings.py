@@ -3,7 +3,7 @@
   python analysis/findings.py                                  write all pages again
   python analysis/findings.py emergence                        write one of them, and its figures
   python analysis/findings.py localisation --keep runs/shapes-0   keep what a page needs of a finished run, under 300 kB
-  make findings, make emergence                                make every run that is missing, keep it, and write the page
+  make findings, make emergence, make mitigation               make every run that is missing, keep it, and write the page
 
 The runs of a finding are configs/findings/*.yaml, each with several --seed_everything.
 """
@@ -13,19 +13,19 @@ from pathlib import Path
 
 from afterglow.report.emergence_page import emergence_page, keep_emergence
 from afterglow.report.localisation import keep_run, localisation_page
+from afterglow.report.mitigation_page import keep_mitigation, mitigation_page
 from afterglow.sentences import quiet, sentences
 
 FINDINGS = Path(__file__).parents[1] / "docs" / "findings"
-FOLDERS = {"localisation": FINDINGS / "data", "emergence": FINDINGS / "emergence"}
+FOLDERS = {"localisation": FINDINGS / "data", "emergence": FINDINGS / "emergence", "mitigation": FINDINGS / "mitigation"}
+PAGES = {"localisation": lambda folder: (localisation_page(folder), {}), "emergence": emergence_page, "mitigation": mitigation_page}
+KEEP = {"localisation": keep_run, "emergence": keep_emergence, "mitigation": keep_mitigation}
 
 
 def write(finding: str) -> Path:
     """One page, and the figures that it shows."""
     page, folder = FINDINGS / f"{finding}.md", FOLDERS[finding]
-    if finding == "localisation":
-        page.write_text(localisation_page(folder), encoding="utf-8")
-        return page
-    text, figures = emergence_page(folder)
+    text, figures = PAGES[finding](folder)
     page.write_text(text, encoding="utf-8")
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=110, facecolor="white")
@@ -36,15 +36,16 @@ def main() -> None:
     """Keep runs, or write pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("finding", nargs="?", choices=list(FOLDERS), help="default: all")
-    parser.add_argument("--keep", type=Path, nargs="+", metavar="RUN", help="finished run folders, of the named finding")
+    parser.add_argument(
+        "--keep", type=Path, nargs="+", metavar="RUN", help="finished run folders (or comparisons of mitigate.py), of the named finding"
+    )
     options = parser.parse_args()
     quiet()
     with sentences():
-        keep = keep_emergence if options.finding == "emergence" else keep_run
         for run in options.keep or ():
             if options.finding is None:
-                raise SystemExit(parser.error("say whose runs these are: localisation or emergence"))
-            print(f"{run}: {keep(run, FOLDERS[options.finding]) / 1000:.0f} kB kept")
+                raise SystemExit(parser.error(f"say whose runs these are: {', '.join(FOLDERS)}"))
+            print(f"{run}: {KEEP[options.finding](run, FOLDERS[options.finding]) / 1000:.0f} kB kept")
         for finding in () if options.keep else (options.finding,) if options.finding else FOLDERS:
             print(write(finding))
 

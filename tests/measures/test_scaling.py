@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from afterglow.measures.scaling import Estimate, crossing, fit, generalised, log_likelihood, over_runs, regress, resampled
+from afterglow.measures.scaling import Estimate, crossing, fit, generalised, log_likelihood, mean_over_runs, over_runs, regress, resampled
 
 
 def simulated(slope, *, runs=12, plants=8, sigma=0.3, end=np.inf, seed=0):
@@ -92,3 +92,14 @@ def test_a_share_crosses_between_two_probes_on_a_log_axis():
 def test_the_step_from_which_the_held_out_loss_is_near_its_minimum():
     assert generalised([0, 10, 20, 40], [2.0, 1.04, 1.0, 1.5]) == 10
     assert generalised([0, 10], [1.0, 3.0]) == 0
+
+
+def test_the_mean_over_runs_is_that_of_the_resampled_tables():
+    generator = np.random.default_rng(0)
+    runs = [generator.normal(run, 1, 5 + run) for run in range(3)]
+    rows = [
+        {"run": run, "unit": unit, "upper": 1.0, "value": value} for run, values in enumerate(runs) for unit, value in enumerate(values)
+    ]
+    found = mean_over_runs(runs)
+    assert found == over_runs(pd.DataFrame(rows), lambda part: float(part["value"].mean()))
+    assert found.low < found.value < found.high

@@ -150,3 +150,14 @@ def over_runs(table: pd.DataFrame, of: Callable[[pd.DataFrame], float], *, seed:
     values = [of(draw) for draw in resampled(table, seed=seed)]
     low, high = np.quantile(values, [0.025, 0.975], method="inverted_cdf") if values else (of(table), of(table))
     return Estimate(of(table), float(low), float(high))
+
+
+def mean_over_runs(runs: Sequence[np.ndarray], *, seed: int = 0, count: int = NUM_RESAMPLES) -> Estimate:
+    """The mean of all values with its interval, as over_runs finds it, where each unit has one value. runs: the values of each, [N_r]."""
+    generator = np.random.default_rng(seed)
+    means = []
+    for _ in range(count):
+        chosen = [runs[i] for i in generator.integers(len(runs), size=len(runs))]
+        means.append(np.concatenate([values[generator.integers(len(values), size=len(values))] for values in chosen]).mean())
+    low, high = np.quantile(means, [0.025, 0.975], method="inverted_cdf")
+    return Estimate(float(np.concatenate(list(runs)).mean()), float(low), float(high))
