@@ -216,7 +216,7 @@ def _training(twins: Twins) -> list[str]:
         counts = [
             f"{kind} {count} of {total} (twin {before})"
             for kind in TWIN_KINDS
-            for (count, total), (before, _) in [(twins.last(remedy, kind), twins.last(UNTOUCHED, kind))]
+            for (count, total), (before, _) in [(twins.last(remedy, kind), twins.last(UNTOUCHED, kind, remedy))]
         ]
         one = twins.heldout(remedy)
         cost = "higher" if one.low > 1 else "lower" if one.high < 1 else "not told apart"

@@ -12,6 +12,7 @@ import yaml
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from afterglow.measures.scaling import Estimate, fit, mean_over_runs
 from afterglow.measures.statistics import wilson_interval
@@ -41,9 +42,9 @@ class Twins:
     def seeds(self, remedy: str) -> list[int]:
         return sorted(seed for name, seed in self.rows if name == remedy)
 
-    def last(self, remedy: str, kind: str) -> tuple[int, int]:
-        """Of the plants of a kind: memorized at the last probe, and all, over the seeds."""
-        found = [_last(self.rows[remedy, seed], kind) for seed in self.seeds(remedy)]
+    def last(self, remedy: str, kind: str, beside: str = "") -> tuple[int, int]:
+        """Of the plants of a kind: memorized at the last probe, and all, over the seeds (those with which `beside` was run)."""
+        found = [_last(self.rows[remedy, seed], kind) for seed in self.seeds(beside or remedy)]
         return int(sum(values.sum() for values in found)), sum(map(len, found))
 
     def heldout(self, remedy: str) -> Estimate:
@@ -123,26 +124,38 @@ def _delay(one: Estimate | None) -> str:
 
 
 def twins_figure(twins: Twins) -> Figure:
-    """Share of the plants that are memorized, global and local, and the held-out loss, over steps; a line a remedy, mean over seeds."""
+    """Share of the plants that are memorized, global and local, and the held-out loss over the twin's, over steps; a line a remedy."""
     with matplotlib.rc_context(PLAIN):
         figure = Figure(figsize=(12, 4.2), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, 3)
         for place, remedy in enumerate(twins.remedies):
             colour = "black" if remedy == UNTOUCHED else colormaps["tab10"]((place - 1) % 10)
-            look = {"color": colour, "linewidth": 2.2 if remedy == UNTOUCHED else 1.3, "marker": ".", "label": remedy}
-            table = pd.concat([twins.rows[remedy, seed] for seed in twins.seeds(remedy)])
-            table = table[table["step"] > 0]
+            label = f"{remedy} ({len(twins.seeds(remedy))})"
+            look = {"color": colour, "linewidth": 2.2 if remedy == UNTOUCHED else 1.3, "marker": ".", "label": label}
             for axes, kind in zip(panels, JUDGED, strict=False):
-                some = table[(table["measure"] == "plant_memorized") & (table["kind"] == kind)]
-                axes.plot(some.groupby("step")["value"].mean(), **look)
-            some = table[(table["measure"] == "denoising_loss") & (table["kind"] == "heldout")]
-            panels[-1].plot(some.groupby("step")["value"].mean(), **look)
-        for axes, title in zip(panels, (*(f"{kind}: share memorized" for kind in JUDGED), "held-out denoising loss"), strict=True):
+                axes.plot(_over_steps(twins, remedy, "plant_memorized", kind).mean(axis=1), **look)
+            ratio = _over_steps(twins, remedy, "denoising_loss", "heldout") / _over_steps(twins, UNTOUCHED, "denoising_loss", "heldout")
+            panels[-1].plot(ratio[twins.seeds(remedy)].mean(axis=1).dropna(), **look)
+        titles = (*(f"{kind}: share memorized" for kind in JUDGED), "held-out denoising loss over the twin's")
+        for axes, title in zip(panels, titles, strict=True):
             axes.set(title=title, xlabel="step", xscale="log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 4)))
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.xaxis.set_minor_formatter(NullFormatter())
             axes.grid(alpha=0.2)
         for axes in panels[:-1]:
             axes.set_ylim(-0.03, 1.03)
-        panels[-1].set_yscale("log")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=6, fontsize=8, frameon=False, title="remedy (runs)")
     return figure
+
+
+def _over_steps(twins: Twins, remedy: str, measure: str, kind: str) -> pd.DataFrame:
+    """Means of a measure over a kind: a row a probe after step 0, a column a seed."""
+    found = {}
+    for seed in twins.seeds(remedy):
+        rows = twins.rows[remedy, seed]
+        some = rows[(rows["measure"] == measure) & (rows["kind"] == kind) & (rows["step"] > 0)]
+        found[seed] = some.groupby("step")["value"].mean()
+    return pd.DataFrame(found)
