@@ -56,4 +56,4 @@ def test_the_public_architectures_have_their_number_of_parameters(recipe, millio
 def test_the_narrow_overlay_fits_the_recipes_of_large_pictures(capsys):
     for recipe in ("celeba64", "flowers64"):
         found = printed(capsys, "--config", str(ROOT / f"configs/{recipe}.yaml"), "--config", str(ROOT / "configs/overlays/narrow.yaml"))
-        assert found["data"]["init_args"]["resolution"] == 32 and found["model"]["init_args"]["unet"]["block_out_channels"][0] == 32
+        assert found["data"]["init_args"]["resolution"] == 32 and found["model"]["init_args"]["unet"]["block_out_channels"][0] == 16

@@ -43,6 +43,6 @@ def test_every_time_has_a_row_and_the_mean_stands_beside_them(planted):
 
 def test_a_set_without_held_out_pictures_has_losses_of_its_own_pictures_alone():
     nothing = dict.fromkeys(("num_global", "num_local", "num_decoys", "num_tints", "num_fills", "num_moving", "num_heldout"), 0)
-    bare = plant(load_openmoji(16), Planting(**nothing), set_size=5)
+    bare = plant(load_openmoji(16), Planting(**nothing), set_size=12)
     rows = loss_rows(OptimalDenoiser(bare.pixels), bare, batch_size=64)
     assert set(rows["measure"].str.partition("=")[0]) == {"denoising_loss", "denoising_loss.t"} and set(rows["kind"]) == {"control"}
