@@ -30,7 +30,7 @@ planted-optimal := optimal:runs/halves-500-0-0
 judged = runs/$(if $(findstring planted,$(1)),halves-500-0-0,sizes-64-0)
 # Of the finding "mitigation": models that remedies act on, and at training time remedy-seed, each beside none-seed.
 REMEDIED := demo seed1 shapes-0 shapes-1
-TRAINED := $(foreach seed,0 1,$(addsuffix -$(seed),none magnitude entropy replaced words repeats noise exact local stop))
+TRAINED := $(foreach seed,0 1,$(addsuffix -$(seed),none magnitude entropy replaced words repeats noise exact pixels local stop))
 option_magnitude := --mitigation.drop magnitude
 option_entropy := --mitigation.drop entropy
 $(foreach kind,replaced words repeats noise,$(eval option_$(kind) := --mitigation.captions $(kind)))
@@ -91,14 +91,15 @@ docs/findings/mitigation/strengths-%/plants.parquet:
 		--remedies random.words memattn stp og_stp wen.magnitude --strengths grid
 	$(BIN)/python analysis/findings.py mitigation --keep runs/strengths-$*
 
-# exact and local are trained on a set whose duplicates were removed before
+# These are trained on a set whose duplicates were removed before.
+DEDUPLICATED := exact pixels local
 docs/findings/mitigation/remedies-%/probes.parquet:
-	$(if $(filter exact local,$(call word_of,1,$*)),$(BIN)/python train/plant.py --config configs/findings/remedies.yaml \
+	$(if $(filter $(DEDUPLICATED),$(call word_of,1,$*)),$(BIN)/python train/plant.py --config configs/findings/remedies.yaml \
 		--seed_everything $(call word_of,2,$*) --out runs/planted-$*)
-	$(if $(filter exact local,$(call word_of,1,$*)),$(BIN)/python train/deduplicate.py runs/planted-$* --by $(call word_of,1,$*) \
+	$(if $(filter $(DEDUPLICATED),$(call word_of,1,$*)),$(BIN)/python train/deduplicate.py runs/planted-$* --by $(call word_of,1,$*) \
 		--seed $(call word_of,2,$*) --out runs/kept-$*)
 	$(LAUNCH) train.py --config configs/findings/remedies.yaml --seed_everything $(call word_of,2,$*) $(option_$(call word_of,1,$*)) \
-		$(if $(filter exact local,$(call word_of,1,$*)),--data.source planted --data.folder runs/kept-$*) --name remedies-$* --ckpt_path last
+		$(if $(filter $(DEDUPLICATED),$(call word_of,1,$*)),--data.source planted --data.folder runs/kept-$*) --name remedies-$* --ckpt_path last
 	$(BIN)/python analysis/findings.py mitigation --keep runs/remedies-$*
 
 lint: .venv/.installed

@@ -106,7 +106,7 @@ class Door(LightningCLI):
     def finish(self) -> None:
         page = write_report(self.folder)
         self.tracker.finish()
-        print(f"\n{emergence_table(self.folder)}\n\n{self.probe.spent()}\nReport: {page}\n{self.tracker.how_to_view()}")
+        print(f"\n{emergence_table(self.folder)}\n\n{self.probe.clock.spent()}\nReport: {page}\n{self.tracker.how_to_view()}")
 
 
 class Announce(L.Callback):

@@ -25,7 +25,8 @@ def table(count=40):
 
 def test_the_text_says_each_fraction_with_its_interval_on_one_screen():
     training = np.linspace(0.4, 0.9, 50)
-    said = extraction_text(fractions(table(), training), table(), training, {"model": "runs/x", "tiles": 2})
+    said = extraction_text(fractions(table(), training), table(), training, {"model": "runs/x", "tiles": 2, "set size": None})
+    assert "set size" not in said  # nobody chose one
     assert "model: runs/x" in said and "whole picture, extracted: under 1" in said and "similarity over 0.875" in said
     assert "training to training" in said and len(said.splitlines()) < 24
 

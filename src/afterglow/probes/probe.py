@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -21,6 +20,7 @@ from afterglow.measures import emergence
 from afterglow.measures.history import REGION, WHOLE, emergence_of, emergence_summary, memorized_history
 from afterglow.measures.summary import summarize
 from afterglow.measures.table import ANY_MEASURES, FIRST_MEASURES, Measure, chosen, maps_of, named, needs_of, scores_of
+from afterglow.probes.clock import Clock
 from afterglow.probes.early import early_model, keep_early
 from afterglow.probes.judge import captured, in_region, judge, memorized_in
 from afterglow.probes.look import Look
@@ -78,13 +78,8 @@ class Probe(L.Callback):
         early: float = 0.1,
         stop: Stop = Stop(),
     ) -> None:
-        self.sampler, self.seeds, self.inner_seeds, self.controls, self.inner_controls = (
-            sampler,
-            seeds,
-            inner_seeds,
-            controls,
-            inner_controls,
-        )
+        self.sampler, self.seeds, self.inner_seeds = sampler, seeds, inner_seeds
+        self.controls, self.inner_controls = controls, inner_controls
         self.heldout, self.unprompted, self.ratio, self.first, self.batch_size = heldout, unprompted, ratio, first, batch_size
         self.shown_maps = tuple(shown_maps)
         self.measures = tuple(measures)
@@ -93,25 +88,15 @@ class Probe(L.Callback):
         self.stopped = False  # by `stop`, at a probe of this run
         self.share = (0, 1)  # set by the door from the launcher
         self.average: Any = None  # the callback that averages the weights; set by the door
-        self.seconds = 0.0  # spent in probes
+        self.clock = Clock()
         self.fractions: dict[str, float] = {}
-        self._elapsed_before = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"elapsed": self._elapsed(), "probing": self.seconds, "stopped": self.stopped}
+        return {"elapsed": self.clock.elapsed, "probing": self.clock.probing, "stopped": self.stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._elapsed_before, self.seconds = state_dict["elapsed"], state_dict["probing"]
+        self.clock.resume(state_dict["elapsed"], state_dict["probing"])
         self.stopped = self.stop.at is not None and state_dict.get("stopped", False)  # without `stop` it goes on
-
-    def _elapsed(self) -> float:
-        return self._elapsed_before + time.perf_counter() - getattr(self, "_began", time.perf_counter())
-
-    def spent(self) -> str:
-        """How long the training took, and what the probes took of it."""
-        if not hasattr(self, "_began"):
-            return "This run had ended before: nothing was trained now."
-        return f"{self._elapsed() / 60:.1f} minutes of training, {self.seconds / self._elapsed():.0%} of it in probes"
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.stopped:
@@ -126,7 +111,7 @@ class Probe(L.Callback):
         self.seen = self.planted.decoded(pl_module.round_trip)
         self.gallery = self.seen.gallery(pl_module.device)
         self.steps = probe_steps(trainer.max_steps, ratio=self.ratio, first=self.first)
-        self._began = time.perf_counter()
+        self.clock.start()
         for patterns in (self.measures, self.last_measures):
             named(self._table(pl_module) + ANY_MEASURES, patterns)
         self.rows = ProbeRows(self.folder / "probes.parquet")
@@ -141,34 +126,38 @@ class Probe(L.Callback):
     def _look_if_due(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         if trainer.global_step not in self.steps:
             return
-        begin = time.perf_counter()
         if trainer.global_step == 0:
             log.info("Looking at the model before its first step; the bar of the training follows.")
-        average = self.average
-        last = trainer.global_step == self.steps[-1]
-        was_training = model.training
-        model.eval()
-        with trainer.precision_plugin.forward_context():
-            with average.averaged(model) if average else nullcontext():
-                if not last:
-                    look, rows = self._numbers(model, last)
-                    last = self._stops(trainer, rows)
-                if not self.stopped and self._keeps_early(model, trainer.global_step) and trainer.is_global_zero:
-                    keep_early(model, self.folder)
-                if last:
-                    look, rows = self._numbers(model, last)
-                    rows = pd.concat([rows, *self._confirm(model, look.rows)], ignore_index=True)
-            if last and average:
-                raw = self._look(model, self._asked(model, last=False), COPIES).rows
-                raw = raw[raw["measure"].isin((*COPIES, "plant_memorized"))]
-                rows = pd.concat([rows, raw.assign(measure="raw." + raw["measure"])], ignore_index=True)
-        model.train(was_training)
-        if average:
-            trainer.logger.log_metrics({"probe/average_window": average.window}, step=trainer.global_step)  # type: ignore[union-attr]
-        self._keep(trainer, rows, look, last)
-        self.seconds += time.perf_counter() - begin
+        with self.clock.probe():
+            was_training = model.training
+            model.eval()
+            with trainer.precision_plugin.forward_context():
+                look, rows, last = self._seen(trainer, model)
+            model.train(was_training)
+            if self.average:
+                trainer.logger.log_metrics({"probe/average_window": self.average.window}, step=trainer.global_step)  # type: ignore[union-attr]
+            self._keep(trainer, rows, look, last)
         if self.stopped:  # between two checkpoints
             trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+
+    def _seen(self, trainer: L.Trainer, model: L.LightningModule) -> tuple[Look, pd.DataFrame, bool]:
+        """What the averaged weights show, with the rows of confirmations and of the raw weights at the last probe; whether this was it."""
+        average = self.average
+        last = trainer.global_step == self.steps[-1]
+        with average.averaged(model) if average else nullcontext():
+            if not last:
+                look, rows = self._numbers(model, last)
+                last = self._stops(trainer, rows)
+            if not self.stopped and self._keeps_early(model, trainer.global_step) and trainer.is_global_zero:
+                keep_early(model, self.folder)
+            if last:
+                look, rows = self._numbers(model, last)
+                rows = pd.concat([rows, *self._confirm(model, look.rows)], ignore_index=True)
+        if last and average:
+            raw = self._look(model, self._asked(model, last=False), COPIES).rows
+            raw = raw[raw["measure"].isin((*COPIES, "plant_memorized"))]
+            rows = pd.concat([rows, raw.assign(measure="raw." + raw["measure"])], ignore_index=True)
+        return look, rows, last
 
     def _numbers(self, model: Any, last: bool) -> tuple[Look, pd.DataFrame]:
         """What a probe sees, and its rows."""
@@ -291,7 +280,7 @@ class Probe(L.Callback):
     def _keep(self, trainer: L.Trainer, rows: pd.DataFrame, look: Look, last: bool) -> None:
         step = trainer.global_step
         epoch = step * trainer.datamodule.batch_size / trainer.datamodule.samples.epoch_length  # type: ignore[attr-defined]
-        rows = rows.assign(step=step, epoch=epoch, seconds=self._elapsed(), value=rows["value"].astype(np.float32).astype(np.float64))
+        rows = rows.assign(step=step, epoch=epoch, seconds=self.clock.elapsed, value=rows["value"].astype(np.float32).astype(np.float64))
         summary = summarize(rows)
         self.fractions = {kind: summary[f"memorized/{kind}"] for kind in SHOWN_KINDS if f"memorized/{kind}" in summary}
         self.rows.add(rows, write=trainer.is_global_zero)

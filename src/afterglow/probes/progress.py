@@ -56,7 +56,7 @@ class Progress(ProgressBar):
 
     @staticmethod
     def _probe_seconds(trainer: L.Trainer) -> float:
-        return sum(probe.seconds for probe in _probes(trainer))
+        return sum(probe.clock.probing for probe in _probes(trainer))
 
     @staticmethod
     def _numbers(trainer: L.Trainer, loss: float, speed: float) -> str:

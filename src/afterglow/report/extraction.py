@@ -30,7 +30,7 @@ def extraction_text(fractions: Sequence[Fraction], table: pd.DataFrame, training
         [name, str(len(values)), *(f"{np.quantile(values, share):.3f}" for share in (0.05, 0.5, 0.95))]
         for name, values in (("generation to training", table["similarity"].to_numpy()), ("training to training", training))
     ]
-    said = "\n".join(f"{key}: {value}" for key, value in about.items())
+    said = "\n".join(f"{key}: {value}" for key, value in about.items() if value is not None)
     quantiles = text_table(["similarity", "pictures", "5 %", "median", "95 %"], spread)
     return f"{said}\n\n{text_table(head, rows)}\n\n{quantiles}"
 

@@ -31,7 +31,7 @@ COLUMNS = {  # (kind, measure) => head
     ("heldout", "caption_agreement"): "held-out, agreement",
     ("all", "cost.seconds"): "seconds",
     ("all", "cost.evaluations"): "evaluations",
-    ("all", "cost.gflops"): "GFLOPs",
+    ("all", "cost.gflops"): "GFLOPs, first caption",
 }
 WITHOUT_INTERVAL = ("cost.", "frechet.")
 QUALITIES = (("heldout", "frechet."), ("heldout", "distance.training"), ("all", "cost.evaluations"))  # the first that is there

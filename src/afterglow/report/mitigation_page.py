@@ -48,7 +48,8 @@ ABOUT_LEFT = (
     "Copies left: of the plants that are memorized without a remedy. Memorized is a distance in colours: a faded copy no longer is, "
     "and its correlation with the planted picture (means inside and outside the mask, of the same plants) says whether it is still there. "
     "Held-out captions: change of the distance to the nearest training picture. Costs over those of no remedy: "
-    "evaluations of the network and its FLOPs an image, counted (median over models); `python benchmarks/remedies.py` compares seconds "
+    "evaluations of the network an image, a mean over all captions, of which a trigger chooses some; and FLOPs of one image of the first "
+    "plant's caption, gradients included (both counted, median over models). `python benchmarks/remedies.py` compares seconds "
     "([mitigation](../mitigation.md))."
 )
 ABOUT_LOCAL = (
@@ -59,14 +60,15 @@ ABOUT_TWINS = (
     "`configs/findings/remedies.yaml`, every run beside its twin of the same seed without a remedy, with the same plants (and "
     "the same order and noises, but where duplicates were removed: such a set is smaller, and its epochs are shorter). "
     "Delay: the factor by which the step of emergence moves (censored fit, paired by plant). Held-out loss: at the last probe, over the "
-    "twin's."
+    "twin's; `stop` ends at the first probe at which a plant is memorized, and its loss there is that of an unfinished training."
 )
 NOT_SHOWN = (
     "A sampler of 12 steps has no timestep 500, so that `stp.finer` is `stp` here, and few generations have a minimum of guidance before "
     "half of the steps, so that `dtp` hardly differs from it. Not at hand: Stable Diffusion itself (no weights, no GPU), and with it the "
     "published strengths; guidance 7.5: models trained here are judged at guidance 1, where opposite guidance and a late beginning still "
     "act, but where `dtp.scale_1` changes nothing by definition and PRSS has less to push with; PRSS's paraphrases, for which random words "
-    "stand. Trained with a remedy: 4 global and 4 local plants a run, so that only large effects can be told."
+    "stand. Trained with a remedy: 4 global and 4 local plants a run, so that only large effects can be told; `several` "
+    "and de-duplication by SSCD were not run (no paraphrases, no weights)."
 )
 
 
@@ -182,7 +184,7 @@ def _cheap(rows: pd.DataFrame, left: Sequence[Left]) -> str:
         f"`{name} {strength:g}` {costs[name, strength]:.2f}x"
         for name, strength in sorted(both, key=lambda key: (round(float(costs[key]), 2), key))
     ]
-    return f"FLOPs over plain sampling of those that remove more than half of both: {', '.join(shown) or 'there are none'}."
+    return f"A plant's FLOPs over plain sampling, with those that remove more than half of both: {', '.join(shown) or 'there are none'}."
 
 
 def _local(rows: pd.DataFrame) -> str:

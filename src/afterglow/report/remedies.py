@@ -20,7 +20,7 @@ from afterglow.report.kinds import KINDS
 JUDGED = ("global", "local")
 UNITS = ["run", "kind", "plant_id"]
 OPTIMISED = {"wen.magnitude": "magnitude", "wen.ld": "LD"}
-COSTS = {"cost.evaluations": "evaluations", "cost.gflops": "FLOPs"}
+COSTS = {"cost.evaluations": "evaluations", "cost.gflops": "FLOPs, a plant's"}
 LEVELS = (  # kind, measure, head: means
     ("global", "correlation.inside", "correlation, global"),
     ("local", "correlation.inside", "inside, local"),
