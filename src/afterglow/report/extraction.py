@@ -47,7 +47,7 @@ def histograms_figure(table: pd.DataFrame, training: np.ndarray, space: str, pat
             left.hist(some, bins=bins, density=True, alpha=0.55, color=colour, label=f"{label} ({len(some)})")
         left.axvline(float(np.quantile(training, QUANTILE)), color="#444444", linestyle=":", label="95th percentile, training to training")
         left.set(xlabel=f"similarity to the nearest ({space})", ylabel="density")
-        left.legend(fontsize=7, frameon=False)
+        left.legend(fontsize=7, framealpha=0.9, edgecolor="none")
         _curves(right, table)
         figure.savefig(path, dpi=150)
 
