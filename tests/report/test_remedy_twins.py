@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from afterglow.report.remedy_twins import read_twins, twins_figure, twins_text
@@ -20,6 +21,17 @@ def test_what_a_remedy_delays_and_costs(tmp_path: Path, write_run) -> None:
     text = twins_text(twins)
     assert "drop" in text and "1.00x [1.00, 1.00]" in text
     assert [axes.get_title() for axes in twins_figure(twins).axes][:2] == ["global: share memorized", "local: share memorized"]
+
+
+def test_a_training_that_its_remedy_ended_has_no_delay(tmp_path: Path, write_run) -> None:
+    whole, stopped = (write_run(tmp_path / f"remedies-{name}-0") for name in ("none", "stop"))
+    rows = pd.read_parquet(stopped / "probes.parquet")
+    steps = sorted(rows["step"].unique())
+    rows[rows["step"] <= steps[-5]].to_parquet(stopped / "probes.parquet")
+    twins = read_twins([whole, stopped])
+    assert (twins.ended("stop"), twins.ended("none", "stop")) == ([steps[-5]], [steps[-1]])
+    assert twins.last("stop", "global") == (2, 2) and twins.delay("stop", "global") is None
+    assert twins.heldout("stop").low > 1  # the loss of an unfinished training
 
 
 def test_a_run_without_a_twin_is_named(tmp_path: Path, write_run) -> None:

@@ -47,6 +47,10 @@ class Twins:
         found = [_last(self.rows[remedy, seed], kind) for seed in self.seeds(beside or remedy)]
         return int(sum(values.sum() for values in found)), sum(map(len, found))
 
+    def ended(self, remedy: str, beside: str = "") -> list[int]:
+        """The last step of each seed's run (of those with which `beside` was run)."""
+        return [int(self.rows[remedy, seed]["step"].max()) for seed in self.seeds(beside or remedy)]
+
     def heldout(self, remedy: str) -> Estimate:
         """Held-out denoising loss at the last probe over its twin's, a mean over pictures of log ratios, as a factor; over seeds."""
         ratios = [np.log(_losses(self.rows[remedy, seed]) / _losses(self.rows[UNTOUCHED, seed])) for seed in self.seeds(remedy)]
@@ -54,7 +58,12 @@ class Twins:
         return Estimate(*(float(np.exp(value)) for value in (found.value, found.low, found.high)))
 
     def delay(self, remedy: str, kind: str) -> Estimate | None:
-        """Difference of ln step of emergence, with the remedy less without, paired by plant (censored fit); None where nothing tells."""
+        """Difference of ln step of emergence, with the remedy less without, paired by plant (censored fit).
+
+        None where nothing tells: nothing emerged with the remedy, or it ended the training, which until then is its twin's.
+        """
+        if self.ended(remedy) != self.ended(UNTOUCHED, remedy):
+            return None
         plants = self.plants
         table = plants[(plants["kind"] == kind) & (plants["within"] == "")]
         pair = table["run"].str.fullmatch(rf"remedies-({re.escape(remedy)}|{UNTOUCHED})-\d+")
@@ -107,7 +116,7 @@ def twins_text(twins: Twins) -> str:
             cells += [_delay(twins.delay(remedy, kind)) for kind in JUDGED]
             one = twins.heldout(remedy)
             cells.append(f"{one.value:.2f}x [{one.low:.2f}, {one.high:.2f}]")
-        ends = sorted({int(twins.rows[remedy, seed]["step"].max()) for seed in twins.seeds(remedy)})
+        ends = sorted(set(twins.ended(remedy)))
         lines.append([remedy, str(len(twins.seeds(remedy))), ", ".join(map(str, ends)), *cells])
     delays = [f"{kind}, delay" for kind in JUDGED]
     return text_table(["remedy", "runs", "ended at step", *(f"{kind} memorized" for kind in JUDGED), *delays, "held-out loss"], lines)
@@ -120,7 +129,7 @@ def _counted(count: int, total: int) -> str:
 
 def _delay(one: Estimate | None) -> str:
     """As a factor of the step."""
-    return "none emerged" if one is None else "{:.2f}x [{:.2f}, {:.2f}]".format(*np.exp([one.value, one.low, one.high]))
+    return "-" if one is None else "{:.2f}x [{:.2f}, {:.2f}]".format(*np.exp([one.value, one.low, one.high]))
 
 
 def twins_figure(twins: Twins) -> Figure:
