@@ -30,11 +30,12 @@ planted-optimal := optimal:runs/halves-500-0-0
 judged = runs/$(if $(findstring planted,$(1)),halves-500-0-0,sizes-64-0)
 # Of the finding "mitigation": models that remedies act on, and at training time remedy-seed, each beside none-seed.
 REMEDIED := demo seed1 shapes-0 shapes-1
-TRAINED := $(foreach seed,0 1,$(addsuffix -$(seed),none magnitude entropy replaced words repeats noise exact pixels local stop))
+TRAINED := $(foreach seed,0 1,$(addsuffix -$(seed),none magnitude entropy replaced words repeats noise exact pixels local stop advantage))
 option_magnitude := --mitigation.drop magnitude
 option_entropy := --mitigation.drop entropy
 $(foreach kind,replaced words repeats noise,$(eval option_$(kind) := --mitigation.captions $(kind)))
 option_stop := --probe.stop.at memorized
+option_advantage := --probe.stop.at advantage
 word_of = $(word $(1),$(subst -, ,$(2)))
 
 .PHONY: demo test findings emergence mitigation lint format lock

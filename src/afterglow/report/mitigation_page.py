@@ -61,7 +61,7 @@ ABOUT_TWINS = (
     "the same order and noises, but where duplicates were removed: such a set is smaller, and its epochs are shorter). "
     "Delay: the factor by which the step of emergence moves (censored fit, paired by plant; - where none emerged, or where the remedy "
     "ended the training). Held-out loss: at the last probe, over the twin's; `stop` ends at the first probe at which a plant is memorized, "
-    "and its loss there is that of an unfinished training."
+    "`advantage` at the first at which a plant's leading indicator passes its limit; their loss is that of an unfinished training."
 )
 NOT_SHOWN = (
     "A sampler of 12 steps has no timestep 500, so that `stp.finer` is `stp` here, and few generations have a minimum of guidance before "

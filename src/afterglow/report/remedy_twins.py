@@ -142,6 +142,7 @@ def twins_figure(twins: Twins) -> Figure:
             colour = "black" if remedy == UNTOUCHED else colormaps["tab10"]((place - 1) % 10)
             label = f"{remedy} ({len(twins.seeds(remedy))})"
             look = {"color": colour, "linewidth": 2.2 if remedy == UNTOUCHED else 1.3, "marker": ".", "label": label}
+            look["linestyle"] = "-" if place <= 10 else "--"  # beyond the tenth colours come again
             for axes, kind in zip(panels, JUDGED, strict=False):
                 axes.plot(_over_steps(twins, remedy, "plant_memorized", kind).mean(axis=1), **look)
             ratio = _over_steps(twins, remedy, "denoising_loss", "heldout") / _over_steps(twins, UNTOUCHED, "denoising_loss", "heldout")
