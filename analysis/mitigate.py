@@ -14,9 +14,19 @@ from typing import Any
 import pandas as pd
 
 from afterglow import launch
-from afterglow.asking import Some, ask_planted, ask_prompts, held_out_pictures, sampler_of, sampler_options, with_embeddings, with_quality
+from afterglow.asking import (
+    Asked,
+    Some,
+    ask_planted,
+    ask_prompts,
+    held_out_pictures,
+    sampler_of,
+    sampler_options,
+    with_embeddings,
+    with_quality,
+)
 from afterglow.collect import Capture, Order, collect, text_layers
-from afterglow.collect.embeddings import patch_tokens
+from afterglow.collect.embeddings import PatchTokens, patch_tokens
 from afterglow.evidence import Evidence, parts_of
 from afterglow.measures.end_token import BRIGHT_ENDING_LAYERS
 from afterglow.measures.remedied import UNTOUCHED, number_row, pictures_only, remedied_rows, remedied_table
@@ -24,7 +34,7 @@ from afterglow.measures.thresholds import Thresholds, of_controls, published
 from afterglow.mitigations.catalogue import CATALOGUE, Extras, check_text, named, plan
 from afterglow.mitigations.cost import Counted, remembered_gflops
 from afterglow.mitigations.reanchoring import read_paraphrases
-from afterglow.models import open_model
+from afterglow.models import Denoiser, open_model
 from afterglow.models.course import Remedy
 from afterglow.report.bench import text_table
 from afterglow.report.mitigation import first_generations, mitigation_text, remedy_gallery, tradeoff_figure
@@ -62,6 +72,17 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
+def ask(args: argparse.Namespace, model: Denoiser) -> tuple[Asked, PatchTokens | None]:
+    """What is generated and what is noted of it; patch tokens of a vision transformer, for the distance to held-out pictures."""
+    if args.planted:
+        some = Some(args.kinds, args.plants, args.heldout)
+        asked = ask_planted(model, args.planted, num_controls=args.controls, needs=set(), some=some)
+    else:
+        asked = ask_prompts(model, args.prompts, needs=set())
+    features = patch_tokens(args.features) if args.features else None
+    return with_quality(with_embeddings(asked, args), args.clip, features), features
+
+
 def main() -> None:
     """Collect without and with each remedy, compare, and write everything."""
     args = options().parse_args()
@@ -79,15 +100,10 @@ def main() -> None:
             entry(strength, published(args.steps), extras)  # refuses a wrong strength before anything is generated
         model = open_model(args.model).to(launch.device(), launch.dtype())
         check_text(model, [entry for entry, _ in settings])
-        some = Some(args.kinds, args.plants, args.heldout)
-        if args.planted:
-            asked = ask_planted(model, args.planted, num_controls=args.controls, needs=set(), some=some)
-        else:
-            asked = ask_prompts(model, args.prompts, needs=set())
-        features = patch_tokens(args.features) if args.features else None
-        asked = with_quality(with_embeddings(asked, args), args.clip, features)
+        asked, features = ask(args, model)
         order, about = Order(asked.captions, args.num_images, args.seed), {**asked.about, "model": args.model, "kinds": args.kinds}
         sampler = sampler_of(model, args)
+        print(f"{len(asked.captions)} captions, {args.num_images} images of each, without a remedy and with each of {len(settings)}")
         ends = any(layer.startswith(BRIGHT_ENDING_LAYERS) for layer in text_layers(model))
         capture = Capture(tokens=False, end_steps=(-1,) if ends else (), end_layers=(BRIGHT_ENDING_LAYERS,))
 

@@ -66,9 +66,12 @@ def main() -> None:
         write_planted(left, args.out)
         dropped = epoch.dropped(found).rename(columns={"likeness": LIKENESS[args.by]}).assign(method=args.by)
         dropped.to_parquet(args.out / "duplicates.parquet", index=False)
-        print(before_and_after(epoch.table(), found.kept))
+        table = epoch.table()
+        lost = int(((table["kind"] == "control") & ~found.kept).sum())
+        print(before_and_after(table, found.kept))
         print(f"{len(dropped)} of {len(epoch.shown)} appearances dropped, in {found.num_groups} groups of duplicates; {seconds:.1f} s")
-        print(f"copies an epoch: {copies(left)}")
+        print(f"{lost} of {len(dropped)} were of pictures that nobody planted: what they change comes with what the remedy does")
+        print(f"copies an epoch that each plant has left: {copies(left)}")
         print(f"{args.out}: {len(left.controls)} training pictures and the plants, duplicates.parquet")
 
 

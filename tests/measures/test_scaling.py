@@ -92,6 +92,8 @@ def test_a_share_crosses_between_two_probes_on_a_log_axis():
 def test_the_step_from_which_the_held_out_loss_is_near_its_minimum():
     assert generalised([0, 10, 20, 40], [2.0, 1.04, 1.0, 1.5]) == 10
     assert generalised([0, 10], [1.0, 3.0]) == 0
+    assert generalised([0, 10, 20], [2.0, 1.5, 1.0]) == float("inf")  # it still fell at the last probe
+    assert generalised([5], [1.0]) == 5
 
 
 def test_the_mean_over_runs_is_that_of_the_resampled_tables():

@@ -1,17 +1,17 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMPipeline, DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline
 
 from afterglow.collect import Sampler, generate
 from afterglow.mitigations.attention_scaling import AttentionScaling
 from afterglow.mitigations.caption_insertion import CaptionInsertion
 from afterglow.mitigations.guidance_schedule import DynamicTransition, OppositeDynamic
 from afterglow.mitigations.noise_selection import NoiseSelection
-from afterglow.mitigations.pipeline import mitigated
+from afterglow.mitigations.pipeline import PipelineModel, mitigated
 from afterglow.mitigations.prompt_optimisation import PromptOptimisation
 from afterglow.mitigations.reanchoring import Reanchoring
-from afterglow.models import open_model
+from afterglow.models import export, open_model
 
 REMEDIES = [
     PromptOptimisation(0.0, max_steps=2),
@@ -42,6 +42,26 @@ def test_in_a_caption_pipeline_a_remedy_does_what_it_does_in_generate(remedy, he
     found = drawn(pipeline, remedy, course.captions, course.seeds, 2.0).transpose(0, 3, 1, 2) * 255
     off = np.abs(found - wanted.numpy())
     assert np.quantile(off, 0.95) <= 1 and not torch.equal(wanted, plain)
+
+
+def test_an_exported_pipeline_opened_as_strangers_open_it_is_remedied_alike(heard, tmp_path, monkeypatch):
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = export(heard, tmp_path / "exported")
+    opened = DiffusionPipeline.from_pretrained(folder, custom_pipeline=str(folder), trust_remote_code=True)
+    own = heard.pipeline()
+    assert type(opened) is not type(own)
+    images = []
+    for pipeline in (own, opened):
+        pipeline.set_progress_bar_config(disable=True)
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **OPTIONS)
+        images.append(drawn(pipeline, DynamicTransition(0.7), ["a dog"], [0], 2.0))
+    assert (images[0] == images[1]).all()
+
+
+def test_a_pipeline_without_captions_is_refused(small_plain):
+    model = small_plain()
+    with pytest.raises(ValueError, match="DDIMPipeline encodes none"):
+        PipelineModel(DDIMPipeline(model.unet, model.scheduler))
 
 
 @pytest.fixture(scope="module")

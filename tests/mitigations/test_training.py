@@ -92,6 +92,10 @@ def test_options_that_need_each_other_or_cannot_be_are_named(tmp_path):
         ({"captions": "noise", "strength": -1.0}, "it is -1"),
         ({"drop": "entropy", "percentile": 0.0}, "it is 0"),
         ({"threshold": 2.0}, "mitigation.drop does not say by which measure"),
+        ({"share": 0.5}, "mitigation.share belongs to mitigation.captions replaced, words or repeats: here it would do nothing"),
+        ({"captions": "noise", "share": 0.5}, "mitigation.share belongs"),
+        ({"captions": "words", "strength": 0.5}, "mitigation.strength belongs to mitigation.captions noise"),
+        ({"drop": "entropy", "threshold": 2.0, "percentile": 95.0}, "percentile belongs to mitigation.drop without mitigation.threshold"),
     ):
         with pytest.raises(ValueError, match=sentence):
             Mitigation(**options)

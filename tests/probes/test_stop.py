@@ -45,6 +45,9 @@ def test_the_default_is_half_of_the_error_and_other_kinds_are_refused():
     assert math.exp(-2 * Stop().threshold) == pytest.approx(0.5)
     with pytest.raises(ValueError, match="global, local, natural, and not 'phantom'"):
         Stop("memorized", kinds=("phantom",))
+    for options in ({"kinds": ("global",)}, {"threshold": 1.0}, {"at": "memorized", "threshold": 1.0}):
+        with pytest.raises(ValueError, match="here it would do nothing"):
+            Stop(**options)
 
 
 EARLY = ["--probe.stop.at", "advantage", "--probe.stop.threshold", "-9", "--probe.ratio", "1.5", "--checkpoint.every_n_train_steps", "100"]

@@ -1,5 +1,6 @@
 import pandas as pd
 import pytest
+import yaml
 
 from afterglow.report.compare import compare
 
@@ -31,3 +32,12 @@ def test_plants_of_all_runs_are_pooled_and_runs_stand_apart_in_detection(tmp_pat
 def test_a_run_without_probes_is_named(tmp_path):
     with pytest.raises(ValueError, match="empty"):
         compare([tmp_path / "empty"])
+
+
+def test_runs_of_different_recipes_are_not_pooled(tmp_path):
+    folders = [run(tmp_path / name, 0.0) for name in ("a", "b", "c")]
+    for folder, seed, drop in zip(folders, (0, 1, 0), (None, None, "magnitude"), strict=True):
+        (folder / "config.yaml").write_text(yaml.safe_dump({"seed_everything": seed, "mitigation": {"drop": drop}}))
+    assert "| global | 4 of 4 |" in compare(folders[:2])
+    with pytest.raises(ValueError, match="'.*c' and '.*a' differ in mitigation.drop: only seeds of one recipe"):
+        compare(folders)

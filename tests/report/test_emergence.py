@@ -1,10 +1,12 @@
 """Fits, comparisons and the page, on runs whose answer is known."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from afterglow.measures.scaling import Estimate
 from afterglow.report import emergence_figures
-from afterglow.report.emergence import model_fits, paired, plant_fits, write_emergence
+from afterglow.report.emergence import departs, model_fits, paired, plant_fits, write_emergence
 from afterglow.report.runs import read_runs
 
 
@@ -26,6 +28,23 @@ def test_a_model_without_captions_memorizes_in_proportion_to_its_set(runs):
     fitted = model_fits(runs)[0]
     assert fitted.name == "tau_mem" and fitted.fit.slopes["n"].value == pytest.approx(1, abs=0.1)
     assert fitted.fit.censored == 2  # of the largest set, whose run ends before
+
+
+def test_a_run_whose_loss_still_falls_bounds_the_slope_from_below(tmp_path, write_run):
+    folders = [write_run(tmp_path / str(n), n=n) for n in (100, 400, 1600)]
+    losses = pd.read_parquet(folders[-1] / "probes.parquet")
+    unseen = losses["measure"] == "denoising_loss"
+    losses.loc[unseen, "value"] = np.exp(-losses.loc[unseen, "step"] / 1000)
+    losses.to_parquet(folders[-1] / "probes.parquet")
+    found = read_runs(folders)
+    assert np.isinf(found.runs["tau_gen"]).tolist() == [False, False, True]
+    fitted = next(one for one in model_fits(found) if one.name == "tau_gen")
+    assert fitted.fit.censored == 1 and fitted.fit.slopes["n"].value > 0
+
+
+def test_what_two_decimals_do_not_show_is_no_departure():
+    assert not departs(Estimate(-1e-9, -1e-9, -1e-9), 0.0) and not departs(Estimate(0.9, 0.7, 1.1), 1.0)
+    assert departs(Estimate(0.9, 0.8, 0.98), 1.0) and departs(Estimate(0.3, 0.1, 0.5), 0.0)
 
 
 def test_local_plants_that_emerge_half_as_late_again_are_found_to_be_late(runs):

@@ -30,7 +30,8 @@ def test_copies_go_and_a_training_opens_what_is_left(folder, tmp_path, command, 
     printed = " ".join(capsys.readouterr().out.split())
     assert "before after control 20 19 global 6 2 local 6 6 decoy 3 3 tint 3 3" in printed
     assert "5 of 38 appearances dropped, in 3 groups of duplicates" in printed
-    assert "copies an epoch: global 1 1; local 3 3; decoy 3; tint 3" in printed and f"{out}: 19 training pictures" in printed
+    assert "1 of 5 were of pictures that nobody planted" in printed and f"{out}: 19 training pictures" in printed
+    assert "copies an epoch that each plant has left: global 1 1; local 3 3; decoy 3; tint 3" in printed
     before, after = read_planted(folder), read_planted(out)
     assert len(after.controls) == 19 and [p.plant_id for p in after.plants] == [p.plant_id for p in before.plants]
     assert len(after.of_kind("phantom")) == 4
@@ -47,7 +48,7 @@ def test_copies_go_and_a_training_opens_what_is_left(folder, tmp_path, command, 
 def test_regions_go_too(folder, tmp_path, command, capsys):
     out = tmp_path / "out"
     assert command("deduplicate.py", str(folder), "--by", "local", "--limit", "0.12", "--out", str(out)) == 0
-    assert "copies an epoch: global 1 1; local 1 1; decoy 3; tint 3" in capsys.readouterr().out
+    assert "copies an epoch that each plant has left: global 1 1; local 1 1; decoy 3; tint 3" in capsys.readouterr().out
     table = pd.read_parquet(out / "duplicates.parquet")
     shares = table["share"][table["kind"] == "local"]
     assert len(shares) == 4 and shares.between(0.12, 0.5).all()
@@ -64,7 +65,7 @@ def test_embeddings_of_a_file(folder, tmp_path, command, capsys, monkeypatch):
     torch.jit.script(Sides()).save(str(tmp_path / "sscd.pt"))
     sscd = ("--sscd", str(tmp_path / "sscd.pt"), "--out", str(tmp_path / "out"))
     assert command("deduplicate.py", str(folder), "--by", "sscd", "--limit", "0.95", *sscd) == 0
-    assert "copies an epoch: global" in capsys.readouterr().out
+    assert "copies an epoch that each plant has left: global" in capsys.readouterr().out
     table = pd.read_parquet(tmp_path / "out" / "duplicates.parquet")
     assert (table["cosine"] >= 0.95).all() and (table["cosine"] == 1).sum() >= 5 and set(table["method"]) == {"sscd"}
 

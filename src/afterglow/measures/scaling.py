@@ -32,9 +32,13 @@ def crossing(steps: Sequence[int], shares: Sequence[float], level: float = CLOSE
 
 
 def generalised(steps: Sequence[int], losses: Sequence[float]) -> float:
-    """The first step at which the held-out denoising loss is within 5 % of its minimum over the run."""
+    """The first step at which the held-out denoising loss is within 5 % of its minimum over the run.
+
+    Infinite where this is the last probe of several: the loss still falls, and where it will stop nobody saw.
+    """
     values = np.asarray(losses)
-    return float(steps[int(np.argmax(values <= NEAR_MINIMUM * values.min()))])
+    place = int(np.argmax(values <= NEAR_MINIMUM * values.min()))
+    return float("inf") if 0 < place == len(values) - 1 else float(steps[place])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor
 
-from afterglow.models.caption_pipeline import CaptionPipeline
 from afterglow.models.course import Course, Halves, Remedy, both_halves
 from afterglow.models.denoiser import Condition, Denoiser, check_prediction
 
@@ -22,9 +21,14 @@ class PipelineModel(Denoiser):
 
     def __init__(self, pipeline: DiffusionPipeline) -> None:
         super().__init__()
+        # by what they can do: an exported CaptionPipeline is opened from code of its own folder, as another class
+        encoders = {"encode_prompt": self._by_latents, "encode": self._by_pixels}
+        found = next((encoder for name, encoder in encoders.items() if hasattr(pipeline, name)), None)
+        if found is None:
+            raise ValueError(f"A remedy changes what a caption does, and {type(pipeline).__name__} encodes none.")
+        self.encode_text = found
         self.unet, self.tokenizer = pipeline.unet, pipeline.tokenizer
         self.scheduler = check_prediction(DDPMScheduler.from_config(pipeline.scheduler.config))
-        self.encode_text = self._by_pixels if isinstance(pipeline, CaptionPipeline) else self._by_latents
         self.pipeline_ = [pipeline]  # in a list, so that it is no part of this module
         self.to(pipeline.device)
 
@@ -62,7 +66,7 @@ def mitigated(
     """Yield the arguments of one call of the pipeline in which the remedy acts: one picture for each prompt and seed.
 
     `with mitigated(pipe, StaticTransition(), ["a dog"], [0]) as call: images = pipe(**call).images`
-    Raises ValueError for a remedy that takes other timesteps than the pipeline's.
+    Raises ValueError for a remedy that takes other timesteps than the pipeline's, and for a pipeline without captions.
     """
     model = PipelineModel(pipeline)
 

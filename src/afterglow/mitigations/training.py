@@ -13,6 +13,8 @@ from afterglow.mitigations.reanchoring import read_paraphrases
 from afterglow.mitigations.sample_dropping import SampleDropping
 from afterglow.models.denoiser import Denoiser
 
+SHARE, STRENGTH, PERCENTILE = 0.1, 0.1, 99.0
+
 
 class Mitigation(L.Callback):
     """Remedies of memorization while a model trains; without any the training is what it would be without this callback.
@@ -31,17 +33,25 @@ class Mitigation(L.Callback):
     def __init__(
         self,
         captions: Literal["replaced", "words", "repeats", "several", "noise"] | None = None,
-        share: float = 0.1,
-        strength: float = 0.1,
+        share: float = SHARE,
+        strength: float = STRENGTH,
         paraphrases: str | None = None,
         drop: Literal["magnitude", "entropy"] | None = None,
         threshold: float | None = None,
-        percentile: float = 99.0,
+        percentile: float = PERCENTILE,
     ) -> None:
         if (captions == "several") != (paraphrases is not None):
             raise ValueError("mitigation.captions several and mitigation.paraphrases FILE.jsonl need each other.")
         if threshold is not None and drop is None:
             raise ValueError("mitigation.threshold says over what a sample is dropped, and mitigation.drop does not say by which measure.")
+        for option, of, used in (
+            ("share", "captions replaced, words or repeats", share == SHARE or captions in ("replaced", "words", "repeats")),
+            ("strength", "captions noise", strength == STRENGTH or captions == "noise"),
+            ("percentile", "drop", percentile == PERCENTILE or (drop is not None and threshold is None)),
+        ):
+            if not used:
+                unless = " without mitigation.threshold" if option == "percentile" else ""
+                raise ValueError(f"mitigation.{option} belongs to mitigation.{of}{unless}: here it would do nothing.")
         others = read_paraphrases(Path(paraphrases)) if paraphrases else {}
         self.perturbation = CaptionPerturbation(captions, share, strength, others) if captions else None
         self.dropping = SampleDropping(drop, threshold, percentile) if drop else None

@@ -28,6 +28,10 @@ class Stop:
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.kinds) - set(KINDS)):
             raise ValueError(f"A training can stop at plants of the kinds {', '.join(KINDS)}, and not '{unknown[0]}'.")
+        if self.at is None and tuple(self.kinds) != KINDS:
+            raise ValueError("probe.stop.kinds belongs to probe.stop.at: here it would do nothing.")
+        if self.at != "advantage" and self.threshold != HALF:
+            raise ValueError("probe.stop.threshold belongs to probe.stop.at advantage: here it would do nothing.")
 
     def emerged(self, rows: pd.DataFrame) -> list[str]:
         """Kind and caption of each plant that has emerged by the rows of one probe; none where nothing is looked for."""

@@ -1,30 +1,54 @@
 """Several runs as one table: what held at their last probes, pooled over plants."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from afterglow.measures.detection import detection
 from afterglow.measures.statistics import bootstrap_interval, wilson_interval
 from afterglow.measures.summary import NEGATIVES, of_plants, read_rows
+from afterglow.report.run import setting
 
 KINDS = ("global", "local", "natural", "control", "phantom", "decoy", "tint")
+MUST_AGREE = ("model", "data", "mitigation", "probe.stop", "trainer.max_steps")  # copies in runs of other recipes are other findings
 REGION_KINDS = ("local", "phantom", "tint", "decoy")
 TRIVIAL = ("auc.all_ones", "auc.centred_gaussian", "auc.luminance", "auc.local_contrast")
 
 
 def last_probes(folders: Sequence[Path]) -> pd.DataFrame:
-    """Mean over seeds of every plant at each run's last probe; ValueError names a run without probes."""
-    frames = []
+    """Mean over seeds of every plant at each run's last probe; ValueError names a run without probes, and runs of different recipes."""
+    frames, configs = [], {}
     for folder in folders:
         path = folder / "probes.parquet"
         if not path.is_file():
             raise ValueError(f"There are no probes in '{folder}': probes.parquet is missing.")
+        if (folder / "config.yaml").is_file():
+            configs[folder] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         rows = read_rows(path)
         frames.append(of_plants(rows[rows["step"] == rows["step"].max()]).assign(run=folder.name))
+    for folder, config in configs.items():
+        first, (one, other) = next(iter(configs)), (_recipe(config), _recipe(next(iter(configs.values()))))
+        differ = sorted(name for name in one.keys() & other.keys() if one[name] != other[name])
+        if differ:
+            raise ValueError(f"'{folder}' and '{first}' differ in {', '.join(differ)}: only seeds of one recipe are pooled.")
     return pd.concat(frames, ignore_index=True)
+
+
+def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names and values."""
+
+    def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                yield from leaves(f"{name}.{key}", inner)
+        else:
+            yield name, value
+
+    return {leaf: value for name in MUST_AGREE for leaf, value in leaves(name, setting(config, name))}
 
 
 def compare(folders: Sequence[Path], *, every_map: bool = False) -> str:

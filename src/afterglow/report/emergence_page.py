@@ -15,6 +15,7 @@ from afterglow.measures.summary import read_rows
 from afterglow.report.bench import text_table
 from afterglow.report.emergence import (
     Fitted,
+    departs,
     estimate,
     figures_of,
     median,
@@ -156,12 +157,12 @@ def conclusions(
 
 
 def _verdict(slope: Estimate, reference: float) -> str:
-    return "not distinguishable from the reference" if slope.low <= reference <= slope.high else "it departs from the reference"
+    return "it departs from the reference" if departs(slope, reference) else "not distinguishable from the reference"
 
 
 def _gap(runs: pd.DataFrame) -> float:
     """Geometric mean of tau_mem / tau_gen over the runs that reach both."""
-    both = runs[np.isfinite(runs["tau_mem"]) & (runs["tau_gen"] > 0)]
+    both = runs[np.isfinite(runs["tau_mem"]) & np.isfinite(runs["tau_gen"]) & (runs["tau_gen"] > 0)]
     return float(np.exp(np.log(both["tau_mem"] / both["tau_gen"]).mean())) if len(both) else float("nan")
 
 

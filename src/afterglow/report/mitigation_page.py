@@ -31,7 +31,7 @@ from afterglow.report.remedies import (
     trigger_text,
 )
 from afterglow.report.remedy_twins import JUDGED as TWIN_KINDS
-from afterglow.report.remedy_twins import Twins, read_twins, twins_figure, twins_text
+from afterglow.report.remedy_twins import Twins, named, read_twins, twins_figure, twins_text
 
 FEW, MOST = 0.5, 0.5  # the interval of the copies left lies under, or over this share
 RECOGNISED = 0.5  # of the correlation inside the mask
@@ -95,7 +95,7 @@ def mitigation_page(folder: Path) -> tuple[str, dict[str, Figure]]:
     if rows.empty:
         raise ValueError(f"No comparisons were kept in '{folder}': `make mitigation` makes them.")
     runs = sorted(path.parent for path in folder.glob("remedies-*/probes.parquet"))
-    twins = read_twins(runs) if runs else None
+    twins = read_twins(named(runs)) if runs else None
     left = copies_left(rows)
     figures = {"copies_left": left_figure(left)}
     parts = [TITLE, INTRODUCTION, "## What follows", conclusions(rows, left, twins)]

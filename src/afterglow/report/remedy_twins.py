@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -29,7 +30,10 @@ REMEDIED = "remedied"  # the term of the paired comparison: e with the remedy, 1
 
 @dataclass(frozen=True)
 class Twins:
-    """Runs of one recipe with and without remedies; a remedy and a seed name each. plants: of read_runs; rows: the probes of each run."""
+    """Runs of one recipe with and without remedies; a remedy and a seed name each.
+
+    plants: of read_runs, with the remedy of their run; rows: the probes of each run.
+    """
 
     plants: pd.DataFrame
     rows: Mapping[tuple[str, int], pd.DataFrame]
@@ -57,6 +61,15 @@ class Twins:
         found = mean_over_runs([ratio.dropna().to_numpy() for ratio in ratios])
         return Estimate(*(float(np.exp(value)) for value in (found.value, found.low, found.high)))
 
+    def numbers(self) -> dict[str, float]:
+        """Of every remedy, for the tracker."""
+        found: dict[str, float] = {}
+        for remedy in self.remedies:
+            counts = {kind: self.last(remedy, kind) for kind in JUDGED}
+            found |= {f"remedies/{remedy}/{kind}_memorized": count / total for kind, (count, total) in counts.items() if total}
+            found[f"remedies/{remedy}/heldout_loss_ratio"] = self.heldout(remedy).value
+        return found
+
     def delay(self, remedy: str, kind: str) -> Estimate | None:
         """Difference of ln step of emergence, with the remedy less without, paired by plant (censored fit).
 
@@ -65,11 +78,9 @@ class Twins:
         if self.ended(remedy) != self.ended(UNTOUCHED, remedy):
             return None
         plants = self.plants
-        table = plants[(plants["kind"] == kind) & (plants["within"] == "")]
-        pair = table["run"].str.fullmatch(rf"remedies-({re.escape(remedy)}|{UNTOUCHED})-\d+")
-        table = table[pair].assign(unit=table["plant_id"])
-        table[REMEDIED] = np.where(table["run"].str.startswith(f"remedies-{UNTOUCHED}-"), 1.0, np.e)
-        table["run"] = table["seed"].astype(str)
+        table = plants[(plants["kind"] == kind) & (plants["within"] == "") & plants["remedy"].isin([remedy, UNTOUCHED])]
+        table = table.assign(unit=table["plant_id"], run=table["seed"].astype(str))
+        table[REMEDIED] = np.where(table["remedy"] == UNTOUCHED, 1.0, np.e)
         table = table[table.groupby(["run", "unit"])[REMEDIED].transform("nunique") == 2]
         ended = table[table[REMEDIED] > 1]
         if ended.empty or np.isinf(ended["upper"]).all():
@@ -77,21 +88,53 @@ class Twins:
         return fit(table, [REMEDIED]).slopes[REMEDIED]
 
 
-def read_twins(folders: Sequence[Path]) -> Twins:
-    """Runs called remedies-NAME-SEED; ValueError names one that is called otherwise, or has no twin without a remedy."""
-    rows = {}
+def named(folders: Sequence[Path]) -> dict[tuple[str, int], Path]:
+    """Remedy and seed of runs called remedies-NAME-SEED; ValueError names one that is called otherwise."""
+    runs = {}
     for folder in folders:
         found = NAME.fullmatch(folder.name)
         if found is None:
             raise ValueError(f"'{folder}' is not called remedies-NAME-SEED.")
-        rows[found["remedy"], int(found["seed"])] = read_rows(folder / "probes.parquet")
-    for remedy, seed in rows:
-        if (UNTOUCHED, seed) not in rows:
-            raise ValueError(f"'remedies-{remedy}-{seed}' has no twin: remedies-{UNTOUCHED}-{seed} is missing.")
+        runs[found["remedy"], int(found["seed"])] = folder
+    return runs
+
+
+def beside(without: Sequence[Path], treated: Sequence[Path]) -> dict[tuple[str, int], Path]:
+    """Remedy and seed of any runs: a remedy is called as the folder, less the seed behind its name.
+
+    ValueError names a folder without config.yaml, and two runs of one remedy and seed.
+    """
+    runs: dict[tuple[str, int], Path] = {}
+    for folder, plain in [(folder, True) for folder in without] + [(folder, False) for folder in treated]:
+        if not (folder / "config.yaml").is_file():
+            raise ValueError(f"There is no run in '{folder}': config.yaml is missing.")
+        seed = int(setting(_config(folder), "seed_everything"))
+        name = UNTOUCHED if plain else folder.resolve().name.removesuffix(f"-{seed}")
+        if (name, seed) in runs:
+            raise ValueError(f"'{folder}' and '{runs[name, seed]}' are both {'without a remedy' if plain else name}, and of seed {seed}.")
+        runs[name, seed] = folder
+    return runs
+
+
+def read_twins(runs: Mapping[tuple[str, int], Path]) -> Twins:
+    """Of the folders by remedy and seed; ValueError names one without probes, or without a twin of its seed that has no remedy."""
+    for (_, seed), folder in runs.items():
+        if (UNTOUCHED, seed) not in runs:
+            raise ValueError(f"'{folder}' has no twin: of the runs without a remedy none has seed {seed}.")
     # a set without its duplicates is a planted one: another source, but the same definitions
-    written = [folder for folder in folders if setting(yaml.safe_load((folder / "config.yaml").read_text()), f"{DATA}.source") == "planted"]
-    parts = [part for part in (written, [folder for folder in folders if folder not in written]) if part]
-    return Twins(pd.concat([read_runs(part).plants for part in parts], ignore_index=True), rows)
+    written = [key for key, folder in runs.items() if setting(_config(folder), f"{DATA}.source") == "planted"]
+    tables = []
+    for keys in ([key for key in runs if key not in written], written):
+        if keys:
+            remedies = {runs[key].name: key[0] for key in keys}
+            plants = read_runs([runs[key] for key in keys]).plants
+            tables.append(plants.assign(remedy=plants["run"].map(remedies)))
+    rows = {key: read_rows(folder / "probes.parquet") for key, folder in runs.items()}
+    return Twins(pd.concat(tables, ignore_index=True), rows)
+
+
+def _config(folder: Path) -> Any:
+    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
 
 
 def _last(rows: pd.DataFrame, kind: str) -> np.ndarray:
