@@ -75,18 +75,24 @@ docs/findings/emergence/controls/%/extract.parquet:
 	$(BIN)/python analysis/extract.py --model $($*) --planted $(call judged,$*) --num-images 256 --steps 25 --out runs/control-$*
 	mkdir -p $(@D) && cp runs/control-$*/*.parquet $(@D)
 
-# About 15 minutes a model that `make demo` and `make findings` trained, 5 minutes a training, on one quiet core.
+# About 15 minutes a model, 5 minutes a training, on one quiet core; a model that is not there is trained (20 minutes on two).
+model_seed1 := --seed_everything 1
+$(foreach seed,0 1,$(eval model_shapes-$(seed) := --config configs/findings/shapes.yaml --seed_everything $(seed)))
+trained = $(if $(wildcard runs/$(1)/emergence.json),,$(LAUNCH) train.py $(model_$(1)) --name $(1) --ckpt_path last)
+
 mitigation: .venv/.installed $(REMEDIED:%=docs/findings/mitigation/mitigation-%/plants.parquet) \
 		docs/findings/mitigation/strengths-shapes-0/plants.parquet \
 		$(TRAINED:%=docs/findings/mitigation/remedies-%/probes.parquet)
 	$(BIN)/python analysis/findings.py mitigation
 
 docs/findings/mitigation/mitigation-%/plants.parquet:
+	$(call trained,$*)
 	$(BIN)/python analysis/mitigate.py --model runs/$* --planted runs/$* --plants 8 --controls 24 --heldout 16 \
 		--kinds global local control heldout --steps 12 --out runs/mitigation-$*
 	$(BIN)/python analysis/findings.py mitigation --keep runs/mitigation-$*
 
 docs/findings/mitigation/strengths-%/plants.parquet:
+	$(call trained,$*)
 	$(BIN)/python analysis/mitigate.py --model runs/$* --planted runs/$* --plants 8 --controls 16 --heldout 8 --num-images 2 \
 		--kinds global local control heldout --steps 12 --out runs/strengths-$* \
 		--remedies random.words memattn stp og_stp wen.magnitude --strengths grid

@@ -8,6 +8,7 @@ Everything that was generated lies in the folder and is never generated again: a
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from afterglow.evidence import Evidence, parts_of
 from afterglow.measures.end_token import BRIGHT_ENDING_LAYERS
 from afterglow.measures.remedied import UNTOUCHED, number_row, pictures_only, remedied_rows, remedied_table
 from afterglow.measures.thresholds import Thresholds, of_controls, published
-from afterglow.mitigations.catalogue import CATALOGUE, Extras, check_text, named, plan
+from afterglow.mitigations.catalogue import CATALOGUE, Entry, Extras, check_text, named, plan
 from afterglow.mitigations.cost import Counted, remembered_gflops
 from afterglow.mitigations.reanchoring import read_paraphrases
 from afterglow.models import Denoiser, open_model
@@ -84,7 +85,7 @@ def ask(args: argparse.Namespace, model: Denoiser) -> tuple[Asked, PatchTokens |
 
 
 def main() -> None:
-    """Collect without and with each remedy, compare, and write everything."""
+    """Name the remedies, or refuse what cannot be before anything is generated, and compare."""
     args = options().parse_args()
     if args.list:
         rows = [[e.name, e.strength, *(f"{v:g}" for v in (e.default, e.neutral)), " ".join(map(str, e.grid)), e.source] for e in CATALOGUE]
@@ -97,35 +98,39 @@ def main() -> None:
         extras = Extras(args.trigger, read_paraphrases(args.paraphrases) if args.paraphrases else {})
         settings = plan(named(args.remedies), args.strengths)
         for entry, strength in settings:
-            entry(strength, published(args.steps), extras)  # refuses a wrong strength before anything is generated
+            entry(strength, published(args.steps), extras)
         model = open_model(args.model).to(launch.device(), launch.dtype())
         check_text(model, [entry for entry, _ in settings])
-        asked, features = ask(args, model)
-        order, about = Order(asked.captions, args.num_images, args.seed), {**asked.about, "model": args.model, "kinds": args.kinds}
-        sampler = sampler_of(model, args)
-        print(f"{len(asked.captions)} captions, {args.num_images} images of each, without a remedy and with each of {len(settings)}")
-        ends = any(layer.startswith(BRIGHT_ENDING_LAYERS) for layer in text_layers(model))
-        capture = Capture(tokens=False, end_steps=(-1,) if ends else (), end_layers=(BRIGHT_ENDING_LAYERS,))
+        compare(args, model, settings, extras)
 
-        def run(name: str, strength: float, label: str, remedy: Remedy | None = None) -> pd.DataFrame:
-            collect(
-                model, order, args.out / label, sampler, capture,
-                finish=asked.finish, about=about, remedy=Counted(remedy), batch_size=args.batch_size,
-            )  # fmt: skip
-            parts = [pictures_only(Evidence.load(part)) for part in parts_of(args.out / label)]
-            shown[label.replace("=", " ")] = first_generations(parts)
-            gflops = remembered_gflops(args.out / "gflops.json", label, model, one_image, remedy)
-            return pd.concat([remedied_rows(name, strength, parts, pictures), number_row(name, strength, "cost.gflops", gflops)])
 
-        one_image = sampler.course(model, asked.captions[:1], [args.seed])
-        shown, pictures = {}, held_out_pictures(asked, features)
-        rows = [run(UNTOUCHED, 0.0, UNTOUCHED)]
-        before = (Evidence.load(part) for part in parts_of(args.out / UNTOUCHED))
-        thresholds = of_controls(before) if args.thresholds == "controls" else published(args.steps)
-        for entry, strength in settings:
-            rows.append(run(entry.name, strength, f"{entry.name}={strength:g}", entry(strength, thresholds, extras)))
-        every = pd.concat(rows, ignore_index=True)
-        write(args, every, thresholds, shown)
+def compare(args: argparse.Namespace, model: Denoiser, settings: Sequence[tuple[Entry, float]], extras: Extras) -> None:
+    """Collect without a remedy, then with each; thresholds come from the controls of the first."""
+    asked, features = ask(args, model)
+    order, about = Order(asked.captions, args.num_images, args.seed), {**asked.about, "model": args.model, "kinds": args.kinds}
+    sampler = sampler_of(model, args)
+    print(f"{len(asked.captions)} captions, {args.num_images} images of each, without a remedy and with each of {len(settings)}")
+    ends = any(layer.startswith(BRIGHT_ENDING_LAYERS) for layer in text_layers(model))
+    capture = Capture(tokens=False, end_steps=(-1,) if ends else (), end_layers=(BRIGHT_ENDING_LAYERS,))
+
+    def run(name: str, strength: float, label: str, remedy: Remedy | None = None) -> pd.DataFrame:
+        collect(
+            model, order, args.out / label, sampler, capture,
+            finish=asked.finish, about=about, remedy=Counted(remedy), batch_size=args.batch_size,
+        )  # fmt: skip
+        parts = [pictures_only(Evidence.load(part)) for part in parts_of(args.out / label)]
+        shown[label.replace("=", " ")] = first_generations(parts)
+        gflops = remembered_gflops(args.out / "gflops.json", label, model, one_image, remedy)
+        return pd.concat([remedied_rows(name, strength, parts, pictures), number_row(name, strength, "cost.gflops", gflops)])
+
+    one_image = sampler.course(model, asked.captions[:1], [args.seed])
+    shown, pictures = {}, held_out_pictures(asked, features)
+    rows = [run(UNTOUCHED, 0.0, UNTOUCHED)]
+    before = (Evidence.load(part) for part in parts_of(args.out / UNTOUCHED))
+    thresholds = of_controls(before) if args.thresholds == "controls" else published(args.steps)
+    for entry, strength in settings:
+        rows.append(run(entry.name, strength, f"{entry.name}={strength:g}", entry(strength, thresholds, extras)))
+    write(args, pd.concat(rows, ignore_index=True), thresholds, shown)
 
 
 def write(args: argparse.Namespace, every: pd.DataFrame, thresholds: Thresholds, shown: dict[str, Any]) -> None:

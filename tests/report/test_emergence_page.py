@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from afterglow.probes.stop import Stop
 from afterglow.report import emergence_figures
-from afterglow.report.emergence_page import controls_text, emergence_page, fired_at, keep_emergence
+from afterglow.report.emergence_page import STOPS, controls_text, emergence_page, fired_at, keep_emergence, stops_text
 
 FINDINGS = Path(__file__).parents[2] / "docs" / "findings"
 
@@ -42,6 +43,20 @@ def test_the_indicator_fires_when_it_stays_above_phantoms():
     )
     assert fired_at(rows, "local") == 40  # at 20 it had not stayed
     assert np.isinf(fired_at(rows.assign(value=0.0), "local"))
+
+
+def test_a_limit_is_passed_so_many_probes_before_a_plant_is_memorized(tmp_path):
+    assert next(iter(STOPS.values())) == Stop().threshold
+    about = {"epoch": 0.0, "seconds": 0.0, "caption": "a", "seed": -1}
+    rows = []
+    for step in range(5):  # a plant passes 1/2 ln 2 at step 1 and ln 2 at step 4, a phantom the first at step 2; memorized at step 3
+        for kind, value in (("global", 0.15 * step + 0.2), ("phantom", 0.15 * step)):
+            rows.append(about | {"step": step, "plant_id": 0, "kind": kind, "measure": "advantage.inside", "value": value})
+        rows.append(about | {"step": step, "plant_id": 0, "kind": "global", "measure": "plant_memorized", "value": float(step > 2)})
+    pd.DataFrame(rows).to_parquet(tmp_path / "probes.parquet")
+    half, whole = (line.split("|")[2:5] for line in stops_text([tmp_path]).splitlines()[2:])
+    assert [cell.strip() for cell in half] == ["1 of 1", "2 to 2", "1 of 1"]
+    assert [cell.strip() for cell in whole] == ["0 of 1", "-1 to -1", "0 of 1"]
 
 
 def test_controls_are_counted_from_the_kept_tables(tmp_path):

@@ -3,10 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from afterglow.report.remedies import (
-    area,
     copies_left,
     cost_ratios,
     difference,
@@ -68,8 +66,8 @@ def test_a_trigger_is_judged_against_controls(rows: pd.DataFrame) -> None:
     assert trigger_auc(rows, "wen.ld", "local").value == 1.0 and trigger_auc(rows, "wen.magnitude", "local").value == 0.0
     assert trigger_auc(rows, "wen.magnitude", "global").value == 1.0
     assert "LD" in trigger_text(rows)
-    values, truth = np.array([1.0, 2, 2, 3, 5, 0]), np.array([1, 1, 0, 1, 0, 0], dtype=bool)
-    assert area(values[truth], values[~truth]) == pytest.approx(roc_auc_score(truth, values))
+    same = rows.assign(value=np.where(rows["measure"] == "remedy.loss_before", 1.0, rows["value"]))
+    assert trigger_auc(same, "wen.ld", "local").value == 0.5  # ties count half
     assert difference(rows, "wen.ld", "wen.magnitude", "local", "memorized").value == 0.0
     changed = rows["remedy"].eq("wen.ld") & rows["measure"].eq("memorized") & rows["plant_id"].eq(12)
     changed_rows = rows.assign(value=np.where(changed, 0.0, rows["value"]))

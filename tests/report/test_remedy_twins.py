@@ -45,8 +45,8 @@ def test_a_run_without_a_twin_is_named(tmp_path: Path, write_run) -> None:
 def test_the_command_prints_and_writes_the_table_and_the_curves(tmp_path: Path, write_run, monkeypatch, capsys) -> None:
     plain, dropped = write_run(tmp_path / "plain"), write_run(tmp_path / "dropped", factor=2.0)
     out = tmp_path / "out"
-    monkeypatch.setattr("sys.argv", ["remedies.py", "--without", str(plain), "--treated", str(dropped), "--out", str(out)])
-    runpy.run_path(str(Path(__file__).parents[2] / "analysis/remedies.py"), run_name="__main__")
+    monkeypatch.setattr("sys.argv", ["remedy_twins.py", "--without", str(plain), "--treated", str(dropped), "--out", str(out)])
+    runpy.run_path(str(Path(__file__).parents[2] / "analysis/remedy_twins.py"), run_name="__main__")
     table = (out / "remedies.md").read_text()
     assert table in capsys.readouterr().out and "| dropped | 1" in table
     assert sorted(path.name for path in out.iterdir()) == ["remedies.md", "training.png", "training.svg"]

@@ -13,7 +13,7 @@ from afterglow.mitigations.reanchoring import read_paraphrases
 from afterglow.mitigations.sample_dropping import SampleDropping
 from afterglow.models.denoiser import Denoiser
 
-SHARE, STRENGTH, PERCENTILE = 0.1, 0.1, 99.0
+SHARE, STRENGTH, PERCENTILE = CaptionPerturbation.share, CaptionPerturbation.strength, 99.0  # used where nothing is said
 
 
 class Mitigation(L.Callback):
@@ -44,14 +44,13 @@ class Mitigation(L.Callback):
             raise ValueError("mitigation.captions several and mitigation.paraphrases FILE.jsonl need each other.")
         if threshold is not None and drop is None:
             raise ValueError("mitigation.threshold says over what a sample is dropped, and mitigation.drop does not say by which measure.")
-        for option, of, used in (
-            ("share", "captions replaced, words or repeats", share == SHARE or captions in ("replaced", "words", "repeats")),
-            ("strength", "captions noise", strength == STRENGTH or captions == "noise"),
-            ("percentile", "drop", percentile == PERCENTILE or (drop is not None and threshold is None)),
+        for option, said, used, where in (
+            ("share", share != SHARE, captions in ("replaced", "words", "repeats"), "mitigation.captions replaced, words or repeats"),
+            ("strength", strength != STRENGTH, captions == "noise", "mitigation.captions noise"),
+            ("percentile", percentile != PERCENTILE, drop and threshold is None, "mitigation.drop without mitigation.threshold"),
         ):
-            if not used:
-                unless = " without mitigation.threshold" if option == "percentile" else ""
-                raise ValueError(f"mitigation.{option} belongs to mitigation.{of}{unless}: here it would do nothing.")
+            if said and not used:
+                raise ValueError(f"mitigation.{option} belongs to {where}: here it would do nothing.")
         others = read_paraphrases(Path(paraphrases)) if paraphrases else {}
         self.perturbation = CaptionPerturbation(captions, share, strength, others) if captions else None
         self.dropping = SampleDropping(drop, threshold, percentile) if drop else None

@@ -21,18 +21,18 @@ TRIVIAL = ("auc.all_ones", "auc.centred_gaussian", "auc.luminance", "auc.local_c
 
 def last_probes(folders: Sequence[Path]) -> pd.DataFrame:
     """Mean over seeds of every plant at each run's last probe; ValueError names a run without probes, and runs of different recipes."""
-    frames, configs = [], {}
+    frames, recipes = [], {}
     for folder in folders:
         path = folder / "probes.parquet"
         if not path.is_file():
             raise ValueError(f"There are no probes in '{folder}': probes.parquet is missing.")
         if (folder / "config.yaml").is_file():
-            configs[folder] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+            recipes[folder] = _recipe(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
         rows = read_rows(path)
         frames.append(of_plants(rows[rows["step"] == rows["step"].max()]).assign(run=folder.name))
-    for folder, config in configs.items():
-        first, (one, other) = next(iter(configs)), (_recipe(config), _recipe(next(iter(configs.values()))))
-        differ = sorted(name for name in one.keys() & other.keys() if one[name] != other[name])
+    for folder, recipe in recipes.items():
+        first = next(iter(recipes))
+        differ = sorted(name for name in recipe.keys() & recipes[first].keys() if recipe[name] != recipes[first][name])
         if differ:
             raise ValueError(f"'{folder}' and '{first}' differ in {', '.join(differ)}: only seeds of one recipe are pooled.")
     return pd.concat(frames, ignore_index=True)

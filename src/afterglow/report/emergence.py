@@ -168,7 +168,7 @@ def slopes_section(fits: Sequence[Fitted]) -> Section:
 
 
 def departs(slope: Estimate, reference: float) -> bool:
-    """Whether the interval holds the reference, as far as the two decimals show that are printed."""
+    """Whether the reference lies outside the interval, as far as the two decimals show that are printed."""
     return not slope.low - PRINTED / 2 <= reference <= slope.high + PRINTED / 2
 
 

@@ -1,5 +1,6 @@
 """The finding "emergence" as a page, made from committed rows alone, and what is kept of its runs."""
 
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +30,10 @@ from afterglow.report.emergence import (
 from afterglow.report.runs import Emerged, read_runs
 
 KEPT = ("config.yaml", "emergence.json", "plants/metadata.jsonl")
+JUDGED = ("global", "local")
 MEASURES = ("plant_memorized", "plant_memorized.region", "denoising_loss", "advantage.inside", "advantage.outside", "captured", "ratio")
 SHOWN = ("f_mem", "tau_mem_n", "emerged_step", "emerged_exposures", "global_copies_step", "local_copies_step")
+STOPS = {"1/2 ln 2": 0.5 * math.log(2), "ln 2": math.log(2)}  # half, and a quarter, of the squared error of held-out pictures
 ALARM = 0.9  # AUC of the advantage, plants against phantoms, from which on the indicator is said to have fired
 TITLE = "# When does memorization emerge, and does local come before global?"
 INTRODUCTION = (
@@ -61,6 +64,10 @@ ABOUT_ALARMS = (
 ABOUT_LEAD = (
     "Advantage: half the logarithm of the denoising error of held-out pictures over the plant's, in the plant's mask. It has fired at the "
     f"first probe from which on it tells plants from phantoms with an AUC of {ALARM}."
+)
+ABOUT_STOPS = (
+    "A training that ends when the advantage of a global or local plant passes a limit (`--probe.stop.at advantage`; its default is the "
+    "first, which was chosen on nine of these runs): how many probes before the first plant is memorized, of those of the same run."
 )
 NOT_SHOWN = (
     "The frozen CIFAR-10 checkpoint of 35.7 M parameters, and CIFAR-10 at its own size: no weights and no GPU were at hand. What the "
@@ -115,6 +122,8 @@ def emergence_page(folder: Path) -> tuple[str, dict[str, Figure]]:
         "## A leading indicator",
         ABOUT_LEAD,
         lead,
+        ABOUT_STOPS,
+        stops_text(halves),
         "## Controls",
         COMMANDS,
         controls_text(folder / "controls"),
@@ -191,7 +200,7 @@ def alarms_text(folders: Sequence[Path]) -> str:
 def lead_of(emerged: Emerged, folders: Sequence[Path]) -> str:
     """A row a kind: the step at which the advantage has fired in each run, and the median step of emergence."""
     lines = []
-    for kind in ("global", "local"):
+    for kind in JUDGED:
         fired = []
         for folder in folders:
             rows = read_rows(folder / "probes.parquet")
@@ -202,6 +211,29 @@ def lead_of(emerged: Emerged, folders: Sequence[Path]) -> str:
         ends = " to ".join("later" if np.isinf(end) else f"{end:.0f}" for end in (emerges.low, emerges.high))
         lines.append([kind, shown, f"{emerges.value:.0f} [{ends}]"])
     return text_table(["kind", "indicator fires at step (a number a run)", "median step of emergence"], lines)
+
+
+def stops_text(folders: Sequence[Path]) -> str:
+    """A row a limit: by how many probes the first plant passes it before the first is memorized, and how often a phantom does."""
+    lines = []
+    for name, limit in STOPS.items():
+        ahead, alarms = [], 0
+        for folder in folders:
+            rows = read_rows(folder / "probes.parquet")
+            rows = rows[rows["step"] > 0]
+            passed, seen = rows[(rows["measure"] == "advantage.inside") & (rows["value"] > limit)], rows["measure"] == "plant_memorized"
+            memorized = rows[seen & rows["kind"].isin(JUDGED) & (rows["value"] > 0.5)]["step"].min()
+            place = {step: number for number, step in enumerate(sorted(rows["step"].unique()))}
+            plants, phantoms = passed[passed["kind"].isin(JUDGED)]["step"].min(), passed[passed["kind"] == "phantom"]["step"].min()
+            if plants in place and memorized in place:
+                ahead.append(place[memorized] - place[plants])
+            alarms += phantoms < memorized
+        early = sum(probes > 0 for probes in ahead)
+        spread = f"{min(ahead)} to {max(ahead)}" if ahead else "-"
+        lines.append([name, f"{early} of {len(folders)}", spread, f"{alarms} of {len(folders)}"])
+    return text_table(
+        ["limit", "runs in which a plant passes before", "probes before (less than 0: after)", "a phantom passes before"], lines
+    )
 
 
 def fired_at(rows: pd.DataFrame, kind: str) -> float:

@@ -33,7 +33,7 @@ from afterglow.report.remedies import (
 from afterglow.report.remedy_twins import JUDGED as TWIN_KINDS
 from afterglow.report.remedy_twins import Twins, named, read_twins, twins_figure, twins_text
 
-FEW, MOST = 0.5, 0.5  # the interval of the copies left lies under, or over this share
+HALF = 0.5  # of the copies: the interval of what is left lies under it, or over it
 RECOGNISED = 0.5  # of the correlation inside the mask
 TITLE = "# What removes memorization, and what does it cost?"
 INTRODUCTION = (
@@ -132,8 +132,8 @@ def conclusions(rows: pd.DataFrame, left: Sequence[Left], twins: Twins | None) -
     lines = ["Without a remedy " + " and ".join(f"{count} {kind}" for kind, count in before.items()) + " plants are memorized."]
     for kind in JUDGED:
         mine = [one for one in left if one.kind == kind and one.remedy != UNTOUCHED]
-        lines.append(f"Fewer than half of the {kind} copies are left with {_names(mine, lambda one: one.interval[1] < FEW)}.")
-        lines.append(f"More than half are left with {_names(mine, lambda one: one.interval[0] > MOST)}.")
+        lines.append(f"Fewer than half of the {kind} copies are left with {_names(mine, lambda one: one.interval[1] < HALF)}.")
+        lines.append(f"More than half are left with {_names(mine, lambda one: one.interval[0] > HALF)}.")
     lines.append(_faded(rows, left))
     lines.append(_drifting(rows))
     lines.append(_cheap(rows, left))
@@ -156,7 +156,7 @@ def _faded(rows: pd.DataFrame, left: Sequence[Left]) -> str:
     for kind in JUDGED:
         table = levels(rows, kind, "correlation.inside")
         for one in left:
-            if one.kind == kind and one.remedy != UNTOUCHED and one.interval[1] < FEW:
+            if one.kind == kind and one.remedy != UNTOUCHED and one.interval[1] < HALF:
                 mean = mean_change(table[(table["remedy"] == one.remedy) & (table["strength"] == one.strength)])
                 if mean.low > RECOGNISED:
                     found.append(f"`{one.label}` ({kind}, {plain(mean)})")
@@ -180,7 +180,7 @@ def _cheap(rows: pd.DataFrame, left: Sequence[Left]) -> str:
     costs = cost_ratios(rows)
     costs = costs[costs["measure"] == "cost.gflops"].groupby(["remedy", "strength"])["ratio"].median()
     both = {(one.remedy, one.strength) for one in left if one.remedy != UNTOUCHED}
-    both = {key for key in both if all(one.interval[1] < FEW for one in left if (one.remedy, one.strength) == key)}
+    both = {key for key in both if all(one.interval[1] < HALF for one in left if (one.remedy, one.strength) == key)}
     shown = [
         f"`{name} {strength:g}` {costs[name, strength]:.2f}x"
         for name, strength in sorted(both, key=lambda key: (round(float(costs[key]), 2), key))

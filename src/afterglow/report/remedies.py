@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from afterglow.measures.bench import judge, over_runs
 from afterglow.measures.remedied import UNTOUCHED
-from afterglow.measures.scaling import NUM_RESAMPLES, Estimate, mean_over_runs
+from afterglow.measures.scaling import Estimate, mean_over_runs
 from afterglow.measures.statistics import wilson_interval
 from afterglow.report.bench import PLAIN, text_table
 from afterglow.report.kinds import KINDS
@@ -130,19 +131,7 @@ def trigger_auc(rows: pd.DataFrame, remedy: str, kind: str) -> Estimate:
     plants, controls = levels(rows, kind, "remedy.loss_before"), losses[losses["kind"] == "control"]
     plants = plants[plants["remedy"] == remedy]
     both = [(some["value"].to_numpy(), controls[controls["run"] == run]["value"].to_numpy()) for run, some in plants.groupby("run")]
-    generator = np.random.default_rng(0)
-    draws = []
-    for _ in range(NUM_RESAMPLES):
-        chosen = [both[i] for i in generator.integers(len(both), size=len(both))]
-        draws.append(np.mean([area(*(generator.choice(values, len(values)) for values in pair)) for pair in chosen]))
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Estimate(float(np.mean([area(*pair) for pair in both])), float(low), float(high))
-
-
-def area(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """Area under the ROC curve: how often a positive is above a negative, ties by half."""
-    apart = positives[:, None] - negatives
-    return float(((apart > 0) + 0.5 * (apart == 0)).mean())
+    return Estimate(*over_runs([judge(*pair)["auc"] for pair in both]))
 
 
 def trigger_text(rows: pd.DataFrame) -> str:

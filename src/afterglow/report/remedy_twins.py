@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
+from afterglow.measures.remedied import UNTOUCHED
 from afterglow.measures.scaling import Estimate, fit, mean_over_runs
 from afterglow.measures.statistics import wilson_interval
 from afterglow.measures.summary import read_rows
@@ -22,7 +23,6 @@ from afterglow.report.bench import PLAIN, text_table
 from afterglow.report.run import setting
 from afterglow.report.runs import DATA, read_runs
 
-UNTOUCHED = "none"
 JUDGED = ("global", "local")
 NAME = re.compile(r"remedies-(?P<remedy>.+)-(?P<seed>\d+)")
 REMEDIED = "remedied"  # the term of the paired comparison: e with the remedy, 1 without

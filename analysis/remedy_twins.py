@@ -1,7 +1,7 @@
 """Remedies at training time: each run with a remedy beside its twin of the same seed without one.
 
-  python analysis/remedies.py --without runs/plain --treated runs/dropped runs/words --out remedies
-  python analysis/remedies.py --without runs/plain-0 runs/plain-1 --treated runs/dropped-0 runs/dropped-1
+  python analysis/remedy_twins.py --without runs/plain --treated runs/dropped runs/words --out remedy_twins
+  python analysis/remedy_twins.py --without runs/plain-0 runs/plain-1 --treated runs/dropped-0 runs/dropped-1
 
 A remedy is called as its run's folder, less a seed behind it; runs of several seeds are pooled. Of every remedy: plants that are memorized
 at the last probe, the factor by which it delays emergence (a censored fit, paired by plant; - where nothing emerged, or where the remedy
@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--without", type=Path, nargs="+", required=True, metavar="RUN", help="runs without a remedy")
     parser.add_argument("--treated", type=Path, nargs="+", required=True, metavar="RUN", help="runs with one, of the same seeds")
-    parser.add_argument("--out", type=Path, default=Path("remedies"), help="folder for the table and the curves")
+    parser.add_argument("--out", type=Path, default=Path("remedy_twins"), help="folder for the table and the curves")
     parser.add_argument("--wandb", action="store_true", help="a W&B run of its own, in OUT, with the numbers and curves")
     options = parser.parse_args()
     quiet()
