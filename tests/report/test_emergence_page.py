@@ -50,7 +50,7 @@ def test_a_limit_is_passed_so_many_probes_before_a_plant_is_memorized(tmp_path):
     about = {"epoch": 0.0, "seconds": 0.0, "caption": "a", "seed": -1}
     rows = []
     for step in range(5):  # a plant passes 1/2 ln 2 at step 1 and ln 2 at step 4, a phantom the first at step 2; memorized at step 3
-        for kind, value in (("global", 0.15 * step + 0.2), ("phantom", 0.15 * step)):
+        for kind, value in (("global", 0.15 * step + 0.2), ("phantom", 0.15 * step + 0.1)):
             rows.append(about | {"step": step, "plant_id": 0, "kind": kind, "measure": "advantage.inside", "value": value})
         rows.append(about | {"step": step, "plant_id": 0, "kind": "global", "measure": "plant_memorized", "value": float(step > 2)})
     pd.DataFrame(rows).to_parquet(tmp_path / "probes.parquet")
