@@ -28,14 +28,14 @@ optimal := optimal:runs/sizes-64-0
 other := runs/other-64-0
 planted-optimal := optimal:runs/halves-500-0-0
 judged = runs/$(if $(findstring planted,$(1)),halves-500-0-0,sizes-64-0)
-# Of the finding "mitigation": models that remedies act on, and at training time remedy-seed, each beside none-seed.
+# Of the finding "mitigation": models that mitigations act on, and at training time mitigation-seed, each beside none-seed.
 REMEDIED := demo seed1 shapes-0 shapes-1
 TRAINED := $(foreach seed,0 1,$(addsuffix -$(seed),none magnitude entropy replaced words repeats noise exact pixels local stop advantage))
 option_magnitude := --mitigation.drop magnitude
 option_entropy := --mitigation.drop entropy
 $(foreach kind,replaced words repeats noise,$(eval option_$(kind) := --mitigation.captions $(kind)))
-option_stop := --probe.stop.at memorized
-option_advantage := --probe.stop.at advantage
+option_stop := --monitor.early_stop.monitor memorized
+option_advantage := --monitor.early_stop.monitor advantage
 word_of = $(word $(1),$(subst -, ,$(2)))
 
 .PHONY: demo test findings emergence mitigation lint format lock
@@ -47,30 +47,30 @@ test: .venv/.installed
 	$(BIN)/pytest
 
 # Makes the runs that are missing under docs/findings/data/ (about 20 minutes each on two quiet cores), goes on with torn ones.
-findings: .venv/.installed $(FINDINGS:%=docs/findings/data/%/probes.parquet)
-	$(BIN)/python analysis/findings.py localisation
+findings: .venv/.installed $(FINDINGS:%=docs/findings/data/%/measurements.parquet)
+	$(BIN)/python analysis/findings.py localization
 
-docs/findings/data/%/probes.parquet:
+docs/findings/data/%/measurements.parquet:
 	$(LAUNCH) train.py --config configs/findings/$(word 1,$(subst -, ,$*)).yaml --seed_everything $(word 2,$(subst -, ,$*)) \
 		--name $* --ckpt_path last
-	$(BIN)/python analysis/findings.py localisation --keep runs/$*
+	$(BIN)/python analysis/findings.py localization --keep runs/$*
 
 # About 5 minutes a run on one quiet core; the controls are extractions from the smallest and the largest of them.
-emergence: .venv/.installed $(EMERGENCE:%=docs/findings/emergence/%/probes.parquet) $(CONTROLS:%=docs/findings/emergence/controls/%/extract.parquet)
+emergence: .venv/.installed $(EMERGENCE:%=docs/findings/emergence/%/measurements.parquet) $(CONTROLS:%=docs/findings/emergence/controls/%/extract.parquet)
 	$(BIN)/python analysis/findings.py emergence
 
-docs/findings/emergence/sizes-%/probes.parquet:
+docs/findings/emergence/sizes-%/measurements.parquet:
 	$(LAUNCH) train.py --config configs/findings/sizes.yaml --data.set_size $(call word_of,1,$*) --seed_everything $(call word_of,2,$*) \
 		--trainer.max_steps $(sizes_$(call word_of,1,$*)) --name sizes-$* --ckpt_path last
 	$(BIN)/python analysis/findings.py emergence --keep runs/sizes-$*
 
-docs/findings/emergence/halves-%/probes.parquet:
-	$(LAUNCH) train.py --config configs/findings/halves.yaml --data.set_size $(call word_of,1,$*) --data.planting.half $(call word_of,2,$*) \
+docs/findings/emergence/halves-%/measurements.parquet:
+	$(LAUNCH) train.py --config configs/findings/halves.yaml --data.set_size $(call word_of,1,$*) --data.planting.arm $(call word_of,2,$*) \
 		--seed_everything $(call word_of,3,$*) --trainer.max_steps $(halves_$(call word_of,1,$*)) --name halves-$* --ckpt_path last
 	$(BIN)/python analysis/findings.py emergence --keep runs/halves-$*
 
 docs/findings/emergence/controls/%/extract.parquet:
-	$(if $(filter other,$*),$(LAUNCH) train.py --config configs/findings/sizes.yaml --data.set_size 64 --data.skip 64 \
+	$(if $(filter other,$*),$(LAUNCH) train.py --config configs/findings/sizes.yaml --data.set_size 64 --data.skip_first 64 \
 		--trainer.max_steps $(sizes_64) --name other-64-0 --ckpt_path last)
 	$(BIN)/python analysis/extract.py --model $($*) --planted $(call judged,$*) --num-images 256 --steps 25 --out runs/control-$*
 	mkdir -p $(@D) && cp runs/control-$*/*.parquet $(@D)
@@ -82,7 +82,7 @@ trained = $(if $(wildcard runs/$(1)/emergence.json),,$(LAUNCH) train.py $(model_
 
 mitigation: .venv/.installed $(REMEDIED:%=docs/findings/mitigation/mitigation-%/plants.parquet) \
 		docs/findings/mitigation/strengths-shapes-0/plants.parquet \
-		$(TRAINED:%=docs/findings/mitigation/remedies-%/probes.parquet)
+		$(TRAINED:%=docs/findings/mitigation/mitigations-%/measurements.parquet)
 	$(BIN)/python analysis/findings.py mitigation
 
 docs/findings/mitigation/mitigation-%/plants.parquet:
@@ -95,19 +95,19 @@ docs/findings/mitigation/strengths-%/plants.parquet:
 	$(call trained,$*)
 	$(BIN)/python analysis/mitigate.py --model runs/$* --planted runs/$* --plants 8 --controls 16 --heldout 8 --num-images 2 \
 		--kinds global local control heldout --steps 12 --out runs/strengths-$* \
-		--remedies random.words memattn stp og_stp wen.magnitude --strengths grid
+		--mitigations random.words memattn stp og_stp wen.magnitude --strengths grid
 	$(BIN)/python analysis/findings.py mitigation --keep runs/strengths-$*
 
 # These are trained on a set whose duplicates were removed before.
 DEDUPLICATED := exact pixels local
-docs/findings/mitigation/remedies-%/probes.parquet:
-	$(if $(filter $(DEDUPLICATED),$(call word_of,1,$*)),$(BIN)/python train/plant.py --config configs/findings/remedies.yaml \
+docs/findings/mitigation/mitigations-%/measurements.parquet:
+	$(if $(filter $(DEDUPLICATED),$(call word_of,1,$*)),$(BIN)/python train/plant.py --config configs/findings/mitigations.yaml \
 		--seed_everything $(call word_of,2,$*) --out runs/planted-$*)
 	$(if $(filter $(DEDUPLICATED),$(call word_of,1,$*)),$(BIN)/python train/deduplicate.py runs/planted-$* --by $(call word_of,1,$*) \
 		--seed $(call word_of,2,$*) --out runs/kept-$*)
-	$(LAUNCH) train.py --config configs/findings/remedies.yaml --seed_everything $(call word_of,2,$*) $(option_$(call word_of,1,$*)) \
-		$(if $(filter $(DEDUPLICATED),$(call word_of,1,$*)),--data.source planted --data.folder runs/kept-$*) --name remedies-$* --ckpt_path last
-	$(BIN)/python analysis/findings.py mitigation --keep runs/remedies-$*
+	$(LAUNCH) train.py --config configs/findings/mitigations.yaml --seed_everything $(call word_of,2,$*) $(option_$(call word_of,1,$*)) \
+		$(if $(filter $(DEDUPLICATED),$(call word_of,1,$*)),--data.dataset planted --data.data_dir runs/kept-$*) --name mitigations-$* --ckpt_path last
+	$(BIN)/python analysis/findings.py mitigation --keep runs/mitigations-$*
 
 lint: .venv/.installed
 	$(BIN)/ruff check

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from afterglow.cli import main
+from afterglow.cli.train import main
 
 if __name__ == "__main__":
     main(Path(__file__).parent)

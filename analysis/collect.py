@@ -1,25 +1,25 @@
-"""A model and captions => a folder of evidence, which every measure reads. It goes on where it was killed.
+"""A model and captions => a folder of generations, which every measure reads. It goes on where it was killed.
 
-  python analysis/collect.py --model runs/demo --planted runs/demo --out evidence/demo
-  python analysis/collect.py --model runs/demo --prompts captions.jsonl --num-images 4 --out evidence/mine
-  python analysis/collect.py --model google/ddpm-cifar10-32 --source cifar10 --folder DIR --num-images 256 --out evidence/cifar10
-  accelerate launch --multi_gpu --num_processes 2 analysis/collect.py --model DIR --prompts captions.jsonl --out evidence/two
+  python analysis/collect.py --model runs/demo --planted runs/demo --out generations/demo
+  python analysis/collect.py --model runs/demo --prompts captions.jsonl --num-images 4 --out generations/mine
+  python analysis/collect.py --model google/ddpm-cifar10-32 --source cifar10 --folder DIR --num-images 256 --out generations/cifar10
+  accelerate launch --multi_gpu --num_processes 2 analysis/collect.py --model DIR --prompts captions.jsonl --out generations/two
 
 --model is a run folder, a checkpoint, a diffusers folder or a hub id. --prompts is a list in its authors' format: .jsonl with `caption`
 (and `image`, `mask`, `label` where there are), NeMo's .csv, or .txt. --planted asks for a run's plants, phantoms, decoys, tints and
 controls, and judges them by what was planted. A model without text is asked for nothing: each generation is judged by the plant that it
-copies, else by the nearest picture of the run's set, or (a frozen model) of a --source.
+copies, else by the nearest image of the run's set, or (a frozen model) of a --source.
 """
 
 import argparse
 from pathlib import Path
 
-from afterglow import launch
-from afterglow.asking import asked_of, capture_of, needs_of_names, sampler_of, sampler_options, with_embeddings
-from afterglow.collect import collect
-from afterglow.evidence import END_TOKEN_RULES
-from afterglow.models import open_model
-from afterglow.sentences import quiet, sentences
+from afterglow import distributed
+from afterglow.errors import configure_logging, exit_on_user_error
+from afterglow.evaluation.requests import build_request, capture_of, required_inputs, sampler_of, sampler_options, with_embeddings
+from afterglow.evaluation.store import collect
+from afterglow.generations import END_TOKEN_RULES
+from afterglow.models.io import open_model
 
 
 def options() -> argparse.ArgumentParser:
@@ -32,7 +32,7 @@ def options() -> argparse.ArgumentParser:
     add("--planted", type=Path, help="run folder: its plants and their counterparts instead of a list")
     add("--source", help="training set of a frozen model without text: cifar10, celeba, flowers102, fashion_mnist, openmoji, imagefolder")
     add("--folder", help="where the source lies")
-    add("--set-size", type=int, help="of the source: its first pictures in the seeded order of trainings; default: all")
+    add("--set-size", type=int, help="of the source: its first images in the seeded order of trainings; default: all")
     add("--controls", type=int, default=64, help="with --planted: how many controls")
     add("--out", type=Path, required=True, help="the folder of the collection")
     add("--num-images", type=int, help="generations of each caption (4); of a model without text, in all (256)")
@@ -60,21 +60,21 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     """Collect."""
     args = options().parse_args()
-    quiet()
-    with sentences():
-        model = open_model(args.model).to(launch.device(), launch.dtype())
+    configure_logging()
+    with exit_on_user_error():
+        model = open_model(args.model).to(distributed.device(), distributed.dtype())
         sampler = sampler_of(model, args)
-        needs = needs_of_names(model, args.steps, args.measures)
-        asked, order = asked_of(model, args, needs)
+        requires = required_inputs(model, args.steps, args.measures)
+        asked, order = build_request(model, args, requires)
         asked = with_embeddings(asked, args)
-        early = open_model(args.early).to(launch.device(), launch.dtype()) if args.early else None
+        early = open_model(args.early).to(distributed.device(), distributed.dtype()) if args.early else None
         about = {**asked.about, "model": args.model}
-        how = capture_of(needs, args)
+        how = capture_of(requires, args)
         collect(
             model, order, args.out, sampler, how,
-            finish=asked.finish, share=launch.share(), about=about, early=early, batch_size=args.batch_size,
+            finish=asked.finish, share=distributed.share(), about=about, early=early, batch_size=args.batch_size,
         )  # fmt: skip
-        if launch.is_first():
+        if distributed.is_first():
             print(f"{args.out}: {len(asked.captions)} prompts, {order.num_images} generations each")
 
 

@@ -1,4 +1,4 @@
-"""Several runs as one table: memorized fractions, detection and localisation at their last probes.
+"""Several runs as one table: memorized fractions, detection and localization at their last probes.
 
 python analysis/compare.py runs/demo
 python analysis/compare.py runs/seed0 runs/seed1 --every-map
@@ -7,8 +7,8 @@ python analysis/compare.py runs/seed0 runs/seed1 --every-map
 import argparse
 from pathlib import Path
 
-from afterglow.report.compare import compare
-from afterglow.sentences import sentences
+from afterglow.errors import exit_on_user_error
+from afterglow.reports.compare import compare
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
         "--every-map", action="store_true", help="all maps, not only the first end token, score differences and trivial ones"
     )
     options = parser.parse_args()
-    with sentences():
+    with exit_on_user_error():
         print(compare(options.runs, every_map=options.every_map))
 
 

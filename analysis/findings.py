@@ -2,7 +2,7 @@
 
   python analysis/findings.py                                  write all pages again
   python analysis/findings.py emergence                        write one of them, and its figures
-  python analysis/findings.py localisation --keep runs/shapes-0   keep what a page needs of a finished run, under 300 kB
+  python analysis/findings.py localization --keep runs/shapes-0   keep what a page needs of a finished run, under 300 kB
   make findings, make emergence, make mitigation               make every run that is missing, keep it, and write the page
 
 The runs of a finding are configs/findings/*.yaml, each with several --seed_everything.
@@ -11,15 +11,15 @@ The runs of a finding are configs/findings/*.yaml, each with several --seed_ever
 import argparse
 from pathlib import Path
 
-from afterglow.report.emergence_page import emergence_page, keep_emergence
-from afterglow.report.localisation import keep_run, localisation_page
-from afterglow.report.mitigation_page import keep_mitigation, mitigation_page
-from afterglow.sentences import quiet, sentences
+from afterglow.errors import configure_logging, exit_on_user_error
+from afterglow.reports.emergence_page import emergence_page, keep_emergence
+from afterglow.reports.localization_page import keep_run, localization_page
+from afterglow.reports.mitigation_page import keep_mitigation, mitigation_page
 
 FINDINGS = Path(__file__).parents[1] / "docs" / "findings"
-FOLDERS = {"localisation": FINDINGS / "data", "emergence": FINDINGS / "emergence", "mitigation": FINDINGS / "mitigation"}
-PAGES = {"localisation": lambda folder: (localisation_page(folder), {}), "emergence": emergence_page, "mitigation": mitigation_page}
-KEEP = {"localisation": keep_run, "emergence": keep_emergence, "mitigation": keep_mitigation}
+FOLDERS = {"localization": FINDINGS / "data", "emergence": FINDINGS / "emergence", "mitigation": FINDINGS / "mitigation"}
+PAGES = {"localization": lambda folder: (localization_page(folder), {}), "emergence": emergence_page, "mitigation": mitigation_page}
+KEEP = {"localization": keep_run, "emergence": keep_emergence, "mitigation": keep_mitigation}
 
 
 def write(finding: str) -> Path:
@@ -40,8 +40,8 @@ def main() -> None:
         "--keep", type=Path, nargs="+", metavar="RUN", help="finished run folders (or comparisons of mitigate.py), of the named finding"
     )
     options = parser.parse_args()
-    quiet()
-    with sentences():
+    configure_logging()
+    with exit_on_user_error():
         for run in options.keep or ():
             if options.finding is None:
                 raise SystemExit(parser.error(f"say whose runs these are: {', '.join(FOLDERS)}"))

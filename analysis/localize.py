@@ -1,7 +1,7 @@
 """How well each map finds what was planted: a table with trivial maps and intervals, a parquet file, a figure and a gallery.
 
-  python analysis/localize.py evidence/demo --out localization
-  python analysis/localize.py evidence/a evidence/b --by kind shape --maps 'score_difference.*' 'end_token.last.*' --out localization
+  python analysis/localize.py generations/demo --out localization
+  python analysis/localize.py generations/a generations/b --by kind shape --maps 'score_difference.*' 'end_token.last.*' --out localization
 
 AUC of a map's pixels against the region, for each kind; overlap (IoU) of local plants at a threshold that was chosen on other plants.
 """
@@ -9,11 +9,11 @@ AUC of a map's pixels against the region, for each kind; overlap (IoU) of local 
 import argparse
 from pathlib import Path
 
-from afterglow.measures.located import MaskOptions, judged_rows, localization_table, locate
-from afterglow.measures.rows import read_parts
-from afterglow.report.bench import gallery_figure, interval_figure, localization_text
-from afterglow.sentences import quiet, sentences
-from afterglow.tracking import log_analysis
+from afterglow.analysis.localization import MaskOptions, judged_rows, localization_table, locate
+from afterglow.errors import configure_logging, exit_on_user_error
+from afterglow.loggers.run_logger import log_analysis
+from afterglow.measures.tables import read_parts
+from afterglow.reports.bench import gallery_figure, interval_figure, localization_text
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("localization"), help="folder for localization.parquet and the figures")
     parser.add_argument("--maps", nargs="+", default=["*"], metavar="NAME", help="names, with wildcards")
     parser.add_argument("--by", nargs="+", choices=["kind", "shape"], default=["kind"], help="what to tell apart")
-    parser.add_argument("--normalise", default="none", help="none, minmax or sum, of each map")
+    parser.add_argument("--normalize", default="none", help="none, minmax or sum, of each map")
     parser.add_argument("--sigma", type=float, default=0.0, help="of a Gaussian over each map, in its own pixels")
     parser.add_argument("--resize", default="bilinear", help="bilinear or nearest")
     parser.add_argument("--threshold", default="held_out", help="held_out (on other plants), or otsu, quantile, fixed")
@@ -31,9 +31,9 @@ def main() -> None:
     parser.add_argument("--mixed", action="store_true", help="take folders of different models or samplers together")
     parser.add_argument("--run", type=Path, help="run folder whose W&B run gets the numbers and figures too")
     options = parser.parse_args()
-    quiet()
-    with sentences():
-        changes = MaskOptions(options.normalise, options.sigma, options.resize, options.threshold, options.value)
+    configure_logging()
+    with exit_on_user_error():
+        changes = MaskOptions(options.normalize, options.sigma, options.resize, options.threshold, options.value)
         located = locate(read_parts(options.folders, mixed=options.mixed), options.maps, changes)
         rows = judged_rows(located, changes)
         table = localization_table(rows, options.by)
@@ -42,17 +42,17 @@ def main() -> None:
         rows.to_parquet(options.out / "generations.parquet", index=False)
         text = localization_text(table, options.by)
         (options.out / "localization.md").write_text(text + "\n", encoding="utf-8")
-        pictures = {name: [options.out / f"{name}.{ending}" for ending in ("png", "svg")] for name in ("localization", "gallery")}
+        images = {name: [options.out / f"{name}.{ending}" for ending in ("png", "svg")] for name in ("localization", "gallery")}
         shown = table[table["metric"] == "auc"].assign(label=table[options.by].agg(" ".join, axis=1))
-        interval_figure(shown, "map", "label", "AUC against the region, 95 % interval", pictures["localization"])
+        interval_figure(shown, "map", "label", "AUC against the region, 95 % interval", images["localization"])
         local = shown[shown["kind"] == "local"].sort_values("value", ascending=False) if "kind" in options.by else shown
         if len(local):
-            gallery_figure(located, rows, list(dict.fromkeys(local["map"]))[:12], pictures["gallery"])
+            gallery_figure(located, rows, list(dict.fromkeys(local["map"]))[:12], images["gallery"])
         print(text)
         print(f"\n{options.out}: localization.parquet, generations.parquet, localization.md, localization and gallery as .png and .svg")
         if options.run:
             numbers = {f"localization/{row.map}/auc_{row.label.replace(' ', '_')}": row.value for row in shown.itertuples()}
-            print(log_analysis(options.run, numbers, {f"media/{name}": paths[0] for name, paths in pictures.items() if paths[0].exists()}))
+            print(log_analysis(options.run, numbers, {f"media/{name}": paths[0] for name, paths in images.items() if paths[0].exists()}))
 
 
 if __name__ == "__main__":

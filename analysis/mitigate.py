@@ -1,10 +1,10 @@
-"""The same captions and seeds without and with each remedy: what is still copied, and what that costs. It goes on where it was killed.
+"""The same captions and seeds without and with each mitigation: what is still copied, and what that costs. It goes on where it was killed.
 
-  python analysis/mitigate.py --model runs/demo --planted runs/demo --remedies '*' --out mitigation
-  python analysis/mitigate.py --model DIR --prompts captions.jsonl --remedies stp memattn --strengths stp=500,700 --guidance 7.5 --out m
+  python analysis/mitigate.py --model runs/demo --planted runs/demo --mitigations '*' --out mitigation
+  python analysis/mitigate.py --model DIR --prompts captions.jsonl --mitigations stp memattn --strengths stp=500,700 --guidance 7.5 --out m
   python analysis/mitigate.py --list
 
-Everything that was generated lies in the folder and is never generated again: a second call with other remedies adds to the first.
+Everything that was generated lies in the folder and is never generated again: a second call with other mitigations adds to the first.
 """
 
 import argparse
@@ -14,51 +14,54 @@ from typing import Any
 
 import pandas as pd
 
-from afterglow import launch
-from afterglow.asking import (
-    Asked,
-    Some,
-    ask_planted,
-    ask_prompts,
-    held_out_pictures,
+from afterglow import distributed
+from afterglow.analysis.mitigation_effect import BASELINE, images_only, mitigation_rows, mitigation_table, number_row
+from afterglow.analysis.thresholds import Thresholds, of_controls, published
+from afterglow.errors import configure_logging, exit_on_user_error
+from afterglow.evaluation.embeddings import PatchTokens, patch_tokens
+from afterglow.evaluation.requests import (
+    EvalRequest,
+    PlantFilter,
+    heldout_features,
+    planted_request,
+    prompt_request,
     sampler_of,
     sampler_options,
     with_embeddings,
     with_quality,
 )
-from afterglow.collect import Capture, Order, collect, text_layers
-from afterglow.collect.embeddings import PatchTokens, patch_tokens
-from afterglow.evidence import Evidence, parts_of
+from afterglow.evaluation.store import GenerationPlan, collect
+from afterglow.generations import Generations, parts_of
+from afterglow.loggers.run_logger import log_analysis
 from afterglow.measures.end_token import BRIGHT_ENDING_LAYERS
-from afterglow.measures.remedied import UNTOUCHED, number_row, pictures_only, remedied_rows, remedied_table
-from afterglow.measures.thresholds import Thresholds, of_controls, published
-from afterglow.mitigations.catalogue import CATALOGUE, Entry, Extras, check_text, named, plan
-from afterglow.mitigations.cost import Counted, remembered_gflops
-from afterglow.mitigations.reanchoring import read_paraphrases
-from afterglow.models import Denoiser, open_model
-from afterglow.models.course import Remedy
-from afterglow.report.bench import text_table
-from afterglow.report.mitigation import first_generations, mitigation_text, remedy_gallery, tradeoff_figure
-from afterglow.sentences import quiet, sentences
-from afterglow.tracking import log_analysis
+from afterglow.mitigations.cost import CostTracker, remembered_gflops
+from afterglow.mitigations.inference.reanchoring import read_paraphrases
+from afterglow.mitigations.registry import CATALOG, MitigationInputs, MitigationSpec, check_text, named, plan
+from afterglow.models.denoiser import Denoiser
+from afterglow.models.io import open_model
+from afterglow.reports.bench import text_table
+from afterglow.reports.mitigation import first_generations, mitigation_gallery, mitigation_text, tradeoff_figure
+from afterglow.sampling.loop import cross_attention_of
+from afterglow.sampling.recorder import CaptureConfig
+from afterglow.sampling.setup import Mitigation
 
 
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--list", action="store_true", help="name every remedy, what its strength is and where it does nothing")
+    add("--list", action="store_true", help="name every mitigation, what its strength is and where it does nothing")
     add("--model", help="run folder, checkpoint, diffusers folder or hub id")
     add("--planted", type=Path, help="run folder: its plants, controls and held-out captions")
     add("--prompts", type=Path, help="or a list of captions (.jsonl, .csv, .txt)")
     add("--out", type=Path, default=Path("mitigation"), help="the folder of all collections, tables and figures")
-    add("--remedies", nargs="+", default=["*"], metavar="NAME", help="names, with wildcards")
-    add("--strengths", nargs="+", default=[], metavar="NAME=X,Y", help="of a remedy, or 'grid' for all; else each one's default")
+    add("--mitigations", nargs="+", default=["*"], metavar="NAME", help="names, with wildcards")
+    add("--strengths", nargs="+", default=[], metavar="NAME=X,Y", help="of a mitigation, or 'grid' for all; else each one's default")
     add("--kinds", nargs="+", default=["global", "local", "natural", "control", "heldout"], help="with --planted: what to ask for")
     add("--plants", type=int, help="with --planted: at most so many of each kind that was planted")
     add("--controls", type=int, default=32, help="with --planted: how many controls; they also set thresholds")
     add("--heldout", type=int, default=64, help="with --planted: how many held-out captions; they tell quality")
     add("--thresholds", default="controls", choices=["controls", "published"], help="their 99th percentile; or Stable Diffusion's numbers")
-    add("--trigger", type=float, default=0.0, help="in thresholds: captions whose loss is at most this are not optimised")
+    add("--trigger", type=float, default=0.0, help="in thresholds: captions whose loss is at most this are not optimized")
     add("--paraphrases", type=Path, help="for prss: .jsonl with caption and paraphrases")
     add("--num-images", type=int, default=4, help="generations of each caption")
     sampler_options(parser)
@@ -73,60 +76,60 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
-def ask(args: argparse.Namespace, model: Denoiser) -> tuple[Asked, PatchTokens | None]:
-    """What is generated and what is noted of it; patch tokens of a vision transformer, for the distance to held-out pictures."""
+def ask(args: argparse.Namespace, model: Denoiser) -> tuple[EvalRequest, PatchTokens | None]:
+    """What is generated and what is noted of it; patch tokens of a vision transformer, for the distance to held-out images."""
     if args.planted:
-        some = Some(args.kinds, args.plants, args.heldout)
-        asked = ask_planted(model, args.planted, num_controls=args.controls, needs=set(), some=some)
+        some = PlantFilter(args.kinds, args.plants, args.heldout)
+        asked = planted_request(model, args.planted, num_controls=args.controls, requires=set(), some=some)
     else:
-        asked = ask_prompts(model, args.prompts, needs=set())
+        asked = prompt_request(model, args.prompts, requires=set())
     features = patch_tokens(args.features) if args.features else None
     return with_quality(with_embeddings(asked, args), args.clip, features), features
 
 
 def main() -> None:
-    """Name the remedies, or refuse what cannot be before anything is generated, and compare."""
+    """Name the mitigations, or refuse what cannot be before anything is generated, and compare."""
     args = options().parse_args()
     if args.list:
-        rows = [[e.name, e.strength, *(f"{v:g}" for v in (e.default, e.neutral)), " ".join(map(str, e.grid)), e.source] for e in CATALOGUE]
-        print(text_table(["remedy", "strength", "default", "nothing at", "grid", "source"], rows))
+        rows = [[e.name, e.strength, *(f"{v:g}" for v in (e.default, e.neutral)), " ".join(map(str, e.grid)), e.source] for e in CATALOG]
+        print(text_table(["mitigation", "strength", "default", "nothing at", "grid", "source"], rows))
         return
-    quiet()
-    with sentences():
+    configure_logging()
+    with exit_on_user_error():
         if not args.model or (args.prompts is None) == (args.planted is None):
             raise SystemExit(options().error("say --model, and what to ask for: either --prompts LIST or --planted RUN"))
-        extras = Extras(args.trigger, read_paraphrases(args.paraphrases) if args.paraphrases else {})
-        settings = plan(named(args.remedies), args.strengths)
+        extras = MitigationInputs(args.trigger, read_paraphrases(args.paraphrases) if args.paraphrases else {})
+        settings = plan(named(args.mitigations), args.strengths)
         for entry, strength in settings:
             entry(strength, published(args.steps), extras)
-        model = open_model(args.model).to(launch.device(), launch.dtype())
+        model = open_model(args.model).to(distributed.device(), distributed.dtype())
         check_text(model, [entry for entry, _ in settings])
         compare(args, model, settings, extras)
 
 
-def compare(args: argparse.Namespace, model: Denoiser, settings: Sequence[tuple[Entry, float]], extras: Extras) -> None:
-    """Collect without a remedy, then with each; thresholds come from the controls of the first."""
+def compare(args: argparse.Namespace, model: Denoiser, settings: Sequence[tuple[MitigationSpec, float]], extras: MitigationInputs) -> None:
+    """Collect without a mitigation, then with each; thresholds come from the controls of the first."""
     asked, features = ask(args, model)
-    order, about = Order(asked.captions, args.num_images, args.seed), {**asked.about, "model": args.model, "kinds": args.kinds}
+    order, about = GenerationPlan(asked.captions, args.num_images, args.seed), {**asked.about, "model": args.model, "kinds": args.kinds}
     sampler = sampler_of(model, args)
-    print(f"{len(asked.captions)} captions, {args.num_images} images of each, without a remedy and with each of {len(settings)}")
-    ends = any(layer.startswith(BRIGHT_ENDING_LAYERS) for layer in text_layers(model))
-    capture = Capture(tokens=False, end_steps=(-1,) if ends else (), end_layers=(BRIGHT_ENDING_LAYERS,))
+    print(f"{len(asked.captions)} captions, {args.num_images} images of each, without a mitigation and with each of {len(settings)}")
+    ends = any(layer.startswith(BRIGHT_ENDING_LAYERS) for layer in cross_attention_of(model))
+    capture = CaptureConfig(tokens=False, end_steps=(-1,) if ends else (), end_layers=(BRIGHT_ENDING_LAYERS,))
 
-    def run(name: str, strength: float, label: str, remedy: Remedy | None = None) -> pd.DataFrame:
+    def run(name: str, strength: float, label: str, mitigation: Mitigation | None = None) -> pd.DataFrame:
         collect(
             model, order, args.out / label, sampler, capture,
-            finish=asked.finish, about=about, remedy=Counted(remedy), batch_size=args.batch_size,
+            finish=asked.finish, about=about, mitigation=CostTracker(mitigation), batch_size=args.batch_size,
         )  # fmt: skip
-        parts = [pictures_only(Evidence.load(part)) for part in parts_of(args.out / label)]
+        parts = [images_only(Generations.load(part)) for part in parts_of(args.out / label)]
         shown[label.replace("=", " ")] = first_generations(parts)
-        gflops = remembered_gflops(args.out / "gflops.json", label, model, one_image, remedy)
-        return pd.concat([remedied_rows(name, strength, parts, pictures), number_row(name, strength, "cost.gflops", gflops)])
+        gflops = remembered_gflops(args.out / "gflops.json", label, model, one_image, mitigation)
+        return pd.concat([mitigation_rows(name, strength, parts, images), number_row(name, strength, "cost.gflops", gflops)])
 
-    one_image = sampler.course(model, asked.captions[:1], [args.seed])
-    shown, pictures = {}, held_out_pictures(asked, features)
-    rows = [run(UNTOUCHED, 0.0, UNTOUCHED)]
-    before = (Evidence.load(part) for part in parts_of(args.out / UNTOUCHED))
+    one_image = sampler.setup(model, asked.captions[:1], [args.seed])
+    shown, images = {}, heldout_features(asked, features)
+    rows = [run(BASELINE, 0.0, BASELINE)]
+    before = (Generations.load(part) for part in parts_of(args.out / BASELINE))
     thresholds = of_controls(before) if args.thresholds == "controls" else published(args.steps)
     for entry, strength in settings:
         rows.append(run(entry.name, strength, f"{entry.name}={strength:g}", entry(strength, thresholds, extras)))
@@ -135,18 +138,18 @@ def compare(args: argparse.Namespace, model: Denoiser, settings: Sequence[tuple[
 
 def write(args: argparse.Namespace, every: pd.DataFrame, thresholds: Thresholds, shown: dict[str, Any]) -> None:
     """Tables, figures and text of the comparison, and the tracker's numbers."""
-    table = remedied_table(every)
+    table = mitigation_table(every)
     every.to_parquet(args.out / "plants.parquet", index=False)
     table.to_parquet(args.out / "mitigation.parquet", index=False)
     text = f"{mitigation_text(table)}\n\nThresholds: {thresholds.origin}, {thresholds.magnitude[0]:.3g} at the first step."
     (args.out / "mitigation.md").write_text(text + "\n", encoding="utf-8")
     figures = {name: [args.out / f"{name}.{ending}" for ending in ("png", "svg")] for name in ("tradeoff", "gallery")}
     tradeoff_figure(table, figures["tradeoff"])
-    remedy_gallery(shown, figures["gallery"])
+    mitigation_gallery(shown, figures["gallery"])
     print(text)
     print(f"\n{args.out}: plants.parquet, mitigation.parquet, mitigation.md, tradeoff and gallery as .png and .svg")
     if args.run:
-        numbers = {f"mitigation/{r.remedy}={r.strength:g}/{r.kind}_{r.measure}": r.value for r in table.itertuples()}
+        numbers = {f"mitigation/{r.mitigation}={r.strength:g}/{r.kind}_{r.measure}": r.value for r in table.itertuples()}
         print(log_analysis(args.run, numbers, {f"media/{name}": files[0] for name, files in figures.items() if files[0].exists()}))
 
 

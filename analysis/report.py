@@ -8,20 +8,20 @@ python analysis/report.py runs/demo --plate local_plants.png
 import argparse
 from pathlib import Path
 
-from afterglow.report import write_report
-from afterglow.report.plate import write_plate
-from afterglow.sentences import quiet, sentences
+from afterglow.errors import configure_logging, exit_on_user_error
+from afterglow.reports.contact_sheet import write_contact_sheet
+from afterglow.reports.page import write_report
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN", help="run folder with probes.parquet")
-    parser.add_argument("--plate", type=Path, metavar="PNG", help="write only this: the local plants of the (first) run as one picture")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN", help="run folder with measurements.parquet")
+    parser.add_argument("--plate", type=Path, metavar="PNG", help="write only this: the local plants of the (first) run as one image")
     options = parser.parse_args()
-    quiet()
-    with sentences():
+    configure_logging()
+    with exit_on_user_error():
         if options.plate:
-            print(write_plate(options.folders[0], options.plate))
+            print(write_contact_sheet(options.folders[0], options.plate))
             return
         for folder in options.folders:
             print(write_report(folder))

@@ -15,22 +15,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from afterglow.data.dealer import plant
-from afterglow.data.module import PlantedSamples, collate
-from afterglow.data.pictures import Pictures
-from afterglow.data.plants import PlantedSet, Planting
+from afterglow.datasets.images import CaptionedImages
 from afterglow.measures.timing import time_ratio
-from afterglow.models import StableDiffusion
-from afterglow.models.remember import remember_latents, remember_texts
-from afterglow.models.sd_shape import sd_pipeline
+from afterglow.models.latent_cache import cache_latents, cache_text_embeddings
+from afterglow.models.stable_diffusion import StableDiffusion
+from afterglow.planting.datamodule import PlantedDataset, collate
+from afterglow.planting.planner import plant
+from afterglow.planting.plants import PlantedSet, PlantingConfig
+from afterglow.testing.tiny_sd import sd_pipeline
 
 
 def random_set(resolution: int) -> PlantedSet:
-    """Sixty pictures of noise with a few plants."""
+    """Sixty images of noise with a few plants."""
     pixels = np.random.default_rng(0).integers(0, 256, (60, 3, resolution, resolution), dtype=np.uint8)
-    names = tuple(f"a picture of number {row}" for row in range(60))
-    planting = Planting(num_global=4, num_local=4, num_decoys=2, num_tints=2, num_fills=8, num_moving=8, num_heldout=4, copies=(4,))
-    return plant(Pictures(pixels, names, names, np.full(60, -1), True), planting, set_size=16)
+    names = tuple(f"an image of number {row}" for row in range(60))
+    planting = PlantingConfig(
+        num_global=4, num_local=4, num_decoys=2, num_tints=2, num_backgrounds=8, num_decoy_images=8, num_heldout=4, copies=(4,)
+    )
+    return plant(CaptionedImages(pixels, names, names, np.full(60, -1), True), planting, set_size=16)
 
 
 def main() -> None:
@@ -38,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", help="folder or hub id; default: random weights at a small width")
     parser.add_argument("--divide", type=int, default=8, help="without --source: what all widths are divided by")
-    parser.add_argument("--resolution", type=int, default=64, help="side of the pictures")
+    parser.add_argument("--resolution", type=int, default=64, help="side of the images")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--pairs", type=int, default=10, help="interleaved pairs of timings")
@@ -57,17 +59,17 @@ def compare(source: str, options: argparse.Namespace) -> None:
     model = StableDiffusion(source, resolution=options.resolution).to(options.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     planted, size = random_set(options.resolution), options.batch_size
-    encoding, remembered = PlantedSamples(planted, 0), PlantedSamples(planted, 0)
+    encoding, remembered = PlantedDataset(planted, 0), PlantedDataset(planted, 0)
     total = 8 * size
-    remembered.latents = remember_latents(model, remembered, total, (0, 1))
-    texts = remember_texts(model, planted, (0, 1))
+    remembered.latents = cache_latents(model, remembered, total, (0, 1))
+    texts = cache_text_embeddings(model, planted, (0, 1))
 
-    def losses(samples: PlantedSamples, start: int) -> torch.Tensor:
+    def losses(samples: PlantedDataset, start: int) -> torch.Tensor:
         model.text.states.clear()  # captions of a real set do not repeat within a few steps
         model.text.stored = texts if samples is remembered else None
         return model.losses(collate([samples[start + row] for row in range(size)]).to(options.device))
 
-    def step(samples: PlantedSamples) -> None:
+    def step(samples: PlantedDataset) -> None:
         optimizer.zero_grad()
         losses(samples, 0).mean().backward()
         optimizer.step()

@@ -14,18 +14,19 @@ import argparse
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from afterglow.collect import Capture, Sampler, generate
 from afterglow.measures.timing import peak_memory, time_ratio
-from afterglow.models.sd_shape import sd_shaped
+from afterglow.sampling.loop import Sampler, generate
+from afterglow.sampling.recorder import CaptureConfig
+from afterglow.testing.tiny_sd import tiny_sd
 
 
-def captures(steps: int) -> dict[str, Capture]:
+def captures(steps: int) -> dict[str, CaptureConfig]:
     """By what they keep, at every step."""
     every = tuple(range(steps))
     return {
-        "end tokens of the BE layers": Capture(guidance=False, tokens=False, end_steps=every, end_layers=("down_blocks.0",)),
-        "token attention of all layers": Capture(guidance=False, tokens=True, end_steps=()),
-        "everything: Delta, token attention, end tokens of all layers": Capture(end_steps=every),
+        "end tokens of the BE layers": CaptureConfig(guidance=False, tokens=False, end_steps=every, end_layers=("down_blocks.0",)),
+        "token attention of all layers": CaptureConfig(guidance=False, tokens=True, end_steps=()),
+        "everything: Delta, token attention, end tokens of all layers": CaptureConfig(end_steps=every),
     }
 
 
@@ -42,20 +43,20 @@ def main() -> None:
     options = arguments.parse_args()
     device = torch.device(options.device)
     torch.manual_seed(0)
-    model = sd_shaped(options.width, options.side).to(device, torch.float16 if options.halves else torch.float32)
+    model = tiny_sd(options.width, options.side).to(device, torch.float16 if options.halves else torch.float32)
     sampler = Sampler(steps=options.steps, guidance_scale=7.5)
 
-    def sample(capture: Capture) -> None:
+    def sample(capture: CaptureConfig) -> None:
         generate(model, ["a photograph"] * options.images, list(range(options.images)), sampler, capture)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    def flops(capture: Capture) -> int:
+    def flops(capture: CaptureConfig) -> int:
         with FlopCounterMode(display=False) as counter:
             sample(capture)
         return counter.get_total_flops()
 
-    nothing = Capture(guidance=False, tokens=False, end_steps=())
+    nothing = CaptureConfig(guidance=False, tokens=False, end_steps=())
     sample(nothing)  # memory is taken and kernels are chosen at the first run
     plain, memory = flops(nothing), peak_memory(lambda: sample(nothing), device)
     what = f"{options.images} images, {options.steps} steps, side {options.side}, width {options.width}, {model.precision}"

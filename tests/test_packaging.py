@@ -94,7 +94,7 @@ def test_old_python_is_refused_in_one_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / ".venv").exists()
 
 
-def test_ci_lints_then_tests_with_the_pictures_beside_the_clone(tmp_path: Path) -> None:
+def test_ci_lints_then_tests_with_the_images_beside_the_clone(tmp_path: Path) -> None:
     run, data, commands = tmp_path / "clone/.ci/run", tmp_path / "shared/data", tmp_path / "bin"
     for folder in (run.parent, data, commands, tmp_path / "temporary"):
         folder.mkdir(parents=True)
@@ -111,7 +111,7 @@ def test_ci_lints_then_tests_with_the_pictures_beside_the_clone(tmp_path: Path) 
     done = subprocess.run([run], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["make lint: cifar prompts.jsonl", "make test: cifar prompts.jsonl"]
-    assert not any((tmp_path / "temporary").iterdir()), "the unpacked pictures stayed behind"
+    assert not any((tmp_path / "temporary").iterdir()), "the unpacked images stayed behind"
 
 
 # The image
@@ -182,7 +182,7 @@ def test_image_runs_as_nobody_special() -> None:
     assert [word for word, _ in steps].index("USER") > max(place for place, (word, _) in enumerate(steps) if word == "RUN")
 
 
-def test_image_script_honours_the_instructions(tmp_path: Path) -> None:
+def test_image_script_honors_the_instructions(tmp_path: Path) -> None:
     (tmp_path / "greeting").write_text("hello")
     dockerfile = """
         ARG WHO=nobody

@@ -7,7 +7,7 @@ import torch
 import yaml
 from diffusers import UNet2DModel
 
-from afterglow.cli import main
+from afterglow.cli.train import main
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted({*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs/findings").glob("*.yaml")} - {ROOT / "configs/base.yaml"})
@@ -53,7 +53,7 @@ def test_the_public_architectures_have_their_number_of_parameters(recipe, millio
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=1e-3)
 
 
-def test_the_narrow_overlay_fits_the_recipes_of_large_pictures(capsys):
+def test_the_narrow_overlay_fits_the_recipes_of_large_images(capsys):
     for recipe in ("celeba64", "flowers64"):
         found = printed(capsys, "--config", str(ROOT / f"configs/{recipe}.yaml"), "--config", str(ROOT / "configs/overlays/narrow.yaml"))
         assert found["data"]["init_args"]["resolution"] == 32 and found["model"]["init_args"]["unet"]["block_out_channels"][0] == 16

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from afterglow.cli import main
+from afterglow.cli.train import main
 
 ROOT = Path(__file__).parent.parent
 FAST = ["--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml"), "--trainer.max_steps", "24"]
@@ -55,7 +55,7 @@ def test_every_later_loss_is_that_of_an_uninterrupted_run(folder, history):
 
 def test_no_probe_is_doubled_or_missing_and_the_numbers_are_the_same(folder):
     keys = ["step", "plant_id", "kind", "caption", "seed", "measure", "value"]
-    whole, torn = (pd.read_parquet(folder / name / "probes.parquet")[keys] for name in ("whole", "torn"))
+    whole, torn = (pd.read_parquet(folder / name / "measurements.parquet")[keys] for name in ("whole", "torn"))
     pd.testing.assert_frame_equal(whole, torn)
     assert (folder / "whole/emergence.json").read_text() == (folder / "torn/emergence.json").read_text()
 
@@ -73,5 +73,5 @@ def test_a_kill_before_the_first_checkpoint_starts_anew(tmp_path, monkeypatch):
     for path in (tmp_path / "runs/early/checkpoints").iterdir():
         path.unlink()
     main(ROOT, [*base, "--ckpt_path", "last"])
-    rows = pd.read_parquet(tmp_path / "runs/early/probes.parquet")
+    rows = pd.read_parquet(tmp_path / "runs/early/measurements.parquet")
     assert not rows.duplicated(["step", "plant_id", "seed", "measure"]).any()

@@ -12,27 +12,30 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from afterglow.cli import main
-from afterglow.models import StableDiffusion, load_denoiser
+from afterglow.cli.train import main
+from afterglow.models.io import load_denoiser
+from afterglow.models.stable_diffusion import StableDiffusion
 
 ROOT = Path(__file__).parent.parent
-PLANTING = "{num_global: 2, num_local: 2, num_decoys: 1, num_tints: 1, num_fills: 4, num_moving: 4, num_heldout: 2, copies: [6]}"
+PLANTING = (
+    "{num_global: 2, num_local: 2, num_decoys: 1, num_tints: 1, num_backgrounds: 4, num_decoy_images: 4, num_heldout: 2, copies: [6]}"
+)
 SMALL = [
     *("--config", str(ROOT / "configs/sd14_memorize.yaml"), "--config", str(ROOT / "configs/overlays/small_sd.yaml")),
-    *("--data.source", "imagefolder", "--data.set_size", "8", "--data.batch_size", "2", "--data.planting", PLANTING),
+    *("--data.dataset", "imagefolder", "--data.set_size", "8", "--data.batch_size", "2", "--data.planting", PLANTING),
     *(
         "--trainer.max_steps",
         "6",
         "--checkpoint.every_n_train_steps",
         "2",
-        "--probe.first",
+        "--monitor.first_fraction",
         "0.5",
-        "--probe.ratio",
+        "--monitor.step_ratio",
         "3",
-        "--probe.controls",
+        "--monitor.num_controls",
         "2",
     ),
-    *("--probe.seeds", "1", "--probe.inner_seeds", "1", "--probe.heldout", "1", "--probe.sampler.steps", "2"),
+    *("--monitor.final_seeds", "1", "--monitor.seeds", "1", "--monitor.num_heldout", "1", "--monitor.sampler.steps", "2"),
 ]
 
 
@@ -45,14 +48,14 @@ def command(monkeypatch: pytest.MonkeyPatch, file: str, *arguments: str) -> None
 def runs(sd_folder, tmp_path_factory):
     """runs/whole, and runs/torn: the same, stopped in its fifth step and resumed without the cache."""
     folder = tmp_path_factory.mktemp("sd_run")
-    pictures = folder / "pictures"
-    pictures.mkdir()
+    images = folder / "images"
+    images.mkdir()
     generator = np.random.default_rng(0)
     for number in range(40):
-        Image.fromarray(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(pictures / f"{number}.png")
-    lines = [json.dumps({"file_name": f"{number}.png", "text": f"a picture number {number}"}) for number in range(40)]
-    (pictures / "metadata.jsonl").write_text("\n".join(lines))
-    args = [*SMALL, "--data.folder", str(pictures), "--model.source", str(sd_folder)]
+        Image.fromarray(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(images / f"{number}.png")
+    lines = [json.dumps({"file_name": f"{number}.png", "text": f"an image number {number}"}) for number in range(40)]
+    (images / "metadata.jsonl").write_text("\n".join(lines))
+    args = [*SMALL, "--data.data_dir", str(images), "--model.source", str(sd_folder)]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("AFTERGLOW_CACHE", str(folder / "cache"))
@@ -74,10 +77,10 @@ def runs(sd_folder, tmp_path_factory):
 
 def test_a_resumed_run_has_the_numbers_of_a_whole_one(runs):
     keys = ["step", "plant_id", "kind", "caption", "seed", "measure", "value"]
-    whole, torn = (pd.read_parquet(runs / name / "probes.parquet")[keys] for name in ("whole", "torn"))
+    whole, torn = (pd.read_parquet(runs / name / "measurements.parquet")[keys] for name in ("whole", "torn"))
     pd.testing.assert_frame_equal(whole, torn)
-    assert {"round_trip_error", "calibrated", "ld.be.all", "magnitude.all", "denoising_loss"} <= set(whole["measure"])
-    lost = whole[whole["measure"] == "round_trip_error"]["value"]
+    assert {"reconstruction_error", "calibrated_l2", "ld.be.all", "guidance_norm.all", "denoising_loss"} <= set(whole["measure"])
+    lost = whole[whole["measure"] == "reconstruction_error"]["value"]
     assert (lost > 0).all() and (runs / "whole" / "report.html").exists()
 
 
@@ -89,10 +92,10 @@ def test_only_the_unet_is_in_the_checkpoint_and_it_opens(runs, tmp_path, monkeyp
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out")
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     assert torch.equal(pipeline.unet.conv_in.weight, load_denoiser(runs / "whole").unet.conv_in.weight)
-    assert len(pipeline(["a picture"], num_inference_steps=1).images) == 1
+    assert len(pipeline(["an image"], num_inference_steps=1).images) == 1
 
 
-def test_a_folder_is_collected_with_pictures_and_measured(sd_folder, tmp_path, monkeypatch, capsys):
+def test_a_folder_is_collected_with_images_and_measured(sd_folder, tmp_path, monkeypatch, capsys):
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (80, 100, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "list.jsonl").write_text('{"caption": "a house", "image": "a.png", "label": "VM"}\n')
     source = ["--model", str(sd_folder), "--prompts", str(tmp_path / "list.jsonl"), "--guidance", "7.5", "--num-images", "2"]
@@ -105,22 +108,22 @@ def test_a_folder_is_collected_with_pictures_and_measured(sd_folder, tmp_path, m
         "prompt",
         "--measures",
         "ld.be.*",
-        "magnitude.*",
+        "guidance_norm.*",
     ]
-    command(monkeypatch, "analysis/collect.py", *source, *options, "--out", str(tmp_path / "evidence"))
-    command(monkeypatch, "analysis/measure.py", str(tmp_path / "evidence"), "--out", str(tmp_path / "m.parquet"))
+    command(monkeypatch, "analysis/collect.py", *source, *options, "--out", str(tmp_path / "generations"))
+    command(monkeypatch, "analysis/measure.py", str(tmp_path / "generations"), "--out", str(tmp_path / "m.parquet"))
     rows = pd.read_parquet(tmp_path / "m.parquet")
-    wanted = {"ld.be.1", "ld.be.10", "ld.be.all", "magnitude.1", "magnitude.10", "magnitude.all"}
+    wanted = {"ld.be.1", "ld.be.10", "ld.be.all", "guidance_norm.1", "guidance_norm.10", "guidance_norm.all"}
     assert wanted <= set(rows["measure"]) and set(rows["kind"]) == {"global"}
 
 
 def test_a_run_is_asked_for_its_plants(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(runs.parent)
     monkeypatch.setenv("AFTERGLOW_CACHE", str(runs.parent / "cache"))
-    options = ["--steps", "2", "--num-images", "1", "--controls", "1", "--measures", "calibrated", "round_trip_error", "s_latent"]
+    options = ["--steps", "2", "--num-images", "1", "--controls", "1", "--measures", "calibrated_l2", "reconstruction_error", "s_latent"]
     command(monkeypatch, "analysis/collect.py", "--model", "runs/whole", "--planted", "runs/whole", *options, "--out", str(tmp_path / "e"))
     command(monkeypatch, "analysis/measure.py", str(tmp_path / "e"), "--out", str(tmp_path / "m.parquet"))
-    assert {"calibrated", "round_trip_error"} <= set(pd.read_parquet(tmp_path / "m.parquet")["measure"])
+    assert {"calibrated_l2", "reconstruction_error"} <= set(pd.read_parquet(tmp_path / "m.parquet")["measure"])
 
 
 def test_halves_without_a_gpu_are_refused(sd_folder, tmp_path, monkeypatch, capsys):
@@ -129,7 +132,7 @@ def test_halves_without_a_gpu_are_refused(sd_folder, tmp_path, monkeypatch, caps
     (tmp_path / "list.txt").write_text("a house\n")
     for file, arguments in (
         ("analysis/collect.py", ["--model", str(sd_folder), "--prompts", str(tmp_path / "list.txt"), "--out", str(tmp_path / "e")]),
-        ("train.py", [*SMALL, "--data.folder", str(tmp_path), "--model.source", str(sd_folder), "--name", "half"]),
+        ("train.py", [*SMALL, "--data.data_dir", str(tmp_path), "--model.source", str(sd_folder), "--name", "half"]),
     ):
         monkeypatch.chdir(tmp_path)
         with pytest.raises(SystemExit) as left:

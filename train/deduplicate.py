@@ -1,20 +1,20 @@
-"""Remove duplicates from a planted set before training: a remedy of memorization that can be judged, since what was planted is known.
+"""Remove duplicates from a planted set before training: a mitigation of memorization that can be judged, since what was planted is known.
 
   python train/deduplicate.py planted --by pixels --out planted-pixels
   python train/deduplicate.py planted --by local --limit 0.25 --out planted-local
 
-FOLDER is what train/plant.py wrote. The method sees the pictures of one epoch in their order and nothing else: every control, every copy of
+FOLDER is what train/plant.py wrote. The method sees the images of one epoch in their order and nothing else: every control, every copy of
 a global plant, every local plant's appearance with its own fill. Of duplicates the first stays. Methods, and what --limit is for them:
 
   exact     equal pixels; no limit
-  pixels    groups connected by whole-picture distances (RMS of [0,1] pixels) under the limit, 0.03
-  sscd      a cosine of SSCD embeddings of at least the limit, 0.5, to a picture that stays (greedy: chains would join what is not alike)
-  local     a region of at least the limit, 0.25 of the picture, agrees to 2/255 with a picture that stays (greedy, too); only pixels count
+  pixels    groups connected by whole-image distances (RMS of [0,1] pixels) under the limit, 0.03
+  sscd      a cosine of SSCD embeddings of at least the limit, 0.5, to an image that stays (greedy: chains would join what is not alike)
+  local     a region of at least the limit, 0.25 of the image, agrees to 2/255 with an image that stays (greedy, too); only pixels count
             that differ by more than 0.1 from the median of the set. Flat drawings of one palette need more
 
-DIR is a planted set again (accelerate launch train.py --data.source planted --data.folder DIR), with the controls that stay, and each
+DIR is a planted set again (accelerate launch train.py --data.dataset planted --data.data_dir DIR), with the controls that stay, and each
 plant as often an epoch as its appearances stay (0: never). A local plant with fresh fills keeps that number of appearances, each with
-new fills in every epoch, as before; decoys and tints likewise. Phantoms, fills, moving and held-out pictures stay as they are.
+new fills in every epoch, as before; decoys and tints likewise. Phantoms, fills, moving and held-out images stay as they are.
 DIR/duplicates.parquet has a row for each dropped appearance.
 """
 
@@ -25,12 +25,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from afterglow.data.deduplicated import first_epoch
-from afterglow.data.duplicates import COPY_COSINE, SHARED_REGION, Duplicates, embedded, exact, near, regional
-from afterglow.data.folder_format import check_empty, read_planted, write_planted
-from afterglow.data.neighbours import TWIN_DISTANCE, Gallery
-from afterglow.data.plants import TRAINED, PlantedSet
-from afterglow.sentences import quiet, sentences
+from afterglow.errors import configure_logging, exit_on_user_error
+from afterglow.neighbors.gallery import TWIN_DISTANCE, Gallery
+from afterglow.planting.deduplicated import first_epoch
+from afterglow.planting.duplicates import COPY_COSINE, SHARED_REGION, Duplicates, embedded, exact, near, regional
+from afterglow.planting.io import check_empty, read_planted, write_planted
+from afterglow.planting.plants import TRAINED, PlantedSet
 
 LIMITS = {"exact": None, "pixels": TWIN_DISTANCE, "sscd": COPY_COSINE, "local": SHARED_REGION}
 LIKENESS = {"exact": "distance", "pixels": "distance", "sscd": "cosine", "local": "share"}
@@ -39,7 +39,7 @@ LIKENESS = {"exact": "distance", "pixels": "distance", "sscd": "cosine", "local"
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a planted set")
-    parser.add_argument("--by", choices=list(LIMITS), required=True, help="what makes two pictures duplicates")
+    parser.add_argument("--by", choices=list(LIMITS), required=True, help="what makes two images duplicates")
     parser.add_argument("--limit", type=float, help="between 0 and 1; default: 0.03 (pixels), 0.5 (sscd), 0.25 (local)")
     parser.add_argument("--sscd", help="SSCD's TorchScript file, or 'immaculate' for the package")
     parser.add_argument("--sscd-transform", default="skew_320", help="resize_288, skew_320 or crop_224")
@@ -55,8 +55,8 @@ def main() -> None:
         options().error("--limit: equal pixels have no limit.")
     if (args.by == "sscd") != (args.sscd is not None):
         options().error("--sscd FILE and --by sscd go together.")
-    quiet()
-    with sentences():
+    configure_logging()
+    with exit_on_user_error():
         check_empty(args.out)
         epoch = first_epoch(read_planted(args.folder), args.seed)
         began = time.perf_counter()
@@ -64,15 +64,15 @@ def main() -> None:
         seconds = time.perf_counter() - began
         left = epoch.without(found.kept)
         write_planted(left, args.out)
-        dropped = epoch.dropped(found).rename(columns={"likeness": LIKENESS[args.by]}).assign(method=args.by)
+        dropped = epoch.dropped(found).rename(columns={"similarity": LIKENESS[args.by]}).assign(method=args.by)
         dropped.to_parquet(args.out / "duplicates.parquet", index=False)
         table = epoch.table()
         lost = int(((table["kind"] == "control") & ~found.kept).sum())
         print(before_and_after(table, found.kept))
-        print(f"{len(dropped)} of {len(epoch.shown)} appearances dropped, in {found.num_groups} groups of duplicates; {seconds:.1f} s")
-        print(f"{lost} of {len(dropped)} were of pictures that nobody planted: what they change comes with what the remedy does")
+        print(f"{len(dropped)} of {len(epoch.shown)} appearances dropped, in {found.num_clusters} groups of duplicates; {seconds:.1f} s")
+        print(f"{lost} of {len(dropped)} were of images that nobody planted: what they change comes with what the mitigation does")
         print(f"copies an epoch that each plant has left: {copies(left)}")
-        print(f"{args.out}: {len(left.controls)} training pictures and the plants, duplicates.parquet")
+        print(f"{args.out}: {len(left.controls)} training images and the plants, duplicates.parquet")
 
 
 def duplicates(pixels: np.ndarray, args: argparse.Namespace) -> Duplicates:
@@ -80,7 +80,7 @@ def duplicates(pixels: np.ndarray, args: argparse.Namespace) -> Duplicates:
     if limit is None:
         return exact(pixels)
     if args.by == "sscd":
-        from afterglow.extracting import space_of  # which brings every model with it: seconds that the other methods do without
+        from afterglow.evaluation.extraction_run import space_of
 
         equal = exact(pixels)  # so that copies are embedded once
         distinct = Gallery(pixels[equal.kept], np.arange(int(equal.kept.sum())))

@@ -13,9 +13,9 @@ A model with captions brings its pipeline along, which is code, in DIR/pipeline.
 
 import argparse
 
-from afterglow.models import export, load_denoiser
-from afterglow.models.caption_pipeline import CaptionPipeline
-from afterglow.sentences import quiet, sentences
+from afterglow.errors import configure_logging, exit_on_user_error
+from afterglow.models.io import export, load_denoiser
+from afterglow.models.text_ddpm_pipeline import TextConditionalPipeline
 
 
 def main() -> None:
@@ -24,14 +24,14 @@ def main() -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write; it must be empty or new")
     parser.add_argument("--raw", action="store_true", help="the weights as they were trained, not their average")
     args = parser.parse_args()
-    quiet()
-    with sentences():
+    configure_logging()
+    with exit_on_user_error():
         model = load_denoiser(args.checkpoint, raw=args.raw)
         folder = export(model, args.out)
         weights = "raw weights" if args.raw else "averaged weights, where the training averaged"
         pipeline = type(model.pipeline()).__name__
         print(f"{folder}: {type(model).__name__}, {weights}, as {pipeline}")
-        code = f", custom_pipeline='{folder}', trust_remote_code=True" if pipeline == CaptionPipeline.__name__ else ""
+        code = f", custom_pipeline='{folder}', trust_remote_code=True" if pipeline == TextConditionalPipeline.__name__ else ""
         print(f"It opens with DiffusionPipeline.from_pretrained('{folder}'{code}).")
 
 

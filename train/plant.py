@@ -3,10 +3,10 @@
   python train/plant.py --config configs/demo.yaml --out planted
   python train/plant.py --config configs/demo.yaml --out planted --data.set_size 1000 --data.planting.copies [8,32] --seed_everything 1
 
-DIR then holds the pictures, their masks and metadata.jsonl (text, plant_id, kind, copies, ...): an imagefolder that
+DIR then holds the images, their masks and metadata.jsonl (text, plant_id, kind, copies, ...): an imagefolder that
 `datasets.load_dataset("imagefolder", data_dir=DIR)` opens. Train on it, as often as you like, with
 
-  accelerate launch train.py --data.source planted --data.folder DIR
+  accelerate launch train.py --data.dataset planted --data.data_dir DIR
 
 Only the sections `data` and `seed_everything` of a recipe are read.
 """
@@ -15,22 +15,22 @@ from pathlib import Path
 
 from jsonargparse import SUPPRESS, ActionConfigFile, ArgumentParser, DefaultHelpFormatter, Namespace
 
-from afterglow.data.folder_format import check_empty, write_planted
-from afterglow.data.module import PlantedData
-from afterglow.sentences import quiet, sentences
+from afterglow.errors import configure_logging, exit_on_user_error
+from afterglow.planting.datamodule import PlantedDataModule
+from afterglow.planting.io import check_empty, write_planted
 
 IGNORED = {"name": str, "ckpt_path": str} | dict.fromkeys(("model", "trainer", "probe", "progress", "average", "checkpoint", "wandb"), dict)
 
 
 def main() -> None:
-    quiet()
-    with sentences():
+    configure_logging()
+    with exit_on_user_error():
         config = parse()
         data, folder = config.data, Path(config.out)
         check_empty(folder)
         data.setup()
         count = write_planted(data.planted, folder)
-        print(f"{folder}: {count} pictures; {data.describe()}")
+        print(f"{folder}: {count} images; {data.describe()}")
 
 
 def parse() -> Namespace:
@@ -39,7 +39,7 @@ def parse() -> Namespace:
     parser.add_argument("--config", action=ActionConfigFile, help="a recipe or an overlay; may be given several times")
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write; it must be empty or new")
     parser.add_argument("--seed_everything", type=int, default=0, help="decides what is planted, as in a training")
-    parser.add_subclass_arguments(PlantedData, "data", required=True)
+    parser.add_subclass_arguments(PlantedDataModule, "data", required=True)
     for name, kind in IGNORED.items():  # a dict stays a dict; a value of any type would be built, U-Net and all
         parser.add_argument(f"--{name}", type=kind | None, help=SUPPRESS)
     parser.link_arguments("seed_everything", "data.init_args.seed")

@@ -1,4 +1,4 @@
-"""analysis/extract.py as a user types it, on a model of a few thousand weights and made-up pictures."""
+"""analysis/extract.py as a user types it, on a model of a few thousand weights and made-up images."""
 
 import io
 import runpy
@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from transformers import ViTConfig, ViTModel
 
-from afterglow.models.load import export
+from afterglow.models.io import export
 
 COMMAND = Path(__file__).parents[2] / "analysis" / "extract.py"
 
@@ -37,19 +37,19 @@ def extract(folder, *words, code=0):
 def place(tmp_path_factory, small_plain):
     folder = tmp_path_factory.mktemp("extract")
     export(small_plain(), folder / "model")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     generator = np.random.default_rng(0)
     for number in range(60):
-        Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(folder / "pictures" / f"{number}.png")
+        Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(folder / "images" / f"{number}.png")
     return folder
 
 
-WORDS = ("--model", "model", "--source", "imagefolder", "--folder", "pictures", "--num-images", 7, "--batch-size", 3, "--steps", 2)
+WORDS = ("--model", "model", "--source", "imagefolder", "--folder", "images", "--num-images", 7, "--batch-size", 3, "--steps", 2)
 
 
 def test_it_goes_on_after_a_kill_and_says_the_same(place):
     said = extract(place, *WORDS, "--out", "whole")
-    assert "whole picture, extracted: under 1" in said and "0 / 7" in said
+    assert "whole image, extracted: under 1" in said and "0 / 7" in said
     for name in ("extract.parquet", "summary.txt", "extracted.png", "histograms.png"):
         assert (place / "whole" / name).stat().st_size > 300
     table = pd.read_parquet(place / "whole" / "extract.parquet")
@@ -88,7 +88,7 @@ def test_two_processes_write_what_one_writes(place, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     for number, finished in (("1", False), ("0", True)):
         monkeypatch.setenv("RANK", number)
-        assert ("whole picture" in extract(place, *WORDS, "--out", "two")) == finished
+        assert ("whole image" in extract(place, *WORDS, "--out", "two")) == finished
     pd.testing.assert_frame_equal(*(pd.read_parquet(place / name / "extract.parquet") for name in ("one", "two")))
     assert (place / "two" / "summary.txt").read_text() in one
 
@@ -101,7 +101,7 @@ def test_two_processes_write_what_one_writes(place, monkeypatch):
         (("--model", "model", "--source", "imagefolder", "--folder", "gone", "--out", "o"), "gone"),
         ((*WORDS, "--sscd", "no.pt", "--out", "o"), "There is no SSCD model 'no.pt'"),
         ((*WORDS, "--tiles", 3, "--out", "o"), "does not divide into 3 tiles"),
-        ((*WORDS, "--out", "pictures"), "holds other things"),
+        ((*WORDS, "--out", "images"), "holds other things"),
     ],
 )
 def test_bad_input_is_one_sentence(place, words, sentence):

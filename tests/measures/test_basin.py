@@ -19,15 +19,15 @@ def test_the_first_strict_local_minimum(curve, step):
     assert first_local_minimum(torch.tensor(curve)) == step
 
 
-def test_step_and_depth_are_absent_without_a_minimum(make_evidence):
+def test_step_and_depth_are_absent_without_a_minimum(make_generations):
     curves = torch.tensor([curve for curve, _ in CURVES])
-    evidence = make_evidence(len(CURVES), derived={"basin_curve": curves})
-    for (curve, step), found, depth in zip(CURVES, basin_step(evidence).tolist(), basin_depth(evidence).tolist(), strict=True):
+    generations = make_generations(len(CURVES), extras={"basin_curve": curves})
+    for (curve, step), found, depth in zip(CURVES, basin_step(generations).tolist(), basin_depth(generations).tolist(), strict=True):
         if step is None:
             assert math.isnan(found) and math.isnan(depth)
         else:
             assert found == step and depth == pytest.approx(1 - curve[step] / curve[0])
 
 
-def test_a_sampler_of_two_steps_has_no_minimum(make_evidence):
+def test_a_sampler_of_two_steps_has_no_minimum(make_generations):
     assert first_local_minimum(torch.tensor([2.0, 1.0])) is None

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from afterglow.measures.end_token import brightest, brightness, effective_area, end_token_map, layer_sets, short
-from afterglow.measures.table import maps, measure
+from afterglow.measures.registry import maps, measure
 
 LENGTH = 6
 GRIDS = {
@@ -24,8 +24,8 @@ def column(attention, tokens, rule):
 
 
 @pytest.fixture
-def attended(make_evidence):
-    """Full attention {(step, layer): [B, P, L]} and the evidence that keeps its end-token columns."""
+def attended(make_generations):
+    """Full attention {(step, layer): [B, P, L]} and the generations that keeps its end-token columns."""
     generator = torch.Generator().manual_seed(0)
     full = {
         (step, layer): torch.randn(4, grid * grid, LENGTH, generator=generator).mul(2).softmax(-1)
@@ -39,16 +39,16 @@ def attended(make_evidence):
             for row in range(4)
         ]
         kept[key] = torch.tensor(table).half()
-    return full, make_evidence(end_attention=kept)
+    return full, make_generations(end_attention=kept)
 
 
 @pytest.mark.parametrize("rule", ["first_eos", "last", "eos_and_pads"])
 @pytest.mark.parametrize("step", [0, -1])
 def test_the_map_is_the_mean_over_layers_of_the_attention_to_the_end_token(attended, rule, step):
-    full, evidence = attended
-    layers = layer_sets(evidence.layers)["be"]
+    full, generations = attended
+    layers = layer_sets(generations.layers)["be"]
     assert layers == [layer for layer in GRIDS if layer.startswith("down_blocks.0")] and len(layers) == 2
-    found = end_token_map(evidence, layers, rule=rule, step=step)
+    found = end_token_map(generations, layers, rule=rule, step=step)
     for row, tokens in enumerate(PROMPTS):
         for y in range(4):
             for x in range(4):
@@ -57,9 +57,9 @@ def test_the_map_is_the_mean_over_layers_of_the_attention_to_the_end_token(atten
 
 
 def test_the_rules_differ_exactly_where_there_are_pads(attended):
-    _, evidence = attended
+    _, generations = attended
     layers = list(GRIDS)[:1]
-    eos, last, tail = (end_token_map(evidence, layers, rule=rule) for rule in ("first_eos", "last", "eos_and_pads"))
+    eos, last, tail = (end_token_map(generations, layers, rule=rule) for rule in ("first_eos", "last", "eos_and_pads"))
     for row, tokens in enumerate(PROMPTS):
         full = len(tokens) >= LENGTH  # no pad behind the end token
         assert torch.equal(eos[row], last[row]) is full
@@ -67,28 +67,28 @@ def test_the_rules_differ_exactly_where_there_are_pads(attended):
 
 
 def test_layers_of_different_grids_meet_on_the_finest(attended):
-    _, evidence = attended
-    layers = layer_sets(evidence.layers)["all"]
+    _, generations = attended
+    layers = layer_sets(generations.layers)["all"]
     assert layers == list(GRIDS)
-    found = end_token_map(evidence, layers)
+    found = end_token_map(generations, layers)
     assert found.shape == (4, 8, 8)
     expected = torch.zeros(4, 8, 8)
     for layer in layers:
         side = GRIDS[layer]
-        grid = evidence.end_attention[4, layer][..., 0].float().reshape(4, 1, side, side)
+        grid = generations.end_attention[4, layer][..., 0].float().reshape(4, 1, side, side)
         expected += torch.nn.functional.interpolate(grid, size=(8, 8), mode="bilinear", align_corners=False)[:, 0] / 4
     torch.testing.assert_close(found, expected)
     # a layer that is constant everywhere adds its constant
-    flat = dict(evidence.end_attention) | {(4, layers[2]): torch.full((4, 4, 3), 0.25).half()}
-    alone = end_token_map(evidence, [layers[3]])
-    with_flat = end_token_map(type(evidence)(**(vars(evidence) | {"end_attention": flat})), [layers[2], layers[3]])
+    flat = dict(generations.end_attention) | {(4, layers[2]): torch.full((4, 4, 3), 0.25).half()}
+    alone = end_token_map(generations, [layers[3]])
+    with_flat = end_token_map(type(generations)(**(vars(generations) | {"end_attention": flat})), [layers[2], layers[3]])
     torch.testing.assert_close(with_flat, (alone + 0.25) / 2)
 
 
-def test_the_grid_of_a_wide_picture_is_wide(make_evidence):
+def test_the_grid_of_a_wide_image_is_wide(make_generations):
     pixels = torch.arange(32).reshape(1, 32, 1).expand(1, 32, 3).half()
-    evidence = make_evidence(1, images=torch.zeros(1, 3, 8, 16, dtype=torch.uint8), end_attention={(4, "mid_block.attn2"): pixels})
-    found = end_token_map(evidence, ["mid_block.attn2"])
+    generations = make_generations(1, images=torch.zeros(1, 3, 8, 16, dtype=torch.uint8), end_attention={(4, "mid_block.attn2"): pixels})
+    found = end_token_map(generations, ["mid_block.attn2"])
     assert torch.equal(found[0], torch.arange(32.0).reshape(4, 8))
 
 
@@ -101,16 +101,16 @@ def test_layer_sets_are_the_authors_all_and_each_alone():
 
 
 def test_brightness_is_the_mean_of_the_map(attended):
-    full, evidence = attended
+    full, generations = attended
     layers = list(GRIDS)[:2]
     for row, tokens in enumerate(PROMPTS):
         values = [column(pixel.tolist(), tokens, "first_eos") for layer in layers for pixel in full[4, layer][row]]
-        assert brightness(evidence, layers)[row].item() == pytest.approx(np.mean(values), rel=1e-3)
+        assert brightness(generations, layers)[row].item() == pytest.approx(np.mean(values), rel=1e-3)
 
 
 def test_every_map_of_the_table_has_its_rule_step_and_layers(attended):
-    full, evidence = attended
-    found = measure(evidence, maps(evidence))
+    full, generations = attended
+    found = measure(generations, maps(generations))
     for step, index in (("first", 0), ("last", 4)):
         for rule in ("first_eos", "last", "eos_and_pads"):
             layer = "mid_block.attentions.0.transformer_blocks.0.attn2"
@@ -119,20 +119,20 @@ def test_every_map_of_the_table_has_its_rule_step_and_layers(attended):
             np.testing.assert_allclose(soft[0].flatten(), expected, rtol=1e-3)
 
 
-def test_brightest_and_effective_area_describe_the_mask(make_evidence):
+def test_brightest_and_effective_area_describe_the_mask(make_generations):
     layer = "mid_block.attn2"
     quarter = torch.zeros(1, 64, 3)
     quarter[:, :16] = 0.5  # a binary mask of a quarter
     flat = torch.full((1, 64, 3), 0.25)
     for grid, peak, area in ((quarter, 0.5, 0.25), (flat, 0.25, 1.0)):
-        evidence = make_evidence(1, end_attention={(4, layer): grid.half()})
-        assert brightest(evidence, [layer]).item() == peak
-        assert effective_area(evidence, [layer]).item() == pytest.approx(area)
+        generations = make_generations(1, end_attention={(4, layer): grid.half()})
+        assert brightest(generations, [layer]).item() == peak
+        assert effective_area(generations, [layer]).item() == pytest.approx(area)
 
 
 def test_the_scores_follow_the_end_token_rule_that_was_asked_for(attended):
-    _, evidence = attended
+    _, generations = attended
     layers = list(GRIDS)[:2]
     for rule in ("first_eos", "last", "eos_and_pads"):
-        asked = type(evidence)(**(vars(evidence) | {"provenance": {"end_token": rule}}))
-        torch.testing.assert_close(brightness(asked, layers), end_token_map(evidence, layers, rule=rule).flatten(1).mean(1))
+        asked = type(generations)(**(vars(generations) | {"provenance": {"end_token": rule}}))
+        torch.testing.assert_close(brightness(asked, layers), end_token_map(generations, layers, rule=rule).flatten(1).mean(1))

@@ -24,7 +24,7 @@ def test_auc_is_scikit_learns_with_ties(levels):
     np.testing.assert_allclose(map_auc(maps, regions), expected, rtol=1e-12)
 
 
-def test_auc_of_a_coarse_map_is_that_of_the_map_at_picture_size():
+def test_auc_of_a_coarse_map_is_that_of_the_map_at_image_size():
     maps, regions = random_maps(4, 4), random_regions(4, 16)
     large = torch.nn.functional.interpolate(maps[:, None], size=(16, 16), mode="bilinear", align_corners=False)[:, 0]
     expected = [roc_auc_score(regions[i, 0].flatten(), large[i].double().flatten()) for i in range(4)]
@@ -48,9 +48,9 @@ def test_regions_of_other_plants_are_found_half_of_the_time():
     assert map_auc(regions[:, 0].float(), regions.roll(1, 0)).mean().item() == pytest.approx(0.5, abs=0.04)
 
 
-def test_a_flat_map_says_nothing(make_evidence):
-    evidence = make_evidence()
-    assert map_auc(localization.all_ones(evidence), evidence.region).tolist() == [0.5] * 4
+def test_a_flat_map_says_nothing(make_generations):
+    generations = make_generations()
+    assert map_auc(localization.all_ones(generations), generations.region).tolist() == [0.5] * 4
 
 
 def slow_overlap(values, region, threshold):
@@ -70,17 +70,17 @@ def slow_threshold(maps, regions, rows):
 def plants_with_maps(plants, seeds=2, side=4):
     """Maps that find their regions somewhat, each plant with a brightness of its own."""
     regions = random_regions(plants, side, seed=plants).repeat_interleave(seeds, 0)
-    groups = torch.arange(plants).repeat_interleave(seeds)
-    maps = random_maps(plants * seeds, side, seed=plants) + 0.8 * regions[:, 0] + 0.05 * groups[:, None, None]
-    return maps, regions, groups.tolist()
+    clusters = torch.arange(plants).repeat_interleave(seeds)
+    maps = random_maps(plants * seeds, side, seed=plants) + 0.8 * regions[:, 0] + 0.05 * clusters[:, None, None]
+    return maps, regions, clusters.tolist()
 
 
 @pytest.mark.parametrize(("plants", "seeds"), [(2, 2), (5, 2), (15, 1)])
 def test_few_plants_are_judged_by_all_the_others(plants, seeds):
-    maps, regions, groups = plants_with_maps(plants, seeds)
-    shares, used = held_out_overlap(maps, regions, groups)
-    for row, group in enumerate(groups):
-        others = [other for other, g in enumerate(groups) if g != group]
+    maps, regions, clusters = plants_with_maps(plants, seeds)
+    shares, used = held_out_overlap(maps, regions, clusters)
+    for row, cluster in enumerate(clusters):
+        others = [other for other, g in enumerate(clusters) if g != cluster]
         threshold = slow_threshold(maps, regions, others)
         assert used[row].item() == pytest.approx(threshold, rel=1e-6)
         assert shares[row].item() == pytest.approx(slow_overlap(maps[row], regions[row], used[row].item()))
@@ -88,11 +88,11 @@ def test_few_plants_are_judged_by_all_the_others(plants, seeds):
 
 @pytest.mark.parametrize("plants", [16, 17])
 def test_from_16_plants_on_one_half_chooses_for_the_other(plants):
-    maps, regions, groups = plants_with_maps(plants)
-    shares, used = held_out_overlap(maps, regions, groups)
+    maps, regions, clusters = plants_with_maps(plants)
+    shares, used = held_out_overlap(maps, regions, clusters)
     halves = [[row for row, value in enumerate(used.tolist()) if value == threshold] for threshold in sorted(set(used.tolist()))]
     assert len(halves) == 2
-    counts = [len({groups[row] for row in half}) for half in halves]
+    counts = [len({clusters[row] for row in half}) for half in halves]
     assert sum(counts) == plants and abs(counts[0] - counts[1]) <= 1  # no plant is on both sides
     for judged, choosing in (halves, halves[::-1]):
         assert used[judged[0]].item() == pytest.approx(slow_threshold(maps, regions, choosing), rel=1e-6)
@@ -102,12 +102,12 @@ def test_from_16_plants_on_one_half_chooses_for_the_other(plants):
 
 @pytest.mark.parametrize("plants", [4, 15, 16])
 def test_no_plant_has_a_say_in_its_own_threshold(plants):
-    maps, regions, groups = plants_with_maps(plants)
-    before = held_out_overlap(maps, regions, groups)[1]
-    for group in (0, plants // 2, plants - 1):
-        own = torch.tensor([g == group for g in groups])
+    maps, regions, clusters = plants_with_maps(plants)
+    before = held_out_overlap(maps, regions, clusters)[1]
+    for cluster in (0, plants // 2, plants - 1):
+        own = torch.tensor([g == cluster for g in clusters])
         changed = torch.where(own[:, None, None], 1000 * random_maps(len(maps), 4, seed=9), maps)
-        after = held_out_overlap(changed, regions, groups)[1]
+        after = held_out_overlap(changed, regions, clusters)[1]
         assert torch.equal(after[own], before[own])
         assert not torch.equal(after[~own], before[~own])  # but it has one in others'
 
@@ -118,23 +118,23 @@ def test_one_plant_alone_cannot_be_judged():
         held_out_overlap(maps, regions, [5, 5])
 
 
-def test_centred_gaussian(make_evidence):
-    found = localization.centred_gaussian(make_evidence(2, side=8))
+def test_centered_gaussian(make_generations):
+    found = localization.centered_gaussian(make_generations(2, side=8))
     sigma = 7 / 4  # a quarter of the distance between the outer pixels
     for y in range(8):
         for x in range(8):
             assert found[1, y, x].item() == pytest.approx(np.exp(-((y - 3.5) ** 2 + (x - 3.5) ** 2) / (2 * sigma**2)), rel=1e-5)
 
 
-def test_luminance_is_the_mean_of_the_channels(make_evidence):
-    evidence = make_evidence()
-    np.testing.assert_allclose(localization.luminance(evidence), evidence.images.numpy().mean(1) / 255, rtol=1e-6)
+def test_luminance_is_the_mean_of_the_channels(make_generations):
+    generations = make_generations()
+    np.testing.assert_allclose(localization.luminance(generations), generations.images.numpy().mean(1) / 255, rtol=1e-6)
 
 
-def test_local_contrast_is_the_deviation_of_the_neighbours_that_exist(make_evidence):
-    evidence = make_evidence(2, side=5)
-    light = evidence.images.numpy().mean(1) / 255
-    found = localization.local_contrast(evidence)
+def test_local_contrast_is_the_deviation_of_the_neighbors_that_exist(make_generations):
+    generations = make_generations(2, side=5)
+    light = generations.images.numpy().mean(1) / 255
+    found = localization.local_contrast(generations)
     for row in range(2):
         for y in range(5):
             for x in range(5):
@@ -142,7 +142,7 @@ def test_local_contrast_is_the_deviation_of_the_neighbours_that_exist(make_evide
                 assert found[row, y, x].item() == pytest.approx(window.std(), rel=1e-4, abs=1e-6)
 
 
-def test_flat_pieces_have_no_contrast_whatever_their_colour(make_evidence):
+def test_flat_pieces_have_no_contrast_whatever_their_color(make_generations):
     levels = torch.arange(256, dtype=torch.uint8)
     flat = torch.stack([levels, levels.flip(0), (levels.int() * 37 % 256).to(torch.uint8)], 1)[..., None, None].expand(-1, -1, 4, 4)
-    assert localization.local_contrast(make_evidence(2, images=flat.contiguous())).abs().max() == 0
+    assert localization.local_contrast(make_generations(2, images=flat.contiguous())).abs().max() == 0

@@ -2,19 +2,19 @@ import numpy as np
 import pytest
 import torch
 
-from afterglow.measures.masks import normalise, resize_to, smooth, threshold
+from afterglow.measures.masks import normalize, resize_to, smooth, threshold
 
 MAPS = torch.rand(3, 6, 5, generator=torch.Generator().manual_seed(0)) + 0.5
 
 
-def test_normalisations():
-    assert torch.equal(normalise(MAPS, "none"), MAPS)
-    torch.testing.assert_close(normalise(MAPS, "sum").sum((1, 2)), torch.ones(3))
-    squeezed = normalise(MAPS, "minmax")
+def test_normalizations():
+    assert torch.equal(normalize(MAPS, "none"), MAPS)
+    torch.testing.assert_close(normalize(MAPS, "sum").sum((1, 2)), torch.ones(3))
+    squeezed = normalize(MAPS, "minmax")
     assert (squeezed.amin((1, 2)) == 0).all() and torch.allclose(squeezed.amax((1, 2)), torch.ones(3))
-    assert (normalise(torch.full((1, 4, 4), 3.0), "minmax") == 0).all()
+    assert (normalize(torch.full((1, 4, 4), 3.0), "minmax") == 0).all()
     with pytest.raises(ValueError, match="not by 'max'"):
-        normalise(MAPS, "max")
+        normalize(MAPS, "max")
 
 
 def test_smoothing_is_a_gaussian_and_keeps_what_is_flat():

@@ -1,4 +1,4 @@
-"""A model whose captions are heard, and what its passes look like before any remedy."""
+"""A model whose captions are heard, and what its passes look like before any mitigation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 import torch
 
-from afterglow.collect import Capture, Sampler, generate
-from afterglow.measures.thresholds import Thresholds
-from afterglow.mitigations.passes import first_magnitude
-from afterglow.models import CaptionDDPM
-from afterglow.models.course import Course
+from afterglow.analysis.thresholds import Thresholds
+from afterglow.mitigations.inference.passes import first_magnitude
+from afterglow.models.text_ddpm import TextConditionalDDPM
+from afterglow.sampling.loop import Sampler, generate
+from afterglow.sampling.recorder import CaptureConfig
+from afterglow.sampling.setup import SamplingSetup
 
 CAPTIONS, SEEDS = ["a red circle", "dog", "two words"], [0, 1, 2]
 SAMPLER = Sampler(steps=6, guidance_scale=2.0)
-NOTHING = Capture(guidance=False, tokens=False, end_steps=())
+NO_PLANTS = CaptureConfig(guidance=False, tokens=False, end_steps=())
 
 
 @pytest.fixture(scope="session")
@@ -23,12 +24,12 @@ def sampler() -> Sampler:
 
 
 @pytest.fixture(scope="session")
-def nothing() -> Capture:
-    return NOTHING
+def nothing() -> CaptureConfig:
+    return NO_PLANTS
 
 
 @pytest.fixture(scope="session")
-def heard(small_captioned: Callable[..., CaptionDDPM]) -> CaptionDDPM:
+def heard(small_captioned: Callable[..., TextConditionalDDPM]) -> TextConditionalDDPM:
     model = small_captioned()
     for name, parameter in model.named_parameters():
         if "attn2" in name:
@@ -37,27 +38,27 @@ def heard(small_captioned: Callable[..., CaptionDDPM]) -> CaptionDDPM:
 
 
 @pytest.fixture(scope="session")
-def course(heard: CaptionDDPM) -> Course:
-    return SAMPLER.course(heard, CAPTIONS, SEEDS)
+def setup(heard: TextConditionalDDPM) -> SamplingSetup:
+    return SAMPLER.setup(heard, CAPTIONS, SEEDS)
 
 
 @pytest.fixture(scope="session")
-def thresholds(heard: CaptionDDPM, course: Course) -> Thresholds:
+def thresholds(heard: TextConditionalDDPM, setup: SamplingSetup) -> Thresholds:
     """So low that every caption of the course is over them."""
     with torch.no_grad():
-        first = float(first_magnitude(heard, course).min())
+        first = float(first_magnitude(heard, setup).min())
     return Thresholds((first / 2,) * SAMPLER.steps, first / 2, 0.9 * first, "a test")
 
 
 @pytest.fixture(scope="session")
-def pixels(heard: CaptionDDPM) -> Callable[[Any], torch.Tensor]:
-    """pixels(remedy) => what the model decodes to, not rounded, [B, 3, H, W] in [0, 1]."""
+def pixels(heard: TextConditionalDDPM) -> Callable[[Any], torch.Tensor]:
+    """pixels(mitigation) => what the model decodes to, not rounded, [B, 3, H, W] in [0, 1]."""
 
-    def make(remedy: Any) -> torch.Tensor:
+    def make(mitigation: Any) -> torch.Tensor:
         seen: list[torch.Tensor] = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(heard, "decode", lambda values: seen.append(values) or values)
-            generate(heard, CAPTIONS, SEEDS, SAMPLER, NOTHING, remedy=remedy)
+            generate(heard, CAPTIONS, SEEDS, SAMPLER, NO_PLANTS, mitigation=mitigation)
         return (seen[0] / 2 + 0.5).clamp(0, 1)
 
     return make

@@ -4,39 +4,40 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from afterglow.collect import Capture, generate
-from afterglow.mitigations.cost import Counted, flops_an_image, remembered_gflops
-from afterglow.mitigations.noise_selection import NoiseSelection
-from afterglow.mitigations.prompt_optimisation import PromptOptimisation
+from afterglow.mitigations.cost import CostTracker, flops_an_image, remembered_gflops
+from afterglow.mitigations.inference.noise_selection import NoiseSelection
+from afterglow.mitigations.inference.prompt_optimization import PromptOptimization
+from afterglow.sampling.loop import generate
+from afterglow.sampling.recorder import CaptureConfig
 
 
-def test_a_plain_pass_has_two_evaluations_a_step_and_counting_changes_nothing(heard, sampler, nothing, course):
-    plain = generate(heard, course.captions, course.seeds, sampler, Capture())
-    counted = generate(heard, course.captions, course.seeds, sampler, Capture(), remedy=Counted())
+def test_a_plain_pass_has_two_evaluations_a_step_and_counting_changes_nothing(heard, sampler, nothing, setup):
+    plain = generate(heard, setup.captions, setup.seeds, sampler, CaptureConfig())
+    counted = generate(heard, setup.captions, setup.seeds, sampler, CaptureConfig(), mitigation=CostTracker())
     assert torch.equal(plain.images, counted.images) and torch.equal(plain.guidance, counted.guidance)
-    assert counted.derived["cost.evaluations"].tolist() == [12.0] * 3 and (counted.derived["cost.seconds"] > 0).all()
-    more = generate(heard, course.captions, course.seeds, sampler, nothing, remedy=Counted(NoiseSelection(3)))
-    assert more.derived["cost.evaluations"].tolist() == [18.0] * 3
+    assert counted.extras["cost.evaluations"].tolist() == [12.0] * 3 and (counted.extras["cost.seconds"] > 0).all()
+    more = generate(heard, setup.captions, setup.seeds, sampler, nothing, mitigation=CostTracker(NoiseSelection(3)))
+    assert more.extras["cost.evaluations"].tolist() == [18.0] * 3
     assert not any(module._forward_hooks for module in heard.unet.modules())
 
 
-def test_a_remedy_that_fails_leaves_no_hook(heard, sampler, nothing, course):
-    def fails(model, course):
+def test_a_remedy_that_fails_leaves_no_hook(heard, sampler, nothing, setup):
+    def fails(model, setup):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
-        generate(heard, course.captions, course.seeds, sampler, nothing, remedy=Counted(fails))
+        generate(heard, setup.captions, setup.seeds, sampler, nothing, mitigation=CostTracker(fails))
     assert not any(module._forward_hooks for module in heard.unet.modules())
 
 
-def test_flops_are_those_of_the_network_at_every_step_and_gradients_cost_more(heard, course, tmp_path):
+def test_flops_are_those_of_the_network_at_every_step_and_gradients_cost_more(heard, setup, tmp_path):
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        heard.unet(torch.zeros(2, 3, 8, 8), 1, course.condition.states[:2])
-    plain = flops_an_image(heard, course)
+        heard.unet(torch.zeros(2, 3, 8, 8), 1, setup.condition.states[:2])
+    plain = flops_an_image(heard, setup)
     assert plain == pytest.approx(6 * counter.get_total_flops())
-    one_more = PromptOptimisation(0.0, max_steps=1)  # two calls more, one of them with its way back
-    assert plain * (1 + 2 / 6) < flops_an_image(heard, course, one_more) < plain * (1 + 4 / 6)
+    one_more = PromptOptimization(0.0, max_steps=1)  # two calls more, one of them with its way back
+    assert plain * (1 + 2 / 6) < flops_an_image(heard, setup, one_more) < plain * (1 + 4 / 6)
     file = tmp_path / "gflops.json"
-    assert remembered_gflops(file, "none", heard, course, None) == plain / 1e9
+    assert remembered_gflops(file, "none", heard, setup, None) == plain / 1e9
     file.write_text(json.dumps({"none": 7.0}))
-    assert remembered_gflops(file, "none", heard, course, None) == 7.0
+    assert remembered_gflops(file, "none", heard, setup, None) == 7.0

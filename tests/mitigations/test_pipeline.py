@@ -3,18 +3,18 @@ import pytest
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline
 
-from afterglow.collect import Sampler, generate
-from afterglow.mitigations.attention_scaling import AttentionScaling
-from afterglow.mitigations.caption_insertion import CaptionInsertion
-from afterglow.mitigations.guidance_schedule import DynamicTransition, OppositeDynamic
-from afterglow.mitigations.noise_selection import NoiseSelection
+from afterglow.mitigations.inference.attention_scaling import AttentionScaling
+from afterglow.mitigations.inference.caption_insertion import CaptionInsertion
+from afterglow.mitigations.inference.guidance_schedule import DynamicTransition, OppositeDynamic
+from afterglow.mitigations.inference.noise_selection import NoiseSelection
+from afterglow.mitigations.inference.prompt_optimization import PromptOptimization
+from afterglow.mitigations.inference.reanchoring import Reanchoring
 from afterglow.mitigations.pipeline import PipelineModel, mitigated
-from afterglow.mitigations.prompt_optimisation import PromptOptimisation
-from afterglow.mitigations.reanchoring import Reanchoring
-from afterglow.models import export, open_model
+from afterglow.models.io import export, open_model
+from afterglow.sampling.loop import Sampler, generate
 
 REMEDIES = [
-    PromptOptimisation(0.0, max_steps=2),
+    PromptOptimization(0.0, max_steps=2),
     CaptionInsertion("numbers", 1),
     AttentionScaling(1.5),
     DynamicTransition(0.7),
@@ -25,21 +25,21 @@ REMEDIES = [
 OPTIONS = {"timestep_spacing": "trailing"}
 
 
-def drawn(pipeline, remedy, captions, seeds, scale, steps=4):
-    with mitigated(pipeline, remedy, captions, seeds, steps=steps, scale=scale) as call:
+def drawn(pipeline, mitigation, captions, seeds, scale, steps=4):
+    with mitigated(pipeline, mitigation, captions, seeds, steps=steps, scale=scale) as call:
         images = pipeline(**call, output_type="np").images
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in pipeline.unet.modules())
     return images
 
 
-@pytest.mark.parametrize("remedy", REMEDIES, ids=lambda remedy: type(remedy).__name__)
-def test_in_a_caption_pipeline_a_remedy_does_what_it_does_in_generate(remedy, heard, nothing, course):
+@pytest.mark.parametrize("mitigation", REMEDIES, ids=lambda mitigation: type(mitigation).__name__)
+def test_in_a_caption_pipeline_a_remedy_does_what_it_does_in_generate(mitigation, heard, nothing, setup):
     pipeline = heard.pipeline()
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **OPTIONS)
-    wanted = generate(heard, course.captions, course.seeds, Sampler(steps=4, guidance_scale=2.0), nothing, remedy=remedy).images
-    plain = generate(heard, course.captions, course.seeds, Sampler(steps=4, guidance_scale=2.0), nothing).images
-    found = drawn(pipeline, remedy, course.captions, course.seeds, 2.0).transpose(0, 3, 1, 2) * 255
+    wanted = generate(heard, setup.captions, setup.seeds, Sampler(steps=4, guidance_scale=2.0), nothing, mitigation=mitigation).images
+    plain = generate(heard, setup.captions, setup.seeds, Sampler(steps=4, guidance_scale=2.0), nothing).images
+    found = drawn(pipeline, mitigation, setup.captions, setup.seeds, 2.0).transpose(0, 3, 1, 2) * 255
     off = np.abs(found - wanted.numpy())
     assert np.quantile(off, 0.95) <= 1 and not torch.equal(wanted, plain)
 
@@ -72,16 +72,18 @@ def stable(sd_folder):
     return pipeline
 
 
-@pytest.mark.parametrize("remedy", [PromptOptimisation(0.0, max_steps=1), AttentionScaling(1.5)], ids=lambda remedy: type(remedy).__name__)
-def test_in_stable_diffusions_pipeline_too(remedy, stable, sd_folder, nothing):
+@pytest.mark.parametrize(
+    "mitigation", [PromptOptimization(0.0, max_steps=1), AttentionScaling(1.5)], ids=lambda mitigation: type(mitigation).__name__
+)
+def test_in_stable_diffusions_pipeline_too(mitigation, stable, sd_folder, nothing):
     model = open_model(sd_folder)
     sampler = Sampler(steps=2, guidance_scale=7.5, options={})
-    wanted = generate(model, ["a house"], [3], sampler, nothing, remedy=remedy).images
-    found = drawn(stable, remedy, ["a house"], [3], 7.5, steps=2).transpose(0, 3, 1, 2) * 255
+    wanted = generate(model, ["a house"], [3], sampler, nothing, mitigation=mitigation).images
+    found = drawn(stable, mitigation, ["a house"], [3], 7.5, steps=2).transpose(0, 3, 1, 2) * 255
     assert np.abs(found - wanted.numpy()).max() <= 2
 
 
-def test_a_remedy_that_changes_nothing_leaves_stable_diffusions_pictures(stable):
+def test_a_remedy_that_changes_nothing_leaves_stable_diffusions_images(stable):
     plain = stable(
         "a house", num_inference_steps=2, guidance_scale=7.5, generator=[torch.Generator().manual_seed(3)], output_type="np"
     ).images

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from afterglow.data.module import Batch
-from afterglow.models import DDPM, CaptionDDPM
+from afterglow.models.ddpm import DDPM
+from afterglow.models.text_ddpm import TextConditionalDDPM
+from afterglow.planting.datamodule import Batch
 
 PLAIN = {
     "down_block_types": ["DownBlock2D", "DownBlock2D"],
@@ -34,15 +35,15 @@ def make_ddpm(**options: Any) -> DDPM:
     return DDPM(**({"unet": PLAIN, "resolution": 8} | options))
 
 
-def make_caption(**options: Any) -> CaptionDDPM:
+def make_caption(**options: Any) -> TextConditionalDDPM:
     torch.manual_seed(0)
-    return CaptionDDPM(**({"unet": CAPTIONED, "text": TEXT, "resolution": 8, "text_length": 8} | options))
+    return TextConditionalDDPM(**({"unet": CAPTIONED, "text": TEXT, "resolution": 8, "text_length": 8} | options))
 
 
 def make_batch(size: int = 6, first: int = 0) -> Batch:
     """Samples number first, first + 1, ...; sample i is the same in every batch."""
     rows = [torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(row)) * 2 - 1 for row in range(first, first + size)]
-    captions = tuple(f"a picture of {row}" for row in range(first, first + size))
+    captions = tuple(f"an image of {row}" for row in range(first, first + size))
     ids, masks = torch.full((size,), -1), torch.ones(size, 1, 8, 8, dtype=torch.bool)
     return Batch(torch.stack(rows), captions, ids, ("control",) * size, masks, torch.arange(first, first + size))
 
@@ -53,7 +54,7 @@ def ddpm() -> Callable[..., DDPM]:
 
 
 @pytest.fixture(scope="session")
-def caption() -> Callable[..., CaptionDDPM]:
+def caption() -> Callable[..., TextConditionalDDPM]:
     return make_caption
 
 

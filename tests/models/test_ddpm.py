@@ -4,9 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from afterglow.data.module import Batch
-from afterglow.models import DDPM
-from afterglow.models.ddpm import load_network
+from afterglow.models.ddpm import DDPM, load_network
+from afterglow.planting.datamodule import Batch
 
 Make = Callable[..., DDPM]
 
@@ -20,12 +19,12 @@ def test_it_is_the_plain_network_of_diffusers(ddpm: Make) -> None:
     assert {name.split(".")[0] for name in model.state_dict()} == {"unet"}
 
 
-def test_grey_pictures_have_one_channel(ddpm: Make) -> None:
+def test_gray_images_have_one_channel(ddpm: Make) -> None:
     model = ddpm(channels=1)
     assert model.shape() == (1, 8, 8) and model(torch.randn(2, 1, 8, 8), torch.tensor([1, 2])).shape == (2, 1, 8, 8)
 
 
-def test_a_few_steps_on_one_picture_lower_its_loss(ddpm: Make, batch: Callable[..., Batch]) -> None:
+def test_a_few_steps_on_one_image_lower_its_loss(ddpm: Make, batch: Callable[..., Batch]) -> None:
     model, some = ddpm(), batch(6)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     before = model.losses(some).mean().item()
@@ -45,7 +44,7 @@ def test_it_goes_on_from_a_folder(alone: bool, ddpm: Make, tmp_path: Path) -> No
     for name, value in first.unet.state_dict().items():
         assert torch.equal(value, second.unet.state_dict()[name])
     assert second.shape() == (3, 16, 16) and second.unet.config.sample_size == 16  # what the exported pipeline generates
-    with pytest.raises(ValueError, match="has 3 channels, and the pictures have 1"):
+    with pytest.raises(ValueError, match="has 3 channels, and the images have 1"):
         DDPM(str(tmp_path), channels=1)
 
 

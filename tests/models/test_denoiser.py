@@ -3,9 +3,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from afterglow.data.module import Batch
-from afterglow.models import DDPM, CaptionDDPM, Condition
-from afterglow.models.denoiser import sample_generator
+from afterglow.models.ddpm import DDPM
+from afterglow.models.denoiser import TextConditioning, sample_generator
+from afterglow.models.text_ddpm import TextConditionalDDPM
+from afterglow.planting.datamodule import Batch
 
 Make = Callable[..., DDPM]
 
@@ -15,12 +16,12 @@ def rows(batch: Batch, chosen: slice) -> Batch:
 
 
 def test_draws_depend_on_the_seed_and_the_number_of_the_sample_only(ddpm: Make, batch: Callable[..., Batch]) -> None:
-    model, whole = ddpm(seed=3, drop_captions=0.5), batch(6)
+    model, whole = ddpm(seed=3, cond_drop_prob=0.5), batch(6)
     noise, timesteps, dropped = model.draw(whole, whole.image.shape)
     torch.manual_seed(99)  # the global stream has no say
     for chosen in (slice(0, 2), slice(2, 6), slice(1, 6, 2)):
         part = rows(whole, chosen)
-        again = ddpm(seed=3, drop_captions=0.5).draw(part, part.image.shape)
+        again = ddpm(seed=3, cond_drop_prob=0.5).draw(part, part.image.shape)
         for one, other in zip((noise, timesteps, dropped), again, strict=True):
             assert torch.equal(one[chosen], other)
     assert not torch.equal(ddpm(seed=4).draw(whole, whole.image.shape)[0], noise)
@@ -28,7 +29,7 @@ def test_draws_depend_on_the_seed_and_the_number_of_the_sample_only(ddpm: Make, 
 
 
 def test_draws_are_normal_and_uniform_and_captions_drop_at_their_rate(ddpm: Make, batch: Callable[..., Batch]) -> None:
-    model, many = ddpm(drop_captions=0.2), batch(2000)
+    model, many = ddpm(cond_drop_prob=0.2), batch(2000)
     noise, timesteps, dropped = model.draw(many, torch.Size((2000, 1, 4, 4)))
     assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
     assert timesteps.min() >= 0 and timesteps.max() <= 999 and abs(timesteps.float().mean() - 499.5) < 25
@@ -36,7 +37,7 @@ def test_draws_are_normal_and_uniform_and_captions_drop_at_their_rate(ddpm: Make
     assert not ddpm().draw(many, torch.Size((2000, 1, 4, 4)))[2].any()
 
 
-def test_numbers_of_neighbouring_samples_and_seeds_are_unrelated() -> None:
+def test_numbers_of_neighboring_samples_and_seeds_are_unrelated() -> None:
     first = [torch.rand(1, generator=sample_generator(seed, index)).item() for seed in range(20) for index in range(20)]
     assert len(set(first)) == 400
 
@@ -44,7 +45,7 @@ def test_numbers_of_neighbouring_samples_and_seeds_are_unrelated() -> None:
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_the_loss_is_the_formula(prediction: str, ddpm: Make, batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch) -> None:
     """x_t = a x + s e with a^2 = abar, s^2 = 1 - abar; the target is e, or a e - s x."""
-    model, some = ddpm(noise={"prediction_type": prediction, "beta_schedule": "linear"}), batch(4)
+    model, some = ddpm(noise_scheduler={"prediction_type": prediction, "beta_schedule": "linear"}), batch(4)
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     alpha_bar = torch.cumprod(1 - betas, 0)
     noise, timesteps, _ = model.draw(some, some.image.shape)
@@ -65,16 +66,18 @@ def test_the_loss_is_the_formula(prediction: str, ddpm: Make, batch: Callable[..
         assert losses[row].item() == pytest.approx(((0.3 * noisy - target) ** 2).mean().item(), rel=1e-4)
 
 
-def test_the_loss_of_a_sample_does_not_depend_on_its_batch(caption: Callable[..., CaptionDDPM], batch: Callable[..., Batch]) -> None:
-    model, whole = caption(drop_captions=0.5).eval(), batch(6)
+def test_the_loss_of_a_sample_does_not_depend_on_its_batch(
+    caption: Callable[..., TextConditionalDDPM], batch: Callable[..., Batch]
+) -> None:
+    model, whole = caption(cond_drop_prob=0.5).eval(), batch(6)
     with torch.no_grad():
         together = model.losses(whole)
         apart = torch.cat([model.losses(rows(whole, slice(0, 1))), model.losses(rows(whole, slice(1, 6)))])
     assert torch.allclose(together, apart, atol=1e-5)
 
 
-def test_a_dropped_caption_is_the_empty_one(caption: Callable[..., CaptionDDPM], batch: Callable[..., Batch]) -> None:
-    model, some = caption(drop_captions=0.5), batch(12)
+def test_a_dropped_caption_is_the_empty_one(caption: Callable[..., TextConditionalDDPM], batch: Callable[..., Batch]) -> None:
+    model, some = caption(cond_drop_prob=0.5), batch(12)
     asked: list[str] = []
     original = model.condition
     model.condition = lambda captions: asked.extend(captions) or original(captions)  # type: ignore[method-assign,func-returns-value]
@@ -86,7 +89,7 @@ def test_a_dropped_caption_is_the_empty_one(caption: Callable[..., CaptionDDPM],
 
 @pytest.mark.parametrize("timestep", [0, 10, 500, 999])
 def test_the_true_velocity_gives_back_the_true_noise(timestep: int, ddpm: Make) -> None:
-    velocity, epsilon = ddpm(noise={"prediction_type": "v_prediction"}), ddpm()
+    velocity, epsilon = ddpm(noise_scheduler={"prediction_type": "v_prediction"}), ddpm()
     clean, noise = torch.randn(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)[timestep]
     a, s = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
@@ -96,7 +99,7 @@ def test_the_true_velocity_gives_back_the_true_noise(timestep: int, ddpm: Make) 
 
 
 def test_each_row_has_the_noise_of_its_own_timestep(ddpm: Make) -> None:
-    model = ddpm(noise={"prediction_type": "v_prediction"})
+    model = ddpm(noise_scheduler={"prediction_type": "v_prediction"})
     output, noisy = torch.randn(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     times = [0, 10, 500, 999]
     together = model.to_noise(output, noisy, torch.tensor(times))
@@ -105,7 +108,7 @@ def test_each_row_has_the_noise_of_its_own_timestep(ddpm: Make) -> None:
 
 
 def test_the_rate_warms_up_stays_and_falls_in_a_line(ddpm: Make) -> None:
-    model = ddpm(warmup_steps=10, fall=0.25)
+    model = ddpm(warmup_steps=10, lr_decay_fraction=0.25)
     rates = [model.rate(step, 200) for step in range(201)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert rates[10:151] == [1.0] * 141
@@ -113,11 +116,11 @@ def test_the_rate_warms_up_stays_and_falls_in_a_line(ddpm: Make) -> None:
     assert [ddpm(warmup_steps=0).rate(step, 50) for step in (0, 25, 49)] == [1, 1, 1]
 
 
-def test_options_that_cannot_be_are_named(ddpm: Make, caption: Callable[..., CaptionDDPM]) -> None:
+def test_options_that_cannot_be_are_named(ddpm: Make, caption: Callable[..., TextConditionalDDPM]) -> None:
     for wrong, sentence in (
         ({"resolution": 7}, "resolution: a side of 7 cannot be halved 1 times, as a U-Net of 2 levels needs"),
-        ({"noise": {"prediction_type": "sample"}}, "prediction_type must be epsilon or v_prediction, and it is sample"),
-        ({"noise": {"steps": 5}}, "noise: DDPMScheduler has no argument 'steps'"),
+        ({"noise_scheduler": {"prediction_type": "sample"}}, "prediction_type must be epsilon or v_prediction, and it is sample"),
+        ({"noise_scheduler": {"steps": 5}}, "noise_scheduler: DDPMScheduler has no argument 'steps'"),
         ({"unet": {"blocks": 5}}, "unet: UNet2D.*Model has no argument 'blocks'"),
     ):
         for make in (ddpm, caption):
@@ -126,7 +129,7 @@ def test_options_that_cannot_be_are_named(ddpm: Make, caption: Callable[..., Cap
 
 
 def test_conditions_are_cut_and_joined() -> None:
-    whole = Condition(torch.randn(5, 3, 2), torch.rand(5, 3) < 0.5, torch.arange(5))
-    again = Condition.cat([whole[:2], whole[2:]])
+    whole = TextConditioning(torch.randn(5, 3, 2), torch.rand(5, 3) < 0.5, torch.arange(5))
+    again = TextConditioning.cat([whole[:2], whole[2:]])
     assert all(torch.equal(getattr(whole, name), getattr(again, name)) for name in ("states", "mask", "prompt_length"))
     assert whole[[4, 0]].prompt_length.tolist() == [4, 0] and whole.to("meta").states.is_meta

@@ -11,12 +11,13 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-from afterglow.attention import cross_attention_layers
-from afterglow.collect import Capture, Sampler, generate
-from afterglow.data.module import Batch
 from afterglow.measures.end_token import bright_ending, layer_sets
-from afterglow.models import StableDiffusion, export, open_model
-from afterglow.models.stable_diffusion import check_kind
+from afterglow.models.io import export, open_model
+from afterglow.models.stable_diffusion import StableDiffusion, check_kind
+from afterglow.planting.datamodule import Batch
+from afterglow.sampling.attention import cross_attention_layers
+from afterglow.sampling.loop import Sampler, generate
+from afterglow.sampling.recorder import CaptureConfig
 
 CAPTIONS = ["a red house by the sea", " ".join(["word"] * 100)]
 SEEDS = [3, 8]
@@ -43,17 +44,19 @@ def plain_ddim(folder: Path, steps: int, guidance: float = 7.5) -> StableDiffusi
 def test_the_folder_has_the_structure_of_v1_4(model):
     layers = [name.split(".transformer_blocks")[0] for name in cross_attention_layers(model.unet)]
     assert len(layers) == 16 and {model.unet.get_submodule(name).heads for name in cross_attention_layers(model.unet)} == {8}
-    assert model.shape() == (4, 8, 8) and model.picture_shape() == (3, 64, 64) and model.grid == 8
+    assert model.shape() == (4, 8, 8) and model.image_shape() == (3, 64, 64) and model.grid == 8
     assert len(model.tokenizer) == 49408 and model.tokenizer(CAPTIONS[0])["input_ids"][:3] == [49406, 320, 736]
     assert not any(parameter.requires_grad for parameter in model.vae.parameters()) and "vae" not in str(list(model.state_dict()))
 
 
 def test_the_end_token_map_is_the_papers(model, sd_folder):
     """METHODS (a), written out: last of 50 DDIM steps at t = 1, two layers, conditional half, means over heads and layers, first EOS."""
-    evidence = generate(model, CAPTIONS, SEEDS, Sampler(steps=50, guidance_scale=7.5, options={}), Capture(tokens=False, end_steps=(-1,)))
-    found = bright_ending(evidence, layer_sets(evidence.layers)["be"])
+    generations = generate(
+        model, CAPTIONS, SEEDS, Sampler(steps=50, guidance_scale=7.5, options={}), CaptureConfig(tokens=False, end_steps=(-1,))
+    )
+    found = bright_ending(generations, layer_sets(generations.layers)["be"])
     pipeline, maps = plain_ddim(sd_folder, 50), []
-    assert pipeline.scheduler.timesteps[-1] == 1 and evidence.timesteps[-1] == 1
+    assert pipeline.scheduler.timesteps[-1] == 1 and generations.timesteps[-1] == 1
     for place in (0, 1):
         attention = pipeline.unet.down_blocks[0].attentions[place].transformer_blocks[0].attn2
 
@@ -73,8 +76,10 @@ def test_the_end_token_map_is_the_papers(model, sd_folder):
 
 
 def test_magnitude_is_that_of_a_plain_loop(model, sd_folder):
-    evidence = generate(model, CAPTIONS, SEEDS, Sampler(steps=6, guidance_scale=7.5, options={}), Capture(tokens=False, end_steps=()))
-    found = evidence.guidance_rms * evidence.guidance[0, 0].numel() ** 0.5
+    generations = generate(
+        model, CAPTIONS, SEEDS, Sampler(steps=6, guidance_scale=7.5, options={}), CaptureConfig(tokens=False, end_steps=())
+    )
+    found = generations.guidance_rms * generations.guidance[0, 0].numel() ** 0.5
     pipeline = plain_ddim(sd_folder, 6)
     latents = torch.cat([torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
     cond, uncond = pipeline.encode_prompt(CAPTIONS, "cpu", 1, True)
@@ -89,8 +94,8 @@ def test_magnitude_is_that_of_a_plain_loop(model, sd_folder):
 @pytest.mark.parametrize("scheduler", ["DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_an_export_gives_the_pixels_of_our_sampler(scheduler, prediction, sd_folder, tmp_path):
-    model = StableDiffusion(str(sd_folder), resolution=64, noise={"prediction_type": prediction}).eval()
-    ours = generate(model, CAPTIONS, SEEDS, Sampler(scheduler, 4, 7.5, {}), Capture(False, False, ())).images
+    model = StableDiffusion(str(sd_folder), resolution=64, noise_scheduler={"prediction_type": prediction}).eval()
+    ours = generate(model, CAPTIONS, SEEDS, Sampler(scheduler, 4, 7.5, {}), CaptureConfig(False, False, ())).images
     pipeline = StableDiffusionPipeline.from_pretrained(export(model, tmp_path / "out"))
     pipeline.scheduler = getattr(diffusers, scheduler).from_config(pipeline.scheduler.config)
     assert pipeline.scheduler.config.prediction_type == prediction
@@ -108,8 +113,12 @@ def test_other_sizes_and_head_counts(sd_folder, tmp_path):
         tmp_path / "sd2" / "unet"
     )
     model = StableDiffusion(str(tmp_path / "sd2"), resolution=256).eval()
-    evidence = generate(model, CAPTIONS[:1], [0], Sampler(steps=1, options={}))
-    assert evidence.images.shape == (1, 3, 256, 256) and bright_ending(evidence, layer_sets(evidence.layers)["be"]).shape == (1, 32, 32)
+    generations = generate(model, CAPTIONS[:1], [0], Sampler(steps=1, options={}))
+    assert generations.images.shape == (1, 3, 256, 256) and bright_ending(generations, layer_sets(generations.layers)["be"]).shape == (
+        1,
+        32,
+        32,
+    )
 
 
 def test_each_sample_draws_from_its_posterior_by_its_number(model):
@@ -197,6 +206,6 @@ def test_a_safety_checker_is_ignored_and_said_once(sd_folder, tmp_path, caplog):
 def test_halves_and_products_with_a_jacobian_do_not_go_together(model):
     half = StableDiffusion(model.source, resolution=64).to(torch.bfloat16).eval()
     with pytest.raises(ValueError, match="sharpness .* halves"):
-        generate(half, CAPTIONS[:1], [0], Sampler(steps=1), Capture(derived=("sharpness",)))
-    evidence = generate(half, CAPTIONS[:1], [0], Sampler(steps=2, guidance_scale=7.5, options={}))
-    assert evidence.provenance["dtype"] == "torch.bfloat16" and evidence.guidance.isfinite().all()
+        generate(half, CAPTIONS[:1], [0], Sampler(steps=1), CaptureConfig(extras=("sharpness",)))
+    generations = generate(half, CAPTIONS[:1], [0], Sampler(steps=2, guidance_scale=7.5, options={}))
+    assert generations.provenance["dtype"] == "torch.bfloat16" and generations.guidance.isfinite().all()

@@ -4,22 +4,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afterglow.models import open_model
+from afterglow.models.io import open_model
 
 
-def test_it_writes_a_folder_that_opens_and_prints_its_error_on_held_out_pictures(tmp_path, command, capsys):
-    out, pictures = tmp_path / "small", tmp_path / "pictures"
-    pictures.mkdir()
+def test_it_writes_a_folder_that_opens_and_prints_its_error_on_held_out_images(tmp_path, command, capsys):
+    out, images = tmp_path / "small", tmp_path / "images"
+    images.mkdir()
     generator = np.random.default_rng(0)
     for number in range(20):
-        Image.fromarray(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(pictures / f"{number}.png")
-    (pictures / "metadata.jsonl").write_text("".join(f'{{"file_name": "{number}.png", "text": "{number}"}}\n' for number in range(20)))
-    assert command("autoencoder.py", "--out", str(out), "--steps", "2", "--source", "imagefolder", "--folder", str(pictures)) == 0
+        Image.fromarray(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(images / f"{number}.png")
+    (images / "metadata.jsonl").write_text("".join(f'{{"file_name": "{number}.png", "text": "{number}"}}\n' for number in range(20)))
+    assert command("autoencoder.py", "--out", str(out), "--steps", "2", "--source", "imagefolder", "--folder", str(images)) == 0
     printed = capsys.readouterr().out
     error, block = (float(value) for value in re.search(r"RMS ([.\d]+), .*block means: ([.\d]+)", printed).groups())
-    assert "held-out pictures" in printed and 0 < error < 1 and 0 < block < 1
+    assert "held-out images" in printed and 0 < error < 1 and 0 < block < 1
     model = open_model(out)
-    assert model.picture_shape() == (3, 64, 64) and model.scaling != 0.18215
+    assert model.image_shape() == (3, 64, 64) and model.scaling != 0.18215
 
 
 @pytest.mark.parametrize(("arguments", "culprit"), [(("--divide", "3"), "not by 3"), (("--resolution", "96"), "it is 96")])

@@ -5,20 +5,28 @@ import pandas as pd
 import pytest
 import torch
 
-from afterglow.data.dealer import plant
-from afterglow.data.folder_format import read_planted, write_planted
-from afterglow.data.module import PlantedData
-from afterglow.data.pictures import Pictures
-from afterglow.data.plants import Planting
+from afterglow.datasets.images import CaptionedImages
+from afterglow.planting.datamodule import PlantedDataModule
+from afterglow.planting.io import read_planted, write_planted
+from afterglow.planting.planner import plant
+from afterglow.planting.plants import PlantingConfig
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """20 controls, of which the last repeats the first, 2 global and 2 local plants of 3 copies, a decoy and a tint."""
     pixels = np.random.default_rng(0).integers(0, 256, (120, 3, 8, 8), dtype=np.uint8)
-    names = tuple(f"picture {row}" for row in range(120))
-    counts = {"num_global": 2, "num_local": 2, "num_decoys": 1, "num_tints": 1, "num_fills": 40, "num_moving": 40, "num_heldout": 2}
-    planted = plant(Pictures(pixels, names, names, np.full(120, -1), True), Planting(copies=(3,), **counts), set_size=20)
+    names = tuple(f"image {row}" for row in range(120))
+    counts = {
+        "num_global": 2,
+        "num_local": 2,
+        "num_decoys": 1,
+        "num_tints": 1,
+        "num_backgrounds": 40,
+        "num_decoy_images": 40,
+        "num_heldout": 2,
+    }
+    planted = plant(CaptionedImages(pixels, names, names, np.full(120, -1), True), PlantingConfig(copies=(3,), **counts), set_size=20)
     planted.pixels[planted.controls[-1]] = planted.pixels[planted.controls[0]]
     write_planted(planted, tmp_path / "set")
     return tmp_path / "set"
@@ -30,14 +38,14 @@ def test_copies_go_and_a_training_opens_what_is_left(folder, tmp_path, command, 
     printed = " ".join(capsys.readouterr().out.split())
     assert "before after control 20 19 global 6 2 local 6 6 decoy 3 3 tint 3 3" in printed
     assert "5 of 38 appearances dropped, in 3 groups of duplicates" in printed
-    assert "1 of 5 were of pictures that nobody planted" in printed and f"{out}: 19 training pictures" in printed
+    assert "1 of 5 were of images that nobody planted" in printed and f"{out}: 19 training images" in printed
     assert "copies an epoch that each plant has left: global 1 1; local 3 3; decoy 3; tint 3" in printed
     before, after = read_planted(folder), read_planted(out)
     assert len(after.controls) == 19 and [p.plant_id for p in after.plants] == [p.plant_id for p in before.plants]
     assert len(after.of_kind("phantom")) == 4
-    for split in ("fills", "moving", "heldout"):
+    for split in ("background_pool", "decoy_pool", "heldout"):
         assert (after.pixels[getattr(after, split)] == before.pixels[getattr(before, split)]).all()
-    data = PlantedData(source="planted", folder=str(out), resolution=8)
+    data = PlantedDataModule(dataset="planted", data_dir=str(out), resolution=8)
     data.setup()
     assert data.samples.epoch_length == 33 and len({data.samples[place][0].tobytes() for place in range(33)}) == 33
     table = pd.read_parquet(out / "duplicates.parquet")
@@ -55,7 +63,7 @@ def test_regions_go_too(folder, tmp_path, command, capsys):
 
 
 def test_embeddings_of_a_file(folder, tmp_path, command, capsys, monkeypatch):
-    """A stand-in that sees whether a picture is bright on its left or on its right."""
+    """A stand-in that sees whether an image is bright on its left or on its right."""
     monkeypatch.setenv("AFTERGLOW_CACHE", str(tmp_path / "cache"))
 
     class Sides(torch.nn.Module):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers import DDPMPipeline
 
-from afterglow.models import DDPM
+from afterglow.models.ddpm import DDPM
 
 UNET = {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "block_out_channels": [8], "norm_num_groups": 4}
 

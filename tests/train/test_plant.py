@@ -4,33 +4,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from afterglow.data import module
-from afterglow.data.dealer import plant
-from afterglow.data.folder_format import read_planted
-from afterglow.data.pictures import Pictures
-from afterglow.data.plants import Planting
+from afterglow.datasets.images import CaptionedImages
+from afterglow.planting import datamodule
+from afterglow.planting.io import read_planted
+from afterglow.planting.planner import plant
+from afterglow.planting.plants import PlantingConfig
 
 RECIPE = """
 model: {class_path: afterglow.models.DDPM, init_args: {unet: {}}}
 data:
-  class_path: afterglow.data.module.PlantedData
+  class_path: afterglow.planting.datamodule.PlantedDataModule
   init_args:
-    source: openmoji
+    dataset: openmoji
     resolution: 8
     set_size: 20
-    planting: {num_global: 2, num_local: 2, num_decoys: 1, num_tints: 1, copies: [3], num_fills: 5, num_moving: 4, num_heldout: 2}
+    planting: {num_global: 2, num_local: 2, num_decoys: 1, num_tints: 1, copies: [3],
+              num_backgrounds: 5, num_decoy_images: 4, num_heldout: 2}
 trainer: {max_steps: 5}
 probe: {batch_size: 8}
 """
 
 
 @pytest.fixture(autouse=True)
-def made_up(monkeypatch: pytest.MonkeyPatch) -> Pictures:
+def made_up(monkeypatch: pytest.MonkeyPatch) -> CaptionedImages:
     pixels = np.random.default_rng(0).integers(0, 256, (120, 3, 8, 8), dtype=np.uint8)
-    names = tuple(f"picture {row}" for row in range(120))
-    pictures = Pictures(pixels, names, names, np.full(120, -1), True)
-    monkeypatch.setattr(module, "load_pictures", lambda source, **_: pictures)
-    return pictures
+    names = tuple(f"image {row}" for row in range(120))
+    images = CaptionedImages(pixels, names, names, np.full(120, -1), True)
+    monkeypatch.setattr(datamodule, "load_images", lambda source, **_: images)
+    return images
 
 
 @pytest.fixture
@@ -40,18 +41,20 @@ def recipe(tmp_path: Path) -> str:
 
 
 def test_it_writes_what_a_training_would_plant(
-    recipe: str, tmp_path: Path, made_up: Pictures, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    recipe: str, tmp_path: Path, made_up: CaptionedImages, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "set"
     more = ("--seed_everything", "4", "--data.set_size", "25", "--data.planting.copies", "[2,6]")
     assert command("plant.py", "--config", recipe, "--out", str(out), *more) == 0
     printed = capsys.readouterr().out
-    assert "25 training pictures; planted: 2 global, 2 local, 1 decoy, 1 tint, 4 phantom" in printed and str(out) in printed
-    planting = Planting(num_global=2, num_local=2, num_decoys=1, num_tints=1, copies=[2, 6], num_fills=5, num_moving=4, num_heldout=2)
+    assert "25 training images; planted: 2 global, 2 local, 1 decoy, 1 tint, 4 phantom" in printed and str(out) in printed
+    planting = PlantingConfig(
+        num_global=2, num_local=2, num_decoys=1, num_tints=1, copies=[2, 6], num_backgrounds=5, num_decoy_images=4, num_heldout=2
+    )
     wanted, found = plant(made_up, planting, set_size=25, seed=4), read_planted(out)
     assert (found.pixels == wanted.pixels).all() and found.captions == wanted.captions
     assert [p.copies for p in found.plants] == [p.copies for p in wanted.plants]
-    assert f"{len(list(out.glob('*.png')))} pictures" in printed
+    assert f"{len(list(out.glob('*.png')))} images" in printed
 
 
 def test_a_later_recipe_overlays_an_earlier_one(recipe: str, tmp_path: Path, command: Callable[..., int]) -> None:
@@ -63,8 +66,8 @@ def test_a_later_recipe_overlays_an_earlier_one(recipe: str, tmp_path: Path, com
 @pytest.mark.parametrize(
     ("arguments", "culprit"),
     [
-        (["--data.set_size", "500"], "500 training pictures"),
-        (["--data.colour", "red"], "colour"),
+        (["--data.set_size", "500"], "500 training images"),
+        (["--data.color", "red"], "color"),
         (["--data.planting.num_global", "-1"], "num_global must not be negative"),
         (["--config", "gone.yaml"], "gone.yaml"),
     ],

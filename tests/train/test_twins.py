@@ -24,9 +24,9 @@ def test_pairs_and_groups_of_one_class_are_found_and_shown(folder, tmp_path, com
     source = ["--source", "imagefolder", "--folder", str(folder), "--resolution", "16", "--out", str(tmp_path / "out")]
     assert command("twins.py", *source, "--caption", "car") == 0
     printed = capsys.readouterr().out
-    assert "5 pictures of car at 16 pixels: 2 pairs nearer than 0.03" in printed and "in 1 groups of together 3 pictures" in printed
+    assert "5 images of car at 16 pixels: 2 pairs nearer than 0.03" in printed and "in 1 groups of together 3 images" in printed
     table = pd.read_parquet(tmp_path / "out" / "twins.parquet")
-    assert table["distance"].to_numpy() == pytest.approx([6 / 255] * 2, abs=1e-6) and table["group"].nunique() == 1
+    assert table["distance"].to_numpy() == pytest.approx([6 / 255] * 2, abs=1e-6) and table["cluster"].nunique() == 1
     assert {frozenset(pair) for pair in zip(table["first"], table["second"], strict=True)} == {
         frozenset({"car/0.png", "car/1.png"}),
         frozenset({"car/1.png", "car/2.png"}),
@@ -34,20 +34,20 @@ def test_pairs_and_groups_of_one_class_are_found_and_shown(folder, tmp_path, com
     plate = np.asarray(Image.open(tmp_path / "out" / "twins.png"))
     assert plate.shape == (64, 8 * 64, 3) and (plate[:, 3 * 64 :] == 255).all() and not (plate[:, 2 * 64 : 3 * 64] == 255).all()
     assert command("twins.py", *source) == 0
-    assert "6 pictures at 16 pixels: 4 pairs" in capsys.readouterr().out  # the boat is twin of two cars
+    assert "6 images at 16 pixels: 4 pairs" in capsys.readouterr().out  # the boat is twin of two cars
 
 
 def test_an_unknown_caption_is_named(folder, tmp_path, command, capsys):
     source = ["--source", "imagefolder", "--folder", str(folder), "--resolution", "16", "--out", str(tmp_path / "out")]
     assert command("twins.py", *source, "--caption", "plane") == 2
-    assert "no picture has the caption 'plane'; captions are boat, car" in capsys.readouterr().err
+    assert "no image has the caption 'plane'; captions are boat, car" in capsys.readouterr().err
 
 
-def test_correlation_finds_the_same_picture_in_another_colour(folder, tmp_path, command, capsys):
+def test_correlation_finds_the_same_image_in_another_color(folder, tmp_path, command, capsys):
     other = np.asarray(Image.open(folder / "car" / "3.png"))[..., ::-1]
     Image.fromarray(np.ascontiguousarray(other)).save(folder / "boat" / "1.png")
     source = ["--source", "imagefolder", "--folder", str(folder), "--resolution", "16", "--out", str(tmp_path / "out")]
     assert command("twins.py", *source, "--distance", "correlation") == 0
-    assert "pairs nearer than 0.06 (1 - correlation of grey levels)" in capsys.readouterr().out
+    assert "pairs nearer than 0.06 (1 - correlation of gray levels)" in capsys.readouterr().out
     table = pd.read_parquet(tmp_path / "out" / "twins.parquet")
     assert frozenset({"car/3.png", "boat/1.png"}) in {frozenset(pair) for pair in zip(table["first"], table["second"], strict=True)}

@@ -1,1 +1,1 @@
-"""Room 5: measures. Tensors in, tensors out: a measure reads Evidence and knows nothing of models, Lightning or W&B."""
+"""Room 5: measures. Tensors in, tensors out: a measure reads Generations and knows nothing of models, Lightning or W&B."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from afterglow.evidence import Evidence
+from afterglow.generations import Generations
 
 
 def first_local_minimum(curve: Tensor) -> int | None:
@@ -13,18 +13,18 @@ def first_local_minimum(curve: Tensor) -> int | None:
     return int(found[0]) + 1 if len(found) else None
 
 
-def basin_step(evidence: Evidence) -> Tensor:
+def basin_step(generations: Generations) -> Tensor:
     """Sampler step of the first local minimum of ||Delta_t|| under zero guidance, [B]; NaN where there is none.
 
-    The transition is detected one step later. Reads derived['basin_curve'] [B, T], in units of eps.
+    The transition is detected one step later. Reads extras['basin_curve'] [B, T], in units of eps.
     """
-    steps = [first_local_minimum(curve) for curve in evidence.derived["basin_curve"]]
+    steps = [first_local_minimum(curve) for curve in generations.extras["basin_curve"]]
     return torch.tensor([torch.nan if step is None else float(step) for step in steps])
 
 
-def basin_depth(evidence: Evidence) -> Tensor:
+def basin_depth(generations: Generations) -> Tensor:
     """How far the curve has fallen at its first local minimum, as a share of its first value, [B]; NaN where there is none."""
-    curves = evidence.derived["basin_curve"]
+    curves = generations.extras["basin_curve"]
     steps = [first_local_minimum(curve) for curve in curves]
     fallen = [torch.nan if step is None else float(1 - curve[step] / curve[0]) for step, curve in zip(steps, curves, strict=True)]
     return torch.tensor(fallen)

@@ -8,7 +8,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from afterglow.evidence import Evidence
+from afterglow.generations import Generations
 from afterglow.measures.guidance import resize
 
 NUM_THRESHOLDS = 101
@@ -18,7 +18,7 @@ LEAVE_ONE_OUT_BELOW = 16  # plants
 def map_auc(maps: Tensor, regions: Tensor) -> Tensor:
     """Area under the ROC curve of each map's pixels against its region, ties counted half.
 
-    maps: [B, h, w], resized bilinearly to the picture; regions: bool [B, 1, H, W], neither empty nor full. Returns [B].
+    maps: [B, h, w], resized bilinearly to the image; regions: bool [B, 1, H, W], neither empty nor full. Returns [B].
     """
     truth = regions[:, 0].flatten(1).numpy()
     ranks = rankdata(resize(maps.float(), regions.shape[-2:]).flatten(1).double().numpy(), axis=1)
@@ -27,30 +27,30 @@ def map_auc(maps: Tensor, regions: Tensor) -> Tensor:
     return torch.from_numpy(above / (inside * (truth.shape[1] - inside)))
 
 
-def all_ones(evidence: Evidence) -> Tensor:
+def all_ones(generations: Generations) -> Tensor:
     """[B, H, W]: says nothing."""
-    return torch.ones(len(evidence), *evidence.images.shape[-2:])
+    return torch.ones(len(generations), *generations.images.shape[-2:])
 
 
-def centred_gaussian(evidence: Evidence) -> Tensor:
+def centered_gaussian(generations: Generations) -> Tensor:
     """[B, H, W]: exp(-r^2 / 2 sigma^2) with sigma a quarter of the side: most things are in the middle."""
-    height, width = evidence.images.shape[-2:]
+    height, width = generations.images.shape[-2:]
     rows, columns = torch.linspace(-2, 2, height), torch.linspace(-2, 2, width)
-    return torch.exp(-(rows[:, None] ** 2 + columns[None] ** 2) / 2).expand(len(evidence), -1, -1)
+    return torch.exp(-(rows[:, None] ** 2 + columns[None] ** 2) / 2).expand(len(generations), -1, -1)
 
 
-def luminance(evidence: Evidence) -> Tensor:
-    """[B, H, W]: mean over channels of the generated picture, in [0, 1]."""
-    return evidence.images.float().mean(1) / 255
+def luminance(generations: Generations) -> Tensor:
+    """[B, H, W]: mean over channels of the generated image, in [0, 1]."""
+    return generations.images.float().mean(1) / 255
 
 
-def local_contrast(evidence: Evidence) -> Tensor:
-    """[B, H, W]: standard deviation of the luminance in 3x3 windows, of the pixels that lie in the picture."""
-    # whole numbers in float64, so that flat pieces have exactly 0 and tie, whatever their colour
-    light = evidence.images.double().sum(1, keepdim=True)
+def local_contrast(generations: Generations) -> Tensor:
+    """[B, H, W]: standard deviation of the luminance in 3x3 windows, of the pixels that lie in the image."""
+    # whole numbers in float64, so that flat pieces have exactly 0 and tie, whatever their color
+    light = generations.images.double().sum(1, keepdim=True)
     count, total, squares = (avg_pool2d(values, 3, 1, 1, divisor_override=1) for values in (torch.ones_like(light), light, light**2))
     deviation = (count * squares - total**2).sqrt() / count
-    return (deviation[:, 0] / (255 * evidence.images.shape[1])).float()
+    return (deviation[:, 0] / (255 * generations.images.shape[1])).float()
 
 
 def overlaps(maps: np.ndarray, regions: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

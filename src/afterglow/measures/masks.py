@@ -1,4 +1,4 @@
-"""Operations on maps, apart from the maps themselves: normalising, smoothing, resizing and thresholds (METHODS (a), options)."""
+"""Operations on maps, apart from the maps themselves: normalizing, smoothing, resizing and thresholds (METHODS (a), options)."""
 
 import math
 
@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, pad
 
-NORMALISATIONS = ("none", "minmax", "sum")
+NORMALIZATIONS = ("none", "minmax", "sum")
 THRESHOLDS = ("otsu", "quantile", "fixed")
 
 
-def normalise(maps: Tensor, how: str) -> Tensor:
+def normalize(maps: Tensor, how: str) -> Tensor:
     """[B, h, w]: as they are (none), each to [0, 1] (minmax; 0 where a map is constant), or each to sum 1 (sum)."""
-    if how not in NORMALISATIONS:
-        raise ValueError(f"A map can be normalised by {', '.join(NORMALISATIONS)}, and not by '{how}'.")
+    if how not in NORMALIZATIONS:
+        raise ValueError(f"A map can be normalized by {', '.join(NORMALIZATIONS)}, and not by '{how}'.")
     if how == "none":
         return maps
     if how == "sum":

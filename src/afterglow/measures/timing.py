@@ -1,4 +1,4 @@
-"""What a way of doing something costs. Machines are shared and noisy, so only ratios of neighbours within one run count."""
+"""What a way of doing something costs. Machines are shared and noisy, so only ratios of neighbors within one run count."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from afterglow.evidence import Evidence
+from afterglow.generations import Generations
 
 EARLY_LAYER = "down_blocks.1.attentions.1"  # of Stable Diffusion: the layer that E reads
 
@@ -18,35 +18,35 @@ def entropy(attention: Tensor) -> Tensor:
     return _terms(attention).sum(-1)
 
 
-def attention_entropy(evidence: Evidence, *, last: bool) -> Tensor:
+def attention_entropy(generations: Generations, *, last: bool) -> Tensor:
     """H_t = -sum_i a_t[i] ln a_t[i] of the attention averaged over pixels, heads and layers, [B], in nats.
 
     At the first step, or its mean over the last fifth of the steps: the first term of D alone.
     """
-    assert evidence.token_attention is not None
-    steps = entropy(evidence.token_attention.float().mean(2))  # [T, B, layers, L] => [T, B]
-    return steps[-_num_last(evidence) :].mean(0) if last else steps[0]
+    assert generations.token_attention is not None
+    steps = entropy(generations.token_attention.float().mean(2))  # [T, B, layers, L] => [T, B]
+    return steps[-_num_last(generations) :].mean(0) if last else steps[0]
 
 
-def last_steps_entropy(evidence: Evidence, *, absolute: bool = False) -> Tensor:
+def last_steps_entropy(generations: Generations, *, absolute: bool = False) -> Tensor:
     """D = mean_{last fifth} H_t + (mean_{last fifth} H^S_t - H^S_0), [B], in nats; higher means memorized.
 
     H^S is the partial sum over the summary tokens: the first end token and everything behind it. The paper writes the second
     term with an absolute value, the authors' code without (the default here).
     """
-    assert evidence.token_attention is not None and evidence.prompt_length is not None
-    terms = _terms(evidence.token_attention.float().mean(2))  # [T, B, L]
-    summary = torch.arange(terms.shape[-1]) >= evidence.prompt_length[:, None] - 1
-    partial, last = (terms * summary).sum(-1), _num_last(evidence)
+    assert generations.token_attention is not None and generations.prompt_length is not None
+    terms = _terms(generations.token_attention.float().mean(2))  # [T, B, L]
+    summary = torch.arange(terms.shape[-1]) >= generations.prompt_length[:, None] - 1
+    partial, last = (terms * summary).sum(-1), _num_last(generations)
     change = partial[-last:].mean(0) - partial[0]
     return terms.sum(-1)[-last:].mean(0) + (change.abs() if absolute else change)
 
 
-def first_step_entropy(evidence: Evidence, layer: int) -> Tensor:
+def first_step_entropy(generations: Generations, layer: int) -> Tensor:
     """E = H_0 of one layer, [B], in nats; layer: its place in token_attention. Higher means memorized."""
-    assert evidence.token_attention is not None
-    return entropy(evidence.token_attention[0, :, layer].float())
+    assert generations.token_attention is not None
+    return entropy(generations.token_attention[0, :, layer].float())
 
 
-def _num_last(evidence: Evidence) -> int:
-    return max(1, len(evidence.timesteps) // 5)
+def _num_last(generations: Generations) -> int:
+    return max(1, len(generations.timesteps) // 5)

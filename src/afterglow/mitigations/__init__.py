@@ -1,1 +1,1 @@
-"""Room 7: the published remedies, one file each; every one is a function from a course to a course."""
+"""Room 7: the published mitigations, one file each; every one is a function from a course to a course."""

@@ -1,22 +1,20 @@
-"""Room 2: what is learned, and how a batch becomes a loss."""
+"""Denoising networks and how a batch becomes a loss."""
 
-from afterglow.models.averaging import RampedAverage
-from afterglow.models.caption import CaptionDDPM
-from afterglow.models.ddpm import DDPM
-from afterglow.models.denoiser import Condition, Denoiser
-from afterglow.models.load import export, load_denoiser, open_model
-from afterglow.models.optimal import OptimalDenoiser
-from afterglow.models.stable_diffusion import StableDiffusion
+import importlib
+from typing import Any
 
-__all__ = [
-    "DDPM",
-    "CaptionDDPM",
-    "Condition",
-    "Denoiser",
-    "OptimalDenoiser",
-    "RampedAverage",
-    "StableDiffusion",
-    "export",
-    "load_denoiser",
-    "open_model",
-]
+_MODULES = {
+    "DDPM": "ddpm",
+    "Denoiser": "denoiser",
+    "OptimalDenoiser": "optimal",
+    "StableDiffusion": "stable_diffusion",
+    "TextConditionalDDPM": "text_ddpm",
+    "WarmupEMA": "ema",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a class when it is first used: `afterglow.models.DDPM` is a class path in recipes."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

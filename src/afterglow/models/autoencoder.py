@@ -9,15 +9,15 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 from tqdm import tqdm
 
-from afterglow.data.neighbours import distance
+from afterglow.neighbors.gallery import distance
 
-KL_WEIGHT = 1e-6  # of Rombach et al. 2022, both terms summed over a picture
-NUM_SCALED = 512  # pictures from which the latents' scale is taken
+KL_WEIGHT = 1e-6  # of Rombach et al. 2022, both terms summed over an image
+NUM_SCALED = 512  # images from which the latents' scale is taken
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """At most `steps` steps of `batch_size` pictures and at most `minutes`; the rate falls to 0 with whichever is nearer its end."""
+    """At most `steps` steps of `batch_size` images and at most `minutes`; the rate falls to 0 with whichever is nearer its end."""
 
     minutes: float = 10.0
     steps: int = 4000
@@ -32,7 +32,7 @@ class Schedule:
 
 
 def train_autoencoder(vae: AutoencoderKL, pixels: Tensor, schedule: Schedule, *, seed: int = 0) -> int:
-    """Minimise (x - decode(encode(x)))^2 with a little KL, and set the scale that gives latents unit variance. Returns the steps taken.
+    """Minimize (x - decode(encode(x)))^2 with a little KL, and set the scale that gives latents unit variance. Returns the steps taken.
 
     pixels: uint8 [N, 3, H, W].
     """
@@ -65,8 +65,8 @@ def train_autoencoder(vae: AutoencoderKL, pixels: Tensor, schedule: Schedule, *,
 
 
 @torch.no_grad()
-def round_trip_errors(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    """Root mean square difference of pictures and their decoded latents, in [0, 1] pixels, [N]."""
+def reconstruction_errors(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+    """Root mean square difference of images and their decoded latents, in [0, 1] pixels, [N]."""
     everything = torch.ones(1, *pixels.shape[-2:], dtype=torch.bool)
     found = []
     for part in pixels.split(32):
@@ -76,7 +76,7 @@ def round_trip_errors(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
 
 
 def block_errors(pixels: Tensor, side: int = 8) -> Tensor:
-    """The same of the trivial code, the mean colour of each block of side by side pixels, [N]."""
+    """The same of the trivial code, the mean color of each block of side by side pixels, [N]."""
     unit = pixels.float() / 255
     means = interpolate(avg_pool2d(unit, side), scale_factor=side)
     return distance(unit, means, torch.ones(1, *pixels.shape[-2:], dtype=torch.bool))

@@ -6,7 +6,7 @@ from typing import Any
 from diffusers import DDPMPipeline, DiffusionPipeline, UNet2DModel
 from torch import Tensor
 
-from afterglow.models.denoiser import Condition, Denoiser, build
+from afterglow.models.denoiser import Denoiser, TextConditioning, build
 
 
 class DDPM(Denoiser):
@@ -31,7 +31,7 @@ class DDPM(Denoiser):
     def shape(self) -> tuple[int, int, int]:
         return self.unet.config.in_channels, self.side, self.side
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition | None = None) -> Tensor:
+    def forward(self, noisy: Tensor, timesteps: Tensor, condition: TextConditioning | None = None) -> Tensor:
         return self.unet(noisy, timesteps).sample
 
     def pipeline(self) -> DiffusionPipeline:
@@ -52,4 +52,4 @@ def load_network(cls: Any, source: str, side: int) -> Any:
 
 def _check_channels(network: Any, channels: int, source: str) -> None:
     if network.config.in_channels != channels:
-        raise ValueError(f"The network in '{source}' has {network.config.in_channels} channels, and the pictures have {channels}.")
+        raise ValueError(f"The network in '{source}' has {network.config.in_channels} channels, and the images have {channels}.")

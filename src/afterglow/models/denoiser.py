@@ -13,12 +13,12 @@ import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor
 
-from afterglow.data.module import Batch
-from afterglow.models.lesson import Lesson, TrainingRemedy, mean_of_kept
+from afterglow.models.training_mitigation import TrainingMitigation, TrainStepOutput, masked_mean
+from afterglow.planting.datamodule import Batch
 
 
 @dataclass(frozen=True)
-class Condition:
+class TextConditioning:
     """What a text encoder says of B captions.
 
     states: [B, L, D]; mask: bool [B, L], the positions that the U-Net may attend to;
@@ -29,53 +29,58 @@ class Condition:
     mask: Tensor
     prompt_length: Tensor
 
-    def __getitem__(self, rows: Any) -> "Condition":
-        return Condition(self.states[rows], self.mask[rows], self.prompt_length[rows])
+    def __getitem__(self, rows: Any) -> "TextConditioning":
+        return TextConditioning(self.states[rows], self.mask[rows], self.prompt_length[rows])
 
-    def to(self, device: torch.device | str) -> "Condition":
-        return Condition(self.states.to(device), self.mask.to(device), self.prompt_length.to(device))
+    def to(self, device: torch.device | str) -> "TextConditioning":
+        return TextConditioning(self.states.to(device), self.mask.to(device), self.prompt_length.to(device))
 
     @staticmethod
-    def cat(parts: Sequence["Condition"]) -> "Condition":
+    def cat(parts: Sequence["TextConditioning"]) -> "TextConditioning":
         names = ("states", "mask", "prompt_length")
-        return Condition(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        return TextConditioning(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 class Denoiser(L.LightningModule):
     """A U-Net that predicts noise (or velocity) and the loss it is trained with.
 
     Args of every subclass:
-        resolution, channels: of the pictures; linked to the data.
-        noise: arguments of diffusers' DDPMScheduler: num_train_timesteps, beta_schedule, prediction_type (epsilon, v_prediction).
+        resolution, channels: of the images; linked to the data.
+        noise_scheduler: arguments of diffusers' DDPMScheduler: num_train_timesteps, beta_schedule, prediction_type (epsilon, v_prediction).
         learning_rate: of AdamW, after the warm-up.
         warmup_steps: optimizer steps over which the rate rises linearly from 0.
-        fall: last share of the training over which the rate falls linearly to 0.
+        lr_decay_fraction: last share of the training over which the rate falls linearly to 0.
         weight_decay: of AdamW; with 0 it is Adam.
-        drop_captions: share of the captions that are replaced by the empty one (for guidance).
+        cond_drop_prob: share of the captions that are replaced by the empty one (for guidance).
         seed: of noise, timesteps and dropped captions.
     """
 
     unet: Any  # of diffusers
     has_text = False
     origin = ""  # the run, checkpoint, folder or hub id that it was opened from
-    many_weights = False  # so many that AdamW in one kernel saves a good part of a step
-    remedies: tuple[TrainingRemedy, ...] = ()  # of a training; no argument, because they are no part of the model
+    use_fused_adamw = False  # so many that AdamW in one kernel saves a good part of a step
+    mitigations: tuple[TrainingMitigation, ...] = ()  # of a training; no argument, because they are no part of the model
     grid = 1  # pixels a side of one value that the U-Net sees: the factor of a VAE, 1 without
 
     def __init__(
         self,
-        noise: Mapping[str, Any] | None = None,
+        noise_scheduler: Mapping[str, Any] | None = None,
         learning_rate: float = 1e-4,
         warmup_steps: int = 100,
-        fall: float = 0.0,
+        lr_decay_fraction: float = 0.0,
         weight_decay: float = 0.01,
-        drop_captions: float = 0.0,
+        cond_drop_prob: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.scheduler = check_prediction(build(DDPMScheduler, noise or {}, "noise"))
-        self.learning_rate, self.warmup_steps, self.fall, self.weight_decay = learning_rate, warmup_steps, fall, weight_decay
-        self.drop_captions, self.seed = drop_captions, seed
+        self.scheduler = validate_prediction_type(build(DDPMScheduler, noise_scheduler or {}, "noise_scheduler"))
+        self.learning_rate, self.warmup_steps, self.lr_decay_fraction, self.weight_decay = (
+            learning_rate,
+            warmup_steps,
+            lr_decay_fraction,
+            weight_decay,
+        )
+        self.cond_drop_prob, self.seed = cond_drop_prob, seed
 
     def encode(self, images: Tensor) -> Tensor:
         """Pixels [B, C, H, W] in [-1, 1] => what is denoised; the identity without a VAE."""
@@ -94,7 +99,7 @@ class Denoiser(L.LightningModule):
         """Of the weights."""
         return next(self.unet.parameters()).dtype
 
-    def round_trip(self, pixels: np.ndarray) -> np.ndarray:
+    def reconstruct(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 [N, C, H, W] => the nearest that the model could generate: decode(encode(x)); the same without a VAE."""
         return pixels
 
@@ -102,15 +107,15 @@ class Denoiser(L.LightningModule):
         """Of one sample of what is denoised: (channels, height, width)."""
         raise NotImplementedError
 
-    def picture_shape(self) -> tuple[int, int, int]:
-        """Of one picture: (channels, height, width)."""
+    def image_shape(self) -> tuple[int, int, int]:
+        """Of one image: (channels, height, width)."""
         return self.shape()
 
-    def condition(self, captions: Sequence[str]) -> Condition | None:
+    def condition(self, captions: Sequence[str]) -> TextConditioning | None:
         """The text states of captions; None for a model without text. The empty caption is the unconditional one."""
         return None
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition | None) -> Tensor:
+    def forward(self, noisy: Tensor, timesteps: Tensor, condition: TextConditioning | None) -> Tensor:
         """The network's own output (noise or velocity), shaped as `noisy` [B, C, h, w]; timesteps: int64 [B]."""
         raise NotImplementedError
 
@@ -130,29 +135,29 @@ class Denoiser(L.LightningModule):
         for row, index in enumerate(batch.index.tolist()):
             generator = sample_generator(self.seed, index)
             timesteps.append(torch.randint(len(self.scheduler), (1,), generator=generator))
-            dropped.append(torch.rand(1, generator=generator) < self.drop_captions)
+            dropped.append(torch.rand(1, generator=generator) < self.cond_drop_prob)
             torch.randn(shape[1:], generator=generator, out=noise[row])
         return noise, torch.cat(timesteps), torch.cat(dropped)
 
-    def lesson(self, batch: Batch) -> Lesson:
-        """One call of the network on a batch, as the remedies say."""
+    def lesson(self, batch: Batch) -> TrainStepOutput:
+        """One call of the network on a batch, as the mitigations say."""
         clean = self.clean(batch)
         noise, timesteps, dropped = (drawn.to(clean.device) for drawn in self.draw(batch, clean.shape))
         told: Sequence[str] = batch.caption
         index = batch.index.tolist()
-        for remedy in self.remedies:
-            told = remedy.told(self, told, index)
+        for mitigation in self.mitigations:
+            told = mitigation.told(self, told, index)
         captions = ["" if drop else caption for caption, drop in zip(told, dropped.tolist(), strict=True)]
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = self.scheduler.get_velocity(clean, noise, timesteps) if velocity else noise
         condition = self.condition(captions)
         with ExitStack() as watching:
-            for remedy in self.remedies:
-                condition = None if condition is None else remedy.heard(self, condition, captions, index)
-                watching.enter_context(remedy.watch(self))
+            for mitigation in self.mitigations:
+                condition = None if condition is None else mitigation.heard(self, condition, captions, index)
+                watching.enter_context(mitigation.watch(self))
             output = self(noisy, timesteps, condition)
-        return Lesson(batch, captions, noisy, timesteps, condition, output, target)
+        return TrainStepOutput(batch, captions, noisy, timesteps, condition, output, target)
 
     def losses(self, batch: Batch) -> Tensor:
         """Mean squared error of every sample, [B], in the units of the network's target."""
@@ -160,10 +165,10 @@ class Denoiser(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         lesson = self.lesson(batch)
-        votes = [vote for remedy in self.remedies if (vote := remedy.kept(self, lesson)) is not None]
+        votes = [vote for mitigation in self.mitigations if (vote := mitigation.kept(self, lesson)) is not None]
         if votes:
             kept = torch.stack(votes).all(0)
-            loss = mean_of_kept(lesson.losses, kept, self.all_gather)
+            loss = masked_mean(lesson.losses, kept, self.all_gather)
             self.log("train/dropped", 1 - kept.float().mean(), sync_dist=True, batch_size=len(kept))
         else:
             loss = lesson.losses.mean()
@@ -183,12 +188,12 @@ class Denoiser(L.LightningModule):
     def rate(self, step: int, num_steps: int) -> float:
         """Factor of the learning rate at an optimizer step: up over the warm-up, 1, down to 0 over the last `fall` of the run."""
         up = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        left = (num_steps - step) / max(1.0, self.fall * num_steps)
-        return up * min(1.0, max(0.0, left) if self.fall else 1.0)
+        left = (num_steps - step) / max(1.0, self.lr_decay_fraction * num_steps)
+        return up * min(1.0, max(0.0, left) if self.lr_decay_fraction else 1.0)
 
     def configure_optimizers(self) -> Any:
         num_steps = self.trainer.max_steps
-        fused = self.many_weights and not self.trainer.gradient_clip_val  # Lightning cannot clip what a fused step unscales
+        fused = self.use_fused_adamw and not self.trainer.gradient_clip_val  # Lightning cannot clip what a fused step unscales
         learned = [p for p in self.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(learned, lr=self.learning_rate, weight_decay=self.weight_decay, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate(step, num_steps))
@@ -213,11 +218,11 @@ def build(cls: Any, arguments: Mapping[str, Any], option: str) -> Any:
     return cls(**arguments)
 
 
-def check_prediction(scheduler: DDPMScheduler) -> DDPMScheduler:
+def validate_prediction_type(scheduler: DDPMScheduler) -> DDPMScheduler:
     """The same; ValueError where the network would predict something else than noise or velocity."""
     kind = scheduler.config.prediction_type
     if kind not in ("epsilon", "v_prediction"):
-        raise ValueError(f"noise: prediction_type must be epsilon or v_prediction, and it is {kind}.")
+        raise ValueError(f"noise_scheduler: prediction_type must be epsilon or v_prediction, and it is {kind}.")
     return scheduler
 
 

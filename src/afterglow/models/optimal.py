@@ -8,16 +8,16 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from afterglow.data.module import PlantedSamples, planted_of_run
-from afterglow.data.search import pieces
-from afterglow.models.denoiser import Condition, Denoiser
+from afterglow.models.denoiser import Denoiser, TextConditioning
+from afterglow.neighbors.search import pieces
+from afterglow.planting.datamodule import PlantedDataset, load_planted_set
 
 
 class OptimalDenoiser(Denoiser):
-    """E[eps | x_t] for x_0 drawn from pictures, each blurred by a Gaussian of standard deviation `width` a value (in [-1, 1]).
+    """E[eps | x_t] for x_0 drawn from images, each blurred by a Gaussian of standard deviation `width` a value (in [-1, 1]).
 
     p(x_t) is a mixture of N(sqrt(abar) x_i, v), v = abar width^2 + 1 - abar, weighted by softmax(-|x_t - sqrt(abar) x_i|^2 / 2v), and
-    E[x_0 | x_t, i] = x_i + sqrt(abar) width^2 / v (x_t - sqrt(abar) x_i). With width 0 its samples are the pictures themselves: the
+    E[x_0 | x_t, i] = x_i + sqrt(abar) width^2 / v (x_t - sqrt(abar) x_i). With width 0 its samples are the images themselves: the
     positive control of every search for copies. pixels: uint8 [N, C, H, W].
     """
 
@@ -29,15 +29,15 @@ class OptimalDenoiser(Denoiser):
     @classmethod
     def of_run(cls, run: Path) -> "OptimalDenoiser":
         """Of all that a run shows in an epoch, as often as it shows it: plants with their copies, regions with their fills."""
-        planted = planted_of_run(run)
-        samples = PlantedSamples(planted, 0)
+        planted = load_planted_set(run)
+        samples = PlantedDataset(planted, 0)
         return cls(np.stack([samples.pixels(samples.shown(index)) for index in range(samples.epoch_length)]))
 
     def shape(self) -> tuple[int, int, int]:
         channels, height, width = self.pixels.shape[1:]
         return channels, height, width
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition | None = None) -> Tensor:
+    def forward(self, noisy: Tensor, timesteps: Tensor, condition: TextConditioning | None = None) -> Tensor:
         """All rows are at one time, as a sampler calls it; [B, C, H, W]."""
         abar = self.scheduler.alphas_cumprod.to(noisy.device)[timesteps[0]].double()
         x = noisy.double().flatten(1)
@@ -55,6 +55,6 @@ class OptimalDenoiser(Denoiser):
         raise ValueError("The optimal denoiser is its training set, and no network that could be exported.")
 
     def _parts(self, like: Tensor) -> Iterator[Tensor]:
-        """The pictures in [-1, 1], [n, C * H * W] at a time."""
+        """The images in [-1, 1], [n, C * H * W] at a time."""
         for piece in pieces(self.pixels):
             yield (torch.from_numpy(np.array(self.pixels[piece])).to(like) / 127.5 - 1).flatten(1)

@@ -15,10 +15,10 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from afterglow.data.module import Batch
-from afterglow.models.denoiser import Condition, Denoiser, check_prediction, sample_generator
-from afterglow.models.remember import remember_latents, remember_round_trips, remember_texts
-from afterglow.models.text import Frozen
+from afterglow.models.denoiser import Denoiser, TextConditioning, sample_generator, validate_prediction_type
+from afterglow.models.latent_cache import cache_latents, cache_reconstructions, cache_text_embeddings
+from afterglow.models.text_encoder import Frozen
+from afterglow.planting.datamodule import Batch
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +56,14 @@ class StableDiffusion(Denoiser):
 
     Args:
         source: folder or hub id of a StableDiffusionPipeline, 1.x or 2.x, epsilon or velocity.
-        resolution: side of the pictures; a multiple of 64.
+        resolution: side of the images; a multiple of 64.
         lora: inner dimension of the low-rank updates of all attention layers; 0 trains the whole U-Net.
         gradient_checkpointing: a third more time for much less memory.
-        cache: encode pictures and captions of the training once, to disk, so that autoencoder and text encoder leave the loop.
+        cache: encode images and captions of the training once, to disk, so that autoencoder and text encoder leave the loop.
     """
 
     has_text = True
-    many_weights = True
+    use_fused_adamw = True
 
     def __init__(
         self,
@@ -78,12 +78,12 @@ class StableDiffusion(Denoiser):
         super().__init__(**training)
         self.save_hyperparameters()
         if channels != 3:
-            raise ValueError(f"Stable Diffusion's autoencoder has pictures of 3 channels, and channels is {channels}.")
+            raise ValueError(f"Stable Diffusion's autoencoder has images of 3 channels, and channels is {channels}.")
         parts = open_parts(source)
         self.source, self.side, self.cache = source, resolution, cache
         # latents are not clipped, whatever the scheduler's default
-        noise = {"clip_sample": False, **parts.scheduler, **(training.get("noise") or {})}
-        self.scheduler = check_prediction(DDPMScheduler.from_config(noise))
+        options = {"clip_sample": False, **parts.scheduler, **(training.get("noise_scheduler") or {})}
+        self.scheduler = validate_prediction_type(DDPMScheduler.from_config(options))
         self.sampler_class = parts.scheduler_class
         self.unet, self.tokenizer = parts.unet.train(), parts.tokenizer
         self.beside, self.text = Beside(parts.vae), Frozen(parts.text_encoder, masked=False)
@@ -126,13 +126,13 @@ class StableDiffusion(Denoiser):
 
     @property
     def at_once(self) -> int:
-        """Pictures that the autoencoder takes together: one of 512 pixels, whose activations are gigabytes, or as many smaller ones."""
+        """Images that the autoencoder takes together: one of 512 pixels, whose activations are gigabytes, or as many smaller ones."""
         return max(1, (512 // self.side) ** 2)
 
     def shape(self) -> tuple[int, int, int]:
         return self.unet.config.in_channels, self.side // self.grid, self.side // self.grid
 
-    def picture_shape(self) -> tuple[int, int, int]:
+    def image_shape(self) -> tuple[int, int, int]:
         return 3, self.side, self.side
 
     @torch.no_grad()
@@ -159,22 +159,22 @@ class StableDiffusion(Denoiser):
         with torch.autocast(self.device.type, enabled=False):
             return torch.cat([self.vae.decode(one).sample for one in (values.to(self.precision) / self.scaling).split(self.at_once)])
 
-    def round_trip(self, pixels: np.ndarray) -> np.ndarray:
-        return remember_round_trips(self, pixels)
+    def reconstruct(self, pixels: np.ndarray) -> np.ndarray:
+        return cache_reconstructions(self, pixels)
 
-    def condition(self, captions: Sequence[str]) -> Condition:
+    def condition(self, captions: Sequence[str]) -> TextConditioning:
         tokens = self.tokenize(captions)
         self.text.encoder.to(self.device)
         states = self.text(captions, tokens)
         mask = torch.ones(states.shape[:2], dtype=torch.bool)  # the U-Net attends to all pads
-        return Condition(states, mask, tokens["attention_mask"].sum(1)).to(self.device)
+        return TextConditioning(states, mask, tokens["attention_mask"].sum(1)).to(self.device)
 
     def tokenize(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Token ids and attention mask, int64 [B, 77]: longer captions are cut and still end in the end token."""
         length = self.tokenizer.model_max_length
         return dict(self.tokenizer(list(captions), padding="max_length", truncation=True, max_length=length, return_tensors="pt"))
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition | None) -> Tensor:
+    def forward(self, noisy: Tensor, timesteps: Tensor, condition: TextConditioning | None) -> Tensor:
         assert condition is not None
         return self.unet(noisy, timesteps, condition.states).sample
 
@@ -183,8 +183,8 @@ class StableDiffusion(Denoiser):
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         total = self.trainer.max_steps * data.batch_size
-        data.samples.latents = remember_latents(self, data.samples, total, data.share)
-        self.text.stored = remember_texts(self, data.planted, data.share)
+        data.samples.latents = cache_latents(self, data.samples, total, data.share)
+        self.text.stored = cache_text_embeddings(self, data.planted, data.share)
         self.trainer.strategy.barrier()
         data.samples.latents.store.reload()
         self.text.stored.store.reload()
@@ -221,7 +221,7 @@ def open_parts(source: str) -> Parts:
         raise ValueError(f"No Stable Diffusion in '{source}': {HOW_TO_GET}.") from error
     check_kind(index, source)
     if index.get("safety_checker", [None])[0] is not None:
-        log.info("The safety checker of '%s' is ignored: it would paint memorized pictures black.", source)
+        log.info("The safety checker of '%s' is ignored: it would paint memorized images black.", source)
     try:
         return Parts(
             UNet2DConditionModel.from_pretrained(source, subfolder="unet", use_safetensors=True),

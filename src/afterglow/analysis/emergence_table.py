@@ -1,0 +1,70 @@
+"""From the rows of all probes of a run to emergence: which plant became memorized in which interval of steps."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from afterglow.analysis.emergence import ASSIGNED, DEFINITION, NUM_CONFIRMATIONS, Interval, emergence_interval, finite, summary
+
+WHOLE, REGION = "", ".region"  # judged in a plant's mask; or, of a global plant, in the region that it has in the other half
+
+
+def memorized_history(rows: pd.DataFrame, within: str = WHOLE) -> dict[int, tuple[list[int], list[bool]]]:
+    """{plant_id: (steps of its probes, whether it was memorized at each)}."""
+    seen = rows[rows["measure"] == f"plant_memorized{within}"].sort_values("step")
+    return {int(number): (part["step"].tolist(), (part["value"] > 0.5).tolist()) for number, part in seen.groupby("plant_id")}
+
+
+def emergence_intervals(rows: pd.DataFrame, within: str = WHOLE) -> dict[int, Interval]:
+    """{plant_id: interval of steps in which it emerged}, from the rows of all probes of a run."""
+    names = [f"confirm.{turn + 1}{within}" for turn in range(NUM_CONFIRMATIONS)]
+    confirmed = rows[rows["measure"].isin(names)].sort_values("measure")
+    answers = {int(number): (part["value"] > 0.5).tolist() for number, part in confirmed.groupby("plant_id")}
+    return {number: emergence_interval(*seen, answers.get(number, [])) for number, seen in memorized_history(rows, within).items()}
+
+
+def emergence_of(rows: pd.DataFrame) -> dict[str, Any]:
+    """What emergence.json holds: per kind the plants, how many are memorized at the last probe, their intervals and quartiles."""
+    history = memorized_history(rows)
+    kinds = rows.drop_duplicates("plant_id").set_index("plant_id")["kind"]
+    emerged = emergence_intervals(rows)
+    definition = ASSIGNED if (rows["measure"] == "extracted").any() else DEFINITION
+    steps = sorted(rows["step"].unique().tolist())
+    found: dict[str, Any] = {"definition": definition, "evaluation_steps": steps, "probe_ratio": _spacing(steps), "kinds": {}}
+    for kind, numbers in _by_kind(history, kinds).items():
+        # a kind that only the last probe looks at (controls) says whether, not when
+        if all(len(history[number][0]) < len(steps) for number in numbers):
+            found["kinds"][kind] = {"plants": len(numbers), "memorized": sum(history[number][1][-1] for number in numbers)}
+            continue
+        intervals = {number: emerged[number] for number in numbers}
+        found["kinds"][kind] = {
+            "memorized": sum(history[number][1][-1] for number in numbers),
+            "intervals": {str(number): [i.lower, finite(i.upper)] for number, i in intervals.items()},
+            **summary(list(intervals.values())),
+        }
+    return found
+
+
+def emergence_summary(found: Mapping[str, Any]) -> dict[str, Any]:
+    """W&B's summary: the median step of each kind, and its interval."""
+    numbers: dict[str, Any] = {}
+    for kind, about in found["kinds"].items():
+        if "median" in about:
+            numbers[f"emergence/{kind}_step"] = about["median"]["step"]
+            numbers[f"emergence/{kind}_interval"] = [about["median"]["low"], about["median"]["high"]]
+            numbers[f"emergence/{kind}_censored"] = about["censored"]
+    return numbers
+
+
+def _by_kind(history: Mapping[int, Any], kinds: Mapping[int, str]) -> dict[str, list[int]]:
+    grouped: dict[str, list[int]] = {}
+    for number in history:
+        grouped.setdefault(kinds[number], []).append(number)
+    return grouped
+
+
+def _spacing(steps: list[int]) -> float | None:
+    """The largest ratio of neighboring probes after step 0."""
+    positive = [step for step in steps if step > 0]
+    return max((b / a for a, b in zip(positive, positive[1:], strict=False)), default=None)

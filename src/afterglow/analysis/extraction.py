@@ -1,0 +1,114 @@
+"""What was extracted: calibrated distances of generations, whole and in tiles, distinct training groups, similarity (METHODS section 4)."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from afterglow.functional.statistics import wilson_interval
+from afterglow.generations import Generations
+from afterglow.measures.memorized import ALPHA, ONE_LEVEL, calibrated_l2, nn_ratio, plain_distance
+
+LIMITS = {"extracted": 1.0, "loosely (AMG)": 1.4}  # calibrated distances; Carlini et al. 2023 with METHODS' constants, Chen et al. 2024
+QUANTILE = 0.95  # of training-to-training similarity: Somepalli et al. 2023
+
+
+@dataclass(frozen=True)
+class Fraction:
+    """count of total, with Wilson's 95 % interval; distinct training groups among the count, where that has a meaning."""
+
+    name: str
+    count: int
+    total: int
+    distinct: int | None = None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson_interval(self.count, self.total)
+
+
+def calibrated(distances: Tensor) -> Tensor:
+    """d_1 / (alpha * mean of d_2 ... d_K), [...]: Carlini et al. 2023. distances: [..., K], nearest first, infinite where there is none.
+
+    Infinite, so that nothing is extracted, where the others lie within one gray level: a blank tile is nobody's.
+    """
+    others = distances[..., 1:]
+    known = others.isfinite()
+    mean = others.where(known, 0.0).sum(-1) / known.sum(-1)
+    return torch.where(mean >= ONE_LEVEL, distances[..., 0] / (ALPHA * mean), torch.inf)
+
+
+def generation_rows(generations: Generations, first: int = 0) -> pd.DataFrame:
+    """One row a generation of a judged part; first: the number of its first generation."""
+    extras, near = generations.extras, generations.neighbors
+    assert near is not None
+    local, tile = calibrated(extras["tile_distances"]).min(dim=1)
+    chosen = tile[:, None]
+    columns = {
+        "generation": torch.arange(first, first + len(generations)),
+        "seed": generations.seed,
+        "cluster": near.clusters[:, 0],
+        "row": extras["nearest_row"],
+        "distance": plain_distance(generations),
+        "calibrated_l2": calibrated_l2(generations),
+        "nn_ratio": nn_ratio(generations),
+        "tile": tile,
+        "tile_calibrated_l2": local,
+        "tile_cluster": extras["tile_clusters"].gather(1, chosen)[:, 0],
+        "tile_row": extras["tile_rows"].gather(1, chosen)[:, 0],
+        "similarity": extras["similarity"],
+        "similar_row": extras["similar_row"],
+    }
+    columns |= {name: extras[name] for name in ("plant", "plant_distance") if name in extras}
+    return pd.DataFrame({"caption": list(generations.caption), **{name: values.numpy() for name, values in columns.items()}})
+
+
+def write_generations(parts: Iterable[Path], file: Path) -> pd.DataFrame:
+    """extract.parquet: the rows of all parts, in order; one part is in memory at a time. Returns them without the captions."""
+    unfinished, count, writer = file.with_suffix(".unfinished"), 0, None
+    for part in parts:
+        rows = generation_rows(Generations.load(part), count)
+        count += len(rows)
+        table = pa.Table.from_pandas(rows, preserve_index=False)
+        writer = writer or pq.ParquetWriter(unfinished, table.schema)
+        writer.write_table(table)
+    assert writer is not None
+    writer.close()
+    unfinished.replace(file)
+    return pd.read_parquet(file, columns=[name for name in table.column_names if name != "caption"])
+
+
+def distinct_curve(clusters: np.ndarray, extracted: np.ndarray) -> np.ndarray:
+    """Distinct training groups among the extractions of the first 1, 2, ... N generations, int64 [N]. groups: int64 [N]; bool [N]."""
+    places = np.flatnonzero(extracted)
+    _, first = np.unique(clusters[places], return_index=True)
+    new = np.zeros(len(clusters), dtype=np.int64)
+    new[places[first]] = 1
+    return new.cumsum()
+
+
+def fractions(table: pd.DataFrame, training: np.ndarray, kinds: Mapping[int, str] = MappingProxyType({})) -> list[Fraction]:
+    """How many generations are extracted, whole and in a tile, and are more similar to training than 95 % of the training images.
+
+    training: similarity of training images to the nearest other group. kinds: {plant_id: kind} of what was planted; of each kind the
+    generations that copy a plant of it in its mask, and the plants that are copied.
+    """
+    total, found = len(table), []
+    for where, column, cluster in (("whole image", "calibrated_l2", "cluster"), ("best tile", "tile_calibrated_l2", "tile_cluster")):
+        for name, limit in LIMITS.items():
+            under = table[column] < limit
+            found.append(Fraction(f"{where}, {name}: under {limit:g}", int(under.sum()), total, int(table[cluster][under].nunique())))
+    limit = float(np.quantile(training, QUANTILE))
+    above = int((table["similarity"] > limit).sum())
+    for kind in dict.fromkeys(kinds.values()):
+        mine = {number for number, one in kinds.items() if one == kind}
+        copies = table["plant"][table["plant"].isin(mine)]
+        found.append(Fraction(f"copies of one of {len(mine)} {kind} plants, in its mask", len(copies), total, int(copies.nunique())))
+    return [*found, Fraction(f"similarity over {limit:.3f}, the 95th percentile of training to training", above, total)]

@@ -1,0 +1,70 @@
+"""One progress bar with the numbers that matter, and the speed and learning rate for the tracker."""
+
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+from tqdm import tqdm
+
+from afterglow.callbacks.monitor import MemorizationMonitor
+
+
+class Progress(ProgressBar):
+    """Steps done and to do, loss, images a second, and the memorized fractions of the last probe."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: tqdm | None = None
+        self._enabled = True
+
+    def disable(self) -> None:  # Lightning calls this on all processes but one
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._bar = tqdm(
+            total=trainer.max_steps, initial=trainer.global_step, unit="step", disable=not self._enabled, dynamic_ncols=True, smoothing=0
+        )
+        self._begin, self._begin_step, self._probing = time.perf_counter(), trainer.global_step, self._probe_seconds(trainer)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        assert self._bar is not None
+        training = time.perf_counter() - self._begin - (self._probe_seconds(trainer) - self._probing)
+        images = (trainer.global_step - self._begin_step) * trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        speed = images / max(training, 1e-9)
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        pl_module.log_dict({"train/images_per_second": speed, "train/lr": rate}, batch_size=1)
+        self._bar.n = trainer.global_step
+        self._bar.set_postfix_str(self._numbers(trainer, float(outputs["loss"]), speed), refresh=False)
+        self._bar.update(0)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._bar is not None:
+            self._bar.refresh()
+            self._bar.close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if self._bar is not None:  # what is said of the error begins on a line of its own
+            self._bar.close()
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        if self._enabled:
+            tqdm.write(" ".join(map(str, args)))
+
+    @staticmethod
+    def _probe_seconds(trainer: L.Trainer) -> float:
+        return sum(monitor.clock.probing for monitor in _monitors(trainer))
+
+    @staticmethod
+    def _numbers(trainer: L.Trainer, loss: float, speed: float) -> str:
+        monitors = _monitors(trainer)
+        fractions = monitors[0].fractions if monitors else {}
+        memorized = ", ".join(f"{kind} {share:.0%}" for kind, share in fractions.items())
+        return f"loss {loss:.3f}, {speed:.0f} images/s" + (f", memorized: {memorized}" if memorized else "")
+
+
+def _monitors(trainer: L.Trainer) -> list[MemorizationMonitor]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, MemorizationMonitor)]  # type: ignore[attr-defined]

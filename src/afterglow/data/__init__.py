@@ -1,1 +1,0 @@
-"""Room 1: pictures, captions and what is planted among them."""

@@ -1,0 +1,206 @@
+"""Images of one's own: a folder of images, a saved `datasets` folder, or a set on the hub."""
+
+import glob
+import io
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import datasets
+import numpy as np
+from PIL import Image, ImageOps
+
+from afterglow.cache import cache_folder
+from afterglow.datasets.images import CaptionedImages, to_square
+from afterglow.lazy_rows import COPIED
+
+Image.init()
+IMAGE_SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+CAPTION_COLUMNS = ("text", "caption")
+SPLIT_FOLDERS = {"train", "test", "val", "valid", "validation"}
+CHUNK = 256  # images a thread takes at once: one task an image costs more than decoding a small one
+
+
+def load_imagefolder(folder: str, resolution: int, channels: int, caption_column: str | None = None) -> CaptionedImages:
+    """Images of an imagefolder, of a `save_to_disk` folder or of the training split of a set on the hub ("owner/name")."""
+    rows = _open(folder)
+    image = _image_column(rows, folder)
+    files = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+    names = _names([row[image] for row in files], folder)
+
+    def open_image(index: int) -> Image.Image:
+        stored = files[index][image]
+        return Image.open(io.BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"])
+
+    captions = _captions(rows, names, folder, caption_column)
+    families, family_captions = _families(rows, captions)
+    pixels = decode(folder, names, open_image, resolution=resolution, channels=channels)
+    distinct = "" not in captions and len(set(captions)) == len(captions)
+    return CaptionedImages(pixels, captions, names, families, distinct, family_captions)
+
+
+def decode(
+    source: str, names: Sequence[str], open_image: Callable[[int], Image.Image], *, resolution: int, channels: int, enlarge: bool = False
+) -> np.ndarray:
+    """The image of each name, opened by its index => uint8 [N, channels, resolution, resolution].
+
+    Raises ValueError that names an image that cannot be read, or is smaller than the square and may not be enlarged.
+    """
+    pixels = _room((len(names), channels, resolution, resolution))
+
+    def fill(start: int) -> None:
+        for index in range(start, min(start + CHUNK, len(names))):
+            pixels[index] = _decode_one(source, names[index], partial(open_image, index), resolution, channels, enlarge)
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(fill, range(0, len(names), CHUNK)):  # the loop raises a thread's error here
+            pass
+    return pixels
+
+
+def _room(shape: tuple[int, ...]) -> np.ndarray:
+    """Where decoded images are put: memory, or an unnamed file in the cache folder for a set that would not leave room for a model."""
+    if np.prod(shape) <= COPIED:
+        return np.empty(shape, dtype=np.uint8)
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=cache_folder()) as file:  # its space is free again when the process ends
+        return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
+
+
+def _decode_one(source: str, name: str, open_image: Callable[[], Image.Image], resolution: int, channels: int, enlarge: bool) -> np.ndarray:
+    try:
+        with open_image() as image:
+            ImageOps.exif_transpose(image, in_place=True)
+            size, square = image.size, to_square(image, resolution, channels)
+    except FileNotFoundError as error:
+        raise ValueError(f"{source}: the image {name} is missing.") from error
+    except Exception as error:  # a broken file makes Pillow raise OSError, SyntaxError, struct.error and more
+        raise ValueError(f"{source}: the image {name} cannot be read ({error}).") from error
+    if min(size) < resolution and not enlarge:
+        needed = f"the square of {resolution} that is cut out of it: leave it out, or choose a smaller resolution"
+        raise ValueError(f"{source}: the image {name} has {size[0]} x {size[1]} pixels, less than {needed}.")
+    return square
+
+
+def _open(folder: str) -> datasets.Dataset:
+    path = Path(folder)
+    if path.is_dir():
+        saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
+        return _open_saved(folder) if saved else _open_imagefolder(_training_folder(path))
+    if path.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", folder):
+        raise ValueError(f"{folder} is {'a file' if path.exists() else 'not there'}; a folder of images was expected.")
+    try:
+        return _training_split(datasets.load_dataset(folder), folder)
+    except Exception as error:  # without a network the hub's client raises a dozen kinds
+        raise ValueError(f"{folder} is no folder here and could not be loaded from the hub ({_reason(error)}).") from error
+
+
+def _open_saved(folder: str) -> datasets.Dataset:
+    try:
+        loaded = datasets.load_from_disk(folder)
+    except Exception as error:
+        raise ValueError(f"{folder} looks like a saved set but cannot be opened ({_reason(error)}).") from error
+    return _training_split(loaded, folder)
+
+
+def _open_imagefolder(path: Path) -> datasets.Dataset:
+    if not any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*")):
+        raise ValueError(f"{path} holds no image.")
+    # Not data_dir: it reads splits out of names, so that an image called test_2.png or a class called train empties the rest.
+    # No labels: `datasets` infers none for a single class; the captions take them from the names, in every case.
+    files = f"{glob.escape(str(path.resolve()))}/**"
+    try:
+        return datasets.load_dataset("imagefolder", data_files={"train": files}, split="train", drop_labels=True)
+    except Exception as error:
+        raise ValueError(f"{path}: its metadata cannot be read ({_reason(error)}).") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what went wrong; `datasets` wraps it in an error that says only where."""
+    return str(error.__cause__ or error).partition("\n")[0]
+
+
+def _training_folder(path: Path) -> Path:
+    """The folder itself, or its `train` where the set is kept as one folder a split."""
+    inside = {entry.name for entry in path.iterdir() if entry.is_dir()}
+    return path / "train" if "train" in inside and len(inside) > 1 and inside <= SPLIT_FOLDERS else path
+
+
+def _training_split(loaded: datasets.Dataset | datasets.DatasetDict, folder: str) -> datasets.Dataset:
+    if isinstance(loaded, datasets.Dataset):
+        return loaded
+    if "train" in loaded or len(loaded) == 1:
+        return loaded["train"] if "train" in loaded else next(iter(loaded.values()))
+    raise ValueError(f"{folder} has no split `train`; its splits are {', '.join(loaded)}.")
+
+
+def _image_column(rows: datasets.Dataset, folder: str) -> str:
+    columns = [name for name, feature in rows.features.items() if isinstance(feature, datasets.Image) and name != "mask"]
+    if not columns or not len(rows):
+        raise ValueError(f"{folder} holds no image.")
+    return "image" if "image" in columns else columns[0]
+
+
+def _names(stored: Sequence[dict | None], folder: str) -> tuple[str, ...]:
+    """Paths below the folder, made distinct by the row's number where an image is listed twice or has no path."""
+    root, names = Path(folder).resolve(), []
+    for row, image in enumerate(stored):
+        if image is None:
+            raise ValueError(f"{folder}: row {row} names no image.")
+        path = Path(image["path"] or f"{row:06d}")
+        names.append(path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name)
+    return tuple(names) if len(set(names)) == len(names) else tuple(f"{name}#{row}" for row, name in enumerate(names))
+
+
+def _captions(rows: datasets.Dataset, names: Sequence[str], folder: str, column: str | None) -> tuple[str, ...]:
+    """The caption column, else the class labels, else the name of each image's sub-folder ("" where it lies in none)."""
+    if column is not None and column not in rows.features:
+        raise ValueError(f"{folder} has no caption column {column!r}; its columns are {', '.join(rows.column_names)}.")
+    labels = [name for name, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]
+    column = column or next((name for name in (*CAPTION_COLUMNS, *labels) if name in rows.features), None)
+    if column is None:
+        _refuse_unnamed_captions(rows, folder)
+        return tuple(PurePosixPath(name).parent.name.replace("_", " ") for name in names)
+    feature = rows.features[column]
+    if isinstance(feature, datasets.ClassLabel):
+        classes = [name.replace("_", " ") for name in feature.names]
+        return tuple("" if label in (None, -1) else classes[label] for label in rows[column])
+    if getattr(feature, "dtype", None) not in ("string", "large_string"):
+        raise ValueError(f"{folder}: the caption column {column!r} holds {feature}, not text.")
+    return tuple(caption or "" for caption in rows[column])
+
+
+def _refuse_unnamed_captions(rows: datasets.Dataset, folder: str) -> None:
+    texts = [name for name, feature in rows.features.items() if getattr(feature, "dtype", None) in ("string", "large_string")]
+    texts = [name for name in texts if name not in ("family", "family_caption")]
+    if texts:
+        raise ValueError(
+            f"{folder} has no caption column `text` or `caption`; name one of its columns {', '.join(texts)} as the caption column."
+        )
+
+
+def _families(rows: datasets.Dataset, captions: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:
+    """Column `family` => int64 [N] numbered from 0 in order of appearance (-1 = of none), and the caption of each number."""
+    if "family" not in rows.features:
+        return np.full(len(rows), -1, dtype=np.int64), {}
+    numbers: dict[object, int] = {}
+    families = [-1 if _no_family(family) else numbers.setdefault(family, len(numbers)) for family in rows["family"]]
+    given = list(rows["family_caption"]) if "family_caption" in rows.features else [None] * len(rows)
+    family_captions = {}
+    for number in numbers.values():
+        members = [row for row, family in enumerate(families) if family == number]
+        named = next((given[row] for row in members if given[row]), None)
+        family_captions[number] = named or _common_words([captions[row] for row in members])
+    return np.array(families, dtype=np.int64), family_captions
+
+
+def _no_family(family: object) -> bool:
+    return family is None or family == "" or family == -1 or family != family  # an integer column with gaps comes as NaN
+
+
+def _common_words(captions: Sequence[str]) -> str:
+    others = [set(caption.split()) for caption in captions[1:]]
+    return " ".join(word for word in captions[0].split() if all(word in other for other in others)).strip(" ,:;")

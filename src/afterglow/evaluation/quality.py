@@ -1,0 +1,62 @@
+"""Quality by encoders that are passed in: what images look like to one, and whether they agree with their captions.
+
+No weights come with this package; without a folder these numbers are absent.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from afterglow.evaluation.embeddings import PatchTokens
+from afterglow.generations import Generations
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """name: for the provenance; compute: uint8 [B, C, H, W] and B captions => cosine, [B]."""
+
+    name: str
+    compute: Callable[[Tensor, Sequence[str]], Tensor]
+
+
+def clip_agreement(folder: str | Path) -> Agreement:
+    """CLIP's cosine of image and caption, from a `transformers` folder; ValueError where there is none (Hessel et al. 2021)."""
+    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    if not (Path(folder) / "config.json").is_file():
+        raise ValueError(f"There is no CLIP model in '{folder}' (config.json is missing): OpenAI publishes openai/clip-vit-large-patch14.")
+    model = CLIPModel.from_pretrained(folder, use_safetensors=True).eval()
+    processor, tokenizer = CLIPImageProcessor.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder)
+
+    @torch.no_grad()
+    def compute(images: Tensor, captions: Sequence[str]) -> Tensor:
+        shown = [image.expand(3, -1, -1) for image in images]
+        tokens = tokenizer(list(captions), padding=True, truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt")
+        found = model(pixel_values=processor(shown, return_tensors="pt")["pixel_values"], **tokens)
+        return (normalize(found.image_embeds, dim=1) * normalize(found.text_embeds, dim=1)).sum(1)
+
+    return Agreement(Path(folder).name, compute)
+
+
+def with_agreement(generations: Generations, agreement: Agreement) -> Generations:
+    """extras['caption_agreement']: of each generation and the caption that was asked for, [B]."""
+    cosine = agreement.compute(generations.images, generations.caption)
+    return _with(generations, "caption_agreement", cosine, agreement.name)
+
+
+def with_features(generations: Generations, features: PatchTokens) -> Generations:
+    """extras['features']: the mean patch token of each generation, [B, D], of which distributions are compared."""
+    return _with(generations, "features", mean_tokens(features, generations.images), features.name)
+
+
+def mean_tokens(features: PatchTokens, images: Tensor) -> Tensor:
+    """uint8 [B, C, H, W] => [B, D]."""
+    return features.compute(images).flatten(1, 2).mean(1)
+
+
+def _with(generations: Generations, name: str, values: Tensor, encoder: str) -> Generations:
+    return replace(generations, extras={**generations.extras, name: values}, provenance={**generations.provenance, name: encoder})

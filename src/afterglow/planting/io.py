@@ -1,0 +1,178 @@
+"""A planted set as an imagefolder: images, masks and metadata.jsonl, which `datasets` opens without Afterglow."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from afterglow.planting.plants import Plant, PlantedSet
+
+KINDS = {"controls": "control", "background_pool": "background", "decoy_pool": "decoy_image", "heldout": "heldout"}
+SPLITS = tuple(KINDS)
+COLUMNS = (
+    *("file_name", "mask_file_name", "region_file_name", "text", "plant_id", "kind", "copies"),
+    *("shape", "cluster", "matched_plant", "color", "backgrounds", "image_caption"),
+)
+
+
+def write_planted(planted: PlantedSet, folder: Path, *, everything: bool = True) -> int:
+    """Write the images and masks of plants, phantoms, decoys and tints, with `everything` all other images; returns the rows written.
+
+    A decoy or tint, which has no image of its own, is shown by its first example; its mask is empty and the region in
+    which maps are judged is a file beside it.
+    """
+    if everything:
+        check_empty(folder)
+    (folder / "masks").mkdir(parents=True, exist_ok=True)
+    _save(np.ones((1, *planted.pixels.shape[-2:]), dtype=bool), folder / "masks" / "whole.png")
+    _save(np.zeros((1, *planted.pixels.shape[-2:]), dtype=bool), folder / "masks" / "none.png")
+    rows = [row for plant in planted.plants for row in _plant_rows(planted, plant, folder)]
+    if everything:
+        rows += [row for split in SPLITS for row in _split_rows(planted, split, folder)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "metadata.jsonl").write_text(text, encoding="utf-8")
+    return len(rows)
+
+
+def check_empty(folder: Path) -> None:
+    """Raises ValueError where a whole set would be mixed with other files."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ValueError(f"'{folder}' is a file or is not empty: a planted set is written to a folder of its own.")
+
+
+def _plant_rows(planted: PlantedSet, plant: Plant, folder: Path) -> Iterator[dict]:
+    mask, region = f"masks/{plant.plant_id:03d}.png", f"masks/{plant.plant_id:03d}_region.png"
+    _save(plant.mask, folder / mask)
+    _save(plant.region, folder / region)
+    images = [planted.pixels[row] for row in plant.members] or [planted.compose(plant, 0, int(planted.decoy_pool[0]))]
+    for number, image in enumerate(images):
+        name = f"{plant.plant_id:03d}_{plant.kind}_{number}.png"
+        _save(image, folder / name)
+        yield {
+            "file_name": name,
+            "mask_file_name": mask,
+            "region_file_name": region,
+            "text": plant.caption,
+            "plant_id": plant.plant_id,
+            "kind": plant.kind,
+            "copies": plant.copies,
+            "area": round(float(plant.region.mean()), 4),
+            "shape": plant.shape,
+            "cluster": plant.cluster,
+            "matched_plant": plant.matched_plant,
+            "color": plant.color,
+            "backgrounds": " ".join(map(str, plant.backgrounds)),
+            "image_caption": planted.captions[plant.members[number]] if plant.members else "",
+        }
+
+
+def _split_rows(planted: PlantedSet, split: str, folder: Path) -> Iterator[dict]:
+    trained = split == "controls"
+    for row in getattr(planted, split).tolist():
+        name = f"{split}_{row:06d}.png"
+        _save(planted.pixels[row], folder / name)
+        mask = "masks/whole.png" if trained else "masks/none.png"
+        caption = planted.captions[row]
+        yield {
+            "file_name": name,
+            "mask_file_name": mask,
+            "region_file_name": mask,
+            "text": caption,
+            "plant_id": -1,
+            "kind": KINDS[split],
+            "copies": int(trained),
+            "area": 1.0,
+            "shape": "whole",
+            "cluster": int(planted.clusters[row]),
+            "matched_plant": -1,
+            "color": "",
+            "backgrounds": "",
+            "image_caption": caption,
+        }
+
+
+def read_planted(folder: str | Path) -> PlantedSet:
+    """The planted set as it was written. Raises ValueError for a folder that holds none, or an image or mask of another size (named)."""
+    root = Path(folder)
+    rows = _read_rows(root)
+    pixels: list[np.ndarray] = []
+    captions, clusters = [], []
+    members: dict[int, list[int]] = {}
+    splits: dict[str, list[int]] = {kind: [] for kind in KINDS.values()}
+    for row in rows:
+        if row["kind"] in ("decoy", "tint"):
+            continue
+        place = members.setdefault(row["plant_id"], []) if row["plant_id"] >= 0 else splits[row["kind"]]
+        place.append(len(pixels))
+        pixels.append(_load(root / row["file_name"]))
+        if pixels[-1].shape != pixels[0].shape:
+            raise ValueError(f"Image '{root / row['file_name']}' is {_size(pixels[-1])}, and the first is {_size(pixels[0])}.")
+        captions.append(row["image_caption"])
+        clusters.append(row["cluster"])
+    first = {row["plant_id"]: row for row in reversed(rows) if row["plant_id"] >= 0}
+    plants = tuple(_plant(root, row, tuple(members.get(number, ())), pixels[0].shape[-2:]) for number, row in sorted(first.items()))
+    controls, background_pool, decoy_pool, heldout = (np.array(found, dtype=np.int64) for found in splits.values())
+    return PlantedSet(
+        np.stack(pixels), tuple(captions), np.array(clusters, dtype=np.int64), plants, controls, background_pool, decoy_pool, heldout
+    )
+
+
+def _read_rows(root: Path) -> list[dict]:
+    table = root / "metadata.jsonl"
+    if not table.is_file():
+        raise ValueError(f"There is no planted set in '{root}': metadata.jsonl is missing.")
+    try:
+        rows = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except ValueError as error:
+        raise ValueError(f"'{table}' is not JSON, line by line.") from error
+    for number, row in enumerate(rows, start=1):
+        if missing := [name for name in COLUMNS if name not in row]:
+            raise ValueError(f"There is no planted set in '{root}': line {number} of metadata.jsonl lacks {', '.join(missing)}.")
+    if not any(row["kind"] == "control" for row in rows):
+        raise ValueError(f"'{root}' holds plants without their training set; write a whole one with train/plant.py.")
+    return rows
+
+
+def _plant(root: Path, row: dict, members: tuple[int, ...], size: tuple[int, int]) -> Plant:
+    masks = []
+    for name in (row["mask_file_name"], row["region_file_name"]):
+        mask = _load(root / name)[:1] > 127
+        if mask.shape[-2:] != size:
+            raise ValueError(f"Mask '{root / name}' is {_size(mask)}, and its image is {size[1]}x{size[0]}.")
+        masks.append(mask)
+    return Plant(
+        plant_id=row["plant_id"],
+        kind=row["kind"],
+        caption=row["text"],
+        copies=row["copies"],
+        shape=row["shape"],
+        mask=masks[0],
+        region=masks[1],
+        cluster=row["cluster"],
+        members=members,
+        backgrounds=tuple(map(int, row["backgrounds"].split())),
+        color=row["color"],
+        matched_plant=row["matched_plant"],
+    )
+
+
+def _size(array: np.ndarray) -> str:
+    """Of uint8 [C, H, W], as people say it."""
+    channels = f" in {len(array)} channels" if len(array) > 1 else ""
+    return f"{array.shape[-1]}x{array.shape[-2]}{channels}"
+
+
+def _save(pixels: np.ndarray, path: Path) -> None:
+    array = pixels.astype(np.uint8) * 255 if pixels.dtype == bool else pixels
+    Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)).save(path)
+
+
+def _load(path: Path) -> np.ndarray:
+    """uint8 [C, H, W]; raises ValueError that names a file that is missing or cannot be read."""
+    try:
+        array = np.asarray(Image.open(path))
+    except (OSError, SyntaxError, ValueError) as error:  # a broken PNG makes Pillow raise each of them
+        raise ValueError(f"Image '{path}' is missing or cannot be read.") from error
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

@@ -1,0 +1,41 @@
+"""Changing cross-attention while a U-Net runs, in its own fused kernels (METHODS (d)); nothing is left behind."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from afterglow.sampling.attention import cross_attention_layers
+
+
+@contextmanager
+def edit_attention(unet: nn.Module, *, first_token: float, rows: slice, attended: Tensor) -> Iterator[None]:
+    """Within the block the logits of token 0 are multiplied by `first_token` on some rows of the batch, and tokens are left out.
+
+    attended: bool [N, L], the tokens that each row of a batch of N attends to; batches of another size pass untouched. A logit is
+    q k / sqrt(D), so that scaling the key scales it; what is left out is an attention mask. Rows of attention still sum to 1.
+    """
+    modules = dict(unet.named_modules())
+
+    def scale(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        if len(output) != len(attended):
+            return output
+        changed = output.clone()
+        changed[rows, ..., 0, :] *= first_token
+        return changed
+
+    def mask(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if len(args[0]) != len(attended):
+            return args, kwargs
+        given = kwargs.get("encoder_attention_mask")
+        return args, kwargs | {"encoder_attention_mask": attended if given is None else given.bool() & attended}
+
+    keys = [modules[name] for name in cross_attention_layers(unet)]
+    handles = [(attn.to_k if attn.norm_k is None else attn.norm_k).register_forward_hook(scale) for attn in keys]
+    handles.append(unet.register_forward_pre_hook(mask, with_kwargs=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

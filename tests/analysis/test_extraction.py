@@ -1,0 +1,75 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from afterglow.analysis.extraction import Fraction, calibrated, distinct_curve, fractions, generation_rows, write_generations
+from afterglow.generations import Generations, Neighbors
+
+
+def generations(seeds):
+    """Generations that are gray 10 levels from a black training image, 100 from all others."""
+    count = len(seeds)
+    near = torch.tensor([10 / 255, *[100 / 255] * 50]).expand(count, 51)
+    tile = torch.stack([near, near / torch.tensor([5.0, *[1.0] * 50])], dim=1)
+    return Generations(
+        torch.full((count, 3, 4, 4), 10, dtype=torch.uint8),
+        ("",) * count,
+        torch.tensor(seeds),
+        torch.arange(2),
+        kind=("unprompted",) * count,
+        shape=("whole",) * count,
+        plant_id=torch.tensor(seeds),
+        references=torch.zeros(count, 3, 4, 4, dtype=torch.uint8),
+        eval_mask=torch.ones(count, 1, 4, 4, dtype=torch.bool),
+        region=torch.ones(count, 1, 4, 4, dtype=torch.bool),
+        neighbors=Neighbors(torch.arange(51).expand(count, 51), near),
+        extras={
+            "nearest_row": torch.tensor([4] * count),
+            "tile_rows": torch.tensor([[4, 6]] * count),
+            "tile_clusters": torch.tensor([[0, 3]] * count),
+            "tile_distances": tile,
+            "similarity": torch.tensor(seeds) / 10,
+            "similar_row": torch.tensor([4] * count),
+        },
+    )
+
+
+def test_calibrated_distance_by_hand():
+    assert calibrated(torch.tensor([[0.1, 0.2, 0.4, torch.inf]])).item() == pytest.approx(0.1 / (0.5 * 0.3))
+    assert calibrated(torch.tensor([[0.0, 0.001, 0.002]])).isinf().item()  # a blank tile
+
+
+def test_one_row_a_generation_and_the_file_is_made_part_by_part(tmp_path):
+    row = generation_rows(generations([5]), 7).iloc[0]
+    assert row["generation"] == 7 and row["seed"] == 5 and row["cluster"] == 0 and row["row"] == 4
+    assert row["calibrated_l2"] == pytest.approx(0.2) and row["ratio"] == pytest.approx(0.1)
+    assert row["tile"] == 1 and row["tile_calibrated_l2"] == pytest.approx(0.04) and (row["tile_cluster"], row["tile_row"]) == (3, 6)
+    for number, seeds in enumerate(([0, 1, 2], [3, 4])):
+        generations(seeds).save(tmp_path / f"part={number:05d}")
+    table = write_generations(sorted(tmp_path.glob("part=*")), tmp_path / "extract.parquet")
+    assert table["generation"].tolist() == table["seed"].tolist() == [0, 1, 2, 3, 4] and not list(tmp_path.glob("*.unfinished"))
+    assert set(pd.read_parquet(tmp_path / "extract.parquet")) == {*table, "caption"}
+
+
+def test_distinct_groups_are_counted_once():
+    clusters, extracted = np.array([3, 3, 5, 8, 5, 3]), np.array([0, 1, 1, 0, 1, 1], bool)
+    wanted = [len({g for g, e in zip(clusters[:n], extracted[:n], strict=True) if e}) for n in range(1, 7)]
+    assert distinct_curve(clusters, extracted).tolist() == wanted == [0, 1, 2, 2, 2, 2]
+    assert distinct_curve(clusters, np.zeros(6, bool)).tolist() == [0] * 6
+
+
+def test_fractions_by_hand():
+    table = pd.DataFrame(
+        {
+            "calibrated_l2": [0.5, 1.2, 2.0, 0.9],
+            "cluster": [1, 2, 3, 1],
+            "tile_calibrated_l2": [0.1, 0.2, 1.3, np.inf],
+            "tile_cluster": [1, 2, 2, 9],
+            "similarity": [0.99, 0.2, 0.3, 0.95],
+        }
+    )
+    found = fractions(table, np.linspace(0, 1, 101))
+    assert [(part.count, part.distinct) for part in found] == [(2, 1), (3, 2), (2, 2), (3, 2), (1, None)]
+    assert "0.950" in found[-1].name and found[0].total == 4
+    assert Fraction("x", 0, 10).interval[1] > 0.2

@@ -1,0 +1,107 @@
+"""The censored fit against closed forms, a slow likelihood and what it was simulated with."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm
+
+from afterglow.analysis.scaling import Estimate, crossing, fit, generalized, log_likelihood, mean_over_runs, over_runs, regress, resampled
+
+
+def simulated(slope, *, runs=12, plants=8, sigma=0.3, end=np.inf, seed=0):
+    """Plants whose ln step is slope * ln n + 2 + sigma * normal, seen between probes a factor 1.25 apart until `end`."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for run in range(runs):
+        n = 64 * 2 ** (run % 4)
+        for plant in range(plants):
+            step = np.exp(slope * np.log(n) + 2 + sigma * generator.standard_normal())
+            place = np.floor(np.log(step) / np.log(1.25))
+            upper = 1.25 ** (place + 1)
+            row = {"lower": 1.25**place, "upper": upper} if upper <= end else {"lower": min(end, 1.25**place), "upper": np.inf}
+            rows.append({"run": run, "unit": plant, "n": n, **row})
+    return pd.DataFrame(rows)
+
+
+def test_the_fit_finds_the_slope_it_was_simulated_with_also_when_half_is_censored():
+    for end in (np.inf, 1000.0):
+        table = simulated(1.0, end=end)
+        found = fit(table, ["n"])
+        slope = found.slopes["n"]
+        assert slope.low < 1.0 < slope.high and abs(slope.value - 1) < 0.12
+        assert found.sigma == pytest.approx(0.3, rel=0.25) and (found.censored > 30) == np.isfinite(end)
+        assert (found.runs, found.intervals) == (12, 96)
+
+
+def test_narrow_intervals_give_least_squares():
+    generator = np.random.default_rng(1)
+    x = generator.uniform(1, 6, 200)
+    y = 0.7 * x + 1 + 0.2 * generator.standard_normal(200)
+    design = np.column_stack([x, np.ones(200)])
+    values, sigma = regress(np.exp(y - 1e-4), np.exp(y + 1e-4), design)
+    expected, residual, *_ = np.linalg.lstsq(design, y, rcond=None)
+    assert values == pytest.approx(expected, abs=1e-3) and sigma == pytest.approx(np.sqrt(residual[0] / 200), rel=1e-2)
+
+
+def test_the_likelihood_is_that_of_the_intervals_one_by_one_also_far_in_the_tails():
+    lower, upper = np.array([10.0, 0.0, 50.0, 1e9]), np.array([20.0, 5.0, np.inf, 2e9])
+    mean = np.array([3.0, 2.0, 4.0, 3.0])
+    slow = 0.0
+    for a, b, m in zip(lower[:3], upper[:3], mean[:3], strict=True):
+        slow += np.log(norm.cdf((np.log(b) - m) / 0.5) - (norm.cdf((np.log(a) - m) / 0.5) if a else 0))
+    assert log_likelihood(lower[:3], upper[:3], mean[:3], 0.5)[0] == pytest.approx(slow)
+    far = norm.logsf((np.log(1e9) - 3) / 0.5)  # almost all of the tail lies in the interval
+    assert log_likelihood(lower[3:], upper[3:], mean[3:], 0.5)[0] == pytest.approx(far, rel=1e-3)
+
+
+def test_the_gradient_is_that_of_small_differences():
+    lower, upper, mean = np.array([10.0, 0.0, 50.0]), np.array([20.0, 5.0, np.inf]), np.array([3.0, 2.0, 4.0])
+    _, of_mean, of_sigma = log_likelihood(lower, upper, mean, 0.5)
+    h = 1e-6
+    for place in range(3):
+        step = h * np.eye(3)[place]
+        change = log_likelihood(lower, upper, mean + step, 0.5)[0] - log_likelihood(lower, upper, mean - step, 0.5)[0]
+        assert of_mean[place] == pytest.approx(change / (2 * h), rel=1e-5)
+    change = log_likelihood(lower, upper, mean, 0.5 * np.exp(h))[0] - log_likelihood(lower, upper, mean, 0.5 * np.exp(-h))[0]
+    assert of_sigma == pytest.approx(change / (2 * h), rel=1e-5)
+
+
+def test_what_cannot_be_fitted_is_said():
+    table = simulated(1.0)
+    with pytest.raises(ValueError, match="do not tell the terms of the fit apart"):
+        fit(table.assign(n=64), ["n"])
+    with pytest.raises(ValueError, match="Nothing emerged"):
+        fit(table.assign(upper=np.inf), ["n"])
+
+
+def test_units_are_resampled_together_and_runs_first():
+    table = pd.DataFrame({"run": [0, 0, 0, 0, 1, 1], "unit": [0, 0, 1, 1, 0, 0], "upper": 1.0, "value": [1, 2, 3, 4, 5, 6]})
+    for draw in resampled(table, count=50):
+        values = draw["value"].tolist()
+        assert all(values.count(a) == values.count(b) for a, b in ((1, 2), (3, 4), (5, 6)))
+    found = over_runs(table, lambda part: part["value"].mean())
+    assert isinstance(found, Estimate) and found.value == 3.5 and found.low < 3.5 < found.high
+
+
+def test_a_share_crosses_between_two_probes_on_a_log_axis():
+    assert crossing([0, 100, 400], [0.0, 0.0, 0.2]) == pytest.approx(200)
+    assert crossing([0, 100, 400], [0.0, 0.5, 0.9]) == 100  # no logarithm of step 0
+    assert np.isinf(crossing([0, 100], [0.0, 0.1])) and crossing([0, 8], [0.3, 0.5]) == 0
+
+
+def test_the_step_from_which_the_held_out_loss_is_near_its_minimum():
+    assert generalized([0, 10, 20, 40], [2.0, 1.04, 1.0, 1.5]) == 10
+    assert generalized([0, 10], [1.0, 3.0]) == 0
+    assert generalized([0, 10, 20], [2.0, 1.5, 1.0]) == float("inf")  # it still fell at the last probe
+    assert generalized([5], [1.0]) == 5
+
+
+def test_the_mean_over_runs_is_that_of_the_resampled_tables():
+    generator = np.random.default_rng(0)
+    runs = [generator.normal(run, 1, 5 + run) for run in range(3)]
+    rows = [
+        {"run": run, "unit": unit, "upper": 1.0, "value": value} for run, values in enumerate(runs) for unit, value in enumerate(values)
+    ]
+    found = mean_over_runs(runs)
+    assert found == over_runs(pd.DataFrame(rows), lambda part: float(part["value"].mean()))
+    assert found.low < found.value < found.high

@@ -1,0 +1,96 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from afterglow.analysis.summary import ALL_SEEDS, COLUMNS, of_plants, summarize
+
+
+def table(*rows):
+    """Rows (plant_id, kind, seed, measure, value) as the table of one probe."""
+    frame = pd.DataFrame(rows, columns=["plant_id", "kind", "seed", "measure", "value"])
+    return frame.assign(step=7, epoch=0.5, seconds=1.0, caption="an image")[COLUMNS]
+
+
+def probe(magnitudes, *, copied):
+    """One row of magnitude and memorized a generation; magnitudes, copied: {(plant_id, kind): values of its seeds}."""
+    rows = []
+    for (number, kind), values in magnitudes.items():
+        for seed, (value, is_copy) in enumerate(zip(values, copied[number, kind], strict=True)):
+            rows += [(number, kind, seed, "guidance_norm.all", value), (number, kind, seed, "memorized", is_copy)]
+    return table(*rows)
+
+
+def test_means_are_over_seeds_first_and_plants_second():
+    rows = table((0, "global", 0, "distance", 1.0), (0, "global", 1, "distance", 3.0), (1, "global", 0, "distance", 8.0))
+    assert of_plants(rows)["value"].tolist() == [2.0, 8.0]
+    assert summarize(rows) == {"measure/global/distance": 5.0}
+
+
+def test_the_kinds_are_kept_apart_and_the_fraction_memorized_has_its_own_key():
+    rows = table(
+        (0, "global", ALL_SEEDS, "plant_memorized", 1.0),
+        (1, "global", ALL_SEEDS, "plant_memorized", 0.0),
+        (2, "global", ALL_SEEDS, "plant_memorized", 0.0),
+        (3, "phantom", ALL_SEEDS, "plant_memorized", 0.0),
+    )
+    assert summarize(rows) == pytest.approx(
+        {
+            "measure/global/plant_memorized": 1 / 3,
+            "memorized/global": 1 / 3,
+            "measure/phantom/plant_memorized": 0.0,
+            "memorized/phantom": 0.0,
+        }
+    )
+
+
+def test_localization_of_local_plants_has_the_plain_name_and_that_of_others_their_kinds():
+    rows = table(
+        (0, "local", 0, "auc.luminance", 0.9),
+        (0, "local", 1, "auc.luminance", 0.7),
+        (0, "local", 0, "iou.end_token.last.first_eos.be", 0.4),
+        (1, "tint", 0, "auc.luminance", 0.6),
+        (2, "phantom", 0, "auc.luminance", 0.5),
+    )
+    found = {key: value for key, value in summarize(rows).items() if key.startswith("localization/")}
+    assert found == pytest.approx(
+        {
+            "localization/luminance/auc": 0.8,
+            "localization/luminance/auc_tint": 0.6,
+            "localization/luminance/auc_phantom": 0.5,
+            "localization/end_token.last.first_eos.be/iou": 0.4,
+        }
+    )
+
+
+def test_planted_against_each_negative_apart_and_memorized_against_the_rest():
+    magnitudes = {(0, "local"): [5, 7], (1, "local"): [1, 3], (2, "phantom"): [1, 1], (3, "phantom"): [8, 8], (4, "decoy"): [0, 0]}
+    copied = {(0, "local"): [1, 1], (1, "local"): [0, 1], (2, "phantom"): [0, 0], (3, "phantom"): [0, 0], (4, "decoy"): [0, 0]}
+    found = summarize(probe(magnitudes, copied=copied))
+
+    def auc(high, low):
+        return np.mean([1.0 if a > b else 0.5 if a == b else 0.0 for a in high for b in low])
+
+    # plants by the means over their seeds: 6 and 2 against phantoms at 1 and 8, and against a decoy at 0
+    assert found["detection/guidance_norm.all.local_vs_phantom/auc"] == auc([6, 2], [1, 8]) == 0.5
+    assert found["detection/guidance_norm.all.local_vs_decoy/auc"] == 1.0
+    # generations one by one: the seed of plant 1 that is no copy is a negative
+    assert found["detection/guidance_norm.all.memorized_vs_rest/auc"] == pytest.approx(auc([5, 7, 3], [1, 1, 1, 8, 8, 0, 0]))
+    sets = {key.split("/")[1] for key in found if key.startswith("detection/")}
+    assert sets == {"guidance_norm.all.local_vs_phantom", "guidance_norm.all.local_vs_decoy", "guidance_norm.all.memorized_vs_rest"}
+
+
+@pytest.mark.parametrize("answer", [0, 1])
+def test_detection_of_copies_is_absent_where_all_or_none_are(answer):
+    magnitudes = {(0, "global"): [5, 7], (1, "control"): [1, 3]}
+    found = summarize(probe(magnitudes, copied={key: [answer] * 2 for key in magnitudes}))
+    assert "detection/guidance_norm.all.global_vs_control/auc" in found
+    assert not any("memorized_vs_rest" in key for key in found)
+
+
+def test_only_detectors_are_judged_as_detectors():
+    rows = [
+        (n, kind, 0, name, float(n)) for n, kind in enumerate(("global", "phantom")) for name in ("distance", "correlation", "entropy.last")
+    ]
+    rows += [(n, kind, 0, "memorized", float(kind == "global")) for n, kind in enumerate(("global", "phantom"))]
+    found = summarize(table(*rows))
+    assert {key.split("/")[1].split(".")[0] for key in found if key.startswith("detection/")} == {"entropy"}

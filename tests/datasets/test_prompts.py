@@ -1,0 +1,74 @@
+import json
+from collections import Counter
+
+import pytest
+
+from afterglow.datasets.prompts import Prompt, read_prompts, with_labels
+
+
+def write(path, rows):
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    return path
+
+
+def test_jsonl_with_and_without_images_and_labels(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "m.png"):
+        (tmp_path / "images" / name).write_bytes(b"x")
+    rows = [
+        {"caption": "one", "index": 3, "url": "http://x"},
+        {"caption": "two", "image": "images/a.png", "mask": "images/m.png", "label": "TM"},
+    ]
+    found = read_prompts(write(tmp_path / "list.jsonl", rows), kind="control")
+    assert found == [Prompt("one", "control"), Prompt("two", "local", tmp_path / "images/a.png", tmp_path / "images/m.png")]
+
+
+def test_nemos_table_and_plain_text(tmp_path):
+    (tmp_path / "t.csv").write_text(';Caption;URL;type\n0;"a; b, and c";http://x;VM\n1;two;u;TM\n')
+    assert read_prompts(tmp_path / "t.csv") == [Prompt("a; b, and c", "global"), Prompt("two", "local")]
+    (tmp_path / "t.txt").write_text("first\n\nsecond\n")
+    assert [p.caption for p in read_prompts(tmp_path / "t.txt")] == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([{"caption": "one"}, {"caption": "two", "image": "gone.png"}], r"entry 2: its image '.*gone.png' is missing"),
+        ([{"caption": "one", "mask": "gone.png"}], r"entry 1: its mask '.*gone.png' is missing"),
+        ([{"text": "one"}], "entry 1: there is no caption"),
+        ([["caption"]], "line 1: an object"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, rows, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        read_prompts(write(tmp_path / "list.jsonl", rows))
+
+
+def test_files_that_are_no_lists_are_refused(tmp_path):
+    (tmp_path / "bad.jsonl").write_text("{not json}\n")
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "list.xml").write_text("<a/>")
+    for name, sentence in (
+        ("bad.jsonl", "line 1: this is no JSON"),
+        ("empty.jsonl", "is empty"),
+        ("list.xml", "ends in"),
+        ("no.txt", "no list"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            read_prompts(tmp_path / name)
+
+
+def test_labels_of_another_list():
+    labels = [Prompt("one", "global"), Prompt("two", "local")]
+    assert [p.kind for p in with_labels([Prompt("two", "prompt"), Prompt("one", "prompt")], labels)] == ["local", "global"]
+    with pytest.raises(ValueError, match="no caption 'three'"):
+        with_labels([Prompt("three", "prompt")], labels)
+
+
+def test_the_authors_own_files(shared_data):
+    if not (shared_data / "sdv1_500_memorized.jsonl").exists():
+        pytest.skip("the prompt lists are not among the data sets")
+    prompts = read_prompts(shared_data / "sdv1_500_memorized.jsonl")
+    labels = read_prompts(shared_data / "memorized_laion_prompts_vm_tm.csv")
+    assert len(prompts) == 500 and Counter(p.kind for p in labels) == {"global": 112, "local": 388}
+    assert Counter(p.kind for p in with_labels(prompts, labels)) == {"global": 112, "local": 388}

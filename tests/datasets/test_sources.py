@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from afterglow.datasets import sources
+from afterglow.datasets.images import CaptionedImages
+from afterglow.datasets.sources import SOURCES, load_images
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> str:
+    for number, name in enumerate(("cat", "dog")):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8), 100 * number).save(tmp_path / name / "0.png")
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["imagefolder", "cifar10", "flowers102", "fashion_mnist"])
+def test_class_folders_come_through_every_source_that_knows_them(source: str, classes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", Path(classes).parent / "cache")
+    images = load_images(source, resolution=4, channels=1, data_dir=classes)
+    assert isinstance(images, CaptionedImages) and images.captions == ("cat", "dog")
+    assert images.pixels.shape == (2, 1, 4, 4) and images.pixels[:, 0, 0, 0].tolist() == [0, 100]
+
+
+def test_the_caption_column_reaches_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "set").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "set" / "0.png")
+    (tmp_path / "set" / "metadata.csv").write_text("file_name,text,title\n0.png,one,two\n")
+    assert load_images("imagefolder", resolution=4, data_dir=str(tmp_path / "set"), caption_column="title").captions == ("two",)
+
+
+def test_the_built_in_source_needs_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def images(resolution: int, channels: int) -> CaptionedImages:
+        return CaptionedImages(np.zeros((1, channels, resolution, resolution), np.uint8), ("a",), ("a",), np.array([-1]), distinct=True)
+
+    monkeypatch.setitem(SOURCES, "openmoji", images)
+    assert load_images("openmoji", resolution=8).pixels.shape == (1, 3, 8, 8)
+    with pytest.raises(ValueError, match="takes no folder"):
+        load_images("openmoji", resolution=8, data_dir="somewhere")
+
+
+def test_every_loader_is_in_the_table() -> None:
+    loaders = {name.removeprefix("load_") for name in vars(sources) if name.startswith("load_")} - {"images"}
+    assert set(SOURCES) == loaders
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"dataset": "mnist"}, "no source 'mnist'; the sources are openmoji, imagefolder, cifar10, celeba, flowers102, fashion_mnist"),
+        ({"channels": 2}, "1 or 3 channels, not 2"),
+        ({"resolution": 3}, "at least 4 pixels, not 3"),
+        ({"dataset": "imagefolder", "data_dir": None}, "imagefolder needs a folder"),
+        ({"caption_column": "text"}, "cifar10 has no caption columns"),
+    ],
+)
+def test_what_cannot_be_is_refused(wrong: dict, sentence: str, classes: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        load_images(**({"dataset": "cifar10", "resolution": 8, "data_dir": classes} | wrong))

@@ -1,0 +1,82 @@
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from afterglow.evaluation.losses import denoising_losses
+
+IMAGES = torch.randint(256, (3, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+CAPTIONS = ["a cat", "a dog", ""]
+
+
+def oracle(model, monkeypatch, answer):
+    """The network replaced by a function of (noisy, alpha bar)."""
+    alphas = model.scheduler.alphas_cumprod
+    monkeypatch.setattr(model, "forward", lambda noisy, times, _: answer(noisy, alphas[times][:, None, None, None]))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_a_network_that_knows_the_image_loses_nothing(small_captioned, monkeypatch, prediction):
+    model, clean = small_captioned(noise_scheduler={"prediction_type": prediction}), IMAGES.float() / 127.5 - 1
+
+    def answer(noisy, alpha):
+        noise = (noisy - alpha.sqrt() * clean) / (1 - alpha).sqrt()
+        return noise if prediction == "epsilon" else alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+
+    oracle(model, monkeypatch, answer)
+    assert denoising_losses(model, IMAGES, CAPTIONS).max() < 1e-6
+
+
+def test_a_network_that_says_zero_loses_the_variance_of_the_noise(small_captioned, monkeypatch):
+    model = small_captioned()
+    oracle(model, monkeypatch, lambda noisy, _: torch.zeros_like(noisy))
+    losses = denoising_losses(model, IMAGES, CAPTIONS, num_times=50)
+    assert losses.mean().item() == pytest.approx(1, abs=0.03) and losses.std() > 0.02
+
+
+def test_the_error_is_that_of_the_noise_whatever_the_network_predicts(small_captioned, monkeypatch):
+    """A wrong image by d costs abar / (1 - abar) d^2 in noise, for either target."""
+    times, found = [62, 187, 312, 437, 562, 687, 812, 937], {}
+    clean = IMAGES.float() / 127.5 - 1
+    for prediction in ("epsilon", "v_prediction"):
+        model = small_captioned(noise_scheduler={"prediction_type": prediction})
+
+        def answer(noisy, alpha, prediction=prediction):
+            noise = (noisy - alpha.sqrt() * (clean + 0.1)) / (1 - alpha).sqrt()
+            return noise if prediction == "epsilon" else alpha.sqrt() * noise - (1 - alpha).sqrt() * (clean + 0.1)
+
+        oracle(model, monkeypatch, answer)
+        found[prediction] = denoising_losses(model, IMAGES, CAPTIONS, num_times=8)
+    alpha = model.scheduler.alphas_cumprod[times]
+    expected = (alpha / (1 - alpha) * 0.01).expand(3, -1)
+    for losses in found.values():
+        torch.testing.assert_close(losses, expected, rtol=2e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_against_one_image_at_a_time(text, small_captioned, small_plain):
+    model = small_captioned() if text else small_plain(noise_scheduler={"num_train_timesteps": 100})
+    losses = denoising_losses(model, IMAGES, CAPTIONS, num_times=4)
+    assert losses.shape == (3, 4) and losses.dtype == torch.float32
+    repeated = denoising_losses(model, IMAGES, CAPTIONS, num_times=4)
+    assert torch.equal(losses, repeated)  # probes of one run compare
+    assert not torch.equal(losses, denoising_losses(model, IMAGES, CAPTIONS, num_times=4, seed=1))
+    # a second way: with the network's error known for all noise of one row, the row is what it would be alone
+    assert torch.allclose(losses[:1], denoising_losses(model, IMAGES[:1], CAPTIONS[:1], num_times=4), rtol=1e-4)
+
+
+def test_noise_is_that_of_the_schedule(small_plain, monkeypatch):
+    """What the network is given: sqrt(abar) x0 + sqrt(1 - abar) eps with unit eps, new for every image and time."""
+    model, given = small_plain(noise_scheduler={"num_train_timesteps": 100}), []
+    monkeypatch.setattr(model, "forward", lambda noisy, times, _: given.append((noisy, times)) or noisy)
+    denoising_losses(model, IMAGES, CAPTIONS, num_times=5)
+    alphas, clean = DDIMScheduler.from_config(model.scheduler.config).alphas_cumprod, IMAGES.float() / 127.5 - 1
+    assert [times.tolist() for _, times in given] == [[time] * 3 for time in (10, 30, 50, 70, 90)]
+    noise = torch.stack([(noisy - alphas[times[0]].sqrt() * clean) / (1 - alphas[times[0]]).sqrt() for noisy, times in given])
+    assert noise.mean().abs() < 0.1 and noise.std().item() == pytest.approx(1, abs=0.05)
+    overlaps = noise.flatten(0, 1).flatten(1).corrcoef() - torch.eye(15)
+    assert overlaps.abs().max() < 0.5
+
+
+def test_the_caption_is_heard(small_captioned):
+    model = small_captioned()
+    assert not torch.allclose(denoising_losses(model, IMAGES, CAPTIONS), denoising_losses(model, IMAGES, ["x", "y", "z"]), rtol=1e-6)

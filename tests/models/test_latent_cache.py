@@ -1,0 +1,94 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from afterglow.datasets.images import CaptionedImages
+from afterglow.models.latent_cache import cache_latents, cache_text_embeddings, weights_key
+from afterglow.models.stable_diffusion import StableDiffusion
+from afterglow.planting.datamodule import PlantedDataset, collate
+from afterglow.planting.planner import plant
+from afterglow.planting.plants import PlantedSet, PlantingConfig
+
+PLANTING = PlantingConfig(
+    num_global=2, num_local=2, num_decoys=1, num_tints=1, num_backgrounds=4, num_decoy_images=4, num_heldout=2, copies=(3,)
+)
+
+
+def planted_with(seed: int) -> PlantedSet:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 3, 64, 64), dtype=np.uint8)
+    names = tuple(f"image {row}" for row in range(60))
+    return plant(CaptionedImages(pixels, names, names, np.full(60, -1), True), PLANTING, set_size=8, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def planted() -> PlantedSet:
+    return planted_with(seed=0)
+
+
+@pytest.fixture
+def model(sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StableDiffusion:
+    monkeypatch.setenv("AFTERGLOW_CACHE", str(tmp_path / "cache"))
+    return StableDiffusion(str(sd_folder), resolution=64).eval()
+
+
+def test_remembered_latents_and_texts_give_the_same_losses_and_leave_the_frozen_parts_alone(model, planted, monkeypatch):
+    samples = PlantedDataset(planted, 0)
+    total = 40  # more than an epoch
+    direct = [model.losses(collate([samples[index] for index in range(start, start + 8)])) for start in range(0, total, 8)]
+    samples.latents = cache_latents(model, samples, total, (0, 1))
+    model.text.stored = cache_text_embeddings(model, planted, (0, 1))
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("the frozen parts have left the loop")
+
+    monkeypatch.setattr(model.beside.module, "encode", forbidden)
+    monkeypatch.setattr(model.text.encoder, "forward", forbidden)
+    for number, expected in enumerate(direct):
+        batch = collate([samples[index] for index in range(8 * number, 8 * number + 8)])
+        assert batch.image.numel() == 0 and batch.moments is not None and batch.moments.shape == (8, 8, 8, 8)
+        torch.testing.assert_close(model.losses(batch), expected, rtol=0, atol=1e-4)
+
+
+def test_each_epoch_still_draws(model, planted):
+    samples = PlantedDataset(planted, 0)
+    samples.latents = cache_latents(model, samples, 60, (0, 1))
+    shown = [samples.shown(index) for index in range(60)]
+    again = next(index for index in range(1, 60) if shown[index] == shown[0])  # the next epoch's appearance of the same image
+    batch = collate([samples[0], samples[again]])
+    assert torch.equal(batch.moments[0], batch.moments[1])
+    first, second = model.clean(batch)
+    assert not torch.equal(first, second)
+
+
+def test_what_is_remembered_is_never_of_other_weights_or_images(model, planted, sd_folder, tmp_path):
+    store = cache_latents(model, PlantedDataset(planted, 0), 8, (0, 1)).store
+    shutil.copytree(sd_folder, tmp_path / "other")
+    vae = AutoencoderKL.from_pretrained(sd_folder, subfolder="vae")
+    assert weights_key(vae) == weights_key(model.beside.module)
+    with torch.no_grad():
+        vae.decoder.conv_out.bias[0] += 1e-3
+    assert weights_key(vae) != weights_key(model.beside.module)
+    vae.save_pretrained(tmp_path / "other" / "vae")
+    other = cache_latents(StableDiffusion(str(tmp_path / "other"), resolution=64), PlantedDataset(planted, 0), 8, (0, 1)).store
+    assert other.folder != store.folder
+    before = len(store.places)
+    assert len(cache_latents(model, PlantedDataset(planted_with(seed=1), 1), 8, (0, 1)).store.places) > before
+
+
+def test_a_round_trip_is_the_decoded_mean_and_made_once(model, planted, monkeypatch):
+    decoded = planted.decoded(model.reconstruct)
+    assert decoded.pixels.shape == planted.pixels.shape and decoded.originals is planted.pixels
+    one = model.decode(model.encode(torch.from_numpy(planted.pixels[:1]).float() / 127.5 - 1))
+    expected = ((one / 2 + 0.5).clamp(0, 1) * 255).round().numpy()
+    assert np.abs(decoded.pixels[:1].astype(int) - expected).max() <= 1
+    monkeypatch.setattr(model, "decode", None)
+    assert (planted.decoded(model.reconstruct).pixels == decoded.pixels).all()
+    mask = planted.plants[0].mask
+    apart = (decoded.pixels[0] / 255.0 - planted.pixels[0] / 255.0)[:, mask[0]]
+    assert abs(decoded.reconstruction_error(0, mask) - np.sqrt((apart**2).mean())) < 1e-6 and np.isnan(
+        planted.reconstruction_error(0, mask)
+    )

@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+import torch
+
+from afterglow.lazy_rows import LazyRows
+from afterglow.neighbors import search
+from afterglow.neighbors.search import distances, nearest, pieces, product_error
+
+
+def test_distances_are_exact_in_each_images_own_mask(monkeypatch: pytest.MonkeyPatch):
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (50, 3, 6, 6), dtype=np.uint8)
+    images = torch.from_numpy(np.concatenate([pixels[[4, 9]], generator.integers(0, 256, (3, 3, 6, 6), dtype=np.uint8)]))
+    masks = torch.from_numpy(generator.random((5, 1, 6, 6)) < 0.5)
+    masks[3] = masks[1]
+    monkeypatch.setattr(search, "PIECE", 7 * 3 * 36)
+    monkeypatch.setattr(search, "QUERIES", 2)
+    parts = list(distances(images, masks, pixels))
+    assert [part.stop - part.start for part, _ in parts] == [7] * 7 + [1]
+    found = torch.cat([near for _, near in parts], dim=1)
+    for row in range(5):
+        inside = np.broadcast_to(masks[row].numpy(), (3, 6, 6))
+        apart = (images[row].numpy().astype(float) - pixels.astype(float))[:, inside] / 255
+        np.testing.assert_allclose(found[row].numpy(), np.sqrt((apart**2).mean(1)), rtol=1e-6)
+    assert found[0, 4] == 0 and found[1, 9] == 0  # a copy is at 0, not at a rounding error
+
+
+def test_pieces_cover_a_set_of_any_size():
+    class Large:
+        shape = (5, 3, 4096, 4096)
+
+        def __len__(self) -> int:
+            return 5
+
+    assert [(part.start, part.stop) for part in pieces(Large())] == [(row, row + 1) for row in range(5)]
+    assert list(pieces(np.zeros((3, 1, 2, 2), np.uint8))) == [slice(0, 3)]
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_the_same():
+    generator = np.random.default_rng(1)
+    pixels = generator.integers(0, 256, (64, 3, 16, 16), dtype=np.uint8)
+    images, masks = torch.from_numpy(pixels[:8]), torch.from_numpy(generator.random((8, 1, 16, 16)) < 0.5)
+    for (_, here), (_, there) in zip(distances(images, masks, pixels), distances(images, masks, pixels, device="cuda"), strict=True):
+        torch.testing.assert_close(here, there, rtol=1e-7, atol=1e-7)
+
+
+def slow_nearest(queries, rows, k, mask=None):
+    """All differences in doubles, ordered by distance and then by index."""
+    first, second = (np.asarray(values).reshape(len(values), -1).astype(float) for values in (queries, rows))
+    if mask is not None:
+        inside = np.broadcast_to(mask.numpy(), rows.shape[1:]).ravel()
+        first, second = first[:, inside], second[:, inside]
+    squares = np.stack([((second - one) ** 2).sum(1) for one in first])
+    order = np.argsort(squares, axis=1, kind="stable")[:, :k]
+    scale = 255 * first.shape[1] ** 0.5 if rows.dtype == np.uint8 else 1
+    return order, np.sqrt(np.take_along_axis(squares, order, 1)) / scale
+
+
+def same_nearest(queries, rows, k, mask=None):
+    index, apart = nearest(queries, rows, k, mask=mask)
+    order, wanted = slow_nearest(queries, rows, k, mask)
+    np.testing.assert_array_equal(index.numpy(), order)
+    np.testing.assert_allclose(apart.numpy(), wanted, rtol=1e-6)
+
+
+def images(count, side=8, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 3, side, side), dtype=np.uint8)
+
+
+@pytest.fixture
+def small_steps(monkeypatch):
+    """Pieces, blocks and margins so small that every seam between them is crossed."""
+    for name, value in {"PRODUCT": (4, 7), "MARGIN": 2, "PAIRS": 5 * 192, "KEPT": 40}.items():
+        monkeypatch.setattr(search, name, value)
+
+
+@pytest.mark.parametrize("k", [1, 5, 61, 99])
+def test_the_nearest_are_those_of_all_differences(small_steps, k):
+    rows = images(61)
+    rows[50] = rows[3]
+    same_nearest(np.concatenate([rows[[3, 60]], images(9, seed=1)]), rows, k)
+
+
+def test_inside_a_mask_and_of_a_view_of_a_memory_map(small_steps, tmp_path):
+    np.save(tmp_path / "set.npy", images(80))
+    rows = LazyRows(np.load(tmp_path / "set.npy", mmap_mode="r"), np.random.default_rng(2).permutation(80)[:50])
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[:, 2:5, 1:7] = True
+    queries = torch.from_numpy(images(6, seed=3))
+    index, apart = nearest(queries, rows, 4, mask=mask)
+    order, wanted = slow_nearest(queries.numpy(), rows[np.arange(50)], 4, mask)
+    np.testing.assert_array_equal(index.numpy(), order)
+    np.testing.assert_allclose(apart.numpy(), wanted, rtol=1e-6)
+
+
+def test_ties_go_to_the_lowest_index_however_many_there_are(small_steps):
+    same = np.repeat(images(1), 70, axis=0)
+    index, apart = nearest(same[:3], same, 4)
+    assert index.tolist() == [[0, 1, 2, 3]] * 3 and (apart == 0).all()
+    same_nearest(images(5, seed=4), np.concatenate([images(9, seed=5)] * 6), 8)
+
+
+def test_differences_that_float32_products_cannot_tell_apart_are_told_apart(small_steps):
+    """White images: |a|^2 is 5e7, where float32 knows no single gray levels; all rows differ from white by one or two of them."""
+    generator = np.random.default_rng(6)
+    rows = np.full((120, 3, 32, 32), 255, np.uint8)
+    for row in rows:
+        row.reshape(-1)[generator.choice(3072, generator.integers(1, 60), replace=False)] -= 1
+    same_nearest(np.full((2, 3, 32, 32), 255, np.uint8), rows, 5)
+
+
+def test_embeddings_are_told_apart_as_doubles_tell_them(small_steps):
+    generator = np.random.default_rng(7)
+    rows = generator.standard_normal((90, 33)).astype(np.float32)
+    far = rows[:5] + np.float32(1e-4) * generator.standard_normal((5, 33)).astype(np.float32) + np.float32(300)
+    close = (rows[:1] + np.float32(1e-6) * generator.standard_normal((90, 33))).astype(np.float32) + np.float32(300)
+    for queries, among in ((rows[:9], rows), (far, rows + np.float32(300)), (close[:4], close)):
+        same_nearest(queries, among, 6)
+
+
+def test_the_error_of_products_is_bounded():
+    """Sums one after another, the worst order there is, stay within the bound; whole numbers err from 2^24 on only."""
+    generator = np.random.default_rng(8)
+    for offset in (0, 5):
+        a, b = (generator.standard_normal((40, 500)).astype(np.float32) + np.float32(offset) for _ in range(2))
+        one_by_one = np.add.accumulate(a * b, axis=1, dtype=np.float32)[:, -1]
+        exact = (a.astype(float) * b).sum(1)
+        sizes = torch.from_numpy(np.linalg.norm(a.astype(float), axis=1) * np.linalg.norm(b.astype(float), axis=1))
+        assert (np.abs(one_by_one - exact) <= product_error(sizes, 501, whole=False).numpy()).all()
+    assert product_error(torch.tensor([2.0**24, 2.0**24 + 1]), 3072, whole=True).tolist()[0] == 0
+    assert product_error(torch.tensor([2.0**25]), 3072, whole=True) > 3072
+
+
+def test_the_precision_that_a_training_allowed_comes_back():
+    torch.set_float32_matmul_precision("high")
+    try:
+        nearest(images(2), images(5), 1)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_the_same_nearest():
+    queries, rows = images(40, 16), images(500, 16, seed=1)
+    here, there = nearest(queries, rows, 7), nearest(queries, rows, 7, device="cuda")
+    assert torch.equal(here[0], there[0]) and torch.equal(here[1], there[1])

@@ -1,0 +1,115 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from afterglow.planting.datamodule import PlantedDataset
+from afterglow.planting.deduplicated import Epoch, compacted, first_epoch
+from afterglow.planting.duplicates import exact, regional
+from afterglow.planting.io import read_planted, write_planted
+
+
+@pytest.fixture
+def epoch(planted) -> Epoch:
+    return first_epoch(planted, 1)
+
+
+def counts(table):
+    return table["kind"].value_counts().to_dict()
+
+
+def test_an_epoch_is_what_a_training_shows_first(planted, epoch):
+    samples = PlantedDataset(planted, 1)
+    assert len(epoch.shown) == samples.epoch_length
+    assert all((epoch.pixels[place] == samples[place][0]).all() for place in range(len(epoch.shown)))
+    table = epoch.table()
+    assert table["kind"].tolist() == [samples[place][3] for place in range(len(table))]
+    assert table["plant_id"].tolist() == [samples[place][2] for place in range(len(table))]
+    for kind, same in (("control", True), ("global", True), ("natural", True), ("decoy", True), ("local", False)):
+        rows = table.index[table["kind"] == kind]
+        assert all((epoch.pixels[place] == planted.pixels[table["row"][place]]).all() for place in rows) == same
+    places = table.index[table["kind"] == "local"]
+    assert set(table["row"][places]) <= set(planted.background_pool.tolist())
+
+
+def test_equal_images_are_the_copies_of_global_plants_and_families(planted, epoch):
+    found = exact(epoch.pixels)
+    left = epoch.without(found.kept)
+    seen: set[bytes] = set()
+    for image, kept in zip(epoch.pixels, found.kept, strict=True):  # an image stays just where it has not been seen
+        assert kept == (image.tobytes() not in seen)
+        seen.add(image.tobytes())
+    assert [p.copies for p in left.of_kind("global")] == [1] * 4 and len(left.controls) == 60
+    kept = counts(epoch.table()[found.kept])
+    assert {kind: sum(p.copies for p in left.of_kind(kind)) for kind in kept if kind != "control"} == {
+        kind: number for kind, number in kept.items() if kind != "control"
+    }
+    assert len(epoch.dropped(found)) == (~found.kept).sum()
+
+
+def test_a_local_plants_composites_share_its_region_and_a_tint_shares_none(planted, epoch):
+    """A tinted image goes only where the same one was shown before, by another tint or a decoy: outside the region they agree."""
+    found = regional(epoch.pixels, 0.15)
+    left = epoch.without(found.kept)
+    assert [p.copies for p in left.of_kind("local")] == [1] * 5 and [p.copies for p in left.of_kind("global")] == [1] * 4
+    decoy_pool = epoch.table().assign(kept=found.kept)[lambda table: table["kind"].isin(["decoy", "tint"])]
+    assert (decoy_pool["kept"] == ~decoy_pool["row"].duplicated()).all() and 0 < decoy_pool["kept"].sum() < len(decoy_pool)
+
+
+def test_what_was_dropped_names_what_stays(planted, epoch):
+    found = exact(epoch.pixels)
+    dropped = epoch.dropped(found)
+    assert (dropped["kept_appearance"] < dropped["appearance"]).all()
+    wanted = ["appearance", "kind", "plant_id", "row", "kept_appearance", "kept_kind", "kept_plant_id", "kept_row", "similarity"]
+    assert dropped.columns.tolist() == wanted
+    copies = dropped[dropped["kind"] == "global"]
+    assert (copies["plant_id"] == copies["kept_plant_id"]).all() and (copies["row"] == copies["kept_row"]).all()
+
+
+def test_a_plant_of_which_nothing_stays_is_never_shown(planted, epoch, tmp_path):
+    """The rest of the code takes 0 copies, and the folder gives the set back."""
+    gone = planted.of_kind("global")[0].plant_id, planted.of_kind("local")[0].plant_id, planted.of_kind("natural")[0].plant_id
+    left = epoch.without(~epoch.table()["plant_id"].isin(gone).to_numpy())
+    assert [p.plant_id for p in left.plants if p.kind != "phantom" and not p.copies] == sorted(gone)
+    again = first_epoch(left, 5)
+    assert set(again.table()["plant_id"]) & set(gone) == set()
+    assert len(left.gallery().templates) == 4 and len(left.gallery().pixels) == len(planted.gallery().pixels) - 1 - len(
+        planted.of_kind("natural")[0].members
+    )
+    write_planted(left, tmp_path / "set")
+    found = read_planted(tmp_path / "set")
+    assert [(p.plant_id, p.copies, p.members) for p in found.plants] == [(p.plant_id, p.copies, p.members) for p in left.plants]
+
+
+def test_fills_and_members_of_which_nothing_stays_do_not_come_back(planted, tmp_path):
+    """A plant that cycles through three fills, and a family, of which one image stays each; controls make the numbers move."""
+    local, natural = planted.of_kind("local")[0], planted.of_kind("natural")[0]
+    cycling = replace(local, backgrounds=tuple(planted.background_pool[[4, 7, 9]].tolist()), copies=6)
+    many = replace(natural, copies=6)
+    plants = tuple({local.plant_id: cycling, natural.plant_id: many}.get(p.plant_id, p) for p in planted.plants)
+    epoch = first_epoch(replace(planted, plants=plants), 0)
+    table = epoch.table()
+    representative = planted.background_pool[7], natural.members[1]
+    away = table["plant_id"].isin((local.plant_id, natural.plant_id)) & ~table["row"].isin(representative) | (
+        table["row"] == planted.controls[0]
+    )
+    left = epoch.without(~away.to_numpy())
+    write_planted(left, tmp_path / "set")
+    again = read_planted(tmp_path / "set")
+    found = first_epoch(again, 3)
+    composite, member = planted.compose(cycling, 0, int(planted.background_pool[7])), planted.pixels[natural.members[1]]
+    for plant_id, image in ((local.plant_id, composite), (natural.plant_id, member)):
+        shown = found.pixels[(found.table()["plant_id"] == plant_id).to_numpy()]
+        assert len(shown) == 2 and (shown == image).all()
+    assert len(again.controls) == 59 and (again.pixels == left.pixels).all()
+
+
+def test_without_controls_there_is_no_set(epoch):
+    with pytest.raises(ValueError, match="No control would stay"):
+        epoch.without((epoch.table()["kind"] != "control").to_numpy())
+
+
+def test_a_set_without_gaps_is_compact_already(planted):
+    same = compacted(planted)
+    assert (same.pixels == planted.pixels).all() and same.captions == planted.captions and (same.clusters == planted.clusters).all()
+    assert [p.members for p in same.plants] == [p.members for p in planted.plants] and np.array_equal(same.heldout, planted.heldout)

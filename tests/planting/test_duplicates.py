@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+
+from afterglow.planting.duplicates import Duplicates, embedded, exact, near, regional
+
+
+def by_hand(count, similarity, limit):
+    """Greedy in order, one pair at a time: the image that stays for each."""
+    representative = []
+    for row in range(count):
+        kept = [other for other in range(row) if representative[other] == other]
+        alike = [(similarity(row, other), -other) for other in kept]
+        best = max(alike, default=(-1, 0))
+        representative.append(-best[1] if best[0] >= limit else row)
+    return representative
+
+
+def noise(count, side=8, channels=3, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, channels, side, side), dtype=np.uint8)
+
+
+def shared(pixels, median):
+    """likeness(i, j) as METHODS says it, one pixel at a time."""
+
+    def colors(values):
+        return [tuple(map(float, color)) for color in values.reshape(len(values), -1).T]
+
+    def apart(a, b):
+        return max(abs(x - y) for x, y in zip(a, b, strict=True))
+
+    middle, shown = colors(median), [colors(image) for image in pixels]
+
+    def share(i, j):
+        places = zip(shown[i], shown[j], middle, strict=True)
+        agreed = [apart(a, b) <= 2 and apart(a, usual) > 25.5 and apart(b, usual) > 25.5 for a, b, usual in places]
+        return 1.0 if shown[i] == shown[j] else sum(agreed) / len(agreed)
+
+    return share
+
+
+@pytest.mark.parametrize("method", [exact, near, regional])
+def test_of_nothing_and_of_one_image_everything_stays(method):
+    assert method(noise(0)).kept.tolist() == [] and method(noise(0)).num_clusters == 0
+    assert method(noise(1)).kept.tolist() == [True] and np.isnan(method(noise(1)).similarity).all()
+
+
+@pytest.mark.parametrize("method", [exact, near, regional])
+def test_the_first_of_equal_images_stays_for_each_method(method):
+    found = method(noise(3)[[0, 1, 0, 2, 1, 1]])
+    assert found.representative.tolist() == [0, 1, 0, 3, 1, 1] and found.kept.tolist() == [True, True, False, True, False, False]
+    assert found.num_clusters == 2 and np.isnan(found.similarity[found.kept]).all()
+    assert (found.similarity[~found.kept] == (1 if method is regional else 0)).all()
+
+
+def test_one_gray_level_is_not_equal():
+    pixels = noise(1)[[0, 0]]
+    pixels[1, 0, 0, 0] ^= 1
+    assert exact(pixels).kept.all()
+
+
+def test_near_images_are_connected_and_the_first_stays():
+    """Steps of 6 gray levels are .024: a chain of three is one group, although its ends are .047 apart."""
+    base = noise(1).clip(0, 200)
+    other = noise(1, seed=1)
+    pixels = np.concatenate([base + 12, other, base, base + 6, base + 6])
+    found = near(pixels)
+    assert found.representative.tolist() == [0, 1, 0, 0, 0] and found.num_clusters == 1
+    assert found.similarity[2:] == pytest.approx([12 / 255, 6 / 255, 6 / 255], abs=1e-6)
+    assert near(pixels, 0.02).kept.tolist() == [True, True, True, True, False]
+
+
+def test_near_is_what_a_double_loop_over_components_says():
+    generator = np.random.default_rng(3)
+    pixels = (noise(6)[generator.integers(0, 6, 40)].astype(int) + generator.integers(0, 12, (40, 1, 1, 1))).clip(0, 255).astype(np.uint8)
+    cluster, unit = list(range(40)), pixels / 255
+    twins = [(i, j) for i, j in np.ndindex(40, 40) if i < j and np.sqrt(((unit[i] - unit[j]) ** 2).mean()) < 0.02]
+    for _ in range(40):
+        for i, j in twins:
+            cluster[i] = cluster[j] = min(cluster[i], cluster[j])
+    assert near(pixels, 0.02).representative.tolist() == cluster
+
+
+def test_embeddings_are_compared_with_what_stays_only():
+    """Turned by 50 degrees each: the third is a copy of the second, which is gone; the fourth is a copy of the third."""
+    angles = np.radians([0, 50, 100, 150, 350])
+    found = embedded(np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32))
+    assert found.representative.tolist() == [0, 0, 2, 2, 0]
+    assert found.similarity[[1, 3, 4]] == pytest.approx(np.cos(np.radians([50, 50, 10])), abs=1e-6)
+
+
+def test_embeddings_are_what_a_double_loop_says():
+    rows = np.random.default_rng(0).standard_normal((150, 4)).astype(np.float32)  # more than look together
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    assert embedded(rows, 0.7).representative.tolist() == by_hand(150, lambda i, j: float(unit[i] @ unit[j]), 0.7)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_regions_are_what_a_double_loop_over_pixels_says(channels):
+    """Cut and pasted rows of a few images, on a background that all share; more than look together."""
+    generator = np.random.default_rng(1)
+    sources, count = noise(5, 6, channels), 80
+    pixels = np.full((count, channels, 6, 6), 128, dtype=np.uint8)
+    for row in range(count):
+        for y in generator.permutation(6)[:3]:
+            pixels[row, :, y] = sources[generator.integers(5), :, y].clip(0, 250) + generator.integers(0, 4)
+    distinct = pixels[exact(pixels).kept]
+    found = regional(pixels, 0.2)
+    share = shared(pixels, np.median(distinct, axis=0))
+    assert found.representative.tolist() == by_hand(count, share, 0.2) and 10 < found.kept.sum() < 70
+    for row in np.flatnonzero(~found.kept):
+        assert found.similarity[row] == pytest.approx(share(row, found.representative[row]))
+
+
+def test_a_shared_background_is_no_region_and_a_shared_region_is_one():
+    generator = np.random.default_rng(2)
+    pixels = np.full((12, 3, 8, 8), 255, dtype=np.uint8)
+    pixels[:, :, 2:5, 2:5] = generator.integers(0, 200, (12, 3, 3, 3))
+    assert regional(pixels, 0.05).kept.all()
+    pixels[7, :, 5:], pixels[9, :, 5:] = 20, 22
+    found = regional(pixels, 0.3)
+    assert np.flatnonzero(~found.kept).tolist() == [9] and found.representative[9] == 7
+    assert found.similarity[9] == pytest.approx(3 / 8)
+    pixels[9, :, 5:] = 23
+    assert regional(pixels, 0.3).kept.all()
+
+
+def test_images_that_share_nothing_with_what_stays_are_not_chained():
+    pixels = noise(12)
+    pixels[1, :, :4], pixels[1, :, 4:] = pixels[0, :, :4], pixels[2, :, 4:]
+    assert np.flatnonzero(~regional(pixels, 0.2).kept).tolist() == [1]
+    assert np.flatnonzero(~regional(pixels[[1, 0, *range(2, 12)]], 0.2).kept).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("limit", [0, 1, -0.1, 1.5, float("nan")])
+def test_a_limit_out_of_range_is_named(limit):
+    for method in (near, regional, lambda _, limit: embedded(np.ones((2, 2), dtype=np.float32), limit)):
+        with pytest.raises(ValueError, match=f"lies between 0 and 1, and it is {limit}"):
+            method(noise(2), limit)
+
+
+def test_one_method_after_another():
+    first = Duplicates(np.array([0, 0, 2, 3, 2]), np.array([np.nan, 0, np.nan, np.nan, 0], dtype=np.float32))
+    second = Duplicates(np.array([0, 0, 2]), np.array([np.nan, 0.7, np.nan], dtype=np.float32))  # of rows 0, 2, 3
+    both = first.then(second, same=1.0)
+    assert both.representative.tolist() == [0, 0, 0, 3, 0]
+    assert both.similarity == pytest.approx([np.nan, 1.0, 0.7, np.nan, 0.7], nan_ok=True)

@@ -1,0 +1,196 @@
+"""A small run folder, made by hand: every kind, three probes, a map and a score of each sort."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+from safetensors.numpy import save_file
+
+from afterglow.analysis.emergence_table import emergence_of
+from afterglow.analysis.summary import ALL_SEEDS, COLUMNS
+
+SIDE = 8
+STEPS = (0, 10, 20, 30, 40)
+PLANTS = [
+    ("global", "whole", 6),
+    ("local", "box", 6),
+    ("phantom", "whole", 0),
+    ("phantom", "box", 0),
+    ("decoy", "box", 6),
+    ("tint", "box", 6),
+] * 2
+CONTROLS = (100, 101, 102)
+BEGINS = {"global": 20, "local": 30}  # the first probe at which all of them are memorized
+MAPS = ("centered_gaussian", "luminance", "score_difference.summed", "end_token.last.first_eos.be", "end_token.last.last.be")
+
+
+@dataclass
+class Recipe:
+    """What a run has: plants of these kinds, text (and with it maps and scores), and an end."""
+
+    kinds: tuple[str, ...] = ("global", "local", "phantom", "decoy", "tint")
+    text: bool = True
+    end_token: bool = True
+    finished: bool = True
+
+    def plants(self) -> list[tuple[int, str, str, int]]:
+        return [(number, *about) for number, about in enumerate(PLANTS) if about[0] in self.kinds]
+
+    def asked(self, step: int) -> Iterator[tuple[int, str, str]]:
+        if not self.text:
+            yield from ((1000 + number, "unprompted", "") for number in range(6))
+            return
+        yield from ((number, kind, f"<b>{kind}</b> & {number}") for number, kind, _, _ in self.plants())
+        if step == STEPS[-1] and self.finished:
+            yield from ((number, "control", f"control {number}") for number in CONTROLS)
+        yield 200, "heldout", "held-out"
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    def make(**about: object) -> Path:
+        recipe, folder = Recipe(**about), tmp_path / "run"  # type: ignore[arg-type]
+        (folder / "plants" / "masks").mkdir(parents=True)
+        steps = STEPS if recipe.finished else STEPS[:3]
+        table = pd.concat([rows(recipe, step) for step in steps], ignore_index=True)[COLUMNS]
+        table.to_parquet(folder / "measurements.parquet", index=False)
+        for step in steps:
+            save_maps(recipe, step, folder)
+        write_plants(recipe, folder / "plants")
+        (folder / "config.yaml").write_text("name: tiny\ndata:\n  init_args: {source: openmoji, resolution: 8}\n")
+        if recipe.finished:
+            (folder / "emergence.json").write_text(json.dumps(emergence_of(table)))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def run_folder(make_run: Callable[..., Path]) -> Path:
+    return make_run()
+
+
+def mask_of(shape: str) -> np.ndarray:
+    mask = np.ones((SIDE, SIDE), dtype=bool)
+    if shape != "whole":
+        mask[:, SIDE // 2 :] = False
+    return mask
+
+
+def rows(recipe: Recipe, step: int) -> pd.DataFrame:
+    generator, found = np.random.default_rng(step), []
+    shapes = {number: shape for number, _, shape, _ in recipe.plants()}
+    for number, kind, caption in recipe.asked(step):
+        regions = shapes.get(number, "whole") != "whole"
+        copied = float(step >= BEGINS.get(kind, 10**6))
+        about = {"plant_id": number, "kind": kind, "caption": caption}
+        for seed in range(2 if recipe.text else 1):
+            values = {"calibrated_l2": 1.7 - copied, "memorized": copied, "correlation": generator.random()}
+            values |= measured(recipe, kind, regions, generator)
+            found += [about | {"seed": seed, "measure": name, "value": value} for name, value in values.items()]
+        whole = {"plant_memorized": copied} | ({"local_to_global": 0.0, "outside_diversity": 1.1} if kind == "local" else {})
+        if step == STEPS[-1]:
+            whole |= {"ema_off.plant_memorized": copied} | ({"confirm.1": 1.0, "confirm.2": 1.0} if kind == "local" else {})
+        found += [about | {"seed": ALL_SEEDS, "measure": name, "value": value} for name, value in whole.items()]
+    for kind in ("control", "heldout"):
+        losses = [{"plant_id": 300 + row, "kind": kind, "caption": "", "seed": ALL_SEEDS, "measure": "denoising_loss"} for row in range(4)]
+        found += [loss | {"value": 1 / (1 + step) + 0.1 * generator.random()} for loss in losses]
+    return pd.DataFrame(found).assign(step=step, epoch=step / 5, seconds=float(step))
+
+
+def measured(recipe: Recipe, kind: str, regions: bool, generator: np.random.Generator) -> dict[str, float]:
+    if not recipe.text:
+        return {}
+    found = {"guidance_norm.all": generator.random(), "ld.mid_block.attentions.0.all": generator.random()}
+    found |= {"memorized_in.box": 0.0} if kind == "control" else {}
+    for name in MAPS if regions else ():
+        if recipe.end_token or not name.startswith("end_token"):
+            found |= {f"auc.{name}": generator.random()} | ({f"iou.{name}": generator.random()} if kind == "local" else {})
+    return found
+
+
+def save_maps(recipe: Recipe, step: int, folder: Path) -> None:
+    (folder / "maps").mkdir(exist_ok=True)
+    shapes = {number: shape for number, _, shape, _ in recipe.plants()}
+    keys = [(number, seed) for number, kind, _ in recipe.asked(step) if kind != "control" for seed in range(2 if recipe.text else 1)]
+    generator = np.random.default_rng(step)
+    regions = np.stack([mask_of(shapes.get(number, "whole")) for number, _ in keys])[:, None]
+    tensors = {
+        "images": generator.integers(0, 256, (len(keys), 3, SIDE, SIDE), dtype=np.uint8),
+        "plant_id": np.array([number for number, _ in keys]),
+        "seed": np.array([seed for _, seed in keys]),
+        "region": regions,
+    }
+    for name in MAPS if recipe.text else ():
+        if recipe.end_token or not name.startswith("end_token"):
+            tensors[f"map/{name}"] = generator.random((len(keys), SIDE // 2, SIDE // 2)).astype(np.float16)
+            tensors[f"mask/{name}"] = generator.random((len(keys), SIDE, SIDE)) > 0.5
+    save_file(tensors, folder / "maps" / f"step={step}.safetensors")
+
+
+def write_plants(recipe: Recipe, folder: Path) -> None:
+    lines = []
+    for number, kind, shape, copies in recipe.plants():
+        name, mask = f"{number:03d}_{kind}_0.png", f"masks/{number:03d}.png"
+        Image.fromarray(np.full((SIDE, SIDE, 3), 20 * number, dtype=np.uint8)).save(folder / name)
+        Image.fromarray(mask_of(shape).astype(np.uint8) * 255).save(folder / mask)
+        about = {"file_name": name, "mask_file_name": mask, "region_file_name": mask, "text": f"<b>{kind}</b> & {number}"}
+        lines.append(json.dumps(about | {"plant_id": number, "kind": kind, "copies": copies, "shape": shape}) + "\n")
+    (folder / "metadata.jsonl").write_text("".join(lines))
+
+
+@pytest.fixture(scope="session")
+def write_run() -> Callable[..., Path]:
+    return _write_run
+
+
+def _write_run(
+    folder: Path, *, n: int = 500, seed: int = 0, half: int | None = None, factor: float = 1.0, planted: bool = True, **settings: Any
+) -> Path:
+    """A run folder whose plants emerge when they have been shown 100 times (a local plant `factor` times later), and whose generations
+    without a caption are copies from step 4 n on."""
+    copies, batch, steps = (40, 80), 32, [0, *(round(20 * 1.25**place) for place in range(26))]
+    plants = [
+        {
+            "plant_id": 2 * number + twin,
+            "kind": kind if not twin else "phantom",
+            "copies": copies[number % 2] * (1 - twin),
+            "text": f"p{number}",
+        }
+        | {"twin": -1 if not twin else 2 * number, "area": 0.25, "shape": "box", "mask_file_name": "m.png"}
+        for number, kind in enumerate(("global", "global", "local", "local") if half != 1 else ("local", "local", "global", "global"))
+        for twin in (0, 1)
+        if planted
+    ]
+    epoch = n + sum(plant["copies"] for plant in plants)
+    rows: list[dict[str, Any]] = []
+    for step in steps:
+        about = {"step": step, "epoch": step * batch / epoch, "seconds": 1.0, "seed": -1}
+        for plant in plants:
+            mine = about | {"plant_id": plant["plant_id"], "kind": plant["kind"], "caption": plant["text"]}
+            shown = step * batch * plant["copies"] / epoch
+            late = factor if plant["kind"] == "local" else 1.0
+            rows.append(mine | {"measure": "plant_memorized", "value": float(shown > 100 * late)})
+            if half is not None and plant["kind"] == "global":
+                rows.append(mine | {"measure": "plant_memorized.region", "value": float(shown > 100)})
+        for number in range(10):
+            one = about | {"plant_id": 900 + number, "kind": "unprompted", "caption": "", "seed": number}
+            rows.append(one | {"measure": "nn_ratio", "value": 0.1 if step >= 4 * n else 0.9})
+        loss = {"plant_id": 800, "kind": "heldout", "caption": "", "measure": "denoising_loss", "value": 0.1 + 1 / (1 + step / 100)}
+        rows.append(about | loss)
+    (folder / "plants").mkdir(parents=True)
+    (folder / "plants" / "metadata.jsonl").write_text("".join(json.dumps(plant) + "\n" for plant in plants))
+    pd.DataFrame(rows).to_parquet(folder / "measurements.parquet")
+    data = {"dataset": "openmoji", "resolution": 16, "channels": 3, "batch_size": batch, "planting": {"arm": half}}
+    model = {"class_path": "afterglow.models.DDPM", "init_args": {"unet": {"block_out_channels": [32, 64]}}}
+    config = {"seed_everything": seed, "data": {"init_args": data}, "model": model, "trainer": {"max_steps": steps[-1]}}
+    config["monitor"] = {"final_seeds": 4, "seeds": 2, "num_unprompted": 10, "sampler": {"steps": 12}} | settings
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder

@@ -1,0 +1,49 @@
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from afterglow.analysis.extraction import fractions
+from afterglow.reports.extraction import extracted_figure, extraction_text, histograms_figure, most_certain
+
+
+def table(count=40):
+    generator = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "generation": np.arange(count),
+            "calibrated_l2": generator.uniform(0, 2, count),
+            "cluster": generator.integers(0, 30, count),
+            "row": generator.integers(0, 30, count),
+            "tile": generator.integers(0, 4, count),
+            "tile_calibrated_l2": generator.uniform(0, 2, count),
+            "tile_cluster": generator.integers(0, 30, count),
+            "tile_row": generator.integers(0, 30, count),
+            "similarity": generator.uniform(0.5, 1, count),
+        }
+    )
+
+
+def test_the_text_says_each_fraction_with_its_interval_on_one_screen():
+    training = np.linspace(0.4, 0.9, 50)
+    said = extraction_text(fractions(table(), training), table(), training, {"model": "runs/x", "tiles": 2, "set size": None})
+    assert "set size" not in said  # nobody chose one
+    assert "model: runs/x" in said and "whole image, extracted: under 1" in said and "similarity over 0.875" in said
+    assert "training to training" in said and len(said.splitlines()) < 24
+
+
+def test_the_most_certain_are_one_for_each_group():
+    some = most_certain(table(), "calibrated_l2", "cluster", 8)
+    assert (
+        some["cluster"].is_unique
+        and some["calibrated_l2"].is_monotonic_increasing
+        and some["calibrated_l2"].iloc[0] == table()["calibrated_l2"].min()
+    )
+
+
+def test_figures_are_images(tmp_path):
+    color, gray = np.random.default_rng(1).integers(0, 256, (2, 3, 8, 8), dtype=np.uint8), np.zeros((1, 8, 8), np.uint8)
+    extracted_figure(table(9), lambda number: color[0], lambda row: color[1], 2, tmp_path / "a.png")
+    extracted_figure(table(1), lambda number: gray, lambda row: gray, 1, tmp_path / "b.png")
+    histograms_figure(table(), np.linspace(0.4, 0.9, 50), "pixels", tmp_path / "c.png")
+    for name in "abc":
+        assert min(Image.open(tmp_path / f"{name}.png").size) > 50
