@@ -13,6 +13,10 @@ import transformers
 from jsonargparse import ArgumentError
 
 
+class AfterglowError(ValueError):
+    """A mistake of the user: one sentence that names the culprit. Commands print it and exit with code 2."""
+
+
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """Turn a ValueError that our own code raised, a refused argument, and what the operating system refuses into a sentence.
