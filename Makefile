@@ -38,7 +38,7 @@ option_stop := --monitor.early_stop.monitor memorized
 option_advantage := --monitor.early_stop.monitor advantage
 word_of = $(word $(1),$(subst -, ,$(2)))
 
-.PHONY: demo test findings emergence mitigation lint format lock
+.PHONY: demo test findings emergence mitigation lint format lock docs
 
 demo: .venv/.installed  # a second call continues where the first one stopped
 	$(LAUNCH) train.py --ckpt_path last
@@ -118,9 +118,13 @@ format: .venv/.installed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+# The site in site/; a warning is an error. It needs no network.
+docs: .venv/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # A folder of wheels on this machine must not decide what the lock says.
 lock: $(BIN)/uv
-	PIP_FIND_LINKS= UV_FIND_LINKS= $(UV) compile pyproject.toml --extra dev --universal --python-version 3.11 --quiet \
+	PIP_FIND_LINKS= UV_FIND_LINKS= $(UV) compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 --quiet \
 		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --output-file requirements.lock
 
 # --python, since uv would otherwise prefer whichever environment the shell has activated.

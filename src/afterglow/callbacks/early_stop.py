@@ -16,8 +16,7 @@ class EarlyStop:
 
     Args:
         monitor: memorized, when a plant is (by the generations of an inner probe, not confirmed yet); advantage, when a plant's
-        advantage is
-            over the threshold, which needs no generation; null: nothing ends it.
+            advantage is over the threshold, which needs no generation; null: nothing ends it.
         kinds: of the plants that are watched.
         threshold: of the advantage, in nats of the root mean square error.
     """

@@ -16,7 +16,7 @@ from afterglow.neighbors.search import pieces
 
 COPY_COSINE = 0.5  # of SSCD embeddings: the published rule for a copy
 # Of an image: a compromise, chosen on images with nothing planted. METHODS' .05 for families is too little where images are flat and
-# of one palette: of 500 of OpenMoji 31 stay, at .15 107, at .25 188, at .4 284 (docs/data-sets.md).
+# of one palette: of 500 of OpenMoji 31 stay, at .15 107, at .25 188, at .4 284 (docs/guides/own-data.md).
 SHARED_REGION = 0.25
 AGREEING = 2  # gray levels by which pixels that agree may differ in any channel
 TELLING = 0.1 * 255  # gray levels by which a pixel differs from the median of the set there, or agreement with it says nothing

@@ -51,7 +51,7 @@ ABOUT_LEFT = (
     "Held-out captions: change of the distance to the nearest training image. Costs over those of no mitigation: "
     "evaluations of the network an image, a mean over all captions, of which a trigger chooses some; and FLOPs of one image of the first "
     "plant's caption, gradients included (both counted, median over models). `python benchmarks/mitigations.py` compares seconds "
-    "([mitigation](../mitigation.md))."
+    "([mitigation](../guides/mitigation.md))."
 )
 ABOUT_LOCAL = (
     "Chen et al. weight the loss of Wen et al. with the Bright-Ending map, for its trigger and for its gradient. The trigger: the loss at "
