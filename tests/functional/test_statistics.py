@@ -2,7 +2,18 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, t
 
-from afterglow.functional.statistics import bootstrap_interval, wilson_interval
+from afterglow.functional.statistics import (
+    Estimate,
+    bootstrap,
+    bootstrap_interval,
+    bootstrap_runs,
+    draw_nested,
+    exact_interval,
+    nested_bootstrap,
+    nested_groups,
+    resample,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(("successes", "count"), [(0, 8), (8, 8), (3, 8), (1, 1), (0, 1), (50, 1000)])
@@ -38,3 +49,58 @@ def test_bootstrap_holds_the_mean_repeats_itself_and_narrows():
     narrow = bootstrap_interval(sample, confidence=0.5)
     assert low < narrow[0] < narrow[1] < high
     assert bootstrap_interval([0.25] * 5) == (0.25, 0.25)
+
+
+@pytest.mark.parametrize(("successes", "count"), [(0, 8), (8, 8), (3, 8), (1, 1), (0, 1), (50, 1000)])
+def test_exact_interval_agrees_with_scipy(successes, count):
+    expected = binomtest(successes, count).proportion_ci(0.95, method="exact")
+    assert exact_interval(successes, count) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_exact_interval_without_trials_is_everything():
+    assert exact_interval(0, 0) == (0.0, 1.0)
+
+
+def test_estimate_prints_value_and_interval():
+    found = Estimate(0.876, 0.831, 0.912)
+    assert str(found) == f"{found}" == "0.88 [0.83, 0.91]"
+    assert Estimate(-0.12, -0.15, -0.09).text("+.3f") == "-0.120 [-0.150, -0.090]"
+    assert Estimate(0.0, np.log(0.5), np.log(2.0)).map(np.exp).text(unit="x") == "1.00x [0.50, 2.00]"
+
+
+def test_resample_starts_with_the_sample_itself():
+    found = resample([1.0, 2.0, 9.0], np.median)
+    assert found[0] == 2 and set(found) == {1.0, 2.0, 9.0}
+    assert bootstrap([1.0, 2.0, 9.0], np.median) == Estimate(2.0, 1.0, 9.0)
+
+
+def test_bootstrap_runs_of_one_run_is_that_of_its_plants():
+    values = np.random.default_rng(3).random(20)
+    assert bootstrap_runs([resample(values)]) == bootstrap(values)
+    apart = bootstrap_runs([resample(values), resample(values + 5)])
+    assert apart.value == pytest.approx(values.mean() + 2.5) and apart.low < values.mean() + 0.1 and apart.high > values.mean() + 4.9
+
+
+def test_nested_groups_keep_every_row_once():
+    seeds, runs = np.array([1, 1, 0, 0, 1]), np.array(["b", "a", "c", "c", "b"])
+    groups = nested_groups(seeds, runs)
+    assert [[run.tolist() for run in seed] for seed in groups] == [[[2, 3]], [[1], [0, 4]]]
+
+
+def test_draw_nested_draws_whole_seeds_then_runs_then_units():
+    groups = nested_groups([0] * 4 + [1] * 4, [0, 0, 1, 1, 2, 2, 3, 3])
+    for seed in range(20):
+        drawn = draw_nested(groups, np.random.default_rng(seed))
+        blocks = drawn.reshape(4, 2) // 2  # two seeds of two runs of two units
+        assert (blocks[:, 0] == blocks[:, 1]).all()
+        assert (blocks[0] // 2 == blocks[1] // 2).all() and (blocks[2] // 2 == blocks[3] // 2).all()
+
+
+def test_nested_bootstrap_is_wider_where_the_plants_of_a_seed_agree():
+    generator = np.random.default_rng(5)
+    seeds = np.repeat(np.arange(8), 20)
+    values = generator.normal(size=8)[seeds] + 0.1 * generator.normal(size=160)
+    mean = lambda units: values[units].mean()  # noqa: E731
+    by_seed, flat = nested_bootstrap(nested_groups(seeds), mean), nested_bootstrap(np.arange(160), mean)
+    assert by_seed.value == flat.value == values.mean()
+    assert by_seed.high - by_seed.low > 2 * (flat.high - flat.low)
