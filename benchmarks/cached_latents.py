@@ -19,7 +19,7 @@ from afterglow.datasets.images import CaptionedImages
 from afterglow.measures.timing import time_ratio
 from afterglow.models.latent_cache import cache_latents, cache_text_embeddings
 from afterglow.models.stable_diffusion import StableDiffusion
-from afterglow.planting.datamodule import PlantedDataset, collate
+from afterglow.planting.dataset import PlantedDataset, collate
 from afterglow.planting.planner import plant
 from afterglow.planting.plants import PlantedSet, PlantingConfig
 from afterglow.testing.tiny_sd import sd_pipeline

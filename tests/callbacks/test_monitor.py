@@ -85,7 +85,7 @@ def test_a_model_that_copies_everything_is_seen_to_capture_every_plant_and_no_ph
     nothing = {"num_decoys": 0, "num_tints": 0, "num_decoy_images": 0}
     data = PlantedDataModule(set_size=30, planting=PlantingConfig(num_global=2, num_local=2, copies=(40,), num_backgrounds=20, **nothing))
     data.setup()
-    model = OptimalDenoiser(np.stack([data.samples.pixels(data.samples.shown(index)) for index in range(data.samples.epoch_length)]))
+    model = OptimalDenoiser(np.stack([data.samples.pixels(data.samples.key(index)) for index in range(data.samples.epoch_length)]))
     monitor = MemorizationMonitor(Sampler(steps=25), num_unprompted=48)
     monitor.seen = monitor.planted = data.planted
     monitor.gallery = data.planted.gallery()

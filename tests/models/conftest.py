@@ -8,7 +8,7 @@ import torch
 
 from afterglow.models.ddpm import DDPM
 from afterglow.models.text_ddpm import TextConditionalDDPM
-from afterglow.planting.datamodule import Batch
+from afterglow.planting.dataset import Batch
 
 PLAIN = {
     "down_block_types": ["DownBlock2D", "DownBlock2D"],
@@ -44,8 +44,7 @@ def make_batch(size: int = 6, first: int = 0) -> Batch:
     """Samples number first, first + 1, ...; sample i is the same in every batch."""
     rows = [torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(row)) * 2 - 1 for row in range(first, first + size)]
     captions = tuple(f"an image of {row}" for row in range(first, first + size))
-    ids, masks = torch.full((size,), -1), torch.ones(size, 1, 8, 8, dtype=torch.bool)
-    return Batch(torch.stack(rows), captions, ids, ("control",) * size, masks, torch.arange(first, first + size))
+    return Batch(torch.stack(rows), captions, ("control",) * size, torch.arange(first, first + size))
 
 
 @pytest.fixture(scope="session")

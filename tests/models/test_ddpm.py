@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from afterglow.models.ddpm import DDPM, load_network
-from afterglow.planting.datamodule import Batch
+from afterglow.planting.dataset import Batch
 
 Make = Callable[..., DDPM]
 

@@ -6,13 +6,13 @@ import torch
 from afterglow.models.ddpm import DDPM
 from afterglow.models.denoiser import TextConditioning, sample_generator
 from afterglow.models.text_ddpm import TextConditionalDDPM
-from afterglow.planting.datamodule import Batch
+from afterglow.planting.dataset import Batch
 
 Make = Callable[..., DDPM]
 
 
 def rows(batch: Batch, chosen: slice) -> Batch:
-    return Batch(*(getattr(batch, name)[chosen] for name in ("image", "caption", "plant_id", "kind", "mask", "index")))
+    return Batch(*(getattr(batch, name)[chosen] for name in ("image", "caption", "kind", "index")))
 
 
 def test_draws_depend_on_the_seed_and_the_number_of_the_sample_only(ddpm: Make, batch: Callable[..., Batch]) -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from afterglow.models.denoiser import Denoiser
 from afterglow.models.ema import WarmupEMA, warmup_decay
 from afterglow.models.text_ddpm import TextConditionalDDPM
-from afterglow.planting.datamodule import Batch
+from afterglow.planting.dataset import Batch
 
 
 class Watch(L.Callback):

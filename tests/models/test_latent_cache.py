@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from afterglow.datasets.images import CaptionedImages
 from afterglow.models.latent_cache import cache_latents, cache_text_embeddings, weights_key
 from afterglow.models.stable_diffusion import StableDiffusion
-from afterglow.planting.datamodule import PlantedDataset, collate
+from afterglow.planting.dataset import PlantedDataset, collate
 from afterglow.planting.planner import plant
 from afterglow.planting.plants import PlantedSet, PlantingConfig
 
@@ -56,7 +56,7 @@ def test_remembered_latents_and_texts_give_the_same_losses_and_leave_the_frozen_
 def test_each_epoch_still_draws(model, planted):
     samples = PlantedDataset(planted, 0)
     samples.latents = cache_latents(model, samples, 60, (0, 1))
-    shown = [samples.shown(index) for index in range(60)]
+    shown = [samples.key(index) for index in range(60)]
     again = next(index for index in range(1, 60) if shown[index] == shown[0])  # the next epoch's appearance of the same image
     batch = collate([samples[0], samples[again]])
     assert torch.equal(batch.moments[0], batch.moments[1])

@@ -8,7 +8,7 @@ import yaml
 from afterglow.evaluation.matching import match_to_plants
 from afterglow.models.io import open_model
 from afterglow.models.optimal import OptimalDenoiser
-from afterglow.planting.datamodule import load_planted_set
+from afterglow.planting.runs import load_planted_set
 from afterglow.planting.targets import evaluation_targets
 from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig

@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from afterglow.measures.end_token import bright_ending, layer_sets
 from afterglow.models.io import export, open_model
 from afterglow.models.stable_diffusion import StableDiffusion, check_kind
-from afterglow.planting.datamodule import Batch
+from afterglow.planting.dataset import Batch
 from afterglow.sampling.attention import cross_attention_layers
 from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig
@@ -30,8 +30,7 @@ def model(sd_folder: Path) -> StableDiffusion:
 
 def batch_of(pixels: torch.Tensor, first: int = 0) -> Batch:
     count = len(pixels)
-    masks = torch.ones(count, 1, *pixels.shape[-2:], dtype=torch.bool)
-    return Batch(pixels, ("a cup",) * count, torch.full((count,), -1), ("control",) * count, masks, torch.arange(first, first + count))
+    return Batch(pixels, ("a cup",) * count, ("control",) * count, torch.arange(first, first + count))
 
 
 def plain_ddim(folder: Path, steps: int, guidance: float = 7.5) -> StableDiffusionPipeline:

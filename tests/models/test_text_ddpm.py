@@ -9,7 +9,7 @@ import yaml
 
 from afterglow.models.ddpm import DDPM
 from afterglow.models.text_ddpm import SMALL_TEXT, TextConditionalDDPM
-from afterglow.planting.datamodule import Batch
+from afterglow.planting.dataset import Batch
 
 Make = Callable[..., TextConditionalDDPM]
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from afterglow.planting.datamodule import PlantedDataset
+from afterglow.planting.dataset import PlantedDataset
 from afterglow.planting.deduplicated import Epoch, compacted, first_epoch
 from afterglow.planting.duplicates import exact, regional
 from afterglow.planting.io import read_planted, write_planted

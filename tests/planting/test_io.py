@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from afterglow.datasets.images import CaptionedImages
-from afterglow.planting.datamodule import PlantedDataset
+from afterglow.planting.dataset import PlantedDataset
 from afterglow.planting.io import read_planted, write_planted
 from afterglow.planting.planner import plant
 from afterglow.planting.plants import Plant, PlantedSet, PlantingConfig
@@ -82,10 +82,10 @@ def test_a_stranger_opens_it_with_datasets(folder: Path, planted: PlantedSet, tm
         assert (np.asarray(row["image"]).transpose(2, 0, 1) == planted.pixels[p.members[0]]).all()
         assert ((np.asarray(row["mask"]) > 127) == p.mask[0]).all()
     kinds = [row["kind"] for row in opened]
-    assert {kind: kinds.count(kind) for kind in ("control", "fill", "decoy_pool", "heldout")} == {
+    assert {kind: kinds.count(kind) for kind in ("control", "background", "decoy_image", "heldout")} == {
         "control": 12,
-        "fill": 6,
-        "decoy_pool": 5,
+        "background": 6,
+        "decoy_image": 5,
         "heldout": 4,
     }
 
@@ -127,7 +127,7 @@ def test_a_image_of_another_size_is_refused_by_name(folder: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "text", "scrambled"])
 def test_an_unreadable_image_is_named(damage: str, folder: Path) -> None:
-    name = next(row["file_name"] for row in rows_of(folder) if row["kind"] == "fill")
+    name = next(row["file_name"] for row in rows_of(folder) if row["kind"] == "background")
     content = (folder / name).read_bytes()
     changed = {"empty": b"", "cut": content[:60], "text": b"hello", "scrambled": content[:30] + bytes(reversed(content[30:]))}
     (folder / name).unlink()
@@ -142,7 +142,7 @@ def test_what_is_no_planted_set_is_said(folder: Path, tmp_path: Path) -> None:
         read_planted(tmp_path / "nowhere")
     rows = rows_of(folder)
     rewrite(folder, [{name: value for name, value in row.items() if name not in ("cluster", "matched_plant")} for row in rows])
-    with pytest.raises(ValueError, match="line 1 of metadata.jsonl lacks group, twin"):
+    with pytest.raises(ValueError, match="line 1 of metadata.jsonl lacks cluster, matched_plant"):
         read_planted(folder)
     (folder / "metadata.jsonl").write_text("file_name,text\n")
     with pytest.raises(ValueError, match="not JSON"):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from afterglow.datasets.images import CaptionedImages
-from afterglow.planting import datamodule
+from afterglow.planting import runs
 from afterglow.planting.io import read_planted
 from afterglow.planting.planner import plant
 from afterglow.planting.plants import PlantingConfig
@@ -30,7 +30,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> CaptionedImages:
     pixels = np.random.default_rng(0).integers(0, 256, (120, 3, 8, 8), dtype=np.uint8)
     names = tuple(f"image {row}" for row in range(120))
     images = CaptionedImages(pixels, names, names, np.full(120, -1), True)
-    monkeypatch.setattr(datamodule, "load_images", lambda source, **_: images)
+    monkeypatch.setattr(runs, "load_images", lambda source, **_: images)
     return images
 
 

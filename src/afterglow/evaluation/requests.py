@@ -23,9 +23,9 @@ from afterglow.evaluation.store import GenerationPlan
 from afterglow.generations import Generations
 from afterglow.measures.registry import ANY_MEASURES, Measure, chosen, maps_of, named, requirements, scores_of
 from afterglow.models.denoiser import Denoiser
-from afterglow.planting.datamodule import load_planted_set
 from afterglow.planting.planner import plant
 from afterglow.planting.plants import PlantedSet, PlantingConfig
+from afterglow.planting.runs import load_planted_set
 from afterglow.planting.targets import COPYABLE, Target, evaluation_targets, unprompted
 from afterglow.sampling.attention import self_attention_layers
 from afterglow.sampling.loop import Sampler, cross_attention_of

@@ -14,7 +14,7 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor
 
 from afterglow.models.training_mitigation import TrainingMitigation, TrainStepOutput, masked_mean
-from afterglow.planting.datamodule import Batch
+from afterglow.planting.dataset import Batch
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 
 from afterglow.cache import ArrayCache, CachedArray, KeyedArrays, cache_folder, content_key
 from afterglow.lazy_rows import rows_of
-from afterglow.planting.datamodule import PlantedDataset
+from afterglow.planting.dataset import PlantedDataset
 from afterglow.planting.plants import PlantedSet
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def weights_key(module: Any) -> bytes:
 
 def cache_latents(model: "StableDiffusion", samples: PlantedDataset, total: int, share: tuple[int, int]) -> KeyedArrays:
     """Moments [2C, h, w] of everything that the first `total` samples show, by PlantedSamples.shown."""
-    distinct = dict.fromkeys(samples.shown(index) for index in range(total))
+    distinct = dict.fromkeys(samples.key(index) for index in range(total))
     keys: dict[Any, bytes] = {shown: content_key(samples.pixels(shown)) for shown in distinct}
     store = ArrayCache(_folder("latents", weights_key(model.beside.module)))
 

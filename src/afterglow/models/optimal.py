@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from afterglow.models.denoiser import Denoiser, TextConditioning
 from afterglow.neighbors.search import pieces
-from afterglow.planting.datamodule import PlantedDataset, load_planted_set
+from afterglow.planting.dataset import PlantedDataset
+from afterglow.planting.runs import load_planted_set
 
 
 class OptimalDenoiser(Denoiser):
@@ -31,7 +32,7 @@ class OptimalDenoiser(Denoiser):
         """Of all that a run shows in an epoch, as often as it shows it: plants with their copies, regions with their fills."""
         planted = load_planted_set(run)
         samples = PlantedDataset(planted, 0)
-        return cls(np.stack([samples.pixels(samples.shown(index)) for index in range(samples.epoch_length)]))
+        return cls(np.stack([samples.pixels(samples.key(index)) for index in range(samples.epoch_length)]))
 
     def shape(self) -> tuple[int, int, int]:
         channels, height, width = self.pixels.shape[1:]

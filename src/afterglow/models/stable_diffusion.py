@@ -18,7 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from afterglow.models.denoiser import Denoiser, TextConditioning, sample_generator, validate_prediction_type
 from afterglow.models.latent_cache import cache_latents, cache_reconstructions, cache_text_embeddings
 from afterglow.models.text_encoder import Frozen
-from afterglow.planting.datamodule import Batch
+from afterglow.planting.dataset import Batch
 
 log = logging.getLogger(__name__)
 

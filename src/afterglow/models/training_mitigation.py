@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from afterglow.planting.datamodule import Batch
+from afterglow.planting.dataset import Batch
 
 if TYPE_CHECKING:
     from afterglow.models.denoiser import Denoiser, TextConditioning

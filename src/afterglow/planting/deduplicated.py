@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from afterglow.planting.datamodule import PlantedDataset, SampleKey
+from afterglow.planting.dataset import PlantedDataset, SampleKey
 from afterglow.planting.duplicates import Duplicates
 from afterglow.planting.plants import Plant, PlantedSet
 
@@ -61,7 +61,7 @@ class Epoch:
 def first_epoch(planted: PlantedSet, seed: int) -> Epoch:
     """What a training of this seed shows of a planted set before anything comes again."""
     samples = PlantedDataset(planted, seed)
-    shown = tuple(samples.shown(index) for index in range(samples.epoch_length))
+    shown = tuple(samples.key(index) for index in range(samples.epoch_length))
     return Epoch(planted, np.stack([samples.pixels(what) for what in shown]), shown)
 
 

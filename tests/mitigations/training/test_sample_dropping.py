@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from afterglow.mitigations.training.sample_dropping import ENOUGH, NUM_REMEMBERED, SampleDropping, own_magnitude
-from afterglow.planting.datamodule import Batch
+from afterglow.planting.dataset import Batch
 from afterglow.sampling.attention import record_attention
 
 
@@ -18,8 +18,7 @@ def loud(heard):
 def batch_of(first=0, size=8, kind="control"):
     images = torch.randn(size, 3, 8, 8, generator=torch.Generator().manual_seed(first))
     captions = tuple("" if row == 2 else f"an image of {row}" for row in range(first, first + size))
-    masks = torch.ones(size, 1, 8, 8, dtype=torch.bool)
-    return Batch(images, captions, torch.full((size,), -1), (kind,) * size, masks, torch.arange(first, first + size))
+    return Batch(images, captions, (kind,) * size, torch.arange(first, first + size))
 
 
 def taught(model, dropping, batch):
@@ -102,7 +101,7 @@ def test_what_is_remembered_does_not_depend_on_how_a_batch_was_split(loud):
     taught(loud, whole, batch_of())
     both = batch_of()
     for chosen in (slice(1, None, 2), slice(0, None, 2)):  # of two processes, the second was gathered first
-        taught(loud, parts, Batch(*(getattr(both, name)[chosen] for name in ("image", "caption", "plant_id", "kind", "mask", "index"))))
+        taught(loud, parts, Batch(*(getattr(both, name)[chosen] for name in ("image", "caption", "kind", "index"))))
     taught(loud, plants, batch_of(kind="global"))
     for dropping in (whole, parts, plants):
         assert len(dropping.remembered) == 0  # within an optimizer step nothing changes
