@@ -7,8 +7,8 @@
 10,000 generations against 50,000 images of CIFAR-10's size, made up: smooth fields with noise, and among the generations copies, noisy
 copies and new fields. The whole search runs once, for its seconds and its memory. Its ratios to the bare float32 product and to the
 public way (torch.cdist against the set in chunks, one generation after another) are medians over interleaved pairs on `--part`
-generations against the whole set, where what a search does once for all generations weighs more than in the whole. Beside it `distances`,
-which compares each generation in a mask of its own, against direct differences.
+generations against the whole set, where what a search does once for all generations weighs more than in the whole. Beside it
+`Gallery.nearest` with a mask of its own for each generation, against direct differences.
 
 Bounds: 60 % of the speed of the product, less than 4 GiB, and the same neighbors as brute force.
 """
@@ -21,7 +21,8 @@ import torch
 from torch.nn.functional import interpolate
 
 from afterglow.measures.timing import peak_memory, time_ratio
-from afterglow.neighbors.search import distances, nearest, pieces
+from afterglow.neighbors.gallery import Gallery
+from afterglow.neighbors.search import iter_chunks, nearest
 
 PUBLIC = 8  # generations that the public way is timed on
 CHECKED = 64  # generations whose neighbors brute force finds too
@@ -55,7 +56,7 @@ def brute_force(images: np.ndarray, pixels: np.ndarray, k: int) -> np.ndarray:
     """Indices of the k nearest by all differences in whole numbers, ties by lowest index, [B, k]."""
     found = np.empty((len(images), len(pixels)), dtype=np.int64)
     for row, image in enumerate(images):
-        for piece in pieces(pixels):
+        for piece in iter_chunks(pixels):
             apart = np.abs(pixels[piece].astype(np.int16) - image).reshape(-1, image.size).astype(np.uint16)
             found[row, piece] = np.einsum("nd,nd->n", apart, apart, dtype=np.int64)
     return np.argsort(found, axis=1, kind="stable")[:, :k]
@@ -76,14 +77,14 @@ def bare(images: torch.Tensor, pixels: torch.Tensor, out: torch.Tensor) -> None:
 
 
 def own_masks(side: int) -> str:
-    """`distances` against direct differences, each image in a mask of its own."""
+    """`Gallery.nearest` against direct differences, each image in a mask of its own."""
     pixels, images = fields(500, side, seed=3), torch.from_numpy(fields(32, side, seed=4))
     masks = torch.from_numpy(np.random.default_rng(5).random((32, 1, side, side)) < 0.5)
-    found = torch.cat([near for _, near in distances(images, masks, pixels)], dim=1)
+    found = Gallery(pixels, np.arange(len(pixels))).nearest(images, masks, num_clusters=len(pixels)).distances
     worst = 0.0
     for image, mask, near in zip(images, masks, found, strict=True):
         inside = mask.expand_as(image)
-        apart = (torch.from_numpy(pixels)[:, inside].double() - image[inside].double()).square().mean(1).sqrt() / 255
+        apart = (torch.from_numpy(pixels)[:, inside].double() - image[inside].double()).square().mean(1).sqrt().sort().values / 255
         worst = max(worst, float((apart - near).abs().max()))
     return f"in masks of their own: distances differ by at most {worst:.1e} from direct differences"
 

@@ -18,7 +18,7 @@ import torch
 from afterglow.datasets.sources import load_images
 from afterglow.errors import configure_logging, exit_on_user_error
 from afterglow.models.autoencoder import Schedule, block_errors, reconstruction_errors, train_autoencoder
-from afterglow.neighbors.gallery import cluster_images
+from afterglow.neighbors.clusters import cluster_images
 from afterglow.planting.io import check_empty
 from afterglow.testing.tiny_sd import sd_autoencoder, sd_pipeline
 

@@ -26,13 +26,14 @@ import numpy as np
 import pandas as pd
 
 from afterglow.errors import configure_logging, exit_on_user_error
-from afterglow.neighbors.gallery import TWIN_DISTANCE, Gallery
+from afterglow.neighbors.clusters import NEAR_DUPLICATE_DISTANCE
+from afterglow.neighbors.gallery import Gallery
 from afterglow.planting.deduplicated import first_epoch
 from afterglow.planting.duplicates import COPY_COSINE, SHARED_REGION, Duplicates, embedded, exact, near, regional
 from afterglow.planting.io import check_empty, read_planted, write_planted
 from afterglow.planting.plants import TRAINED, PlantedSet
 
-LIMITS = {"exact": None, "pixels": TWIN_DISTANCE, "sscd": COPY_COSINE, "local": SHARED_REGION}
+LIMITS = {"exact": None, "pixels": NEAR_DUPLICATE_DISTANCE, "sscd": COPY_COSINE, "local": SHARED_REGION}
 LIKENESS = {"exact": "distance", "pixels": "distance", "sscd": "cosine", "local": "share"}
 
 

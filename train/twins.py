@@ -17,10 +17,10 @@ from PIL import Image
 
 from afterglow.datasets.sources import load_images
 from afterglow.errors import configure_logging, exit_on_user_error
-from afterglow.neighbors.gallery import TWIN_DISTANCE, connected, correlated_pairs, near_duplicate_pairs
+from afterglow.neighbors.clusters import NEAR_DUPLICATE_DISTANCE, connected, correlated_pairs, near_duplicate_pairs
 
 DISTANCES = {
-    "rms": (near_duplicate_pairs, TWIN_DISTANCE, "RMS of [0,1] pixels"),
+    "rms": (near_duplicate_pairs, NEAR_DUPLICATE_DISTANCE, "RMS of [0,1] pixels"),
     "correlation": (correlated_pairs, 0.06, "1 - correlation of gray levels"),
 }
 SHOWN_GROUPS, SHOWN_MEMBERS = 12, 8

@@ -4,9 +4,11 @@ import torch
 
 from afterglow.evaluation.embeddings import Embedding
 from afterglow.evaluation.extraction import background, embedding_space, judge, pixel_space
+from afterglow.functional.distances import masked_rms
+from afterglow.functional.pixels import to_unit
 from afterglow.generations import Generations
 from afterglow.measures.memorized import calibrated_l2
-from afterglow.neighbors.gallery import Gallery, distance, to_unit
+from afterglow.neighbors.gallery import Gallery
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +35,9 @@ def test_a_copy_is_found_with_its_group_and_the_50_nearest_others(judged, galler
     assert judged.extras["nearest_row"][:2].tolist() == [0, 5]  # twins: the first of them
     assert torch.equal(judged.references[1], torch.from_numpy(gallery.pixels[5]))
     everything = torch.ones(1, 1, 8, 8, dtype=torch.bool)
-    clusters, apart = gallery.nearest(judged.images, everything[0], [{int(cluster)} for cluster in judged.neighbors.clusters[:, 0]])
+    clusters, apart, _ = gallery.nearest(judged.images, everything[0], [{int(cluster)} for cluster in judged.neighbors.clusters[:, 0]])
     assert torch.equal(clusters, judged.neighbors.clusters[:, 1:])
-    own = distance(judged.images.float() / 255, judged.references.float() / 255, everything)
+    own = masked_rms(judged.images.float() / 255, judged.references.float() / 255, everything)
     assert torch.allclose(calibrated_l2(judged), own / (0.5 * apart.mean(1)), atol=1e-5)
     assert judged.kind == ("unprompted",) * 5
 

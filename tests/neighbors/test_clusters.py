@@ -1,70 +1,83 @@
 import numpy as np
 import pytest
-import torch
 
-from afterglow.neighbors.clusters import first_of_each, image_of_row, near_gallery, nearest_clusters, tiles
-from afterglow.neighbors.gallery import Gallery, Template
-
-
-def random_images(count, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (count, 3, 8, 8), dtype=np.uint8)
+from afterglow.datasets.images import CaptionedImages
+from afterglow.neighbors.clusters import NEAR_DUPLICATE_DISTANCE, cluster_images, correlated_pairs
 
 
-def slow_groups(image, rows, clusters, mask):
-    """[(distance, group)] of every group by its nearest member, nearest first."""
-    best = {}
-    for row, cluster in zip(rows, clusters.tolist(), strict=True):
-        apart = (((image.astype(float) - row) / 255) ** 2)[:, mask].mean() ** 0.5
-        best[cluster] = min(best.get(cluster, 9.0), apart)
-    return sorted((apart, cluster) for cluster, apart in best.items())
+def slow_distance(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
+    """uint8 [C, H, W] twice, bool [H, W]: the formula, value by value."""
+    values = [((float(a[c, y, x]) - float(b[c, y, x])) / 255) ** 2 for c in range(len(a)) for y, x in zip(*np.nonzero(mask), strict=True)]
+    return (sum(values) / len(values)) ** 0.5
 
 
-def test_the_nearest_groups_are_those_of_all_images():
-    rows, images = random_images(60), random_images(5, seed=1)
-    clusters = np.arange(60) // 3 + 100
-    rows[:40] = images[0]  # near the first image, 40 images belong to 14 groups: it is asked again
-    clusters[:40] = 7
-    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
-    mask[:, 1:6, 2:7] = True
-    found = nearest_clusters(images, rows, clusters, 6, mask=mask)
-    for image in range(5):
-        wanted = slow_groups(images[image], rows, clusters, mask[0].numpy())[:6]
-        assert found.clusters[image].tolist() == [cluster for _, cluster in wanted]
-        assert found.distances[image].tolist() == pytest.approx([apart for apart, _ in wanted], abs=1e-6)
-        assert clusters[found.rows[image]].tolist() == found.clusters[image].tolist()
-    assert found.rows[0, 0] == 0
+def all_distances(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    flat = pixels[:, :, mask].reshape(len(pixels), -1).astype(np.float64) / 255
+    return np.stack([np.sqrt(((flat - row) ** 2).mean(axis=1)) for row in flat])
 
 
-def test_fewer_groups_than_asked_for():
-    found = nearest_clusters(random_images(2, seed=1), random_images(4), np.array([3, 3, 5, 5]), 4)
-    assert set(found.clusters[0, :2].tolist()) == {3, 5} and found.clusters[0, 2:].tolist() == [-1, -1]
-    assert found.distances[0, 2:].isinf().all() and (found.rows[0, 2:] == -1).all()
+def slow_clusters(pixels: np.ndarray, families: np.ndarray) -> list[int]:
+    """All pairs and union-find."""
+    parent = list(range(len(pixels)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            i = parent[i]
+        return i
+
+    near = all_distances(pixels, np.ones(pixels.shape[-2:], bool)) < NEAR_DUPLICATE_DISTANCE
+    for i, j in zip(*np.nonzero(near), strict=True):
+        parent[root(int(i))] = root(int(j))
+    for i in range(len(pixels)):
+        for j in range(i):
+            if families[i] == families[j] >= 0:
+                parent[root(i)] = root(j)
+    return [root(i) for i in range(len(pixels))]
 
 
-def test_first_of_each():
-    assert first_of_each(torch.tensor([[4, 4, 2, 4, 2, 1]])).tolist() == [[True, False, True, False, False, True]]
+def same_partition(a: list[int], b: list[int]) -> bool:
+    return len(set(zip(a, b, strict=True))) == len(set(a)) == len(set(b))
 
 
-def test_it_agrees_with_the_gallerys_own_search_and_templates_stand_where_they_overlap():
-    rows, hidden = random_images(30), random_images(1, seed=3)[0]
-    left = np.zeros((1, 8, 8), bool)
-    left[:, :, :4] = True
-    gallery = Gallery(rows, np.arange(30) // 2, (Template(hidden, left, 77),))
-    images = torch.from_numpy(np.concatenate([np.where(left, hidden, 9)[None].astype(np.uint8), random_images(3, seed=4)]))
-    for tile, present in zip(tiles(8, 2), (True, False, True, False), strict=True):
-        clusters, apart = gallery.nearest(images, tile, num_clusters=10)
-        found = near_gallery(images, gallery, 10, mask=tile, alone=0)
-        assert torch.equal(found.clusters, clusters) and torch.allclose(found.distances, apart, atol=1e-7)
-        assert (found.rows[0, 0] == 30) == present
-    whole = near_gallery(images, gallery, 10, mask=torch.ones(1, 8, 8, dtype=torch.bool), alone=1)
-    assert whole.rows[0, 0] < 30 and whole.rows[0, 1] == 30  # half of the image is no whole image
-    shown = image_of_row(gallery, 30)
-    assert (shown[:, left[0]] == hidden[:, left[0]]).all() and (shown[:, ~left[0]] == 128).all()
-    assert (image_of_row(gallery, 4) == rows[4]).all()
+def test_cluster_images_joins_chains_of_near_duplicates_and_families(images: CaptionedImages) -> None:
+    clusters = cluster_images(images.pixels, images.families)
+    assert same_partition(clusters.tolist(), slow_clusters(images.pixels, images.families))
+    sizes = np.bincount(clusters)
+    assert sorted(sizes[sizes > 1].tolist()) == [2] * 10 + [3] * 5  # twins; the chain, whose ends are no twins, and four families
+    alone = cluster_images(images.pixels, np.full(len(images), -1))
+    assert (np.bincount(alone) > 1).sum() == 11
 
 
-def test_tiles_cover_the_image_once():
-    assert tiles(8, 4).shape == (16, 1, 8, 8) and (tiles(8, 4).sum(0) == 1).all()
-    assert tiles(8, 2)[1, 0, :4, 4:].all() and tiles(8, 2)[1].sum() == 16
-    with pytest.raises(ValueError, match="8 pixels does not divide into 3"):
-        tiles(8, 3)
+@pytest.mark.parametrize("side", [16, 22])
+def test_near_duplicate_pairs_finds_a_pair_just_below_the_limit(side: int) -> None:
+    """22 pixels are no multiple of the blocks: the difference lies where the blocks are, and the border is equal."""
+    a = np.full((3, side, side), 100, np.uint8)
+    b = a.copy()
+    b[:, :20, :20] += 8 if side == 22 else 7
+    pixels = np.stack([a, b, a + 40])
+    assert slow_distance(a, b, np.ones((side, side), bool)) < NEAR_DUPLICATE_DISTANCE
+    assert cluster_images(pixels, np.full(3, -1)).tolist() == [0, 0, 1]
+
+
+def test_cluster_images_of_openmoji_equals_all_pairs(openmoji: CaptionedImages) -> None:
+    part = np.random.default_rng(0).choice(len(openmoji), 900, replace=False)
+    pixels, families = openmoji.pixels[part], openmoji.families[part]
+    clusters = cluster_images(pixels, families)
+    assert same_partition(clusters.tolist(), slow_clusters(pixels, families))
+    assert (np.bincount(clusters) > 1).sum() > 50
+
+
+def test_correlated_pairs_equals_numpy_for_any_color():
+    generator = np.random.default_rng(3)
+    pixels = generator.integers(0, 256, (40, 3, 8, 8), dtype=np.uint8)
+    pixels[7] = (pixels[2].astype(int) // 2 + 60).astype(np.uint8)  # darker, with less contrast
+    pixels[9] = pixels[2][[1, 2, 0]]  # in other colors
+    pixels[11] = 90  # of one gray
+    first, second, apart = correlated_pairs(pixels, 0.3)
+    gray = pixels.mean(1).reshape(40, -1)
+    with np.errstate(invalid="ignore"):
+        slow = 1 - np.corrcoef(gray)
+    expected = {(i, j): slow[i, j] for i in range(40) for j in range(i + 1, 40) if slow[i, j] < 0.3}
+    assert {(2, 7), (2, 9), (7, 9)} <= set(expected)
+    assert set(zip(first.tolist(), second.tolist(), strict=True)) == set(expected)
+    assert apart == pytest.approx(list(expected.values()), abs=1e-5)

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from afterglow.datasets.images import CaptionedImages
-from afterglow.neighbors.gallery import TWIN_DISTANCE, Gallery, Template, cluster_images, correlated_pairs, distance, to_unit
+from afterglow.neighbors.clusters import cluster_images
+from afterglow.neighbors.gallery import Gallery, Template, _first_of_each, nearest_clusters, tile_masks
 
 
 def slow_distance(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
@@ -12,79 +13,12 @@ def slow_distance(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
     return (sum(values) / len(values)) ** 0.5
 
 
-def all_distances(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    flat = pixels[:, :, mask].reshape(len(pixels), -1).astype(np.float64) / 255
-    return np.stack([np.sqrt(((flat - row) ** 2).mean(axis=1)) for row in flat])
-
-
-def slow_groups(pixels: np.ndarray, families: np.ndarray) -> list[int]:
-    """All pairs and union-find."""
-    parent = list(range(len(pixels)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            i = parent[i]
-        return i
-
-    near = all_distances(pixels, np.ones(pixels.shape[-2:], bool)) < TWIN_DISTANCE
-    for i, j in zip(*np.nonzero(near), strict=True):
-        parent[root(int(i))] = root(int(j))
-    for i in range(len(pixels)):
-        for j in range(i):
-            if families[i] == families[j] >= 0:
-                parent[root(i)] = root(j)
-    return [root(i) for i in range(len(pixels))]
-
-
-def same_partition(a: list[int], b: list[int]) -> bool:
-    return len(set(zip(a, b, strict=True))) == len(set(a)) == len(set(b))
-
-
-def test_distance_is_the_formula_and_blind_outside_the_mask() -> None:
-    generator = np.random.default_rng(0)
-    a, b = generator.integers(0, 256, (2, 3, 6, 6), dtype=np.uint8)
-    mask = generator.random((6, 6)) < 0.4
-    found = float(distance(to_unit(a), to_unit(b), torch.from_numpy(mask[None])))
-    assert found == pytest.approx(slow_distance(a, b, mask), rel=1e-5)
-    changed = np.where(mask, b, 255 - b)
-    assert float(distance(to_unit(a), to_unit(changed), torch.from_numpy(mask[None]))) == found
-    assert float(distance(torch.zeros(3, 4, 4), torch.ones(3, 4, 4), torch.ones(1, 4, 4))) == 1
-
-
-def test_groups_are_chains_of_twins_and_families(images: CaptionedImages) -> None:
-    clusters = cluster_images(images.pixels, images.families)
-    assert same_partition(clusters.tolist(), slow_groups(images.pixels, images.families))
-    sizes = np.bincount(clusters)
-    assert sorted(sizes[sizes > 1].tolist()) == [2] * 10 + [3] * 5  # twins; the chain, whose ends are no twins, and four families
-    alone = cluster_images(images.pixels, np.full(len(images), -1))
-    assert (np.bincount(alone) > 1).sum() == 11
-
-
-@pytest.mark.parametrize("side", [16, 22])
-def test_a_pair_just_under_the_limit_is_found_wherever_it_differs(side: int) -> None:
-    """22 pixels are no multiple of the blocks: the difference lies where the blocks are, and the border is equal."""
-    a = np.full((3, side, side), 100, np.uint8)
-    b = a.copy()
-    b[:, :20, :20] += 8 if side == 22 else 7
-    pixels = np.stack([a, b, a + 40])
-    assert slow_distance(a, b, np.ones((side, side), bool)) < TWIN_DISTANCE
-    assert cluster_images(pixels, np.full(3, -1)).tolist() == [0, 0, 1]
-
-
-def test_groups_of_the_real_set_are_those_of_all_pairs(openmoji: CaptionedImages) -> None:
-    part = np.random.default_rng(0).choice(len(openmoji), 900, replace=False)
-    pixels, families = openmoji.pixels[part], openmoji.families[part]
-    clusters = cluster_images(pixels, families)
-    assert same_partition(clusters.tolist(), slow_groups(pixels, families))
-    assert (np.bincount(clusters) > 1).sum() > 50
-
-
-def test_the_nearest_groups_are_those_of_all_pairs(images: CaptionedImages) -> None:
+def test_gallery_nearest_equals_all_pairs(images: CaptionedImages) -> None:
     clusters = cluster_images(images.pixels, images.families)
     mask = np.zeros((8, 8), bool)
     mask[1:5, 2:8] = True
     exclude = {int(clusters[0]), int(clusters[7])}
-    found, distances = Gallery(images.pixels, clusters).nearest(
+    found, distances, _ = Gallery(images.pixels, clusters).nearest(
         torch.from_numpy(images.pixels[:3]), torch.from_numpy(mask[None]), [exclude] * 3, num_clusters=12
     )
     for image in range(3):
@@ -97,14 +31,14 @@ def test_the_nearest_groups_are_those_of_all_pairs(images: CaptionedImages) -> N
         assert distances[image].tolist() == pytest.approx([best[cluster] for cluster in wanted], abs=1e-6)
 
 
-def test_fewer_groups_than_asked_for_are_all_of_them_and_a_copy_is_at_zero(images: CaptionedImages) -> None:
+def test_gallery_nearest_with_few_clusters_pads_and_puts_a_copy_at_zero(images: CaptionedImages) -> None:
     gallery = Gallery(images.pixels[:4], np.arange(4))
-    clusters, distances = gallery.nearest(torch.from_numpy(images.pixels[2:3]), torch.ones(1, 8, 8, dtype=torch.bool))
+    clusters, distances, _ = gallery.nearest(torch.from_numpy(images.pixels[2:3]), torch.ones(1, 8, 8, dtype=torch.bool))
     assert clusters.shape == distances.shape == (1, 50) and clusters[0, 0] == 2 and distances[0, 0] == 0
     assert (clusters[0, :4] >= 0).all() and (clusters[0, 4:] == -1).all() and distances[0, 4:].isinf().all()
 
 
-def test_a_template_takes_part_where_half_of_the_mask_overlaps_it() -> None:
+def test_gallery_nearest_counts_a_template_that_covers_half_of_the_mask() -> None:
     generator = np.random.default_rng(3)
     pixels = generator.integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)
     shown = np.zeros((1, 8, 8), bool)
@@ -114,13 +48,13 @@ def test_a_template_takes_part_where_half_of_the_mask_overlaps_it() -> None:
     for left, takes_part in ((0, True), (2, True), (3, False)):  # columns left..left+4: overlaps of 4, 2 and 1 columns
         mask = torch.zeros(1, 8, 8, dtype=torch.bool)
         mask[:, :, left : left + 4] = True
-        clusters, distances = gallery.nearest(image, mask)
+        clusters, distances, _ = gallery.nearest(image, mask)
         assert (77 in clusters[0].tolist()) == takes_part
         assert not takes_part or (clusters[0, 0] == 77 and distances[0, 0] == 0)
     assert 77 not in gallery.nearest(image, torch.from_numpy(shown), [{77}])[0][0].tolist()
 
 
-def test_the_nearest_image_is_that_of_all_pairs(images: CaptionedImages) -> None:
+def test_nearest_images_equals_all_pairs(images: CaptionedImages) -> None:
     image = np.clip(images.pixels[40].astype(int) + np.random.default_rng(1).integers(-9, 10, (3, 8, 8)), 0, 255).astype(np.uint8)
     everything = np.ones((8, 8), bool)
     wanted = min(range(len(images)), key=lambda row: slow_distance(image, images.pixels[row], everything))
@@ -131,17 +65,95 @@ def test_the_nearest_image_is_that_of_all_pairs(images: CaptionedImages) -> None
     )
 
 
-def test_pairs_that_correlate_are_those_of_numpy_whatever_their_color():
-    generator = np.random.default_rng(3)
-    pixels = generator.integers(0, 256, (40, 3, 8, 8), dtype=np.uint8)
-    pixels[7] = (pixels[2].astype(int) // 2 + 60).astype(np.uint8)  # darker, with less contrast
-    pixels[9] = pixels[2][[1, 2, 0]]  # in other colors
-    pixels[11] = 90  # of one gray
-    first, second, apart = correlated_pairs(pixels, 0.3)
-    gray = pixels.mean(1).reshape(40, -1)
-    with np.errstate(invalid="ignore"):
-        slow = 1 - np.corrcoef(gray)
-    expected = {(i, j): slow[i, j] for i in range(40) for j in range(i + 1, 40) if slow[i, j] < 0.3}
-    assert {(2, 7), (2, 9), (7, 9)} <= set(expected)
-    assert set(zip(first.tolist(), second.tolist(), strict=True)) == set(expected)
-    assert apart == pytest.approx(list(expected.values()), abs=1e-5)
+def random_images(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 3, 8, 8), dtype=np.uint8)
+
+
+def slow_clusters(image, rows, clusters, mask):
+    """[(distance, group)] of every group by its nearest member, nearest first."""
+    best = {}
+    for row, cluster in zip(rows, clusters.tolist(), strict=True):
+        apart = (((image.astype(float) - row) / 255) ** 2)[:, mask].mean() ** 0.5
+        best[cluster] = min(best.get(cluster, 9.0), apart)
+    return sorted((apart, cluster) for cluster, apart in best.items())
+
+
+def test_nearest_clusters_equals_all_images():
+    rows, images = random_images(60), random_images(5, seed=1)
+    clusters = np.arange(60) // 3 + 100
+    rows[:40] = images[0]  # near the first image, 40 images belong to 14 groups: it is asked again
+    clusters[:40] = 7
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[:, 1:6, 2:7] = True
+    found = nearest_clusters(images, rows, clusters, 6, mask=mask)
+    for image in range(5):
+        wanted = slow_clusters(images[image], rows, clusters, mask[0].numpy())[:6]
+        assert found.clusters[image].tolist() == [cluster for _, cluster in wanted]
+        assert found.distances[image].tolist() == pytest.approx([apart for apart, _ in wanted], abs=1e-6)
+        assert clusters[found.rows[image]].tolist() == found.clusters[image].tolist()
+    assert found.rows[0, 0] == 0
+
+
+def test_nearest_clusters_with_few_clusters_pads():
+    found = nearest_clusters(random_images(2, seed=1), random_images(4), np.array([3, 3, 5, 5]), 4)
+    assert set(found.clusters[0, :2].tolist()) == {3, 5} and found.clusters[0, 2:].tolist() == [-1, -1]
+    assert found.distances[0, 2:].isinf().all() and (found.rows[0, 2:] == -1).all()
+
+
+def test_first_of_each_marks_first_occurrences():
+    assert _first_of_each(torch.tensor([[4, 4, 2, 4, 2, 1]])).tolist() == [[True, False, True, False, False, True]]
+
+
+def test_gallery_nearest_in_tiles_includes_templates_and_names_their_rows():
+    rows, hidden = random_images(30), random_images(1, seed=3)[0]
+    left = np.zeros((1, 8, 8), bool)
+    left[:, :, :4] = True
+    gallery = Gallery(rows, np.arange(30) // 2, (Template(hidden, left, 77),))
+    images = torch.from_numpy(np.concatenate([np.where(left, hidden, 9)[None].astype(np.uint8), random_images(3, seed=4)]))
+    for tile, present in zip(tile_masks(8, 2), (True, False, True, False), strict=True):
+        result = gallery.nearest(images, tile, num_clusters=10)
+        for row, image in enumerate(images.numpy()):
+            expected = slow_clusters(image, rows, gallery.clusters, tile[0].numpy())
+            inside = np.broadcast_to(tile.numpy(), image.shape)
+            template = (((image.astype(float) - hidden)[inside] / 255) ** 2).mean() ** 0.5
+            expected = sorted([*expected, (template, 77)] if present else expected)[:10]
+            assert result.clusters[row].tolist() == [cluster for _, cluster in expected]
+            assert result.distances[row].tolist() == pytest.approx([distance for distance, _ in expected], abs=1e-6)
+        assert (result.rows[0, 0] == 30) == present
+    whole = gallery.nearest(images, torch.ones(1, 8, 8, dtype=torch.bool), num_clusters=10, image_first=True)
+    assert whole.rows[0, 0] < 30 and whole.rows[0, 1] == 30  # the nearest entry is an image, though the template is nearer
+    shown = gallery.image(30)
+    assert (shown[:, left[0]] == hidden[:, left[0]]).all() and (shown[:, ~left[0]] == 128).all()
+    assert (gallery.image(4) == rows[4]).all()
+
+
+def test_gallery_nearest_with_a_mask_per_image_equals_one_search_per_image():
+    generator = np.random.default_rng(5)
+    gallery, images = Gallery(random_images(40), np.arange(40) // 2), torch.from_numpy(random_images(6, seed=2))
+    masks = torch.from_numpy(generator.random((6, 1, 8, 8)) < 0.5)
+    masks[4], masks[5] = masks[1], True
+    exclude = [{row, 19 - row} for row in range(6)]
+    result = gallery.nearest(images, masks, exclude, num_clusters=7)
+    for row in range(6):
+        alone = gallery.nearest(images[row : row + 1], masks[row], exclude[row : row + 1], num_clusters=7)
+        assert all(torch.equal(values[row], one[0]) for values, one in zip(result, alone, strict=True))
+        inside = masks[row, 0].numpy()
+        expected = [
+            pair for pair in slow_clusters(images[row].numpy(), gallery.pixels, gallery.clusters, inside) if pair[1] not in exclude[row]
+        ]
+        assert result.clusters[row].tolist() == [cluster for _, cluster in expected[:7]]
+
+
+@pytest.mark.gpu
+def test_gallery_nearest_on_a_gpu_equals_the_cpu():
+    pixels, images = random_images(64), torch.from_numpy(random_images(8, seed=1))
+    masks = torch.from_numpy(np.random.default_rng(1).random((8, 1, 8, 8)) < 0.5)
+    here, there = (Gallery(pixels, np.arange(64), device=device).nearest(images, masks, num_clusters=9) for device in ("cpu", "cuda"))
+    assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
+
+
+def test_tile_masks_cover_the_image_once():
+    assert tile_masks(8, 4).shape == (16, 1, 8, 8) and (tile_masks(8, 4).sum(0) == 1).all()
+    assert tile_masks(8, 2)[1, 0, :4, 4:].all() and tile_masks(8, 2)[1].sum() == 16
+    with pytest.raises(ValueError, match="side of 8 pixels does not divide into 3"):
+        tile_masks(8, 3)

@@ -4,45 +4,18 @@ import torch
 
 from afterglow.lazy_rows import LazyRows
 from afterglow.neighbors import search
-from afterglow.neighbors.search import distances, nearest, pieces, product_error
+from afterglow.neighbors.search import _product_error, iter_chunks, nearest
 
 
-def test_distances_are_exact_in_each_images_own_mask(monkeypatch: pytest.MonkeyPatch):
-    generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 256, (50, 3, 6, 6), dtype=np.uint8)
-    images = torch.from_numpy(np.concatenate([pixels[[4, 9]], generator.integers(0, 256, (3, 3, 6, 6), dtype=np.uint8)]))
-    masks = torch.from_numpy(generator.random((5, 1, 6, 6)) < 0.5)
-    masks[3] = masks[1]
-    monkeypatch.setattr(search, "PIECE", 7 * 3 * 36)
-    monkeypatch.setattr(search, "QUERIES", 2)
-    parts = list(distances(images, masks, pixels))
-    assert [part.stop - part.start for part, _ in parts] == [7] * 7 + [1]
-    found = torch.cat([near for _, near in parts], dim=1)
-    for row in range(5):
-        inside = np.broadcast_to(masks[row].numpy(), (3, 6, 6))
-        apart = (images[row].numpy().astype(float) - pixels.astype(float))[:, inside] / 255
-        np.testing.assert_allclose(found[row].numpy(), np.sqrt((apart**2).mean(1)), rtol=1e-6)
-    assert found[0, 4] == 0 and found[1, 9] == 0  # a copy is at 0, not at a rounding error
-
-
-def test_pieces_cover_a_set_of_any_size():
+def test_iter_chunks_covers_a_set_of_any_size():
     class Large:
         shape = (5, 3, 4096, 4096)
 
         def __len__(self) -> int:
             return 5
 
-    assert [(part.start, part.stop) for part in pieces(Large())] == [(row, row + 1) for row in range(5)]
-    assert list(pieces(np.zeros((3, 1, 2, 2), np.uint8))) == [slice(0, 3)]
-
-
-@pytest.mark.gpu
-def test_a_gpu_finds_the_same():
-    generator = np.random.default_rng(1)
-    pixels = generator.integers(0, 256, (64, 3, 16, 16), dtype=np.uint8)
-    images, masks = torch.from_numpy(pixels[:8]), torch.from_numpy(generator.random((8, 1, 16, 16)) < 0.5)
-    for (_, here), (_, there) in zip(distances(images, masks, pixels), distances(images, masks, pixels, device="cuda"), strict=True):
-        torch.testing.assert_close(here, there, rtol=1e-7, atol=1e-7)
+    assert [(part.start, part.stop) for part in iter_chunks(Large())] == [(row, row + 1) for row in range(5)]
+    assert list(iter_chunks(np.zeros((3, 1, 2, 2), np.uint8))) == [slice(0, 3)]
 
 
 def slow_nearest(queries, rows, k, mask=None):
@@ -70,19 +43,19 @@ def images(count, side=8, seed=0):
 
 @pytest.fixture
 def small_steps(monkeypatch):
-    """Pieces, blocks and margins so small that every seam between them is crossed."""
-    for name, value in {"PRODUCT": (4, 7), "MARGIN": 2, "PAIRS": 5 * 192, "KEPT": 40}.items():
+    """Chunks, blocks and margins so small that every seam between them is crossed."""
+    for name, value in {"PRODUCT": (4, 7), "MARGIN": 2, "PAIR_VALUES": 5 * 192, "MAX_CANDIDATES": 40}.items():
         monkeypatch.setattr(search, name, value)
 
 
 @pytest.mark.parametrize("k", [1, 5, 61, 99])
-def test_the_nearest_are_those_of_all_differences(small_steps, k):
+def test_nearest_equals_all_differences(small_steps, k):
     rows = images(61)
     rows[50] = rows[3]
     same_nearest(np.concatenate([rows[[3, 60]], images(9, seed=1)]), rows, k)
 
 
-def test_inside_a_mask_and_of_a_view_of_a_memory_map(small_steps, tmp_path):
+def test_nearest_in_a_mask_of_lazy_rows_equals_all_differences(small_steps, tmp_path):
     np.save(tmp_path / "set.npy", images(80))
     rows = LazyRows(np.load(tmp_path / "set.npy", mmap_mode="r"), np.random.default_rng(2).permutation(80)[:50])
     mask = torch.zeros(1, 8, 8, dtype=torch.bool)
@@ -94,14 +67,14 @@ def test_inside_a_mask_and_of_a_view_of_a_memory_map(small_steps, tmp_path):
     np.testing.assert_allclose(apart.numpy(), wanted, rtol=1e-6)
 
 
-def test_ties_go_to_the_lowest_index_however_many_there_are(small_steps):
+def test_nearest_puts_ties_in_order_of_rows(small_steps):
     same = np.repeat(images(1), 70, axis=0)
     index, apart = nearest(same[:3], same, 4)
     assert index.tolist() == [[0, 1, 2, 3]] * 3 and (apart == 0).all()
     same_nearest(images(5, seed=4), np.concatenate([images(9, seed=5)] * 6), 8)
 
 
-def test_differences_that_float32_products_cannot_tell_apart_are_told_apart(small_steps):
+def test_nearest_resolves_differences_below_float32_products(small_steps):
     """White images: |a|^2 is 5e7, where float32 knows no single gray levels; all rows differ from white by one or two of them."""
     generator = np.random.default_rng(6)
     rows = np.full((120, 3, 32, 32), 255, np.uint8)
@@ -110,7 +83,7 @@ def test_differences_that_float32_products_cannot_tell_apart_are_told_apart(smal
     same_nearest(np.full((2, 3, 32, 32), 255, np.uint8), rows, 5)
 
 
-def test_embeddings_are_told_apart_as_doubles_tell_them(small_steps):
+def test_nearest_of_embeddings_equals_float64(small_steps):
     generator = np.random.default_rng(7)
     rows = generator.standard_normal((90, 33)).astype(np.float32)
     far = rows[:5] + np.float32(1e-4) * generator.standard_normal((5, 33)).astype(np.float32) + np.float32(300)
@@ -119,7 +92,7 @@ def test_embeddings_are_told_apart_as_doubles_tell_them(small_steps):
         same_nearest(queries, among, 6)
 
 
-def test_the_error_of_products_is_bounded():
+def test_product_error_bounds_float32_products():
     """Sums one after another, the worst order there is, stay within the bound; whole numbers err from 2^24 on only."""
     generator = np.random.default_rng(8)
     for offset in (0, 5):
@@ -127,12 +100,12 @@ def test_the_error_of_products_is_bounded():
         one_by_one = np.add.accumulate(a * b, axis=1, dtype=np.float32)[:, -1]
         exact = (a.astype(float) * b).sum(1)
         sizes = torch.from_numpy(np.linalg.norm(a.astype(float), axis=1) * np.linalg.norm(b.astype(float), axis=1))
-        assert (np.abs(one_by_one - exact) <= product_error(sizes, 501, whole=False).numpy()).all()
-    assert product_error(torch.tensor([2.0**24, 2.0**24 + 1]), 3072, whole=True).tolist()[0] == 0
-    assert product_error(torch.tensor([2.0**25]), 3072, whole=True) > 3072
+        assert (np.abs(one_by_one - exact) <= _product_error(sizes, 501, whole=False).numpy()).all()
+    assert _product_error(torch.tensor([2.0**24, 2.0**24 + 1]), 3072, whole=True).tolist()[0] == 0
+    assert _product_error(torch.tensor([2.0**25]), 3072, whole=True) > 3072
 
 
-def test_the_precision_that_a_training_allowed_comes_back():
+def test_nearest_restores_the_matmul_precision():
     torch.set_float32_matmul_precision("high")
     try:
         nearest(images(2), images(5), 1)
@@ -142,7 +115,7 @@ def test_the_precision_that_a_training_allowed_comes_back():
 
 
 @pytest.mark.gpu
-def test_a_gpu_finds_the_same_nearest():
+def test_nearest_on_a_gpu_equals_the_cpu():
     queries, rows = images(40, 16), images(500, 16, seed=1)
     here, there = nearest(queries, rows, 7), nearest(queries, rows, 7, device="cuda")
     assert torch.equal(here[0], there[0]) and torch.equal(here[1], there[1])

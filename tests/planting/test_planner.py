@@ -7,7 +7,7 @@ import pytest
 
 from afterglow.datasets.images import CaptionedImages
 from afterglow.datasets.openmoji import load_openmoji
-from afterglow.neighbors.gallery import cluster_images
+from afterglow.neighbors.clusters import cluster_images
 from afterglow.planting.names import NAMES
 from afterglow.planting.planner import ELIGIBLE_DISTANCE, plant
 from afterglow.planting.plants import Plant, PlantedSet, PlantingConfig

@@ -16,8 +16,7 @@ from afterglow.evaluation.requests import EvalRequest
 from afterglow.evaluation.store import GenerationPlan
 from afterglow.generations import Generations, parts_of
 from afterglow.models.denoiser import Denoiser
-from afterglow.neighbors.clusters import image_of_row, tiles
-from afterglow.neighbors.gallery import Gallery
+from afterglow.neighbors.gallery import Gallery, tile_masks
 from afterglow.planting.plants import TRAINED, PlantedSet
 from afterglow.planting.targets import COPYABLE, Target, evaluation_targets
 from afterglow.reports.extraction import extracted_figure, extraction_text, histograms_figure
@@ -70,7 +69,7 @@ def extraction_request(
     captions: Sequence[str], gallery: Gallery, space: SimilaritySpace, grid: int, plants: Sequence[Target] = ()
 ) -> EvalRequest:
     """Generations for these captions, each judged by the training set, and by what was planted in it."""
-    tiles(gallery.pixels.shape[-1], grid)  # which refuses a grid that does not fit, before anything is generated
+    tile_masks(gallery.pixels.shape[-1], grid)  # which refuses a grid that does not fit, before anything is generated
 
     def finish(generations: Generations, rows: list[int]) -> Generations:
         return judge(generations, gallery, space, grid, plants)
@@ -117,7 +116,7 @@ def summarize(
         part, place = divmod(generation, order.prompts_per_part)
         return images_of(part)[place]
 
-    extracted_figure(table, image_of, lambda row: image_of_row(gallery, row), about["tiles"], out / "extracted.png")
+    extracted_figure(table, image_of, lambda row: gallery.image(row), about["tiles"], out / "extracted.png")
     text = extraction_text(found, table, training, about)
     (out / "summary.txt").write_text(text + "\n", encoding="utf-8")
     print(text)

@@ -14,8 +14,7 @@ from afterglow.evaluation.embeddings import Embedding
 from afterglow.evaluation.ground_truth import NUM_NEIGHBORS
 from afterglow.evaluation.matching import match_to_plants
 from afterglow.generations import Generations, Neighbors
-from afterglow.neighbors.clusters import image_of_row, near_gallery, nearest_clusters, tiles
-from afterglow.neighbors.gallery import Gallery
+from afterglow.neighbors.gallery import Gallery, nearest_clusters, tile_masks
 from afterglow.neighbors.search import nearest
 from afterglow.planting.targets import Target
 
@@ -85,9 +84,9 @@ def judge(generations: Generations, gallery: Gallery, space: SimilaritySpace, gr
     """
     images, side = generations.images, generations.images.shape[-1]
     everything = torch.ones(1, side, side, dtype=torch.bool)
-    near = near_gallery(images, gallery, NUM_NEIGHBORS + 1, mask=everything, alone=1)
+    near = gallery.nearest(images, everything, num_clusters=NUM_NEIGHBORS + 1, image_first=True)
     found = Neighbors(near.clusters, near.distances)
-    local = [near_gallery(images, gallery, NUM_NEIGHBORS + 1, mask=tile, alone=0) for tile in tiles(side, grid)] if grid > 1 else [near]
+    local = [gallery.nearest(images, tile, num_clusters=NUM_NEIGHBORS + 1) for tile in tile_masks(side, grid)] if grid > 1 else [near]
     row, apart = nearest(space.place(images), space.rows, 1, device=space.device)
     extras = {
         "nearest_row": near.rows[:, 0],
@@ -107,7 +106,7 @@ def judge(generations: Generations, gallery: Gallery, space: SimilaritySpace, gr
         kind=tuple("prompt" if caption else "unprompted" for caption in generations.caption),
         shape=("whole",) * len(images),
         plant_id=generations.seed,
-        references=torch.from_numpy(np.stack([image_of_row(gallery, row) for row in near.rows[:, 0].tolist()])),
+        references=torch.from_numpy(np.stack([gallery.image(row) for row in near.rows[:, 0].tolist()])),
         eval_mask=masks,
         region=masks,
         extras={**generations.extras, **extras},

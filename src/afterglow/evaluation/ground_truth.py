@@ -11,9 +11,11 @@ from torch import Tensor
 
 from afterglow.datasets.images import to_square
 from afterglow.datasets.prompts import Prompt
+from afterglow.functional.distances import masked_rms
+from afterglow.functional.pixels import to_unit
 from afterglow.generations import Generations, Neighbors
 from afterglow.models.denoiser import Denoiser
-from afterglow.neighbors.gallery import Gallery, distance, to_unit
+from afterglow.neighbors.gallery import Gallery
 from afterglow.planting.targets import Target
 
 NUM_NEIGHBORS = 50  # Carlini's calibration
@@ -64,8 +66,8 @@ def _references(images: Tensor, asked: Sequence[Target], gallery: Gallery) -> tu
 def _neighbors(images: Tensor, references: Tensor, gallery: Gallery, masks: Tensor, own: Tensor) -> Neighbors:
     """masks: bool [B, 1, H, W]; own: the groups of the references, [B]."""
     exclude = [{int(cluster)} for cluster in own]
-    clusters, distances = gallery.nearest(images, masks, exclude, num_clusters=NUM_NEIGHBORS)
-    nearest = distance(images.float() / 255, references.float() / 255, masks)
+    clusters, distances, _ = gallery.nearest(images, masks, exclude, num_clusters=NUM_NEIGHBORS)
+    nearest = masked_rms(images.float() / 255, references.float() / 255, masks)
     return Neighbors(torch.cat([own[:, None], clusters], dim=1), torch.cat([nearest[:, None], distances], dim=1))
 
 
@@ -81,10 +83,10 @@ def _backgrounds(images: Tensor, asked: Sequence[Target], gallery: Gallery) -> d
         subject, shown = asked[rows[0]], images[rows]
         assert subject.backgrounds is not None
         outside = torch.from_numpy(~subject.mask)
-        each = torch.stack([distance(shown.float() / 255, variant, outside) for variant in to_unit(subject.backgrounds)])
+        each = torch.stack([masked_rms(shown.float() / 255, variant, outside) for variant in to_unit(subject.backgrounds)])
         # a variant's own fill is an image of the training set, and no "other group" in this comparison
         own = {subject.cluster, *subject.background_clusters}
-        found, others = gallery.nearest(shown, outside, [own] * len(rows), num_clusters=NUM_NEIGHBORS)
+        found, others, _ = gallery.nearest(shown, outside, [own] * len(rows), num_clusters=NUM_NEIGHBORS)
         known = found >= 0
         nearest[rows] = each.min(0).values / (0.5 * others.where(known, 0.0).sum(1) / known.sum(1))
     return {"background_spread": torch.tensor([subject.background_spread for subject in asked]), "background_distance": nearest}
@@ -124,7 +126,7 @@ def attach_prompt_ground_truth(
         )
     images = np.stack([to_square(_open(prompt.image), side, generations.images.shape[1]) for prompt in given if prompt.image is not None])
     references = torch.from_numpy(reconstruct(images))
-    lost = distance(references.float() / 255, to_unit(images), masks)
+    lost = masked_rms(references.float() / 255, to_unit(images), masks)
     extras = {**generations.extras, **({"reconstruction_error": lost} if lost.any() else {})}
     return replace(found, references=references, eval_mask=masks, region=masks, extras=extras)
 

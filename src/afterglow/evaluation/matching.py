@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from afterglow.evaluation.ground_truth import NUM_NEIGHBORS
-from afterglow.neighbors.gallery import Gallery, distance
+from afterglow.functional.distances import masked_rms
+from afterglow.neighbors.gallery import Gallery
 from afterglow.planting.targets import Target
 
 ALPHA = 0.5  # Carlini et al. 2023, as where a plant is asked for
@@ -21,12 +22,12 @@ def match_to_plants(images: Tensor, asked: Sequence[Target], gallery: Gallery) -
     found = torch.full((len(asked), len(images)), torch.inf)
     masks = {subject.mask.tobytes(): torch.from_numpy(subject.mask) for subject in asked}
     for key, mask in masks.items():
-        clusters, near = gallery.nearest(images, mask, num_clusters=NUM_NEIGHBORS + 1)
+        clusters, near, _ = gallery.nearest(images, mask, num_clusters=NUM_NEIGHBORS + 1)
         for position, subject in enumerate(asked):
             if subject.mask.tobytes() == key:
                 image = torch.from_numpy(subject.reference.copy()).float() / 255  # type: ignore[union-attr]
                 others = _mean_of_others(clusters, near, subject.cluster)
-                found[position] = distance(images.float() / 255, image, mask) / (ALPHA * others)
+                found[position] = masked_rms(images.float() / 255, image, mask) / (ALPHA * others)
     smallest = found.min(dim=0)
     return smallest.indices, smallest.values
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from afterglow.functional.pixels import to_unit
 from afterglow.generations import Generations
-from afterglow.neighbors.gallery import Gallery, to_unit
+from afterglow.neighbors.gallery import Gallery
 
 PATCH = 5  # pixels a side
 CHUNK = 64  # training images at a time: [B, CHUNK, H, W] is all that is ever there

@@ -9,7 +9,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from afterglow.models.denoiser import Denoiser, TextConditioning
-from afterglow.neighbors.search import pieces
+from afterglow.neighbors.search import iter_chunks
 from afterglow.planting.dataset import PlantedDataset
 from afterglow.planting.runs import load_planted_set
 
@@ -57,5 +57,5 @@ class OptimalDenoiser(Denoiser):
 
     def _parts(self, like: Tensor) -> Iterator[Tensor]:
         """The images in [-1, 1], [n, C * H * W] at a time."""
-        for piece in pieces(self.pixels):
+        for piece in iter_chunks(self.pixels):
             yield (torch.from_numpy(np.array(self.pixels[piece])).to(like) / 127.5 - 1).flatten(1)

@@ -1,92 +1,104 @@
-"""The nearest groups of a training set of any size, for many images in one mask (METHODS section 4): `nearest`, by groups."""
-
-from dataclasses import dataclass
-from typing import Any
+"""Near-duplicates in a set of images, and the clusters that they form (docs/methods.md#nearest-neighbors)."""
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import pad
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch.nn.functional import avg_pool2d
 
-from afterglow.neighbors.gallery import Gallery, distance, to_unit
-from afterglow.neighbors.search import nearest
+from afterglow.functional.distances import masked_rms
+from afterglow.functional.pixels import to_unit
+from afterglow.neighbors.search import iter_chunks
+
+NEAR_DUPLICATE_DISTANCE = 0.03  # RMS in [0, 1] pixels below which two images belong to one cluster
+BLOCK_ROWS = 1024  # images that are compared with the whole set at a time
+PAIRS = 256  # pairs of images that are compared in full at a time
+
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # first row int64 [P], second row int64 [P], distance float64 [P]
 
 
-@dataclass(frozen=True)
-class NeighborResult:
-    """Nearest groups of G images, nearest first. groups: int64 [G, K]; distances: float32 [G, K]; rows: int64 [G, K].
+def near_duplicate_pairs(pixels: np.ndarray, limit: float = NEAR_DUPLICATE_DISTANCE) -> Pairs:
+    """Find all pairs of images whose RMS distance over the whole image is below a limit.
 
-    rows: of the set, the nearest of each group; from N on, the gallery's templates. Where there are fewer groups, group and row
-    are -1 at an infinite distance.
+    Distances of block means never exceed distances of the images (Jensen), so that only pairs that are near in block means are
+    compared in full: exact, with a sixteenth of the work or less.
+
+    Args:
+        pixels: uint8 [N, C, H, W].
+        limit: RMS distance in [0, 1] pixels.
+
+    Returns:
+        First rows, second rows and distances of the pairs, first < second.
     """
+    count, _, height, width = pixels.shape
+    block = max(1, min(height, width) // 4)
+    means = torch.cat([avg_pool2d(to_unit(pixels[chunk]), block).flatten(1) for chunk in iter_chunks(pixels)])
+    # the blocks may leave out a border, and all of a difference may lie in the part that they cover
+    limit_of_means = (limit + 1e-3) * (height * width / ((height // block) * (width // block) * block**2)) ** 0.5
+    full = torch.ones(1, height, width)
+    pairs = []
+    for start in range(0, count, BLOCK_ROWS):
+        near = torch.cdist(means[start : start + BLOCK_ROWS], means) < limit_of_means * means.shape[1] ** 0.5
+        i, j = (index.numpy() for index in near.nonzero(as_tuple=True))
+        i, j = (i + start)[j > i + start], j[j > i + start]
+        for part in range(0, len(i), PAIRS):
+            a, b = i[part : part + PAIRS], j[part : part + PAIRS]
+            distance = masked_rms(to_unit(pixels[a]), to_unit(pixels[b]), full).numpy()
+            pairs.append((a[distance < limit], b[distance < limit], distance[distance < limit]))
+    return _join(pairs)
 
-    clusters: Tensor
-    distances: Tensor
-    rows: Tensor
 
+def correlated_pairs(pixels: np.ndarray, limit: float) -> Pairs:
+    """Find all pairs of images whose gray levels correlate: 1 - r is below a limit, with Pearson's r over the whole image.
 
-def nearest_clusters(
-    queries: Any, rows: Any, clusters: np.ndarray, num_clusters: int, *, mask: Tensor | None = None, device: torch.device | str = "cpu"
-) -> NeighborResult:
-    """The `num_groups` nearest groups of a set for each query, each by its nearest member; exact, as `nearest`.
+    Brightness, contrast and hue play no part, so that a car in another color counts as the same car. An image of one gray level
+    correlates with none.
 
-    queries, rows, mask: as `nearest` takes them; groups: int64 [N]. Queries near which one group has many members are asked again for more.
+    Args:
+        pixels: uint8 [N, C, H, W].
+        limit: largest 1 - r.
+
+    Returns:
+        First rows, second rows and 1 - r of the pairs, first < second.
     """
-    count, wanted = len(queries), min(num_clusters, len(np.unique(clusters)))
-    found = [torch.full((count, wanted), fill) for fill in (-1, torch.inf, -1)]
-    names, asked, k = torch.from_numpy(clusters), np.arange(count), wanted
-    while len(asked):
-        index, apart = nearest(queries[asked], rows, k, mask=mask, device=device)
-        first = first_of_each(names[index])
-        enough = (first.sum(1) >= wanted).numpy()
-        order = (~first[enough]).byte().argsort(dim=1, stable=True)[:, :wanted]
-        for kept, values in zip(found, (names[index], apart, index), strict=True):
-            kept[asked[enough]] = values[enough].gather(1, order)
-        asked, k = asked[~enough], 2 * k
-    missing = num_clusters - wanted
-    return NeighborResult(*(pad(values, (0, missing), value=fill) for values, fill in zip(found, (-1, torch.inf, -1), strict=True)))
+    parts = []
+    for chunk in iter_chunks(pixels):
+        gray = to_unit(pixels[chunk]).mean(1).flatten(1)
+        centered = gray - gray.mean(1, keepdim=True)
+        size = centered.norm(dim=1, keepdim=True)
+        parts.append(torch.where(size > 1e-4, centered / size.clamp(min=1e-4), 0.0))
+    unit = torch.cat(parts)
+    pairs = []
+    for start in range(0, len(unit), BLOCK_ROWS):
+        distance = 1 - unit[start : start + BLOCK_ROWS] @ unit.T
+        i, j = (index.numpy() for index in (distance < limit).nonzero(as_tuple=True))
+        later = j > i + start
+        pairs.append(((i + start)[later], j[later], distance[i, j].numpy()[later]))
+    return _join(pairs)
 
 
-def first_of_each(clusters: Tensor) -> Tensor:
-    """Where a group stands for the first time in its row, bool [G, K]. groups: int64 [G, K]."""
-    ordered, order = clusters.sort(dim=1, stable=True)
-    first = torch.ones_like(ordered, dtype=torch.bool)
-    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    return torch.zeros_like(first).scatter_(1, order, first)
+def _join(pairs: list[Pairs]) -> Pairs:
+    first, second, distance = (np.concatenate([*parts, np.zeros(0)]) for parts in zip(*pairs, strict=True)) if pairs else [np.zeros(0)] * 3
+    return first.astype(np.int64), second.astype(np.int64), distance
 
 
-def near_gallery(images: Tensor, gallery: Gallery, num_clusters: int, *, mask: Tensor, alone: int) -> NeighborResult:
-    """The nearest groups of a gallery inside one mask: its images, and its templates where they overlap half of the mask.
+def cluster_images(pixels: np.ndarray, families: np.ndarray) -> np.ndarray:
+    """Cluster near-duplicates: connected components of "distance below 0.03", joined with known families.
 
-    images: uint8 [G, C, H, W]; mask: bool [1, H, W]. alone: of the nearest groups, so many are images' and no templates'.
+    Args:
+        pixels: uint8 [N, C, H, W].
+        families: int [N]; images with the same number belong together, -1 = no family.
+
+    Returns:
+        Cluster of each image, int64 [N], numbered from 0.
     """
-    near = nearest_clusters(images, gallery.pixels, gallery.clusters, num_clusters, mask=mask, device=gallery.device)
-    columns = [(near.clusters, near.distances, near.rows)]
-    for number, template in enumerate(gallery.templates):
-        overlap = torch.from_numpy(template.mask) & mask
-        if 2 * overlap.sum() < mask.sum():
-            continue
-        apart = distance(images.float() / 255, to_unit(template.pixels), overlap)[:, None]
-        cluster, row = (torch.full_like(near.clusters[:, :1], value) for value in (template.cluster, len(gallery.pixels) + number))
-        columns.append((cluster, apart, row))
-    clusters, apart, rows = (torch.cat(values, dim=1) for values in zip(*columns, strict=True))
-    order = torch.cat([torch.arange(alone).expand(len(images), -1), apart[:, alone:].argsort(dim=1, stable=True) + alone], dim=1)
-    order = order[:, :num_clusters]
-    return NeighborResult(clusters.gather(1, order), apart.gather(1, order), rows.gather(1, order))
+    first, second, _ = near_duplicate_pairs(pixels)
+    related = np.flatnonzero(families >= 0)
+    _, head, inverse = np.unique(families[related], return_index=True, return_inverse=True)
+    return connected(len(pixels), np.concatenate([first, related]), np.concatenate([second, related[head][inverse]]))
 
 
-def image_of_row(gallery: Gallery, row: int) -> np.ndarray:
-    """uint8 [C, H, W]: an image of the gallery, or from N on what its templates show of theirs (the rest gray)."""
-    if row < len(gallery.pixels):
-        return np.asarray(gallery.pixels[np.array([row])][0])
-    template = gallery.templates[row - len(gallery.pixels)]
-    return np.where(template.mask, template.pixels, np.uint8(128))
-
-
-def tiles(side: int, grid: int) -> Tensor:
-    """The masks of grid x grid tiles without a gap, row by row, bool [grid^2, 1, side, side]. Raises ValueError where they do not fit."""
-    if grid < 1 or side % grid:
-        raise ValueError(f"A side of {side} pixels does not divide into {grid} tiles.")
-    size = side // grid
-    places = torch.arange(side) // size
-    return torch.stack([(places[:, None] == y) & (places == x) for y in range(grid) for x in range(grid)])[:, None]
+def connected(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the connected component of each of `count` nodes, int64 [count] from 0; first, second: int [P], the edges."""
+    graph = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)

@@ -11,8 +11,10 @@ import torch
 from tqdm import tqdm
 
 from afterglow.cache import content_key
-from afterglow.neighbors.gallery import PAIRS, TWIN_DISTANCE, connected, distance, near_duplicate_pairs, to_unit
-from afterglow.neighbors.search import pieces
+from afterglow.functional.distances import masked_rms
+from afterglow.functional.pixels import to_unit
+from afterglow.neighbors.clusters import NEAR_DUPLICATE_DISTANCE, PAIRS, connected, near_duplicate_pairs
+from afterglow.neighbors.search import iter_chunks
 
 COPY_COSINE = 0.5  # of SSCD embeddings: the published rule for a copy
 # Of an image: a compromise, chosen on images with nothing planted. METHODS' .05 for families is too little where images are flat and
@@ -61,7 +63,7 @@ def exact(pixels: np.ndarray) -> Duplicates:
     return Duplicates(representative, np.where(representative == np.arange(len(representative)), np.float32(np.nan), np.float32(0)))
 
 
-def near(pixels: np.ndarray, limit: float = TWIN_DISTANCE) -> Duplicates:
+def near(pixels: np.ndarray, limit: float = NEAR_DUPLICATE_DISTANCE) -> Duplicates:
     """Images that are connected by whole-image RMS distances under a limit, as groups are made; the first of each group stays.
 
     pixels: uint8 [N, C, H, W]; limit in [0, 1] pixels. The likeness is the distance to the image that stays, which a chain of twins
@@ -78,7 +80,7 @@ def near(pixels: np.ndarray, limit: float = TWIN_DISTANCE) -> Duplicates:
     dropped = np.flatnonzero(representative != np.arange(len(representative)))
     for start in range(0, len(dropped), PAIRS):
         some = dropped[start : start + PAIRS]
-        similarity[some] = distance(to_unit(distinct[some]), to_unit(distinct[representative[some]]), full).numpy()
+        similarity[some] = masked_rms(to_unit(distinct[some]), to_unit(distinct[representative[some]]), full).numpy()
     return equal.then(Duplicates(representative, similarity), same=0.0)
 
 
@@ -125,7 +127,7 @@ def regional(pixels: np.ndarray, limit: float = SHARED_REGION) -> Duplicates:
 def _telling(pixels: np.ndarray) -> np.ndarray:
     """Pixels that differ from the median of the set at that place, bool [N, H * W]."""
     median = np.median(pixels, axis=0).astype(np.float32)
-    parts = [(np.abs(pixels[piece] - median) > TELLING).any(1).reshape(-1, median[0].size) for piece in pieces(pixels)]
+    parts = [(np.abs(pixels[piece] - median) > TELLING).any(1).reshape(-1, median[0].size) for piece in iter_chunks(pixels)]
     return np.concatenate(parts)
 
 

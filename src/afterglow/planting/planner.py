@@ -9,8 +9,8 @@ import torch
 
 from afterglow.datasets.images import CaptionedImages
 from afterglow.lazy_rows import rows_of
-from afterglow.neighbors.gallery import cluster_images, to_unit
-from afterglow.neighbors.search import pieces
+from afterglow.neighbors.clusters import cluster_images
+from afterglow.neighbors.gallery import nearest_clusters
 from afterglow.planting.names import COLOR_NAMES, NAMES
 from afterglow.planting.plants import PLANTED, Plant, PlantedSet, PlantingConfig
 from afterglow.planting.regions import region
@@ -179,15 +179,9 @@ class Planner:
         firsts = [int(rows[0]) for cluster, rows in self.members.items() if cluster not in self.taken]
         start = firsts.index(row) if row in firsts else len(firsts)
         rows = np.array([row, *firsts[start + 1 : start + LOOK_AHEAD]])
-        inside = torch.from_numpy(mask.flatten()).repeat(self.images.pixels.shape[1])
-        wanted = to_unit(self.images.pixels[rows]).flatten(1)[:, inside]
-        best = torch.full((len(rows),), torch.inf)
-        for piece in pieces(self.images.pixels):
-            part = to_unit(self.images.pixels[piece]).flatten(1)[:, inside]
-            near = torch.cdist(wanted, part) / inside.sum() ** 0.5
-            own = torch.from_numpy(self.clusters[rows][:, None] == self.clusters[None, piece])
-            best = torch.minimum(best, near.masked_fill(own, torch.inf).min(1).values)
-        self.nearest |= {(int(r), mask.tobytes()): float(near) for r, near in zip(rows, best, strict=True)}
+        near = nearest_clusters(self.images.pixels[rows], self.images.pixels, self.clusters, 2, mask=torch.from_numpy(mask)[None])
+        others = near.distances.masked_fill(near.clusters == torch.from_numpy(self.clusters[rows])[:, None], torch.inf).amin(1)
+        self.nearest |= {(int(row), mask.tobytes()): float(distance) for row, distance in zip(rows, others, strict=True)}
 
     def _pool(self, size: int, what: str) -> np.ndarray:
         """The next `size` images, whole groups at a time (what is left over of the last group plays no part)."""

@@ -7,8 +7,10 @@ from typing import Literal
 import numpy as np
 import torch
 
+from afterglow.functional.distances import masked_rms
+from afterglow.functional.pixels import to_unit
 from afterglow.lazy_rows import rows_of
-from afterglow.neighbors.gallery import Gallery, Template, distance, to_unit
+from afterglow.neighbors.gallery import Gallery, Template
 from afterglow.planting.names import COLOR_NAMES
 
 TINT_STRENGTH = 0.5
@@ -137,7 +139,7 @@ class PlantedSet:
         """Root mean square difference of an image and its original inside a mask, in [0, 1] pixels; NaN without originals."""
         if self.originals is None:
             return float("nan")
-        return float(distance(to_unit(self.pixels[row]), to_unit(self.originals[row]), torch.from_numpy(mask)))
+        return float(masked_rms(to_unit(self.pixels[row]), to_unit(self.originals[row]), torch.from_numpy(mask)))
 
     def of_kind(self, *kinds: str) -> list[Plant]:
         return [plant for plant in self.plants if plant.kind in kinds]

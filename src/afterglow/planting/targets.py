@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from afterglow.neighbors.gallery import distance, to_unit
+from afterglow.functional.distances import masked_rms
+from afterglow.functional.pixels import to_unit
 from afterglow.planting.plants import Plant, PlantedSet
 
 COPYABLE = ("global", "local", "natural", "phantom")  # what generations that cannot be asked for anything are assigned to
@@ -77,4 +78,4 @@ def _subject(planted: PlantedSet, p: Plant, generator: np.random.Generator) -> T
 def spread_outside(images: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
     """Standard deviation over images, root mean square over the values of a mask. images: [V, C, H, W] in [0,1]; mask [1, H, W]."""
     deviation = images.var(dim=0, unbiased=len(images) > 1).sqrt()
-    return distance(deviation, torch.zeros_like(deviation), outside)
+    return masked_rms(deviation, torch.zeros_like(deviation), outside)
