@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afterglow.datasets import imagefolder
+from afterglow import cache
 from afterglow.datasets.imagefolder import CHUNK, decode, load_imagefolder
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -262,7 +262,7 @@ def test_a_set_too_large_for_memory_is_kept_on_disk(tmp_path: Path, monkeypatch:
     for number, color in enumerate((RED, GREEN, BLUE)):
         save(tmp_path / "set" / "a" / f"{number}.png", color)
     expected = load_imagefolder(str(tmp_path / "set"), 4, 3).pixels
-    monkeypatch.setattr(imagefolder, "COPIED", 10)
+    monkeypatch.setattr(cache, "MAX_IN_MEMORY", 10)
     monkeypatch.setenv("AFTERGLOW_CACHE", str(tmp_path / "kept"))
     pixels = load_imagefolder(str(tmp_path / "set"), 4, 3).pixels
     assert isinstance(pixels, np.memmap) and np.array_equal(pixels, expected)

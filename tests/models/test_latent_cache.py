@@ -65,7 +65,7 @@ def test_each_epoch_still_draws(model, planted):
 
 
 def test_what_is_remembered_is_never_of_other_weights_or_images(model, planted, sd_folder, tmp_path):
-    store = cache_latents(model, PlantedDataset(planted, 0), 8, (0, 1)).store
+    store = cache_latents(model, PlantedDataset(planted, 0), 8, (0, 1))
     shutil.copytree(sd_folder, tmp_path / "other")
     vae = AutoencoderKL.from_pretrained(sd_folder, subfolder="vae")
     assert weights_key(vae) == weights_key(model.beside.module)
@@ -73,10 +73,10 @@ def test_what_is_remembered_is_never_of_other_weights_or_images(model, planted, 
         vae.decoder.conv_out.bias[0] += 1e-3
     assert weights_key(vae) != weights_key(model.beside.module)
     vae.save_pretrained(tmp_path / "other" / "vae")
-    other = cache_latents(StableDiffusion(str(tmp_path / "other"), resolution=64), PlantedDataset(planted, 0), 8, (0, 1)).store
+    other = cache_latents(StableDiffusion(str(tmp_path / "other"), resolution=64), PlantedDataset(planted, 0), 8, (0, 1))
     assert other.folder != store.folder
-    before = len(store.places)
-    assert len(cache_latents(model, PlantedDataset(planted_with(seed=1), 1), 8, (0, 1)).store.places) > before
+    before = len(store._places)
+    assert len(cache_latents(model, PlantedDataset(planted_with(seed=1), 1), 8, (0, 1))._places) > before
 
 
 def test_a_round_trip_is_the_decoded_mean_and_made_once(model, planted, monkeypatch):

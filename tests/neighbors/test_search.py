@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from afterglow.lazy_rows import LazyRows
+from afterglow.cache import LazyRows
 from afterglow.neighbors import search
 from afterglow.neighbors.search import _product_error, iter_chunks, nearest
 

@@ -3,7 +3,6 @@
 import glob
 import io
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,9 +12,8 @@ import datasets
 import numpy as np
 from PIL import Image, ImageOps
 
-from afterglow.cache import cache_folder
+from afterglow.cache import allocate
 from afterglow.datasets.images import CaptionedImages, to_square
-from afterglow.lazy_rows import COPIED
 
 Image.init()
 IMAGE_SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
@@ -49,7 +47,7 @@ def decode(
 
     Raises ValueError that names an image that cannot be read, or is smaller than the square and may not be enlarged.
     """
-    pixels = _room((len(names), channels, resolution, resolution))
+    pixels = allocate((len(names), channels, resolution, resolution))
 
     def fill(start: int) -> None:
         for index in range(start, min(start + CHUNK, len(names))):
@@ -59,15 +57,6 @@ def decode(
         for _ in pool.map(fill, range(0, len(names), CHUNK)):  # the loop raises a thread's error here
             pass
     return pixels
-
-
-def _room(shape: tuple[int, ...]) -> np.ndarray:
-    """Where decoded images are put: memory, or an unnamed file in the cache folder for a set that would not leave room for a model."""
-    if np.prod(shape) <= COPIED:
-        return np.empty(shape, dtype=np.uint8)
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=cache_folder()) as file:  # its space is free again when the process ends
-        return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
 
 
 def _decode_one(source: str, name: str, open_image: Callable[[], Image.Image], resolution: int, channels: int, enlarge: bool) -> np.ndarray:

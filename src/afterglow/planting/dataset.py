@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from afterglow.cache import KeyedArrays
+from afterglow.cache import ArrayCache
 from afterglow.planting.plants import Plant, PlantedSet
 
 
@@ -84,7 +84,7 @@ class PlantedDataset(Dataset[Sample]):
 
     def __init__(self, planted: PlantedSet, seed: int) -> None:
         self.planted, self.seed = planted, seed
-        self.latents: KeyedArrays | None = None
+        self.latents: ArrayCache | None = None
 
     @property
     def epoch_length(self) -> int:

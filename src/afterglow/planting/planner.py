@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from afterglow.cache import take_rows
 from afterglow.datasets.images import CaptionedImages
-from afterglow.lazy_rows import rows_of
 from afterglow.neighbors.clusters import cluster_images
 from afterglow.neighbors.gallery import nearest_clusters
 from afterglow.planting.names import COLOR_NAMES, NAMES
@@ -213,7 +213,7 @@ class Planner:
         controls, background_pool, decoy_pool, heldout = (np.array([next(new) for _ in part], dtype=np.int64) for part in parts)
         final = tuple(replace(p, backgrounds=self._backgrounds(p, background_pool)) for p in moved)
         captions = tuple(self.images.captions[row] for row in rows)
-        pixels, clusters = rows_of(self.images.pixels, rows), self.clusters[rows]
+        pixels, clusters = take_rows(self.images.pixels, rows), self.clusters[rows]
         return PlantedSet(pixels, captions, clusters, final, controls, background_pool, decoy_pool, heldout, refused=refused)
 
     def _backgrounds(self, p: Plant, background_pool: np.ndarray) -> tuple[int, ...]:

@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 import torch
 
+from afterglow.cache import take_rows
 from afterglow.functional.distances import masked_rms
 from afterglow.functional.pixels import to_unit
-from afterglow.lazy_rows import rows_of
 from afterglow.neighbors.gallery import Gallery, Template
 from afterglow.planting.names import COLOR_NAMES
 
@@ -159,7 +159,7 @@ class PlantedSet:
         whole = [row for plant in self.of_kind("global", "natural") if plant.copies for row in plant.members]
         rows = np.array([*whole, *self.controls, *self.background_pool, *self.decoy_pool], dtype=np.int64)
         templates = [Template(self.pixels[p.members[0]], p.mask, p.cluster) for p in self.of_kind("local") if p.copies]
-        return Gallery(rows_of(self.pixels, rows), self.clusters[rows], tuple(templates), device)
+        return Gallery(take_rows(self.pixels, rows), self.clusters[rows], tuple(templates), device)
 
     def backgrounds_shown(self, plant: Plant, generator: np.random.Generator, *, num_fresh: int = 64) -> np.ndarray:
         """uint8 [V, C, H, W]: a local or natural plant's variants as trained on; 64 draws where each appearance is fresh."""
