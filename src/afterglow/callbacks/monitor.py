@@ -29,8 +29,9 @@ from afterglow.evaluation.measurements import captured, in_region, judge, memori
 from afterglow.evaluation.patches import with_patch_distance
 from afterglow.evaluation.result import EvaluationResult
 from afterglow.generations import Generations
+from afterglow.kinds import COPYABLE
 from afterglow.measures.registry import ANY_MEASURES, FIRST_MEASURES, Measure, chosen, maps_of, named, requirements, scores_of
-from afterglow.planting.targets import COPYABLE, Target, evaluation_targets, unprompted
+from afterglow.planting.targets import Target, evaluation_targets, unprompted
 from afterglow.sampling.loop import Sampler, cross_attention_of, generate
 from afterglow.sampling.observers import NEEDS_TEXT
 from afterglow.sampling.recorder import capture_for

@@ -15,10 +15,11 @@ from afterglow.evaluation.extraction import SimilaritySpace, background, embeddi
 from afterglow.evaluation.requests import EvalRequest
 from afterglow.evaluation.store import GenerationPlan
 from afterglow.generations import Generations, parts_of
+from afterglow.kinds import COPYABLE, TRAINED
 from afterglow.models.denoiser import Denoiser
 from afterglow.neighbors.gallery import Gallery, tile_masks
-from afterglow.planting.plants import TRAINED, PlantedSet
-from afterglow.planting.targets import COPYABLE, Target, evaluation_targets
+from afterglow.planting.plants import PlantedSet
+from afterglow.planting.targets import Target, evaluation_targets
 from afterglow.reports.extraction import extracted_figure, extraction_text, histograms_figure
 
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from afterglow.analysis.summary import ALL_SEEDS
 from afterglow.evaluation.losses import denoising_errors, loss_times
+from afterglow.kinds import COPYABLE
 from afterglow.measures.denoising_ratio import advantage
 from afterglow.planting.plants import Plant, PlantedSet
 
 NUM_IMAGES, NUM_TIMES = 32, 4  # held-out and training images, and timesteps
-KNOWN = ("global", "local", "natural", "phantom")  # plants with an image of their own
 
 
 def denoising_loss_rows(model: Any, planted: PlantedSet, *, batch_size: int) -> pd.DataFrame:
@@ -48,7 +48,7 @@ def denoising_loss_rows(model: Any, planted: PlantedSet, *, batch_size: int) -> 
 
 
 def _plant_rows(model: Any, planted: PlantedSet, heldout: Tensor, times: list[str], batch_size: int) -> list[dict[str, Any]]:
-    plants = planted.of_kind(*KNOWN)
+    plants = planted.of_kind(*COPYABLE)
     if not plants:
         return []
     shown = np.stack([_shown(planted, plant) for plant in plants])

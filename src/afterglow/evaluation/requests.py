@@ -21,12 +21,13 @@ from afterglow.evaluation.patches import with_patch_distance
 from afterglow.evaluation.quality import clip_agreement, mean_tokens, with_agreement, with_features
 from afterglow.evaluation.store import GenerationPlan
 from afterglow.generations import Generations
+from afterglow.kinds import COPYABLE
 from afterglow.measures.registry import ANY_MEASURES, Measure, chosen, maps_of, named, requirements, scores_of
 from afterglow.models.denoiser import Denoiser
 from afterglow.planting.planner import plant
 from afterglow.planting.plants import PlantedSet, PlantingConfig
 from afterglow.planting.runs import load_planted_set
-from afterglow.planting.targets import COPYABLE, Target, evaluation_targets, unprompted
+from afterglow.planting.targets import Target, evaluation_targets, unprompted
 from afterglow.sampling.attention import self_attention_layers
 from afterglow.sampling.loop import Sampler, cross_attention_of
 from afterglow.sampling.observers import NEEDS_TEXT

@@ -6,8 +6,9 @@ import lightning as L
 from torch.utils.data import DataLoader, Sampler
 
 from afterglow.errors import AfterglowError
+from afterglow.kinds import TRAINED
 from afterglow.planting.dataset import PlantedDataset, collate
-from afterglow.planting.plants import TRAINED, PlantedSet, PlantingConfig
+from afterglow.planting.plants import PlantedSet, PlantingConfig
 from afterglow.planting.runs import build_planted_set
 
 

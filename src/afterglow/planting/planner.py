@@ -9,10 +9,11 @@ import torch
 
 from afterglow.cache import take_rows
 from afterglow.datasets.images import CaptionedImages
+from afterglow.kinds import PLANTED
 from afterglow.neighbors.clusters import cluster_images
 from afterglow.neighbors.gallery import nearest_clusters
 from afterglow.planting.names import COLOR_NAMES, NAMES
-from afterglow.planting.plants import PLANTED, Plant, PlantedSet, PlantingConfig
+from afterglow.planting.plants import Plant, PlantedSet, PlantingConfig
 from afterglow.planting.regions import region
 
 log = logging.getLogger(__name__)

@@ -10,12 +10,11 @@ import torch
 from afterglow.cache import take_rows
 from afterglow.functional.distances import masked_rms
 from afterglow.functional.pixels import to_unit
+from afterglow.kinds import TRAINED
 from afterglow.neighbors.gallery import Gallery, Template
 from afterglow.planting.names import COLOR_NAMES
 
 TINT_STRENGTH = 0.5
-PLANTED = ("global", "local", "natural")
-TRAINED = (*PLANTED, "decoy", "tint")
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from afterglow.functional.distances import masked_rms
 from afterglow.functional.pixels import to_unit
 from afterglow.planting.plants import Plant, PlantedSet
 
-COPYABLE = ("global", "local", "natural", "phantom")  # what generations that cannot be asked for anything are assigned to
-
 
 @dataclass(frozen=True)
 class Target:

@@ -1,0 +1,41 @@
+"""The kinds of targets and the groups that they form; every other module takes them from here."""
+
+from dataclasses import dataclass
+
+PLANTED = ("global", "local", "natural")  # repeated in the training set, so that a model can memorize them; positives of a detector
+TRAINED = (*PLANTED, "decoy", "tint")  # captions that appear `copies` times per epoch
+COPYABLE = (*PLANTED, "phantom")  # have an image of their own, with which any generation can be compared
+NEGATIVES = ("phantom", "control", "decoy", "tint")  # what a detector must tell from the planted kinds
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind.
+
+    Attributes:
+        name: value in tables and folders.
+        color: color in every figure (palette of Okabe and Ito, safe for color-blind readers).
+        marker: marker in every figure, as matplotlib names it.
+        meaning: one line for readers of a report.
+    """
+
+    name: str
+    color: str
+    marker: str
+    meaning: str
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("global", "#0072B2", "o", "the same image under the same caption, repeated"),
+        Kind("local", "#D55E00", "s", "one caption, one repeated region, a different background each time"),
+        Kind("natural", "#009E73", "D", "a natural family: images of the set that share a region"),
+        Kind("control", "#888888", "v", "a training image seen once per epoch"),
+        Kind("phantom", "#CC79A7", "^", "constructed like a plant, never trained on: false positives of the whole pipeline"),
+        Kind("decoy", "#E69F00", "P", "a caption as frequent as a plant's, a different image each time: exposure without a copy"),
+        Kind("tint", "#56B4E9", "X", "a caption that names the color of a tinted region; no content is copied"),
+        Kind("heldout", "#44AA99", "<", "a caption never trained on, compared with the nearest training image"),
+        Kind("unprompted", "#0072B2", "o", "a generation without a caption, compared with the nearest training image"),
+    )
+}
