@@ -9,7 +9,7 @@ AUC of a map's pixels against the region, for each kind; overlap (IoU) of local 
 import argparse
 from pathlib import Path
 
-from afterglow.analysis.localization import MaskOptions, judged_rows, localization_table, locate
+from afterglow.analysis.localization import collect_maps, localization_table, map_rows
 from afterglow.errors import configure_logging, exit_on_user_error
 from afterglow.loggers.run_logger import log_analysis
 from afterglow.measures.tables import read_parts
@@ -23,22 +23,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("localization"), help="folder for localization.parquet and the figures")
     parser.add_argument("--maps", nargs="+", default=["*"], metavar="NAME", help="names, with wildcards")
     parser.add_argument("--by", nargs="+", choices=["kind", "shape"], default=["kind"], help="what to tell apart")
-    parser.add_argument("--normalize", default="none", help="none, minmax or sum, of each map")
-    parser.add_argument("--sigma", type=float, default=0.0, help="of a Gaussian over each map, in its own pixels")
-    parser.add_argument("--resize", default="bilinear", help="bilinear or nearest")
-    parser.add_argument("--threshold", default="held_out", help="held_out (on other plants), or otsu, quantile, fixed")
-    parser.add_argument("--value", type=float, default=0.5, help="of --threshold quantile or fixed")
     parser.add_argument("--mixed", action="store_true", help="take folders of different models or samplers together")
     parser.add_argument("--run", type=Path, help="run folder whose W&B run gets the numbers and figures too")
     options = parser.parse_args()
     configure_logging()
     with exit_on_user_error():
-        changes = MaskOptions(options.normalize, options.sigma, options.resize, options.threshold, options.value)
-        located = locate(read_parts(options.folders, mixed=options.mixed), options.maps, changes)
-        rows = judged_rows(located, changes)
+        collected = collect_maps(read_parts(options.folders, mixed=options.mixed), options.maps)
+        rows = map_rows(collected)
         table = localization_table(rows, options.by)
         options.out.mkdir(parents=True, exist_ok=True)
-        table.assign(**vars(changes)).to_parquet(options.out / "localization.parquet", index=False)
+        table.to_parquet(options.out / "localization.parquet", index=False)
         rows.to_parquet(options.out / "generations.parquet", index=False)
         text = localization_text(table, options.by)
         (options.out / "localization.md").write_text(text + "\n", encoding="utf-8")
@@ -47,7 +41,7 @@ def main() -> None:
         interval_figure(shown, "map", "label", "AUC against the region, 95 % interval", images["localization"])
         local = shown[shown["kind"] == "local"].sort_values("value", ascending=False) if "kind" in options.by else shown
         if len(local):
-            gallery_figure(located, rows, list(dict.fromkeys(local["map"]))[:12], images["gallery"])
+            gallery_figure(collected, rows, list(dict.fromkeys(local["map"]))[:12], images["gallery"])
         print(text)
         print(f"\n{options.out}: localization.parquet, generations.parquet, localization.md, localization and gallery as .png and .svg")
         if options.run:

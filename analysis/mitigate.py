@@ -33,7 +33,7 @@ from afterglow.evaluation.requests import (
 from afterglow.evaluation.store import GenerationPlan, collect
 from afterglow.generations import Generations, parts_of
 from afterglow.loggers.run_logger import log_analysis
-from afterglow.measures.end_token import BRIGHT_ENDING_LAYERS
+from afterglow.measures.bright_ending import BRIGHT_ENDING_LAYERS
 from afterglow.mitigations.cost import CostTracker, remembered_gflops
 from afterglow.mitigations.inference.reanchoring import read_paraphrases
 from afterglow.mitigations.registry import CATALOG, MitigationInputs, MitigationSpec, check_text, named, plan

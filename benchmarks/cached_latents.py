@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from timing import time_ratio
 
 from afterglow.datasets.images import CaptionedImages
-from afterglow.measures.timing import time_ratio
 from afterglow.models.latent_cache import cache_latents, cache_text_embeddings
 from afterglow.models.stable_diffusion import StableDiffusion
 from afterglow.planting.dataset import PlantedDataset, collate

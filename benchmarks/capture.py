@@ -12,9 +12,9 @@ times the FLOPs.
 import argparse
 
 import torch
+from timing import peak_memory, time_ratio
 from torch.utils.flop_counter import FlopCounterMode
 
-from afterglow.measures.timing import peak_memory, time_ratio
 from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig
 from afterglow.testing.tiny_sd import tiny_sd

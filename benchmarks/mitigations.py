@@ -13,9 +13,9 @@ import argparse
 from functools import partial
 
 import torch
+from timing import time_ratio
 
 from afterglow.analysis.thresholds import Thresholds
-from afterglow.measures.timing import time_ratio
 from afterglow.mitigations.cost import CostTracker, flops_an_image
 from afterglow.mitigations.registry import named
 from afterglow.reports.bench import text_table

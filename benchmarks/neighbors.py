@@ -18,9 +18,9 @@ import time
 
 import numpy as np
 import torch
+from timing import peak_memory, time_ratio
 from torch.nn.functional import interpolate
 
-from afterglow.measures.timing import peak_memory, time_ratio
 from afterglow.neighbors.gallery import Gallery
 from afterglow.neighbors.search import iter_chunks, nearest
 

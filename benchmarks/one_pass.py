@@ -13,11 +13,10 @@ import tempfile
 from pathlib import Path
 
 import torch
+from timing import time_ratio
 
 from afterglow.generations import Generations
-from afterglow.measures.end_token import bright_ending, layer_sets
-from afterglow.measures.guidance import local_magnitude
-from afterglow.measures.timing import time_ratio
+from afterglow.measures.bright_ending import bright_ending, layer_sets, local_detection
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig
@@ -33,7 +32,7 @@ def one_pass(model: Denoiser, sampler: Sampler) -> Generations:
 
 def ld(generations: Generations) -> torch.Tensor:
     """Of generations, [B]."""
-    return local_magnitude(generations, bright_ending(generations, layer_sets(generations.layers)["be"]))
+    return local_detection(generations, layer_sets(generations.layers)["be"])
 
 
 @torch.no_grad()

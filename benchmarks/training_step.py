@@ -11,9 +11,9 @@ import time
 
 import lightning as L
 import torch
+from timing import median_interval
 from torch.nn.functional import mse_loss
 
-from afterglow.measures.timing import median_interval
 from afterglow.models.ema import WarmupEMA
 from afterglow.models.text_ddpm import TextConditionalDDPM
 from afterglow.planting.datamodule import PlantedDataModule

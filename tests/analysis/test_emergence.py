@@ -4,9 +4,9 @@ import re
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 
-from afterglow.analysis.emergence import Interval, emergence_interval, finite, num_confirmations_needed, quantile, summary, turnbull
+from afterglow.analysis.emergence import emergence_interval, emergence_quartiles, finite, num_confirmations_needed
+from afterglow.functional.survival import Interval
 
 STEPS = [0, 20, 30, 45, 68, 100]
 T, F, INF = True, False, math.inf
@@ -66,81 +66,21 @@ def test_confirmations_needed_are_those_that_make_three_in_a_row():
     assert [num_confirmations_needed(seen) for seen in ([], [T], [T, T])] == [0, 2, 1]
 
 
-def test_with_disjoint_cells_turnbull_is_the_empirical_distribution():
-    cells, counts = [(0, 10), (10, 20), (20, 40), (40, INF)], [3, 1, 4, 2]
-    intervals = [Interval(*cell) for cell, count in zip(cells, counts, strict=True) for _ in range(count)]
-    ends, emerged = turnbull(intervals)
-    found = dict(zip(ends.tolist(), emerged.tolist(), strict=True))
-    assert found == pytest.approx({0: 0.0, 10: 0.3, 20: 0.4, 40: 0.8, INF: 1.0})
-
-
-def test_emergence_at_step_0_has_its_mass_there():
-    ends, emerged = turnbull([Interval(0, 0), Interval(0, 0), Interval(0, 10), Interval(10, INF)])
-    assert dict(zip(ends.tolist(), emerged.tolist(), strict=True)) == pytest.approx({0: 0.5, 10: 0.75, INF: 1.0})
-
-
-def overlapping(seed):
-    generator = np.random.default_rng(seed)
-    found = []
-    for _ in range(25):
-        lower, width = generator.choice([0, 10, 20, 30, 40]), generator.choice([10, 20, 30, INF], p=[0.4, 0.3, 0.1, 0.2])
-        found.append(Interval(float(lower), float(lower + width)))
-    return found
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_turnbull_is_the_likeliest_distribution(seed):
-    intervals = overlapping(seed)
-    points = sorted({end for i in intervals for end in (i.lower, i.upper)})
-    inside = np.array([[i.lower <= a and b <= i.upper for a, b in itertools.pairwise(points)] for i in intervals], dtype=float)
-
-    def minus_log_likelihood(mass):
-        return -np.log(np.maximum(inside @ mass, 1e-12)).sum()
-
-    size = inside.shape[1]
-    sums_to_one = {"type": "eq", "fun": lambda mass: mass.sum() - 1}
-    best = minimize(
-        minus_log_likelihood,
-        np.full(size, 1 / size),
-        bounds=[(0, 1)] * size,
-        constraints=sums_to_one,
-        options={"ftol": 1e-12, "maxiter": 1000},
-    )
-    assert best.success
-    ends, emerged = turnbull(intervals)
-    by = dict(zip(ends.tolist(), emerged.tolist(), strict=True))
-    found = np.array([by[i.upper] - by[i.lower] for i in intervals])  # the probability of each interval: unique at the maximum
-    np.testing.assert_allclose(found, inside @ best.x, atol=2e-3)
-    assert -np.log(found).sum() == pytest.approx(best.fun, abs=1e-4)
-    assert (np.diff(emerged) >= 0).all() and emerged[-1] == pytest.approx(1)
-
-
-@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.75, 1.0])
-def test_quantiles_of_disjoint_cells_are_those_of_their_ends(share):
-    uppers = [10] * 3 + [20] * 1 + [40] * 4 + [80] * 2
-    lowers = {10: 0, 20: 10, 40: 20, 80: 40}
-    intervals = [Interval(lowers[upper], upper) for upper in uppers]
-    assert quantile(intervals, share) == np.quantile(uppers, share, method="inverted_cdf")
-
-
-def test_a_quantile_that_the_run_does_not_reach_is_infinite():
-    intervals = [Interval(0, 10), Interval(100, INF), Interval(100, INF), Interval(100, INF)]
-    assert quantile(intervals, 0.25) == 10
-    assert quantile(intervals, 0.26) == INF
+def test_finite_is_none_for_infinity():
     assert finite(INF) is None and finite(3.0) == 3.0
 
 
-def test_summary_of_plants_that_agree_has_no_width():
-    found = summary([Interval(10, 20)] * 6)
+def test_quartiles_of_plants_that_agree_has_no_width():
+    found = emergence_quartiles([Interval(10, 20)] * 6)
     assert found["plants"] == 6 and found["censored"] == 0
     for name in ("first_quartile", "median", "third_quartile"):
         assert found[name] == {"step": 20.0, "low": 20.0, "high": 20.0}
 
 
-def test_summary_against_another_bootstrap():
+def test_quartiles_against_another_bootstrap():
     uppers = np.array([10.0] * 6 + [20.0] * 8 + [30.0] * 9 + [40.0] * 7 + [INF] * 2)
     intervals = [Interval(upper - 10 if upper < INF else 40, upper) for upper in uppers]
-    found = summary(intervals)
+    found = emergence_quartiles(intervals)
     assert found["plants"] == 32 and found["censored"] == 2
     generator = np.random.default_rng(1)
     for name, share in (("first_quartile", 0.25), ("median", 0.5), ("third_quartile", 0.75)):
@@ -151,7 +91,7 @@ def test_summary_against_another_bootstrap():
     assert found["median"]["low"] < found["median"]["high"]
 
 
-def test_summary_says_none_for_later_than_the_run():
-    found = summary([Interval(0, 10)] + [Interval(100, INF)] * 9)
+def test_quartiles_says_none_for_later_than_the_run():
+    found = emergence_quartiles([Interval(0, 10)] + [Interval(100, INF)] * 9)
     assert found["censored"] == 9
     assert found["median"]["step"] is None and found["median"]["high"] is None

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
-from afterglow.analysis.extraction import Fraction, calibrated, distinct_curve, fractions, generation_rows, write_generations
+from afterglow.analysis.extraction import Fraction, distinct_curve, fractions, generation_rows, tile_calibrated_l2, write_generations
 from afterglow.generations import Generations, Neighbors
 
 
@@ -36,14 +36,14 @@ def generations(seeds):
 
 
 def test_calibrated_distance_by_hand():
-    assert calibrated(torch.tensor([[0.1, 0.2, 0.4, torch.inf]])).item() == pytest.approx(0.1 / (0.5 * 0.3))
-    assert calibrated(torch.tensor([[0.0, 0.001, 0.002]])).isinf().item()  # a blank tile
+    assert tile_calibrated_l2(torch.tensor([[0.1, 0.2, 0.4, torch.inf]])).item() == pytest.approx(0.1 / (0.5 * 0.3))
+    assert tile_calibrated_l2(torch.tensor([[0.0, 0.001, 0.002]])).isinf().item()  # a blank tile
 
 
 def test_one_row_a_generation_and_the_file_is_made_part_by_part(tmp_path):
     row = generation_rows(generations([5]), 7).iloc[0]
     assert row["generation"] == 7 and row["seed"] == 5 and row["cluster"] == 0 and row["row"] == 4
-    assert row["calibrated_l2"] == pytest.approx(0.2) and row["ratio"] == pytest.approx(0.1)
+    assert row["calibrated_l2"] == pytest.approx(0.2) and row["nn_ratio"] == pytest.approx(0.1)
     assert row["tile"] == 1 and row["tile_calibrated_l2"] == pytest.approx(0.04) and (row["tile_cluster"], row["tile_row"]) == (3, 6)
     for number, seeds in enumerate(([0, 1, 2], [3, 4])):
         generations(seeds).save(tmp_path / f"part={number:05d}")

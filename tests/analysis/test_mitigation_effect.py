@@ -2,18 +2,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from afterglow.analysis.mitigation_effect import (
     PIXELS,
-    frechet_distance,
     images_only,
     mitigation_rows,
     mitigation_table,
     number_row,
-    pixel_features,
-    plant_rows,
+    plant_effect_rows,
 )
+from afterglow.functional.features import pixel_features
 from afterglow.functional.statistics import wilson_interval
 from afterglow.generations import Generations, Neighbors
 
@@ -41,7 +39,7 @@ def generations():
 
 
 def test_plants_inside_and_outside_their_masks(generations):
-    rows = plant_rows(generations)
+    rows = plant_effect_rows(generations)
     value = rows[rows["kind"] != "all"].set_index(["kind", "measure"])["value"]
     assert value["global", "memorized"] == value["local", "memorized"] == 1 and value["local", "local_to_global"] == 0
     assert value["local", "distance.inside"] == 0 and value["local", "correlation.inside"] == pytest.approx(1)
@@ -59,7 +57,7 @@ def test_what_cannot_be_measured_is_absent(generations):
     bare = Generations(
         generations.images[:2], ("a", "b"), torch.zeros(2), torch.tensor([1]), kind=("prompt",) * 2, plant_id=torch.arange(2)
     )
-    assert len(plant_rows(bare)) == 0
+    assert len(plant_effect_rows(bare)) == 0
     slim = images_only(generations)
     assert slim.guidance is None and slim.references is not None
 
@@ -75,24 +73,6 @@ def test_fractions_have_wilson_intervals_and_changes_are_paired_by_plant():
     assert none["value"] == 1 and (none["low"], none["high"]) == pytest.approx(wilson_interval(8, 8)) and none["change"] == 0
     assert found["value"] == 1 / 8 and found["change"] == -7 / 8 and found["change_low"] <= -7 / 8 <= found["change_high"] < 0
     assert found["plants"] == 8 and np.isnan(table.loc["stp"].iloc[1]["change"])
-
-
-class Features(torch.nn.Module):
-    num_features = 3
-
-    def forward(self, images):
-        return images.flatten(2).float().mean(2)
-
-
-def test_frechet_distance_is_the_librarys():
-    first, second = (
-        torch.randint(256, (20, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(s)) // (1 + s) for s in (0, 1)
-    )
-    metric = FrechetInceptionDistance(feature=Features(), input_img_size=(3, 8, 8))
-    metric.update(first, real=True)
-    metric.update(second, real=False)
-    ours = frechet_distance(Features()(first), Features()(second))
-    assert ours == pytest.approx(float(metric.compute()), rel=1e-3) and frechet_distance(Features()(first), Features()(first)) < 1e-6
 
 
 def test_rows_of_a_collection_with_distances_of_named_features(generations):

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import norm
 
-from afterglow.analysis.scaling import Estimate, crossing, fit, generalized, log_likelihood, mean_over_runs, over_runs, regress, resampled
+from afterglow.analysis.scaling import bootstrap_run_values, bootstrap_table, crossing, fit, generalized, resampled_tables
+from afterglow.functional.statistics import Estimate
 
 
 def simulated(slope, *, runs=12, plants=8, sigma=0.3, end=np.inf, seed=0):
@@ -33,39 +33,6 @@ def test_the_fit_finds_the_slope_it_was_simulated_with_also_when_half_is_censore
         assert (found.runs, found.intervals) == (12, 96)
 
 
-def test_narrow_intervals_give_least_squares():
-    generator = np.random.default_rng(1)
-    x = generator.uniform(1, 6, 200)
-    y = 0.7 * x + 1 + 0.2 * generator.standard_normal(200)
-    design = np.column_stack([x, np.ones(200)])
-    values, sigma = regress(np.exp(y - 1e-4), np.exp(y + 1e-4), design)
-    expected, residual, *_ = np.linalg.lstsq(design, y, rcond=None)
-    assert values == pytest.approx(expected, abs=1e-3) and sigma == pytest.approx(np.sqrt(residual[0] / 200), rel=1e-2)
-
-
-def test_the_likelihood_is_that_of_the_intervals_one_by_one_also_far_in_the_tails():
-    lower, upper = np.array([10.0, 0.0, 50.0, 1e9]), np.array([20.0, 5.0, np.inf, 2e9])
-    mean = np.array([3.0, 2.0, 4.0, 3.0])
-    slow = 0.0
-    for a, b, m in zip(lower[:3], upper[:3], mean[:3], strict=True):
-        slow += np.log(norm.cdf((np.log(b) - m) / 0.5) - (norm.cdf((np.log(a) - m) / 0.5) if a else 0))
-    assert log_likelihood(lower[:3], upper[:3], mean[:3], 0.5)[0] == pytest.approx(slow)
-    far = norm.logsf((np.log(1e9) - 3) / 0.5)  # almost all of the tail lies in the interval
-    assert log_likelihood(lower[3:], upper[3:], mean[3:], 0.5)[0] == pytest.approx(far, rel=1e-3)
-
-
-def test_the_gradient_is_that_of_small_differences():
-    lower, upper, mean = np.array([10.0, 0.0, 50.0]), np.array([20.0, 5.0, np.inf]), np.array([3.0, 2.0, 4.0])
-    _, of_mean, of_sigma = log_likelihood(lower, upper, mean, 0.5)
-    h = 1e-6
-    for place in range(3):
-        step = h * np.eye(3)[place]
-        change = log_likelihood(lower, upper, mean + step, 0.5)[0] - log_likelihood(lower, upper, mean - step, 0.5)[0]
-        assert of_mean[place] == pytest.approx(change / (2 * h), rel=1e-5)
-    change = log_likelihood(lower, upper, mean, 0.5 * np.exp(h))[0] - log_likelihood(lower, upper, mean, 0.5 * np.exp(-h))[0]
-    assert of_sigma == pytest.approx(change / (2 * h), rel=1e-5)
-
-
 def test_what_cannot_be_fitted_is_said():
     table = simulated(1.0)
     with pytest.raises(ValueError, match="do not tell the terms of the fit apart"):
@@ -76,10 +43,10 @@ def test_what_cannot_be_fitted_is_said():
 
 def test_units_are_resampled_together_and_runs_first():
     table = pd.DataFrame({"run": [0, 0, 0, 0, 1, 1], "unit": [0, 0, 1, 1, 0, 0], "upper": 1.0, "value": [1, 2, 3, 4, 5, 6]})
-    for draw in resampled(table, count=50):
+    for draw in resampled_tables(table):
         values = draw["value"].tolist()
         assert all(values.count(a) == values.count(b) for a, b in ((1, 2), (3, 4), (5, 6)))
-    found = over_runs(table, lambda part: part["value"].mean())
+    found = bootstrap_table(table, lambda part: part["value"].mean())
     assert isinstance(found, Estimate) and found.value == 3.5 and found.low < 3.5 < found.high
 
 
@@ -102,6 +69,6 @@ def test_the_mean_over_runs_is_that_of_the_resampled_tables():
     rows = [
         {"run": run, "unit": unit, "upper": 1.0, "value": value} for run, values in enumerate(runs) for unit, value in enumerate(values)
     ]
-    found = mean_over_runs(runs)
-    assert found == over_runs(pd.DataFrame(rows), lambda part: float(part["value"].mean()))
+    found = bootstrap_run_values(runs)
+    assert found == bootstrap_table(pd.DataFrame(rows), lambda part: float(part["value"].mean()))
     assert found.low < found.value < found.high

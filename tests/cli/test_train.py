@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from afterglow.analysis.summary import ALL_SEEDS, summarize
 from afterglow.cli.train import main
+from afterglow.functional.localization import map_auc
 from afterglow.generations import Generations
-from afterglow.measures.localization import map_auc
 from afterglow.measures.memorized import memorized
 
 ROOT = Path(__file__).parents[2]

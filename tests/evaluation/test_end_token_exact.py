@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from afterglow.measures.end_token import end_token_map
+from afterglow.measures.bright_ending import end_token_map
 from afterglow.models.text_ddpm import TextConditionalDDPM
 from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig

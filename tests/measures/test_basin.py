@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from afterglow.measures.basin import basin_depth, basin_step, first_local_minimum
+from afterglow.functional.guidance import first_local_minimum
+from afterglow.measures.basin import basin_depth, basin_step
 
 CURVES = [
     ([3.0, 1.0, 2.0, 0.5, 0.7], 1),  # at once; the second minimum is deeper and does not count

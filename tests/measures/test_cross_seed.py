@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from afterglow.measures.cross_seed import agreement, edge_consistency, edges, rows_by_caption, tiled_similarity
+from afterglow.functional.cross_seed import edges
+from afterglow.measures.cross_seed import caption_edge_consistency, cross_seed_std, rows_by_caption, tiled_similarity
 
 
 def asked(make_generations, **fields):
@@ -69,22 +70,17 @@ def test_edges_and_their_consistency_are_those_by_hand(make_generations):
     drawn = np.stack([slow_edges(image) for image in generations.images.numpy()])
     assert 0.05 < drawn.mean() < 0.95
     np.testing.assert_array_equal(edges(generations.images).numpy(), drawn)
-    found = edge_consistency(generations)
+    found = caption_edge_consistency(generations)
     for rows in ([0, 2, 5], [1, 4]):
         assert found[rows].tolist() == pytest.approx([(drawn[rows].mean(0) > 0.5).mean()] * len(rows))
     assert found[3].isnan()
 
 
-def test_a_gray_image_has_the_edges_of_its_rgb_twin():
-    gray = torch.randint(256, (2, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    assert torch.equal(edges(gray), edges(gray.expand(-1, 3, -1, -1)))
-
-
-def test_agreement_is_minus_the_spread_of_the_seeds(make_generations):
+def test_cross_seed_std_is_minus_the_spread_of_the_seeds(make_generations):
     generations = asked(make_generations)
-    found = agreement(generations)
+    found = cross_seed_std(generations)
     spread = (generations.images[[0, 2, 5]].double() / 255).numpy().std(axis=0, ddof=1).mean(0)
     np.testing.assert_allclose(found[2], -spread, rtol=1e-5)
     assert (found[3] == 0).all()
     same = asked(make_generations, images=generations.images[:1].expand(6, -1, -1, -1))
-    assert (agreement(same) == 0).all()
+    assert (cross_seed_std(same) == 0).all()

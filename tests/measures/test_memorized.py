@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from afterglow.functional.distances import masked_rms
+from afterglow.functional.localization import map_auc
 from afterglow.generations import Generations, Neighbors
 from afterglow.measures import memorized
 from afterglow.measures.guidance import score_difference
-from afterglow.measures.localization import map_auc
 
 
 def by_hand(a, b, mask):
@@ -27,7 +28,7 @@ def distances_by_hand(generations):
 
 def test_distance_is_the_root_mean_square_inside_the_mask(make_generations):
     generations = make_generations()
-    assert memorized.plain_distance(generations).tolist() == pytest.approx(distances_by_hand(generations), rel=1e-5)
+    assert memorized.reference_distance(generations).tolist() == pytest.approx(distances_by_hand(generations), rel=1e-5)
 
 
 def test_a_soft_mask_weights(make_generations):
@@ -35,13 +36,13 @@ def test_a_soft_mask_weights(make_generations):
     a, b = generations.images.float() / 255, generations.references.float() / 255
     soft = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     expected = [by_hand(a[i], b[i], soft[i, 0]) for i in range(4)]
-    assert memorized.masked_distance(a, b, soft).tolist() == pytest.approx(expected, rel=1e-5)
+    assert masked_rms(a, b, soft).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_what_lies_outside_the_mask_does_not_count(make_generations):
     generations = make_generations()
     images = torch.where(generations.eval_mask, generations.references, generations.images)
-    assert memorized.plain_distance(make_generations(images=images)).tolist() == [0.0] * 4
+    assert memorized.reference_distance(make_generations(images=images)).tolist() == [0.0] * 4
 
 
 @pytest.mark.parametrize("others", [50, 3])
@@ -97,22 +98,22 @@ def test_correlation_is_pearsons_inside_the_mask(make_generations):
         inside = generations.eval_mask[i, 0].numpy()
         channels = zip(generations.images[i].numpy(), generations.references[i].numpy(), strict=True)
         expected.append(np.mean([np.corrcoef(a[inside], b[inside])[0, 1] for a, b in channels]))
-    assert memorized.masked_correlation(generations).tolist() == pytest.approx(expected, abs=1e-6)
+    assert memorized.correlation(generations).tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_correlation_forgives_a_drift_of_color_that_distance_does_not(make_generations):
     generations = make_generations()
     drifted = (generations.references.float() * 0.5 + 40).round().to(torch.uint8)
     found = make_generations(images=drifted)
-    assert memorized.masked_correlation(found).min() > 0.999
-    assert memorized.plain_distance(found).min() > 0.05
+    assert memorized.correlation(found).min() > 0.999
+    assert memorized.reference_distance(found).min() > 0.05
 
 
 def test_a_constant_channel_counts_as_uncorrelated(make_generations):
     generations = make_generations()
     images = generations.references.clone()
     images[:, 0] = 77
-    assert memorized.masked_correlation(make_generations(images=images)).tolist() == pytest.approx([2 / 3] * 4, abs=1e-6)
+    assert memorized.correlation(make_generations(images=images)).tolist() == pytest.approx([2 / 3] * 4, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -160,9 +161,7 @@ def test_evidence_with_exchanged_references_and_masks_shows_nothing(make_generat
     masks = torch.nn.functional.interpolate(torch.rand(count, 1, 3, 3, generator=generator), size=(side, side), mode="bilinear") > 0.5
     noise = torch.randint(256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
     images = torch.where(masks, references, noise)
-    distances = torch.stack(
-        [memorized.masked_distance(images.float() / 255, references.roll(k, 0).float() / 255, masks) for k in range(count)], 1
-    )
+    distances = torch.stack([masked_rms(images.float() / 255, references.roll(k, 0).float() / 255, masks) for k in range(count)], 1)
     distances = torch.cat([distances[:, :1], distances[:, 1:].sort(dim=1).values], dim=1)
     neighbors = Neighbors(torch.arange(count).repeat(count, 1), distances)
     guidance = masks.float().expand(2, count, 3, side, side).add(0.01)

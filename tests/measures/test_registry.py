@@ -3,7 +3,15 @@ import pytest
 import torch
 
 from afterglow.generations import Generations
-from afterglow.measures.registry import Measure, is_detector, maps, measure, named, scores, step_name
+from afterglow.measures.registry import (
+    Measure,
+    available_maps,
+    available_scores,
+    compute_measures,
+    is_detector,
+    resolve_names,
+    step_name,
+)
 
 PAIRS = {"plant_id": torch.tensor([0, 0, 1, 1]), "caption": ("a", "a", "b", "b")}  # two generations of each caption
 DERIVED = (
@@ -28,7 +36,7 @@ COPIES = {"distance", "calibrated_l2", "nn_ratio", "correlation", "memorized"}
 @pytest.mark.parametrize(("steps", "spans"), [(5, {"1", "all"}), (10, {"1", "5", "all"}), (12, {"1", "5", "10", "all"})])
 def test_every_measure_of_full_evidence_is_one_number_or_one_map_a_generation(make_generations, steps, spans):
     generations = make_generations(4, steps=steps, extras=extras(), **PAIRS)
-    numbers, soft = measure(generations, scores(generations)), measure(generations, maps(generations))
+    numbers, soft = compute_measures(generations, available_scores(generations)), compute_measures(generations, available_maps(generations))
     for values in numbers.values():
         assert values.shape == (4,) and values.isfinite().all()
     for values in soft.values():
@@ -40,7 +48,7 @@ def test_every_measure_of_full_evidence_is_one_number_or_one_map_a_generation(ma
 
 def test_names_are_unique_and_the_four_layers_are_named(make_generations):
     generations = make_generations()
-    names = [m.name for m in (*scores(generations), *maps(generations))]
+    names = [m.name for m in (*available_scores(generations), *available_maps(generations))]
     assert len(names) == len(set(names))
     sets = {"be", "all", "down_blocks.0.attentions.0", "down_blocks.0.attentions.1", "mid_block.attentions.0", "up_blocks.1.attentions.0"}
     assert {name.removeprefix("end_token_mean.") for name in names if name.startswith("end_token_mean.")} == sets
@@ -72,13 +80,13 @@ def only(generations, requires):
 
 def test_what_a_measure_says_it_needs_is_enough_and_without_it_the_measure_is_absent_never_zero(make_generations):
     whole = make_generations(extras=extras(), **PAIRS)
-    every = [*scores(whole), *maps(whole)]
+    every = [*available_scores(whole), *available_maps(whole)]
     assert {need for m in every for need in m.requires} > {"guidance", "token_attention", "end_attention.last", "neighbors", "extras.sscd"}
     for m in every:
-        found = measure(only(whole, m.requires), [m])
+        found = compute_measures(only(whole, m.requires), [m])
         torch.testing.assert_close(found[m.name], m.compute(whole), equal_nan=True)
         for need in set(m.requires) - {"images"}:
-            assert measure(only(whole, set(m.requires) - {need}), [m]) == {}
+            assert compute_measures(only(whole, set(m.requires) - {need}), [m]) == {}
 
 
 def test_ld_is_weighted_by_the_map_of_the_last_step_at_the_first_end_token(make_generations):
@@ -86,7 +94,7 @@ def test_ld_is_weighted_by_the_map_of_the_last_step_at_the_first_end_token(make_
     layers = ["down_blocks.0.attentions.0.transformer_blocks.0.attn2", "down_blocks.0.attentions.1.transformer_blocks.0.attn2"]
     mask = np.mean([generations.end_attention[11, layer][..., 0].float().numpy() for layer in layers], axis=0).reshape(3, 8, 8)
     delta = generations.guidance.double().numpy() * generations.guidance_rms.double().numpy()[..., None, None, None]
-    found = measure(generations, scores(generations))
+    found = compute_measures(generations, available_scores(generations))
     for name, steps in (("1", 1), ("10", 10), ("all", 12)):
         for row in range(3):
             norms = [np.linalg.norm(delta[t, row] * mask[row]) / mask[row].mean() for t in range(steps)]
@@ -96,14 +104,14 @@ def test_ld_is_weighted_by_the_map_of_the_last_step_at_the_first_end_token(make_
 
 
 def test_detectors_are_known_by_their_names(make_generations):
-    found = scores(make_generations(steps=12))
+    found = available_scores(make_generations(steps=12))
     assert {m.name for m in found if m.detector} == {m.name for m in found if is_detector(m.name)}
     assert is_detector("ld.up_blocks.3.attentions.2.all") and not is_detector("memorized") and not is_detector("auc.luminance")
 
 
 def test_measures_do_not_change_the_evidence(make_generations):
     generations, untouched = make_generations(), make_generations()
-    measure(generations, [*scores(generations), *maps(generations)])
+    compute_measures(generations, [*available_scores(generations), *available_maps(generations)])
     for name in ("images", "references", "eval_mask", "guidance", "guidance_rms", "token_attention"):
         assert torch.equal(getattr(generations, name), getattr(untouched, name)), name
 
@@ -112,7 +120,7 @@ def test_layers_whose_end_tokens_were_not_kept_still_have_their_token_entropy(ma
     kept = "mid_block.attentions.0.transformer_blocks.0.attn2"
     whole = make_generations()
     part = make_generations(end_attention={key: value for key, value in whole.end_attention.items() if key[1] == kept})
-    every, found = measure(whole, scores(whole)), measure(part, scores(part))
+    every, found = compute_measures(whole, available_scores(whole)), compute_measures(part, available_scores(part))
     assert {name for name in found if name.startswith("end_token_mean.")} == {"end_token_mean.all", "end_token_mean.mid_block.attentions.0"}
     for name in (name for name in every if name.startswith("memattn_e")):
         assert torch.equal(every[name], found[name])
@@ -122,25 +130,27 @@ def test_end_tokens_of_other_steps_are_maps_of_their_own(make_generations):
     whole = make_generations()
     middle = {(2, layer): tensor for (step, layer), tensor in whole.end_attention.items() if step == 0}
     generations = make_generations(end_attention=middle)
-    steps = {m.name.split(".")[1] for m in maps(generations) if m.name.startswith("end_token.")}
-    assert steps == {"step2"} and "end_token.step2.first_eos.all" in measure(generations, maps(generations))
-    assert not any(name.startswith("ld.") for name in measure(generations, scores(generations)))  # its mask is that of the last step
+    steps = {m.name.split(".")[1] for m in available_maps(generations) if m.name.startswith("end_token.")}
+    assert steps == {"step2"} and "end_token.step2.first_eos.all" in compute_measures(generations, available_maps(generations))
+    assert not any(
+        name.startswith("ld.") for name in compute_measures(generations, available_scores(generations))
+    )  # its mask is that of the last step
     assert [step_name(i, 5) for i in range(5)] == ["first", "step1", "step2", "step3", "last"] and step_name(0, 1) == "last"
 
 
 def test_measures_are_chosen_by_name(make_generations):
-    every = scores(make_generations(steps=12))
-    assert [m.name for m in named(every, ["guidance_norm.*"])] == [
+    every = available_scores(make_generations(steps=12))
+    assert [m.name for m in resolve_names(every, ["guidance_norm.*"])] == [
         "guidance_norm.1",
         "guidance_norm.5",
         "guidance_norm.10",
         "guidance_norm.all",
     ]
-    with pytest.raises(ValueError, match="No measure is named 'magnitud'"):
-        named(every, ["guidance_norm.*", "magnitud"])
+    with pytest.raises(ValueError, match="No measure is named 'guidance_nrm.all'. Did you mean 'guidance_norm.all'"):
+        resolve_names(every, ["guidance_norm.*", "guidance_nrm.all"])
 
 
 def test_every_row_says_its_unit_and_source(make_generations):
     generations = make_generations()
-    for m in (*scores(generations), *maps(generations)):
+    for m in (*available_scores(generations), *available_maps(generations)):
         assert isinstance(m, Measure) and m.unit and m.source

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 import torch
 
-from afterglow.analysis.detection import both_tables
+from afterglow.analysis.detection import evaluate_detectors
 from afterglow.analysis.summary import read_measurements
 from afterglow.generations import Generations
-from afterglow.measures.tables import read_parts, rows_of, write_rows
+from afterglow.measures.tables import measurement_rows, read_parts, write_measurements
 
 
 @pytest.fixture
@@ -27,25 +27,25 @@ def change(part, **fields):
     dataclasses.replace(generations, **fields).save(part)
 
 
-def test_the_rows_of_a_stream_are_those_of_its_parts(collection):
-    count = write_rows([collection], collection / "m.parquet")
+def test_the_measurement_rows_a_stream_are_those_of_its_parts(collection):
+    count = write_measurements([collection], collection / "m.parquet")
     rows = read_measurements(collection / "m.parquet")
     assert count == len(rows) and set(rows["run"]) == {"generations"} and set(rows["plant_id"]) == set(range(6))
-    expected = pd.concat([rows_of(generations) for _, generations in read_parts([collection])], ignore_index=True)
+    expected = pd.concat([measurement_rows(generations) for _, generations in read_parts([collection])], ignore_index=True)
     np.testing.assert_array_equal(rows["value"], expected["value"].astype(np.float32))
     assert {"guidance_norm.all", "auc.luminance", "calibrated_l2"} <= set(rows["measure"]) and set(rows["shape"]) == {"blob"}
 
 
 def test_only_what_is_asked_for(collection):
-    write_rows([collection], collection / "m.parquet", ["guidance_norm.*"])
+    write_measurements([collection], collection / "m.parquet", ["guidance_norm.*"])
     assert set(read_measurements(collection / "m.parquet")["measure"]) == {"guidance_norm.1", "guidance_norm.all"}
 
 
 def test_what_the_evidence_cannot_tell_is_said(collection, caplog):
     for part in collection.glob("part=*"):
         change(part, end_attention=None, provenance={})
-    write_rows([collection], collection / "m.parquet", ["guidance_norm.*", "end_token.*"])
-    assert "Absent: 'end_token.*'" in caplog.text and "guidance_norm" not in caplog.text
+    write_measurements([collection], collection / "m.parquet", ["guidance_norm.*", "end_token.*"])
+    assert "No rows for 'end_token.*'" in caplog.text and "guidance_norm" not in caplog.text
     assert not read_measurements(collection / "m.parquet")["measure"].str.contains("end_token").any()
 
 
@@ -55,7 +55,7 @@ def test_nan_is_named(collection):
     guidance[2, 1, 0, 3, 3] = torch.nan
     change(part, guidance=guidance)
     with pytest.raises(ValueError, match="NaN or infinity: guidance of 'image 1', seed 0"):
-        write_rows([collection], collection / "m.parquet")
+        write_measurements([collection], collection / "m.parquet")
     assert not (collection / "m.parquet").exists()
 
 
@@ -68,7 +68,7 @@ def test_parts_of_different_samplers_are_refused_unless_asked(collection):
 
 def test_evidence_without_truth_has_its_scores_only(tmp_path, make_generations):
     bare = {name: None for name in ("references", "eval_mask", "region", "neighbors", "neighbors_whole")}
-    rows = rows_of(make_generations(2, **bare))
+    rows = measurement_rows(make_generations(2, **bare))
     assert "guidance_norm.all" in set(rows["measure"]) and not rows["measure"].str.startswith(("auc.", "calibrated_l2")).any()
 
 
@@ -77,8 +77,8 @@ def test_lists_of_captions_that_one_model_was_asked_for_are_told_apart(tmp_path,
         generations = make_generations(3, plant_id=torch.arange(3), kind=kinds)
         generations = dataclasses.replace(generations, provenance={**generations.provenance, "prompts": 3, "origin": "sd14", "model": "x"})
         generations.save(tmp_path / folder / "part=00000")
-    write_rows([tmp_path / "memorized", tmp_path / "others"], tmp_path / "m.parquet", ["guidance_norm.all"])
+    write_measurements([tmp_path / "memorized", tmp_path / "others"], tmp_path / "m.parquet", ["guidance_norm.all"])
     rows = read_measurements(tmp_path / "m.parquet")
     assert set(rows["run"]) == {"sd14"} and sorted(rows["plant_id"]) == list(range(6))
-    table = both_tables(rows, None, [("local", "control")], [1])
+    table = evaluate_detectors(rows, None, [("local", "control")], [1])
     assert set(table["positives"]) == {2} and set(table["negatives"]) == {3}

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from afterglow.measures.token_entropy import attention_entropy, entropy, first_step_entropy, last_steps_entropy
+from afterglow.measures.token_entropy import attention_entropy, memattn_d, memattn_e
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -29,11 +29,6 @@ def test_entropy_is_that_of_the_average_over_layers_at_the_first_step_or_the_las
     assert attention_entropy(generations, last=True).tolist() == pytest.approx(last, rel=1e-4)
 
 
-def test_entropy_of_written_shares():
-    written = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.25, 0.25, 0.5]])
-    assert entropy(written).tolist() == pytest.approx([math.log(2), 0, 1.5 * math.log(2)])
-
-
 def h(shares):
     return -sum(share * math.log(share) for share in shares if share > 0)
 
@@ -42,7 +37,7 @@ def h(shares):
 def test_d_is_the_entropy_at_the_end_and_the_change_of_its_summary_part(make_generations, absolute):
     generations = make_generations(3, steps=50, prompt_length=torch.tensor([2, 4, 6]))
     average = generations.token_attention.double().mean(2).numpy()  # [T, B, L]
-    found = last_steps_entropy(generations, absolute=absolute)
+    found = memattn_d(generations, absolute=absolute)
     signs = []
     for row, first_end in enumerate((1, 3, 5)):
         ends = [h(average[t, row]) for t in range(40, 50)]
@@ -57,4 +52,4 @@ def test_e_is_the_entropy_of_one_layer_at_the_first_step(make_generations):
     generations = make_generations(2)
     for layer in range(4):
         expected = [h(generations.token_attention[0, row, layer].double().tolist()) for row in range(2)]
-        assert first_step_entropy(generations, layer).tolist() == pytest.approx(expected, rel=1e-5)
+        assert memattn_e(generations, layer).tolist() == pytest.approx(expected, rel=1e-5)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-from afterglow.measures.end_token import bright_ending, layer_sets
+from afterglow.measures.bright_ending import bright_ending, layer_sets
 from afterglow.models.io import export, open_model
 from afterglow.models.stable_diffusion import StableDiffusion, check_kind
 from afterglow.planting.dataset import Batch

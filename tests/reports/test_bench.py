@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from afterglow.analysis.localization import Located, judged_rows
+from afterglow.analysis.localization import CollectedMaps, map_rows
 from afterglow.reports.bench import detection_text, gallery_figure, interval_figure, localization_text, text_table
 
 
@@ -60,6 +60,6 @@ def test_the_gallery_shows_best_middle_and_worst(tmp_path):
     soft[1] = region[1, 0].float()
     about = [{"run": "r", "plant_id": n, "kind": "local", "shape": "half", "seed": 0, "caption": ""} for n in range(3)]
     images = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
-    located = Located(about, [images], [region], {"m": [soft]})
-    gallery_figure(located, judged_rows(located), ["m"], [tmp_path / "g.svg"])
+    located = CollectedMaps(about, [images], [region], {"m": [soft]})
+    gallery_figure(located, map_rows(located), ["m"], [tmp_path / "g.svg"])
     assert "best: AUC 1.00" in (tmp_path / "g.svg").read_text() and "worst" in (tmp_path / "g.svg").read_text()

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from afterglow.functional.statistics import nested_bootstrap
+from afterglow.functional.survival import Interval, interval_quantile
+
 NUM_CONFIRMATIONS = 2
-NUM_RESAMPLES = 200
-NUM_ITERATIONS, TOLERANCE = 1000, 1e-9
 _COPY = "have a calibrated distance under 1 inside the mask (n = 50 other groups, alpha = .5)"
 _EMERGENCE = (
     "emergence: (last probe at which the plant is not memorized, first probe at which it is and from which it stays so at the next two]"
@@ -18,18 +18,6 @@ ASSIGNED = (
     "memorized at a probe: at least one generation is nearest to the plant, of all plants and phantoms, "
     f"by calibrated distance, and is a copy: {_COPY.replace('have', 'has')}; {_EMERGENCE}"
 )
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Training steps (lower, upper] in which a plant emerged; upper is infinite for one that had not by `lower` (right-censored)."""
-
-    lower: float
-    upper: float
-
-    @property
-    def censored(self) -> bool:
-        return math.isinf(self.upper)
 
 
 def emergence_interval(steps: Sequence[int], memorized: Sequence[bool], confirmations: Sequence[bool] = ()) -> Interval:
@@ -59,46 +47,27 @@ def num_confirmations_needed(memorized: Sequence[bool]) -> int:
     return max(0, NUM_CONFIRMATIONS + 1 - streak) if streak else 0
 
 
-def turnbull(intervals: Sequence[Interval]) -> tuple[np.ndarray, np.ndarray]:
-    """Turnbull's estimate (1976): ends of the cells (rising, the last may be infinite) and the share emerged by each end.
+def emergence_quartiles(intervals: Sequence[Interval], seed: int = 0) -> dict[str, object]:
+    """Quartiles of the emergence step with 95 % bootstrap intervals over plants.
 
-    The self-consistent masses of the cells between neighboring end points, by expectation-maximisation. lifelines takes
-    the intervals as closed, and gives mass to the shared end of (10, 20] and (20, 40]; ours are half open.
+    Returns:
+        plants, censored, and {step, low, high} for first_quartile, median and third_quartile; None stands for 'later than the run'.
     """
-    ends = np.unique([end for interval in intervals for end in (interval.lower, interval.upper)])
-    starts = np.concatenate([[-math.inf], ends[:-1]])
-    covers = np.array(
-        [[(i.lower <= a and b <= i.upper) or (i.lower == b == i.upper) for a, b in zip(starts, ends, strict=True)] for i in intervals]
-    )
-    mass = covers.any(0) / covers.any(0).sum()
-    for _ in range(NUM_ITERATIONS):
-        expected = covers * mass
-        updated = (expected / expected.sum(1, keepdims=True)).mean(0)
-        if np.abs(updated - mass).max() < TOLERANCE:
-            break
-        mass = updated
-    return ends, updated.cumsum()
-
-
-def quantile(intervals: Sequence[Interval], share: float) -> float:
-    """The step by which this share of the plants has emerged, by Turnbull's estimate; infinite if the run ends before."""
-    ends, emerged = turnbull(intervals)
-    reached = ends[emerged >= share - 1e-6]
-    return float(reached[0]) if len(reached) else math.inf
-
-
-def summary(intervals: Sequence[Interval], seed: int = 0) -> dict[str, object]:
-    """Quartiles of the emergence step with 95 % bootstrap intervals over plants; None stands for 'later than the run'."""
     generator = np.random.default_rng(seed)
-    found: dict[str, object] = {"plants": len(intervals), "censored": sum(interval.censored for interval in intervals)}
+    result: dict[str, object] = {"plants": len(intervals), "censored": sum(interval.censored for interval in intervals)}
     for name, share in (("first_quartile", 0.25), ("median", 0.5), ("third_quartile", 0.75)):
-        draws = [[intervals[i] for i in generator.integers(len(intervals), size=len(intervals))] for _ in range(NUM_RESAMPLES)]
-        spread = [quantile(draw, share) for draw in draws]
-        low, high = (float(np.quantile(spread, q, method="nearest")) for q in (0.025, 0.975))
-        found[name] = {"step": finite(quantile(intervals, share)), "low": finite(low), "high": finite(high)}
-    return found
+
+        def quartile(plants: np.ndarray, share: float = share) -> float:
+            return interval_quantile([intervals[i] for i in plants], share)
+
+        found = nested_bootstrap(np.arange(len(intervals)), quartile, seed=generator, method="nearest")
+        result[name] = {"step": finite(found.value), "low": finite(found.low), "high": finite(found.high)}
+    return result
 
 
 def finite(step: float) -> float | None:
-    """None where a step is infinite: JSON knows no infinity."""
+    """None where a step is infinite: JSON has no infinity."""
     return None if math.isinf(step) else step
+
+
+summary, quantile = emergence_quartiles, interval_quantile

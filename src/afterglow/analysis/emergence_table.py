@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from afterglow.analysis.emergence import ASSIGNED, DEFINITION, NUM_CONFIRMATIONS, Interval, emergence_interval, finite, summary
+from afterglow.analysis.emergence import ASSIGNED, DEFINITION, NUM_CONFIRMATIONS, emergence_interval, emergence_quartiles, finite
+from afterglow.functional.survival import Interval
 
 WHOLE, REGION = "", ".region"  # judged in a plant's mask; or, of a global plant, in the region that it has in the other half
 
@@ -41,7 +42,7 @@ def emergence_of(rows: pd.DataFrame) -> dict[str, Any]:
         found["kinds"][kind] = {
             "memorized": sum(history[number][1][-1] for number in numbers),
             "intervals": {str(number): [i.lower, finite(i.upper)] for number, i in intervals.items()},
-            **summary(list(intervals.values())),
+            **emergence_quartiles(list(intervals.values())),
         }
     return found
 

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from afterglow.functional.distances import ONE_LEVEL, calibrated_l2, mean_finite
 from afterglow.functional.statistics import wilson_interval
 from afterglow.generations import Generations
-from afterglow.measures.memorized import ALPHA, ONE_LEVEL, calibrated_l2, nn_ratio, plain_distance
+from afterglow.measures import memorized
 
 LIMITS = {"extracted": 1.0, "loosely (AMG)": 1.4}  # calibrated distances; Carlini et al. 2023 with METHODS' constants, Chen et al. 2024
 QUANTILE = 0.95  # of training-to-training similarity: Somepalli et al. 2023
@@ -34,31 +35,35 @@ class Fraction:
         return wilson_interval(self.count, self.total)
 
 
-def calibrated(distances: Tensor) -> Tensor:
-    """d_1 / (alpha * mean of d_2 ... d_K), [...]: Carlini et al. 2023. distances: [..., K], nearest first, infinite where there is none.
+def tile_calibrated_l2(distances: Tensor) -> Tensor:
+    """Calibrated distance of each tile to its nearest cluster (docs/methods.md#extraction).
 
-    Infinite, so that nothing is extracted, where the others lie within one gray level: a blank tile is nobody's.
+    Infinite, so that nothing is extracted, where the other clusters lie within one gray level: a blank tile belongs to no image.
+
+    Args:
+        distances: to the nearest clusters, nearest first, float [..., K]; infinite where there is none.
+
+    Returns:
+        float [...].
     """
     others = distances[..., 1:]
-    known = others.isfinite()
-    mean = others.where(known, 0.0).sum(-1) / known.sum(-1)
-    return torch.where(mean >= ONE_LEVEL, distances[..., 0] / (ALPHA * mean), torch.inf)
+    return torch.where(mean_finite(others) >= ONE_LEVEL, calibrated_l2(distances[..., 0], others), torch.inf)
 
 
 def generation_rows(generations: Generations, first: int = 0) -> pd.DataFrame:
     """One row a generation of a judged part; first: the number of its first generation."""
     extras, near = generations.extras, generations.neighbors
     assert near is not None
-    local, tile = calibrated(extras["tile_distances"]).min(dim=1)
+    local, tile = tile_calibrated_l2(extras["tile_distances"]).min(dim=1)
     chosen = tile[:, None]
     columns = {
         "generation": torch.arange(first, first + len(generations)),
         "seed": generations.seed,
         "cluster": near.clusters[:, 0],
         "row": extras["nearest_row"],
-        "distance": plain_distance(generations),
-        "calibrated_l2": calibrated_l2(generations),
-        "nn_ratio": nn_ratio(generations),
+        "distance": memorized.reference_distance(generations),
+        "calibrated_l2": memorized.calibrated_l2(generations),
+        "nn_ratio": memorized.nn_ratio(generations),
         "tile": tile,
         "tile_calibrated_l2": local,
         "tile_cluster": extras["tile_clusters"].gather(1, chosen)[:, 0],

@@ -1,141 +1,117 @@
-"""The bench that maps are judged on: generations, part by part => AUC of every map, and its overlap at a held-out threshold."""
+"""Tables of how well maps locate planted regions: AUC, and IoU at a held-out threshold (docs/methods.md#localization-metrics)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from afterglow.analysis.detection import over_runs
+from afterglow.errors import AfterglowError
+from afterglow.functional.localization import held_out_iou, map_auc
+from afterglow.functional.pixels import resize
+from afterglow.functional.statistics import bootstrap_runs, resample
 from afterglow.generations import Generations
-from afterglow.measures import masks
-from afterglow.measures.localization import held_out_overlap, map_auc, overlaps
-from afterglow.measures.registry import chosen, maps, measure
+from afterglow.measures.registry import available_maps, compute_measures, filter_measures
+from afterglow.measures.tables import rows_with_region
 
-NUM_RESAMPLES = 1000
 TRUE_KINDS = ("local", "natural")
 
 
-@dataclass(frozen=True)
-class MaskOptions:
-    """What is done to every map before it is judged: nothing by default.
+@dataclass
+class CollectedMaps:
+    """Maps of the samples that have a region and an outside, at image size.
 
-    Args:
-        normalize: none, minmax or sum, map by map.
-        sigma: of a Gaussian, in pixels of the map.
-        resize: bilinear or nearest, to the image.
-        threshold: held_out (chosen on other plants), or a rule that looks at no truth: otsu, quantile, fixed.
-        value: of the rules quantile and fixed.
+    samples: run, plant_id, kind, shape, seed, caption of each; images: uint8 [B, C, H, W] per part; regions: bool [B, 1, H, W] per
+    part; maps: {name: [B, H, W] per part}.
     """
 
-    normalize: str = "none"
-    sigma: float = 0.0
-    resize: str = "bilinear"
-    threshold: str = "held_out"
-    value: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.threshold not in ("held_out", *masks.THRESHOLDS):
-            raise ValueError(f"A threshold rule is held_out, {', '.join(masks.THRESHOLDS)}, and not '{self.threshold}'.")
-
-    def overlap(self, maps: Tensor, regions: Tensor, plants: Sequence[int]) -> np.ndarray:
-        """IoU of each map with its region under the rule, [B]; NaN where it needs other plants and there is one."""
-        if self.threshold == "held_out":
-            return held_out_overlap(maps, regions, plants)[0].numpy() if len(set(plants)) > 1 else np.full(len(maps), np.nan)
-        levels = masks.threshold(maps, self.threshold, self.value)
-        each = zip(maps.flatten(1).numpy(), regions.flatten(1).numpy(), levels.numpy(), strict=True)
-        return np.array([overlaps(soft[None], truth[None], np.array([level]))[0, 0] for soft, truth, level in each])
-
-    def apply(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
-        """[B, h, w] => [B, *size]."""
-        return masks.resize_to(masks.smooth(masks.normalize(maps.float(), self.normalize), self.sigma), size, self.resize)
-
-
-@dataclass
-class Located:
-    """Generations with a region and an outside. about: run, plant_id, kind, shape, seed, caption of each; soft: {map: [B, H, W]}."""
-
-    about: list[dict] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
     images: list[Tensor] = field(default_factory=list)
     regions: list[Tensor] = field(default_factory=list)
-    soft: dict[str, list[Tensor]] = field(default_factory=dict)
+    maps: dict[str, list[Tensor]] = field(default_factory=dict)
 
-    def add(self, run: str, generations: Generations, patterns: Sequence[str], options: MaskOptions) -> None:
-        """Keep what can be judged of one part; maps stay in half precision, so that memory grows with what is judged only."""
-        assert generations.region is not None and generations.plant_id is not None
-        share = generations.region.flatten(1).float().mean(1)
-        rows = ((share > 0) & (share < 1)).nonzero()[:, 0]
+    def add(self, run: str, generations: Generations, patterns: Sequence[str]) -> None:
+        """Compute and keep the maps of one part of a collection."""
+        rows = rows_with_region(generations)
         if not len(rows):
             return
-        some = generations[rows]
-        assert some.region is not None and some.plant_id is not None
-        names = zip(some.plant_id.tolist(), some.kind, some.shape, some.seed.tolist(), some.caption, strict=True)
-        self.about += [{"run": run, "plant_id": p, "kind": k, "shape": s, "seed": n, "caption": c} for p, k, s, n, c in names]
-        self.images.append(some.images)
-        self.regions.append(some.region)
-        size = (some.images.shape[-2], some.images.shape[-1])
-        for name, values in measure(some, chosen(maps(some), patterns)).items():
-            self.soft.setdefault(name, []).append(options.apply(values, size))
+        part = generations[rows]
+        assert part.region is not None and part.plant_id is not None
+        columns = zip(part.plant_id.tolist(), part.kind, part.shape, part.seed.tolist(), part.caption, strict=True)
+        self.samples += [{"run": run, "plant_id": p, "kind": k, "shape": s, "seed": n, "caption": c} for p, k, s, n, c in columns]
+        self.images.append(part.images)
+        self.regions.append(part.region)
+        for name, values in compute_measures(part, filter_measures(available_maps(part), patterns)).items():
+            self.maps.setdefault(name, []).append(resize(values.float(), part.images.shape[-2:]))
 
 
-def locate(parts: Iterable[tuple[Path, Generations]], patterns: Sequence[str] = ("*",), options: MaskOptions = MaskOptions()) -> Located:
-    """Everything that can be judged in a stream of generations; ValueError where nothing has a region and an outside."""
-    found = Located()
-    for folder, generations in parts:
-        if generations.region is not None:
-            found.add(folder.name, generations, patterns, options)
-    if not found.about:
-        raise ValueError("No generation has a planted region and an outside: maps are judged on local plants (collect with --planted).")
-    return found
+def collect_maps(parts: Iterable[tuple[Path, Generations]], patterns: Sequence[str] = ("*",)) -> CollectedMaps:
+    """Compute maps for all parts of collections.
 
+    Args:
+        parts: (collection, generations) of each part, as `read_parts` yields them.
+        patterns: names of maps, with shell wildcards.
 
-def judged_rows(located: Located, options: MaskOptions = MaskOptions()) -> pd.DataFrame:
-    """run, plant_id, kind, shape, seed, caption, map, auc, iou: one row for each generation and map.
-
-    iou: overlap of local plants with their region, by default at a threshold chosen on other plants of the same run; NaN for other kinds.
+    Raises:
+        AfterglowError: no sample has a region and an outside.
     """
-    about = pd.DataFrame(located.about)
-    regions = torch.cat(located.regions)
+    collected = CollectedMaps()
+    for folder, generations in parts:
+        collected.add(folder.name, generations, patterns)
+    if not collected.samples:
+        raise AfterglowError("No sample has a planted region and an outside: maps are evaluated on local plants (collect with --run).")
+    return collected
+
+
+def map_rows(collected: CollectedMaps) -> pd.DataFrame:
+    """AUC and IoU of each sample and map.
+
+    Returns:
+        Columns run, plant_id, kind, shape, seed, caption, map, auc, iou. iou: of local plants, at a threshold chosen on other plants
+        of the same run; NaN for other kinds and for a run with one plant.
+    """
+    samples = pd.DataFrame(collected.samples)
+    regions = torch.cat(collected.regions)
     frames = []
-    for name, parts in located.soft.items():
-        values = torch.cat(parts).float()
-        overlap = np.full(len(about), np.nan)
-        for _, rows in about[about["kind"].isin(TRUE_KINDS)].groupby("run"):
-            index = torch.from_numpy(rows.index.to_numpy())
-            overlap[rows.index] = options.overlap(values[index], regions[index], rows["plant_id"].tolist())
-        frames.append(about.assign(map=name, auc=map_auc(values, regions).numpy(), iou=overlap))
+    for name, parts in collected.maps.items():
+        values = torch.cat(parts)
+        overlap = np.full(len(samples), np.nan)
+        for _, rows in samples[samples["kind"].isin(TRUE_KINDS)].groupby("run"):
+            plants = rows["plant_id"].tolist()
+            if len(set(plants)) > 1:
+                index = torch.from_numpy(rows.index.to_numpy())
+                overlap[rows.index] = held_out_iou(values[index], regions[index], plants)[0].numpy()
+        frames.append(samples.assign(map=name, auc=map_auc(values, regions).numpy(), iou=overlap))
     return pd.concat(frames, ignore_index=True)
 
 
-def means(values: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Mean over plants, and over bootstrap samples of them: [1 + R]."""
-    drawn = np.random.default_rng(seed).choice(values, size=(NUM_RESAMPLES, len(values))).mean(1)
-    return np.append(values.mean(), drawn)
-
-
 def localization_table(rows: pd.DataFrame, by: Sequence[str] = ("kind",)) -> pd.DataFrame:
-    """Mean over plants (of the mean over seeds), runs first: map, *by, metric, value, low, high, plants, runs.
+    """Mean over plants (of the mean over seeds) and runs; 95 % intervals resample runs first and plants within runs second.
 
-    by: kind, or kind and shape. Intervals: 95 %, runs resampled first and plants within runs second.
+    Args:
+        rows: as `map_rows` returns them.
+        by: kind, or kind and shape.
+
+    Returns:
+        Columns map, *by, metric, value, low, high, plants, runs.
     """
     plants = rows.groupby(["map", *by, "run", "plant_id"], sort=False)[["auc", "iou"]].mean().reset_index()
-    found = []
-    for key, some in plants.groupby(["map", *by], sort=False):
-        about = dict(zip(["map", *by], key if isinstance(key, tuple) else (key,), strict=True))
+    table = []
+    for key, part in plants.groupby(["map", *by], sort=False):
+        columns = dict(zip(["map", *by], key if isinstance(key, tuple) else (key,), strict=True))
         for metric in ("auc", "iou"):
-            each = [part[metric].dropna().to_numpy() for _, part in some.groupby("run")]
-            each = [values for values in each if len(values)]
-            if each:
-                value, low, high = over_runs([means(values) for values in each])
-                count = sum(map(len, each))
-                found.append(about | {"metric": metric, "value": value, "low": low, "high": high, "plants": count, "runs": len(each)})
-    return pd.DataFrame(found)
+            runs = [values for _, run in part.groupby("run") if len(values := run[metric].dropna().to_numpy())]
+            if runs:
+                estimate = vars(bootstrap_runs([resample(values) for values in runs]))
+                table.append(columns | {"metric": metric, **estimate, "plants": sum(map(len, runs)), "runs": len(runs)})
+    return pd.DataFrame(table)
 
 
-def examples(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The generations of local plants that one map locates best, middling and worst: three rows, in this order."""
-    some = rows[(rows["map"] == name) & rows["kind"].isin(TRUE_KINDS)].sort_values("auc", ascending=False, kind="stable")
-    return some.iloc[[0, len(some) // 2, len(some) - 1]]
+def example_rows(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The samples of local plants with the highest, middle and lowest AUC of one map: three rows, in this order."""
+    ordered = rows[(rows["map"] == name) & rows["kind"].isin(TRUE_KINDS)].sort_values("auc", ascending=False, kind="stable")
+    return ordered.iloc[[0, len(ordered) // 2, len(ordered) - 1]]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from afterglow.analysis.summary import ALL_SEEDS
 from afterglow.evaluation.result import EvaluationResult
-from afterglow.measures.end_token import end_token_map, layer_sets
+from afterglow.measures.bright_ending import end_token_map, layer_sets
 
 TABLE_MEASURES = (
     "memorized",

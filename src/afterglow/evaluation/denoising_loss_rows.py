@@ -10,8 +10,8 @@ from torch import Tensor
 
 from afterglow.analysis.summary import ALL_SEEDS
 from afterglow.evaluation.losses import denoising_errors, loss_times
+from afterglow.functional.guidance import denoising_log_ratio
 from afterglow.kinds import COPYABLE
-from afterglow.measures.denoising_ratio import advantage
 from afterglow.planting.plants import Plant, PlantedSet
 
 NUM_IMAGES, NUM_TIMES = 32, 4  # held-out and training images, and timesteps
@@ -40,7 +40,9 @@ def denoising_loss_rows(model: Any, planted: PlantedSet, *, batch_size: int) -> 
             if kind == "control" and heldout is not None:
                 rows += [
                     about | found
-                    for found in _values("denoising_log_ratio.inside", times, advantage(error, heldout, torch.from_numpy(everything)))
+                    for found in _values(
+                        "denoising_log_ratio.inside", times, denoising_log_ratio(error, heldout, torch.from_numpy(everything))
+                    )
                 ]
     if heldout is not None:
         rows += _plant_rows(model, planted, heldout, times, batch_size)
@@ -57,9 +59,11 @@ def _plant_rows(model: Any, planted: PlantedSet, heldout: Tensor, times: list[st
     for plant, error in zip(plants, errors, strict=True):
         about = {"plant_id": plant.plant_id, "kind": plant.kind, "caption": plant.caption}
         mask = torch.from_numpy(plant.mask)
-        rows += [about | found for found in _values("denoising_log_ratio.inside", times, advantage(error, heldout, mask))]
+        rows += [about | found for found in _values("denoising_log_ratio.inside", times, denoising_log_ratio(error, heldout, mask))]
         if not plant.mask.all():
-            rows.append(about | {"measure": "denoising_log_ratio.outside", "value": float(advantage(error, heldout, ~mask).mean())})
+            rows.append(
+                about | {"measure": "denoising_log_ratio.outside", "value": float(denoising_log_ratio(error, heldout, ~mask).mean())}
+            )
     return rows
 
 

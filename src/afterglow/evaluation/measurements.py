@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from afterglow.analysis.summary import ALL_SEEDS
+from afterglow.functional.localization import held_out_iou as held_out_overlap
 from afterglow.generations import Generations
 from afterglow.measures import memorized
-from afterglow.measures.localization import held_out_overlap
 from afterglow.measures.registry import chosen, maps, measure, scores
 from afterglow.measures.tables import frame, ids, localization_rows
 from afterglow.planting.targets import Target

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from afterglow.functional.pixels import resize
 from afterglow.generations import Generations
-from afterglow.measures.guidance import resize
 
 
 @dataclass(frozen=True)

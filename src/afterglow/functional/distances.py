@@ -30,6 +30,23 @@ def masked_rms(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
     return (squares / (a.shape[-3] * weight.sum(dim=(-3, -2, -1)))).sqrt()
 
 
+def masked_std(images: Tensor, mask: Tensor) -> Tensor:
+    """Standard deviation over images, root mean square over the values of a mask: how much images differ inside it.
+
+    Args:
+        images: float [N, C, H, W].
+        mask: bool [1, H, W].
+
+    Returns:
+        scalar, in the unit of the images.
+
+    >>> masked_std(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), torch.ones(1, 1, 1, dtype=torch.bool))
+    tensor(0.7071)
+    """
+    deviation = images.var(dim=0, unbiased=len(images) > 1).sqrt()
+    return masked_rms(deviation, torch.zeros_like(deviation), mask)
+
+
 def mean_finite(distances: Tensor) -> Tensor:
     """Mean over the last dimension of the entries that are finite, [..., K] => [...]; NaN where there is none.
 

@@ -87,7 +87,8 @@ def percentile_estimate(resampled: Sequence[float] | np.ndarray, confidence: flo
 
     method: as in np.quantile; "inverted_cdf" and "nearest" give drawn values only, for statistics that may be infinite.
     """
-    low, high = np.quantile(resampled[1:], [(1 - confidence) / 2, (1 + confidence) / 2], method=method)
+    tail = round((1 - confidence) / 2, 12)  # exactly 0.025, so that drawn values are not skipped
+    low, high = np.quantile(resampled[1:], [tail, 1 - tail], method=method)
     return Estimate(float(resampled[0]), float(low), float(high))
 
 

@@ -1,98 +1,68 @@
-"""When a generation is a copy (METHODS section 4). Pixels in [0, 1], distances are root mean squares inside a mask."""
+"""When a sample is a copy (docs/methods.md#memorized). Pixels in [0, 1]; distances are root mean squares inside the evaluation mask."""
 
-import torch
 from torch import Tensor
 
+from afterglow.functional import distances
+from afterglow.functional.pixels import to_unit
 from afterglow.generations import Generations
 
-ALPHA = 0.5  # Carlini et al. 2023, with the 50 nearest other groups
-CLOSE_RATIO = 1 / 3  # Yoon et al. 2023, Gu et al. 2023, Bonnaire et al. 2025
-ONE_LEVEL = 1 / 255
-COPIED_OUTSIDE = 1 / 3  # outside diversity under which a local plant is copied whole
+COPIED_OUTSIDE = 1 / 3  # outside diversity below which a local plant is copied whole
 
 
-def masked_distance(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
-    """d(a,b;m) = sqrt( sum_{c,hw} (a-b)^2 m / (C sum_hw m) ). a, b: [B, C, H, W] in [0,1]; mask: [B, 1, H, W]. Returns [B]."""
-    weight = mask.to(a.dtype)
-    return (((a - b) ** 2 * weight).sum((1, 2, 3)) / (a.shape[1] * weight.sum((1, 2, 3)))).sqrt()
-
-
-def plain_distance(generations: Generations) -> Tensor:
-    """Distance to the reference in the plant's mask, [B]."""
+def reference_distance(generations: Generations) -> Tensor:
+    """Distance to the reference inside the evaluation mask, [B] (docs/methods.md#distance)."""
     assert generations.references is not None and generations.eval_mask is not None
-    return masked_distance(generations.images.float() / 255, generations.references.float() / 255, generations.eval_mask)
+    return distances.masked_rms(to_unit(generations.images), to_unit(generations.references), generations.eval_mask)
 
 
 def reconstruction_error(generations: Generations) -> Tensor:
-    """What a latent model's autoencoder alone takes from the image that a generation is compared with, in the mask, [B]."""
+    """Distance between the reference and its reconstruction by a latent model's autoencoder, inside the mask, [B]."""
     return generations.extras["reconstruction_error"]
 
 
 def calibrated_l2(generations: Generations) -> Tensor:
-    """d(x_hat, plant; m) / (0.5 * mean of d(x_hat, x_g; m) over the 50 nearest other groups g), [B]; a copy is under 1.
+    """Distance to the reference over half the mean distance to the 50 nearest other clusters, [B]; below 1 for a copy.
 
-    Carlini et al. 2023 (n = 50, alpha = .5), over groups and inside the mask; fewer than 50 other groups: all of them.
+    Carlini et al. 2023 (docs/methods.md#calibrated-distance), over clusters and inside the mask.
     """
     assert generations.neighbors is not None
-    known = generations.neighbors.clusters[:, 1:] >= 0
-    others = generations.neighbors.distances[:, 1:].where(known, 0.0).sum(1) / known.sum(1)
-    return plain_distance(generations) / (ALPHA * others)
+    return distances.calibrated_l2(reference_distance(generations), generations.neighbors.distances[:, 1:])
 
 
 def memorized(generations: Generations) -> Tensor:
-    """1 where the calibrated distance is under 1, else 0, [B]."""
+    """1 where the calibrated distance is below 1, else 0, [B]."""
     return (calibrated_l2(generations) < 1).float()
 
 
 def nn_ratio(generations: Generations) -> Tensor:
-    """d1/d2: distance to the reference over distance to the nearest other group, [B]; a copy is under 1/3.
-
-    NaN, to be left out, where both distances are under one gray level, or there is no other group.
-    """
+    """d1/d2: distance to the reference over distance to the nearest other cluster, [B]; below 1/3 for a copy (docs/methods.md#nn-ratio)."""
     assert generations.neighbors is not None
-    own, other = plain_distance(generations), generations.neighbors.distances[:, 1]
-    untold = ((own < ONE_LEVEL) & (other < ONE_LEVEL)) | other.isinf()
-    return torch.where(untold, torch.nan, own / other)
+    return distances.nn_ratio(reference_distance(generations), generations.neighbors.distances[:, 1])
 
 
-def masked_correlation(generations: Generations) -> Tensor:
-    """Pearson correlation with the reference inside the mask, mean over channels, [B]: tells color drift from a missing copy.
-
-    A channel in which either image is constant counts as 0.
-    """
+def correlation(generations: Generations) -> Tensor:
+    """Pearson correlation with the reference inside the mask, mean over channels, [B] (docs/methods.md#correlation)."""
     assert generations.references is not None and generations.eval_mask is not None
-    weight = generations.eval_mask.double()
-    total = weight.sum((2, 3), keepdim=True)
-
-    def centered(images: Tensor) -> Tensor:
-        values = images.double()
-        return (values - (values * weight).sum((2, 3), keepdim=True) / total) * weight
-
-    a, b = centered(generations.images), centered(generations.references)
-    size = (a.square().sum((2, 3)) * b.square().sum((2, 3))).sqrt()
-    constant = size < 1e-9
-    return torch.where(constant, 0.0, (a * b).sum((2, 3)) / size.masked_fill(constant, 1.0)).mean(1).float()
+    return distances.masked_correlation(generations.images, generations.references, generations.eval_mask)
 
 
-def plant_memorized(generation_memorized: Tensor) -> float:
-    """1 if at least half of a plant's seeds are memorized, else 0. generation_memorized: [S] of 0 and 1."""
-    return float(generation_memorized.float().mean() >= 0.5)
+def plant_memorized(memorized_samples: Tensor) -> float:
+    """1 if at least half of a plant's samples are memorized, else 0. memorized_samples: 0 or 1 for each seed, [S]."""
+    return float(memorized_samples.float().mean() >= 0.5)
 
 
 def outside_diversity(generations: Generations) -> float:
-    """Standard deviation over the seeds of one local plant outside its mask / that of the plant's own variants there."""
+    """Standard deviation over the seeds of one local plant outside its mask, over that of the plant's own backgrounds there."""
     assert generations.eval_mask is not None
     outside = ~generations.eval_mask[0]
-    images = generations.images.float() / 255
-    variance = images.var(dim=0, unbiased=len(images) > 1)
-    spread = ((variance * outside).sum() / (variance.shape[0] * outside.sum())).sqrt()
-    return float(spread / generations.extras["background_spread"][0])
+    return float(distances.masked_std(to_unit(generations.images), outside) / generations.extras["background_spread"][0])
 
 
 def local_to_global(generations: Generations) -> float:
-    """1 if one local plant's generations are copied whole, else 0.
+    """1 if the samples of one local plant copy whole images, else 0.
 
-    Outside diversity under 1/3, or (finite variants) half of the seeds calibrated under 1 to one variant outside the mask.
+    That is: outside diversity below 1/3, or (finite backgrounds) half of the seeds with a calibrated distance below 1 to one
+    background outside the mask.
     """
-    copies_of_a_variant = (generations.extras["background_distance"] < 1).float().mean() >= 0.5
-    return float(outside_diversity(generations) < COPIED_OUTSIDE or bool(copies_of_a_variant))
+    copies_of_a_background = (generations.extras["background_distance"] < 1).float().mean() >= 0.5
+    return float(outside_diversity(generations) < COPIED_OUTSIDE or bool(copies_of_a_background))

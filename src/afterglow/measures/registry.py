@@ -1,23 +1,30 @@
-"""The table of measures: name, function, what it needs of the generations, unit and source. A new measure is one more row."""
+"""The registry of measures: name, function, required inputs, unit and source. A new measure is one more entry."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any
 
 from torch import Tensor
 
+from afterglow.errors import AfterglowError
 from afterglow.generations import END_TOKEN_RULES, Generations
-from afterglow.measures import basin, cross_seed, derived_maps, end_token, guidance, localization, memorized, similarity, token_entropy
+from afterglow.measures import basin, bright_ending, cross_seed, derived_maps, guidance, memorized, token_entropy, trivial_maps
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A function from generations to one number a generation [B] (a score) or one map a generation [B, h, w].
+    """A function from generations to one number per sample (a score, [B]) or one map per sample ([B, h, w]).
 
-    needs: fields of Generations, 'extras.<name>' or 'end_attention.<step>', without which the measure is absent. detector: a score
-    that should be high for copies and looks at no training image. layers: whose end-token attention it reads.
+    Args:
+        name: unique; variants of a measure share the part before the first dot.
+        compute: the function.
+        requires: fields of Generations, 'extras.<name>' or 'end_attention.<step>', without which the measure is absent.
+        unit: of the values.
+        source: paper, or Afterglow.
+        detector: True for a score that should be high for copies and reads no training image.
+        layers: layers whose end-token attention the measure reads.
     """
 
     name: str
@@ -30,34 +37,28 @@ class Measure:
 
 
 WEN, CHEN, REN, JAIN = "Wen et al. 2024", "Chen et al. 2025", "Ren et al. 2024", "Jain et al. 2025"
-CARLINI, SOMEPALLI, CURVATURE, KAMB = "Carlini et al. 2023", "Somepalli et al. 2023", "mem-curv-diff 2026", "after Kamb and Ganguli 2024"
-OURS, PIXELS = "Afterglow", "-RMS of [0,1] pixels"
-LATENT = ("extras.sscd", "extras.latent_difference")
+CARLINI, SOMEPALLI, CURVATURE = "Carlini et al. 2023", "Somepalli et al. 2023", "mem-curv-diff 2026"
+OURS, RMS, SHARE = "Afterglow", "RMS of [0,1] pixels", "share of pixels"
 TRUTH = ("references", "eval_mask", "neighbors")
+PIXEL, LATENT = ("extras.sscd", "references"), ("extras.sscd", "extras.latent_difference")
+LS_UNITS = {"pixel": (PIXEL, "-L2 of [0,1] pixels"), "latent": (LATENT, "-L2 of latents")}
 COPIES = (
-    Measure("distance", memorized.plain_distance, TRUTH, "RMS of [0,1] pixels", OURS),
+    Measure("distance", memorized.reference_distance, TRUTH, RMS, OURS),
     Measure("calibrated_l2", memorized.calibrated_l2, TRUTH, "ratio, a copy is under 1", CARLINI),
     Measure("nn_ratio", memorized.nn_ratio, TRUTH, "ratio, a copy is under 1/3", "Yoon et al. 2023"),
-    Measure("reconstruction_error", memorized.reconstruction_error, (*TRUTH, "extras.reconstruction_error"), "RMS of [0,1] pixels", OURS),
-    Measure("correlation", memorized.masked_correlation, TRUTH, "-1 to 1", OURS),
+    Measure("reconstruction_error", memorized.reconstruction_error, (*TRUTH, "extras.reconstruction_error"), RMS, OURS),
+    Measure("correlation", memorized.correlation, TRUTH, "-1 to 1", OURS),
     Measure("memorized", memorized.memorized, TRUTH, "0 or 1", OURS),
 )
 SIMILARITIES = (
-    Measure("sscd", similarity.copy_similarity, ("extras.sscd",), "cosine", "Pizzi et al. 2022"),
-    Measure("s_pixel", similarity.similarity, ("extras.sscd", "references"), "-L2 of [0,1] pixels", CHEN),
-    Measure("s_latent", partial(similarity.similarity, latent=True), LATENT, "-L2 of latents", f"after {CHEN}"),
+    Measure("sscd", bright_ending.sscd, ("extras.sscd",), "cosine", "Pizzi et al. 2022"),
+    Measure("s_pixel", bright_ending.similarity, PIXEL, LS_UNITS["pixel"][1], CHEN),
+    Measure("s_latent", partial(bright_ending.similarity, latent=True), LATENT, LS_UNITS["latent"][1], f"after {CHEN}"),
 )
-BETWEEN = (
-    Measure("tiled_l2", cross_seed.tiled_similarity, ("images",), PIXELS, CARLINI, True),
-    Measure(
-        "tiled_l2.local",
-        partial(cross_seed.tiled_similarity, local=True),
-        ("images",),
-        "-RMS of [0,1] pixels",
-        f"after {CARLINI}",
-        True,
-    ),
-    Measure("edge_consistency", cross_seed.edge_consistency, ("images",), "share of pixels", "Webster 2023", True),
+CROSS_SEED = (
+    Measure("tiled_l2", cross_seed.tiled_similarity, ("images",), f"-{RMS}", CARLINI, True),
+    Measure("tiled_l2.local", partial(cross_seed.tiled_similarity, local=True), ("images",), f"-{RMS}", f"after {CARLINI}", True),
+    Measure("edge_consistency", cross_seed.caption_edge_consistency, ("images",), SHARE, "Webster 2023", True),
 )
 OTHER_SCORES = (
     Measure("sharpness", guidance.sharpness, ("extras.sharpness",), "1 / x^2", "Jeon et al. 2025", True),
@@ -65,172 +66,184 @@ OTHER_SCORES = (
     Measure("basin.depth", basin.basin_depth, ("extras.basin_curve",), "share of the first value", JAIN),
 )
 TRIVIAL_MAPS = (
-    Measure("all_ones", localization.all_ones, (), "1", "trivial"),
-    Measure("centered_gaussian", localization.centered_gaussian, (), "1", "trivial"),
-    Measure("luminance", localization.luminance, (), "1", "trivial"),
-    Measure("local_contrast", localization.local_contrast, (), "1", "trivial"),
+    Measure("all_ones", trivial_maps.all_ones, (), "1", "trivial"),
+    Measure("centered_gaussian", trivial_maps.centered_gaussian, (), "1", "trivial"),
+    Measure("luminance", trivial_maps.luminance, (), "1", "trivial"),
+    Measure("local_contrast", trivial_maps.local_contrast, (), "1", "trivial"),
 )
 
 
-def _last_and_summed(name: str, function: Callable[..., Tensor], need: str) -> tuple[Measure, ...]:
+def _last_and_summed(name: str, function: Callable[..., Tensor], required: str) -> tuple[Measure, ...]:
     """A squared difference of predictions at the last step, and summed over steps."""
     return tuple(
-        Measure(f"{name}.{which}", partial(function, summed=which == "summed"), (need.format(which),), "eps^2", CURVATURE)
+        Measure(f"{name}.{which}", partial(function, summed=which == "summed"), (required.format(which),), "eps^2", CURVATURE)
         for which in ("last", "summed")
     )
 
 
+def _curvature(suffix: str, source: str, *, relu: bool = True, of_score: bool = False) -> Measure:
+    compute = partial(derived_maps.curvature_difference, relu=relu, of_score=of_score)
+    return Measure(f"curvature_difference{suffix}", compute, ("extras.curvature",), "eps / x", source)
+
+
 DIFFERENCE_MAPS = _last_and_summed("score_difference", guidance.score_difference, "guidance")
 OTHER_MAPS = (
-    Measure("curvature_difference", derived_maps.curvature_difference, ("extras.curvature",), "eps / x", CURVATURE),
-    Measure(
-        "curvature_difference.signed",
-        partial(derived_maps.curvature_difference, relu=False),
-        ("extras.curvature",),
-        "eps / x",
-        CURVATURE,
-    ),
-    Measure(
-        "curvature_difference.of_score",
-        partial(derived_maps.curvature_difference, of_score=True),
-        ("extras.curvature",),
-        "eps / x",
-        f"after {CURVATURE}",
-    ),
+    _curvature("", CURVATURE),
+    _curvature(".signed", CURVATURE, relu=False),
+    _curvature(".of_score", f"after {CURVATURE}", of_score=True),
     *_last_and_summed("early_difference", derived_maps.early_difference, "extras.early_difference.{}"),
-    Measure("cross_seed_std", cross_seed.agreement, ("images",), PIXELS, OURS),
-    Measure("patch_nearness", derived_maps.patch_nearness, ("extras.patch_distance",), PIXELS, "after Kamb and Ganguli 2024"),
+    Measure("cross_seed_std", cross_seed.cross_seed_std, ("images",), f"-{RMS}", OURS),
+    Measure("patch_nearness", derived_maps.patch_nearness, ("extras.patch_distance",), f"-{RMS}", "after Kamb and Ganguli 2024"),
     Measure("self_attention", derived_maps.self_attention_concentration, ("extras.self_attention",), "1", OURS),
     Measure("split_product", derived_maps.split_product, ("extras.split_product",), "cosine", SOMEPALLI),
-    Measure(
-        "split_product.cross",
-        partial(derived_maps.split_product, cross=True),
-        ("extras.split_product.cross",),
-        "cosine",
-        SOMEPALLI,
-    ),
+    Measure("split_product.cross", partial(derived_maps.split_product, cross=True), ("extras.split_product.cross",), "cosine", SOMEPALLI),
 )
 
 
-def scores_of(layers: Sequence[str], end_layers: Sequence[str], num_steps: int) -> list[Measure]:
-    """Every score of a model with these cross-attention layers, end tokens kept of some, and a sampler of this many steps."""
-    found = [*COPIES, *SIMILARITIES, *BETWEEN, *OTHER_SCORES]
+def list_scores(layers: Sequence[str], end_layers: Sequence[str], num_steps: int) -> list[Measure]:
+    """Every score of a model.
+
+    Args:
+        layers: cross-attention layers whose token attention is recorded.
+        end_layers: layers whose end-token attention is recorded.
+        num_steps: number of sampler steps.
+    """
     spans = _spans(num_steps)
-    for name, steps in spans.items():
-        found.append(Measure(f"guidance_norm.{name}", partial(guidance.magnitude, num_steps=steps), ("guidance",), "eps", WEN, True))
-    for name, some in end_token.layer_sets(list(end_layers)).items():
-        found += _of_layers(name, some, spans if name == "be" else {"all": None})
+    norms = [
+        Measure(f"guidance_norm.{name}", partial(guidance.guidance_norm, num_steps=steps), ("guidance",), "eps", WEN, True)
+        for name, steps in spans.items()
+    ]
+    found = [*COPIES, *SIMILARITIES, *CROSS_SEED, *OTHER_SCORES, *norms]
+    for name, members in bright_ending.layer_sets(list(end_layers)).items():
+        found += _end_token_scores(name, members, spans if name == "be" else {"all": None})
     return found + _entropies(layers)
 
 
-def _of_layers(name: str, layers: list[str], spans: dict[str, int | None]) -> list[Measure]:
+def _end_token_scores(name: str, layers: list[str], spans: dict[str, int | None]) -> list[Measure]:
     """The scores of one set of layers' end-token attention."""
 
-    def row(label: str, function: Callable[..., Tensor], unit: str, source: str = CHEN, **more: Any) -> Measure:
-        options, requires = more.get("options", {}), (*more.get("needs", ()), "end_attention.last")
-        compute = partial(function, layers=layers, **options)
-        return Measure(label, compute, requires, unit, source, more.get("detector", True), tuple(layers))
+    def score(label: str, compute: Callable[..., Tensor], unit: str, source: str, requires: tuple[str, ...], detector: bool) -> Measure:
+        return Measure(label, partial(compute, layers=layers), (*requires, "end_attention.last"), unit, source, detector, tuple(layers))
 
     found = [
-        row(f"end_token_mean.{name}", end_token.brightness, "1"),
-        row(f"end_token_max.{name}", end_token.brightest, "1"),
-        row(f"effective_area.{name}", end_token.effective_area, "share of the image", OURS, detector=False),
+        score(f"end_token_mean.{name}", bright_ending.end_token_mean, "1", CHEN, (), True),
+        score(f"end_token_max.{name}", bright_ending.end_token_max, "1", CHEN, (), True),
+        score(f"effective_area.{name}", bright_ending.effective_area, "share of the image", OURS, (), False),
     ]
     for span, steps in spans.items():
-        more: dict[str, Any] = {"needs": ("guidance",), "options": {"num_steps": steps}}
-        found.append(row(f"ld.{name}.{span}", _local_magnitude, "eps", **more))
-        neutral: dict[str, Any] = {"needs": ("guidance",), "options": {"num_steps": steps, "area_neutral": True}}
-        found.append(row(f"ld_neutral.{name}.{span}", _local_magnitude, "eps", f"after {CHEN}", **neutral))
-    for place, requires, unit in (("pixel", ("extras.sscd", "references"), "-L2 of [0,1] pixels"), ("latent", LATENT, "-L2 of latents")):
+        for label, neutral, source in (("ld", False, CHEN), ("ld_neutral", True, f"after {CHEN}")):
+            compute = partial(bright_ending.local_detection, num_steps=steps, area_neutral=neutral)
+            found.append(score(f"{label}.{name}.{span}", compute, "eps", source, ("guidance",), True))
+    for place, (requires, unit) in LS_UNITS.items():
         for label, normalized in ((f"ls_{place}", False), (f"ls_{place}.normalized", True)):
-            more = {"needs": requires, "options": {"normalized": normalized, "latent": place == "latent"}, "detector": False}
-            found.append(row(f"{label}.{name}", _local_similarity, unit, **more))
+            compute = partial(bright_ending.similarity, normalized=normalized, latent=place == "latent")
+            found.append(score(f"{label}.{name}", compute, unit, CHEN, requires, False))
     return found
 
 
 def _entropies(layers: Sequence[str]) -> list[Measure]:
-    """Token-attention entropies; E is read in the authors' layer where there is one, and in each layer under its name."""
-    requires = ("token_attention",)
+    """Token-attention entropies; E is read in the authors' layer where the model has it, and in each layer under its name."""
+
+    def entropy(name: str, compute: Callable[..., Tensor], source: str, *requires: str) -> Measure:
+        return Measure(name, compute, ("token_attention", *requires), "nats", source, True)
+
     found = [
-        Measure("entropy.first", partial(token_entropy.attention_entropy, last=False), requires, "nats", f"after {REN}", True),
-        Measure("entropy.last", partial(token_entropy.attention_entropy, last=True), requires, "nats", f"after {REN}", True),
-        Measure("memattn_d", token_entropy.last_steps_entropy, (*requires, "prompt_length"), "nats", REN, True),
-        Measure(
-            "memattn_d.absolute", partial(token_entropy.last_steps_entropy, absolute=True), (*requires, "prompt_length"), "nats", REN, True
-        ),
+        entropy("entropy.first", partial(token_entropy.attention_entropy, last=False), f"after {REN}"),
+        entropy("entropy.last", partial(token_entropy.attention_entropy, last=True), f"after {REN}"),
+        entropy("memattn_d", token_entropy.memattn_d, REN, "prompt_length"),
+        entropy("memattn_d.absolute", partial(token_entropy.memattn_d, absolute=True), REN, "prompt_length"),
     ]
-    for place, layer in enumerate(layers):
-        compute = partial(token_entropy.first_step_entropy, layer=place)
-        if end_token.short(layer) == token_entropy.EARLY_LAYER:
-            found.append(Measure("memattn_e", compute, requires, "nats", REN, True))
-        found.append(Measure(f"memattn_e.{end_token.short(layer)}", compute, requires, "nats", f"after {REN}", True))
+    for index, layer in enumerate(layers):
+        compute, name = partial(token_entropy.memattn_e, layer=index), bright_ending.short_name(layer)
+        if name == token_entropy.EARLY_LAYER:
+            found.append(entropy("memattn_e", compute, REN))
+        found.append(entropy(f"memattn_e.{name}", compute, f"after {REN}"))
     return found
 
 
-def maps_of(end_layers: Sequence[str], num_steps: int, end_steps: Sequence[int] = (0, -1)) -> list[Measure]:
-    """Every map of a model with these layers; the trivial ones first. end_steps: indices at which end tokens are kept."""
+def list_maps(end_layers: Sequence[str], num_steps: int, end_steps: Sequence[int] = (0, -1)) -> list[Measure]:
+    """Every map of a model, the trivial ones first.
+
+    Args:
+        end_layers: layers whose end-token attention is recorded.
+        num_steps: number of sampler steps.
+        end_steps: indices of the steps at which end-token attention is recorded.
+    """
     found = [*TRIVIAL_MAPS, *DIFFERENCE_MAPS, *OTHER_MAPS]
     for index in sorted({index % num_steps for index in end_steps}):
         step = step_name(index, num_steps)
         for rule in END_TOKEN_RULES:
-            for name, chosen in end_token.layer_sets(list(end_layers)).items():
-                compute = partial(end_token.end_token_map, layers=chosen, rule=rule, step=index)
-                found.append(
-                    Measure(f"end_token.{step}.{rule}.{name}", compute, (f"end_attention.{step}",), "1", CHEN, False, tuple(chosen))
-                )
+            for name, layers in bright_ending.layer_sets(list(end_layers)).items():
+                compute = partial(bright_ending.end_token_map, layers=layers, rule=rule, step=index)
+                requires = (f"end_attention.{step}",)
+                found.append(Measure(f"end_token.{step}.{rule}.{name}", compute, requires, "1", CHEN, False, tuple(layers)))
     return found
 
 
 def step_name(index: int, num_steps: int) -> str:
-    """'last', 'first' or 'step7': a sampler step as names of maps say it."""
+    """Name of a sampler step in map names: 'last', 'first' or 'step7'."""
     if index % num_steps == num_steps - 1:
         return "last"
     return "first" if index == 0 else f"step{index % num_steps}"
 
 
-def scores(generations: Generations) -> list[Measure]:
-    """Every score that this generations can have: the layers are its own."""
-    return scores_of(generations.provenance.get("layers", generations.layers), generations.layers, len(generations.timesteps))
+def available_scores(generations: Generations) -> list[Measure]:
+    """Every score for the layers and steps of these generations."""
+    return list_scores(generations.provenance.get("layers", generations.layers), generations.layers, len(generations.timesteps))
 
 
-def maps(generations: Generations) -> list[Measure]:
-    """Every map that this generations can have."""
-    kept = [step for step, _ in generations.end_attention or {}]
-    return maps_of(generations.layers, len(generations.timesteps), kept)
+def available_maps(generations: Generations) -> list[Measure]:
+    """Every map for the layers and steps of these generations."""
+    recorded = [step for step, _ in generations.end_attention or {}]
+    return list_maps(generations.layers, len(generations.timesteps), recorded)
 
 
 def requirements(measures: Iterable[Measure]) -> set[str]:
-    """The union of what these measures need."""
-    return {need for m in measures for need in m.requires}
+    """Union of the inputs that these measures require."""
+    return {name for m in measures for name in m.requires}
 
 
-def chosen(measures: Iterable[Measure], patterns: Sequence[str]) -> list[Measure]:
-    """Those whose name matches one of the patterns (shell wildcards, 'ld.be.*')."""
+def filter_measures(measures: Iterable[Measure], patterns: Sequence[str]) -> list[Measure]:
+    """Measures whose name matches one of the patterns (shell wildcards: 'ld.be.*')."""
     return [m for m in measures if any(fnmatchcase(m.name, pattern) for pattern in patterns)]
 
 
-def named(measures: Iterable[Measure], patterns: Sequence[str]) -> list[Measure]:
-    """The same; ValueError names a pattern that matches nothing."""
+def resolve_names(measures: Iterable[Measure], patterns: Sequence[str]) -> list[Measure]:
+    """The same as `filter_measures`.
+
+    Raises:
+        AfterglowError: a pattern matches nothing; the message suggests the nearest name.
+    """
     known = list(measures)
     for pattern in patterns:
-        if not chosen(known, [pattern]):
-            raise ValueError(f"No measure is named '{pattern}'; `python analysis/measure.py --list` names them all.")
-    return chosen(known, patterns)
+        if not filter_measures(known, [pattern]):
+            near = get_close_matches(pattern, [m.name for m in known], n=1, cutoff=0.5)
+            hint = f"Did you mean '{near[0]}'?" if near else "`afterglow measure --list` prints all names."
+            raise AfterglowError(f"No measure is named '{pattern}'. {hint}")
+    return filter_measures(known, patterns)
 
 
-def has(generations: Generations, need: str) -> bool:
-    """Whether the generations holds a field, 'extras.<name>', or 'end_attention.<step>'."""
-    field, _, name = need.partition(".")
+def has_input(generations: Generations, name: str) -> bool:
+    """True if the generations hold a field, 'extras.<name>' or 'end_attention.<step>'."""
+    field, _, rest = name.partition(".")
     if field == "extras":
-        return name in generations.extras
+        return rest in generations.extras
     if field == "end_attention":
-        return name in {step_name(step, len(generations.timesteps)) for step, _ in generations.end_attention or {}}
+        return rest in {step_name(step, len(generations.timesteps)) for step, _ in generations.end_attention or {}}
     return getattr(generations, field) is not None
 
 
-def measure(generations: Generations, measures: Iterable[Measure]) -> dict[str, Tensor]:
-    """{name: value} of the measures whose needs are met; the others are absent, never zero. NaN: absent for that generation."""
-    return {m.name: m.compute(generations) for m in measures if all(has(generations, need) for need in m.requires)}
+def compute_measures(generations: Generations, measures: Iterable[Measure]) -> dict[str, Tensor]:
+    """Compute the measures whose inputs are present; the others are absent, never zero.
+
+    Args:
+        generations: B samples.
+        measures: for example `filter_measures(available_scores(generations), ["guidance_norm.*"])`.
+
+    Returns:
+        {name: values [B] or [B, h, w]}; NaN where a measure is undefined for a sample.
+    """
+    return {m.name: m.compute(generations) for m in measures if all(has_input(generations, name) for name in m.requires)}
 
 
 def _spans(num_steps: int) -> dict[str, int | None]:
@@ -238,37 +251,24 @@ def _spans(num_steps: int) -> dict[str, int | None]:
     return {str(count): count for count in (1, 5, 10) if count == 1 or num_steps > count} | {"all": None}
 
 
-def _local_magnitude(generations: Generations, layers: list[str], num_steps: int | None, area_neutral: bool = False) -> Tensor:
-    return guidance.local_magnitude(generations, end_token.bright_ending(generations, layers), num_steps, area_neutral=area_neutral)
-
-
-def _local_similarity(generations: Generations, layers: list[str], normalized: bool, latent: bool) -> Tensor:
-    return similarity.similarity(generations, end_token.bright_ending(generations, layers), normalized=normalized, latent=latent)
-
-
-# What a probe of a training measures of itself: the copies, magnitude, LD, end tokens and their histogram, entropy, score differences.
+# What an evaluation during training measures by default.
 FIRST_MEASURES = (
     *(m.name for m in (*COPIES, *TRIVIAL_MAPS, *DIFFERENCE_MAPS)),
-    *(
-        "guidance_norm.1",
-        "guidance_norm.10",
-        "guidance_norm.all",
-        "ld.*.1",
-        "ld.*.10",
-        "ld.*.all",
-        "end_token_mean.*",
-        "entropy.*",
-        "end_token.*",
-    ),
+    *("guidance_norm.1", "guidance_norm.10", "guidance_norm.all", "ld.*.1", "ld.*.10", "ld.*.all"),
+    *("end_token_mean.*", "entropy.*", "end_token.*"),
 )
 
-
 _ANY_LAYERS = ("down_blocks.0.attentions.0", "down_blocks.1.attentions.1", "mid_block.attentions.0", "up_blocks.1.attentions.0")
-ANY_MEASURES = scores_of(_ANY_LAYERS, _ANY_LAYERS, 50) + maps_of(_ANY_LAYERS, 50)  # of a model that has everything, for names
+ANY_MEASURES = list_scores(_ANY_LAYERS, _ANY_LAYERS, 50) + list_maps(_ANY_LAYERS, 50)  # of a model that has everything, for names
 
 _FAMILIES = {m.name.partition(".")[0] for m in ANY_MEASURES if m.detector}
 
 
 def is_detector(name: str) -> bool:
-    """Whether a name, also of another model's layer, is a detector's: all variants of a measure ('ld.be.all') share its first word."""
+    """True if a name, also with another model's layer, is a detector's: all variants of a measure share its first word."""
     return name.partition(".")[0] in _FAMILIES
+
+
+chosen, named, measure, scores, maps, scores_of, maps_of = (
+    filter_measures, resolve_names, compute_measures, available_scores, available_maps, list_scores, list_maps,
+)  # fmt: skip

@@ -13,23 +13,32 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from afterglow.errors import AfterglowError
+from afterglow.functional.localization import map_auc
 from afterglow.generations import Generations, check_finite, parts_of
-from afterglow.measures.localization import map_auc
-from afterglow.measures.registry import chosen, maps, measure, scores
+from afterglow.measures.registry import available_maps, available_scores, compute_measures, filter_measures
 
 log = logging.getLogger(__name__)
 
-MUST_AGREE = ("model", "scheduler", "steps", "guidance_scale", "scheduler_options", "dtype", "end_token", "pads_masked")
+SAME_SETTINGS = ("model", "scheduler", "steps", "guidance_scale", "scheduler_options", "dtype", "end_token", "pads_masked")
 
 
-def frame(generations: Generations, rows: Tensor, name: str, values: Tensor) -> pd.DataFrame:
-    """Tidy rows of some generations: plant_id, kind, caption, seed, measure, value."""
-    chosen = rows.tolist()
+def value_rows(generations: Generations, rows: Tensor, name: str, values: Tensor) -> pd.DataFrame:
+    """Tidy rows of one measure: plant_id, kind, caption, seed, measure, value.
+
+    Args:
+        generations: B samples.
+        rows: indices of the samples that have a value, int64 [N].
+        name: of the measure.
+        values: float [N].
+    """
+    assert generations.plant_id is not None
+    indices = rows.tolist()
     return pd.DataFrame(
         {
-            "plant_id": ids(generations, rows),
-            "kind": [generations.kind[i] for i in chosen],
-            "caption": [generations.caption[i] for i in chosen],
+            "plant_id": generations.plant_id[rows].tolist(),
+            "kind": [generations.kind[i] for i in indices],
+            "caption": [generations.caption[i] for i in indices],
             "seed": generations.seed[rows].tolist(),
             "measure": name,
             "value": np.asarray(values, dtype=np.float64),
@@ -37,85 +46,101 @@ def frame(generations: Generations, rows: Tensor, name: str, values: Tensor) -> 
     )
 
 
-def localization_rows(generations: Generations, soft: Mapping[str, Tensor]) -> list[pd.DataFrame]:
-    """auc.<map> wherever there is a region to be found and an outside to be told from it."""
-    assert generations.region is not None
+def rows_with_region(generations: Generations) -> Tensor:
+    """Indices of the samples whose region is neither empty nor the whole image, int64 [N]; none where regions are unknown."""
+    if generations.region is None:
+        return torch.arange(0)
     share = generations.region.flatten(1).float().mean(1)
-    rows = ((share > 0) & (share < 1)).nonzero()[:, 0]
+    return ((share > 0) & (share < 1)).nonzero()[:, 0]
+
+
+def map_auc_rows(generations: Generations, maps: Mapping[str, Tensor]) -> list[pd.DataFrame]:
+    """auc.<map> of the samples whose region is neither empty nor the whole image. maps: {name: [B, h, w]}."""
+    rows = rows_with_region(generations)
     if not len(rows):
         return []
-    return [frame(generations, rows, f"auc.{name}", map_auc(values[rows], generations.region[rows])) for name, values in soft.items()]
+    assert generations.region is not None
+    return [value_rows(generations, rows, f"auc.{name}", map_auc(values[rows], generations.region[rows])) for name, values in maps.items()]
 
 
-def ids(generations: Generations, rows: Tensor) -> list[int]:
-    """plant_id of some generations."""
-    assert generations.plant_id is not None
-    return generations.plant_id[rows].tolist()
-
-
-def rows_of(generations: Generations, patterns: Sequence[str] = ("*",)) -> pd.DataFrame:
-    """One row for each generation and score, and the AUC of each map wherever there is a region; absent values have no row."""
-    found = measure(generations, chosen(scores(generations), patterns))
-    frames = [frame(generations, torch.arange(len(generations)), name, values) for name, values in found.items()]
+def measurement_rows(generations: Generations, patterns: Sequence[str] = ("*",)) -> pd.DataFrame:
+    """One row per sample and score, and the AUC of each map where there is a region; undefined values have no row."""
+    everything = torch.arange(len(generations))
+    scores = compute_measures(generations, filter_measures(available_scores(generations), patterns))
+    frames = [value_rows(generations, everything, name, values) for name, values in scores.items()]
     if generations.region is not None:
-        frames += localization_rows(generations, measure(generations, chosen(maps(generations), patterns)))
-    shapes = generations.shape or ("whole",) * len(generations)
-    shape = dict(zip(zip(ids(generations, torch.arange(len(generations))), generations.seed.tolist(), strict=True), shapes, strict=True))
+        frames += map_auc_rows(generations, compute_measures(generations, filter_measures(available_maps(generations), patterns)))
+    assert generations.plant_id is not None
+    keys = zip(generations.plant_id.tolist(), generations.seed.tolist(), strict=True)
+    shapes = dict(zip(keys, generations.shape or ("whole",) * len(generations), strict=True))
     rows = pd.concat(frames, ignore_index=True).dropna(subset="value")
-    return rows.assign(shape=[shape[key] for key in zip(rows["plant_id"], rows["seed"], strict=True)])
+    return rows.assign(shape=[shapes[key] for key in zip(rows["plant_id"], rows["seed"], strict=True)])
 
 
 def read_parts(folders: Sequence[Path], *, mixed: bool = False) -> Iterator[tuple[Path, Generations]]:
-    """(collection, generations) of every part, one in memory at a time.
+    """Yield (collection, generations) for each part of the collections, one in memory at a time.
 
-    Raises ValueError where parts were made by different samplers or models and that was not asked for, or hold NaN.
+    Raises:
+        AfterglowError: parts come from different samplers or models and `mixed` is False, or contain NaN.
     """
     first: tuple[Path, Mapping[str, Any]] | None = None
     for folder in folders:
         for part in parts_of(folder):
             generations = Generations.load(part)
             first = first or (part, generations.provenance)
-            differ = [name for name in MUST_AGREE if generations.provenance.get(name) != first[1].get(name)]
+            differ = [name for name in SAME_SETTINGS if generations.provenance.get(name) != first[1].get(name)]
             if differ and not mixed:
-                raise ValueError(f"'{part}' and '{first[0]}' differ in {', '.join(differ)}: measure them apart, or say --mixed.")
+                raise AfterglowError(f"'{part}' and '{first[0]}' differ in {', '.join(differ)}: measure them apart, or use --allow-mixed.")
             check_finite(generations)
             yield folder, generations
 
 
-def write_rows(folders: Sequence[Path], file: Path, patterns: Sequence[str] = ("*",), *, mixed: bool = False) -> int:
-    """Measure collections into one parquet file (columns of rows_of, and run); returns the number of rows.
+def write_measurements(folders: Sequence[Path], file: Path, patterns: Sequence[str] = ("*",), *, mixed: bool = False) -> int:
+    """Measure collections into one parquet file with the columns of `measurement_rows` and run; log the patterns that gave no row.
 
-    run: within which kinds are told apart: a collection of what a run planted, or all lists of captions that one model was asked
-    for, whose entries are then numbered through. Names that nothing was measured for are said: their input is absent, which is not zero.
+    run: the unit within which kinds are compared: a collection of one run's plants, or all prompt lists of one model, whose entries
+    are numbered consecutively.
+
+    Returns:
+        Number of rows.
     """
-    writer, count, seen = None, 0, set()
-    lists: dict[Path, int] = {}  # entries of each list of captions
+    writer, count, names = None, 0, set()
+    sizes: dict[Path, int] = {}  # entries of each prompt list
     first: dict[Path, int] = {}  # number of its first entry
     unfinished = file.with_name(f"{file.name}.unfinished")
     try:
         for folder, generations in read_parts(folders, mixed=mixed):
-            rows = rows_of(generations, patterns).assign(run=folder.name).astype({"value": np.float32})
+            rows = measurement_rows(generations, patterns).assign(run=folder.name).astype({"value": np.float32})
             if "prompts" in generations.provenance:
-                before = first.setdefault(folder, sum(lists.values()))
-                lists[folder] = generations.provenance["prompts"]
-                rows = rows.assign(
-                    run=generations.provenance["origin"] or generations.provenance["model"], plant_id=rows["plant_id"] + before
-                )
+                start = first.setdefault(folder, sum(sizes.values()))
+                sizes[folder] = generations.provenance["prompts"]
+                model = generations.provenance["origin"] or generations.provenance["model"]
+                rows = rows.assign(run=model, plant_id=rows["plant_id"] + start)
             table = pa.Table.from_pandas(rows, preserve_index=False)
-            if writer is None:
-                named = [name for name in table.column_names if name != "value"]
-                writer = pq.ParquetWriter(
-                    unfinished, table.schema, compression="zstd", use_dictionary=named, column_encoding={"value": "BYTE_STREAM_SPLIT"}
-                )
+            writer = writer or _writer(unfinished, table)
             writer.write_table(table)
             count += len(rows)
-            seen |= set(rows["measure"])
+            names |= set(rows["measure"])
     finally:
         if writer is not None:
             writer.close()
     unfinished.replace(file)
-    names = seen | {name.partition(".")[2] for name in seen if name.startswith("auc.")}
+    names |= {name.removeprefix("auc.") for name in names}
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            log.warning("Absent: '%s' reads what this generations does not hold; it has no rows.", pattern)
+            log.warning("No rows for '%s': the generations do not contain the input of this measure.", pattern)
     return count
+
+
+def _writer(file: Path, table: pa.Table) -> pq.ParquetWriter:
+    named = [name for name in table.column_names if name != "value"]
+    return pq.ParquetWriter(file, table.schema, compression="zstd", use_dictionary=named, column_encoding={"value": "BYTE_STREAM_SPLIT"})
+
+
+def ids(generations: Generations, rows: Tensor) -> list[int]:
+    """plant_id of some rows."""
+    assert generations.plant_id is not None
+    return generations.plant_id[rows].tolist()
+
+
+frame, localization_rows, rows_of, write_rows = value_rows, map_auc_rows, measurement_rows, write_measurements

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from afterglow.analysis.localization import Located, examples
+from afterglow.analysis.localization import CollectedMaps as Located
+from afterglow.analysis.localization import example_rows as examples
 from afterglow.reports.kinds import KINDS
 
 PLAIN: Any = {"svg.fonttype": "none", "svg.hashsalt": "afterglow", "axes.spines.top": False, "axes.spines.right": False}
@@ -98,14 +99,14 @@ def _intervals(axes: Axes, table: pd.DataFrame, name: str, color: str, order: pd
 
 def gallery_figure(located: Located, rows: pd.DataFrame, names: Sequence[str], paths: Sequence[Path]) -> None:
     """For each map the generations that it locates best, middling and worst: image, planted mask, map."""
-    about = pd.DataFrame(located.about)
+    about = pd.DataFrame(located.samples)
     images, regions = torch.cat(located.images), torch.cat(located.regions)
     place = {key: row for row, key in enumerate(zip(about["run"], about["plant_id"], about["seed"], strict=True))}
     figure = Figure(figsize=(9 * 1.05, 1.25 * len(names)), layout="constrained")
     FigureCanvasAgg(figure)
     cells = figure.subplots(len(names), 9, squeeze=False)
     for line, name in zip(cells, names, strict=True):
-        soft = torch.cat(located.soft[name])
+        soft = torch.cat(located.maps[name])
         for turn, example in enumerate(examples(rows, name).itertuples()):
             row = place[example.run, example.plant_id, example.seed]
             shown = [images[row].movedim(0, -1).squeeze(-1).numpy(), regions[row, 0].numpy(), soft[row].float().numpy()]

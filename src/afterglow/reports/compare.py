@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from afterglow.analysis.roc import detection
 from afterglow.analysis.summary import NEGATIVES, of_plants, read_measurements
+from afterglow.functional.roc import detection_metrics as detection
 from afterglow.functional.statistics import bootstrap_interval, wilson_interval
 from afterglow.reports.run import setting
 

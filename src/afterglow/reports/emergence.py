@@ -10,9 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from afterglow.analysis.emergence import Interval, quantile
+from afterglow.analysis.emergence import quantile
 from afterglow.analysis.scaling import Estimate, Fit, fit, over_runs
 from afterglow.functional.statistics import wilson_interval
+from afterglow.functional.survival import Interval
 from afterglow.reports.bench import text_table
 from afterglow.reports.emergence_figures import against, emergence_curves, on_axis, share_curves
 from afterglow.reports.figures import to_svg

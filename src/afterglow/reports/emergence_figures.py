@@ -11,8 +11,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from afterglow.analysis.emergence import Interval, turnbull
 from afterglow.analysis.scaling import CLOSE_SHARE, Fit, resampled
+from afterglow.functional.survival import Interval, turnbull
 from afterglow.reports.figures import STYLE
 from afterglow.reports.kinds import KINDS
 
@@ -50,7 +50,7 @@ def _survival(axes: Axes, table: pd.DataFrame, kind: str) -> None:
     if not len(ends):
         return
     x = np.geomspace(ends.min(), ends.max(), GRID)
-    draws = [emerged(draw, x) for draw in resampled(table, count=NUM_BANDS)]
+    draws = [emerged(draw, x) for draw in resampled(table, num_resamples=NUM_BANDS)]
     if draws:
         axes.fill_between(x, *np.quantile(draws, [0.025, 0.975], axis=0), color=KINDS[kind].color, alpha=0.15, linewidth=0, step="post")  # type: ignore[misc]
     axes.step(x, emerged(table, x), where="post", color=KINDS[kind].color, linewidth=1.6, label=f"{kind} ({len(table)})")

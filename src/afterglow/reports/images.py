@@ -10,7 +10,7 @@ import torch
 from matplotlib import colormaps
 from PIL import Image
 
-from afterglow.measures.guidance import resize
+from afterglow.functional.pixels import resize
 
 LARGEST_SIDE = 96  # larger images are shown reduced
 LARGEST_EXACT = 32  # up to here PNG, pixel for pixel; above, JPEG

@@ -10,8 +10,9 @@ import pandas as pd
 import yaml
 
 from afterglow.analysis.detection import detection_table, judge, memorized_table, over_runs, scores_of_prompts
-from afterglow.analysis.localization import localization_table, means
+from afterglow.analysis.localization import localization_table
 from afterglow.analysis.summary import ALL_SEEDS, NEGATIVES, read_measurements
+from afterglow.functional.statistics import resample as means
 from afterglow.functional.statistics import wilson_interval
 from afterglow.measures.registry import TRIVIAL_MAPS, is_detector
 from afterglow.reports.bench import interval, text_table
@@ -132,7 +133,7 @@ def kind_difference(located: pd.DataFrame, name: str, other: str) -> tuple[float
     plants = located[located["map"] == name].groupby(["run", "kind", "plant_id"])["auc"].mean()
     each = []
     for run in plants.index.unique("run"):
-        ours, theirs = (means(plants[run, kind].to_numpy(), seed) for seed, kind in enumerate(("local", other)))
+        ours, theirs = (means(plants[run, kind].to_numpy(), seed=seed) for seed, kind in enumerate(("local", other)))
         each.append(ours - theirs)
     return over_runs(each)
 

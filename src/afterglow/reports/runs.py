@@ -13,7 +13,7 @@ from afterglow.analysis.emergence import ASSIGNED, DEFINITION, Interval
 from afterglow.analysis.emergence_table import REGION, WHOLE, emergence_intervals
 from afterglow.analysis.scaling import CLOSE_SHARE, crossing, generalized
 from afterglow.analysis.summary import read_measurements
-from afterglow.measures.memorized import CLOSE_RATIO
+from afterglow.functional.distances import CLOSE_RATIO
 from afterglow.reports.run import read_plants, setting
 
 DATA, UNET = "data.init_args", "model.init_args.unet"

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from afterglow.measures.end_token import bright_ending
+from afterglow.measures.bright_ending import bright_ending
 from afterglow.measures.guidance import local_magnitude, magnitude
 from afterglow.mitigations.inference.prompt_optimization import PromptOptimization, bright_ending_map, masked_magnitude, optimize_embedding
 from afterglow.sampling.loop import generate

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afterglow.measures.basin import first_local_minimum
+from afterglow.functional.guidance import first_local_minimum
 from afterglow.mitigations.inference.passes import guidance_delta, magnitude, sample_steps
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.setup import CFGOutputs, SamplingSetup, classifier_free_guidance

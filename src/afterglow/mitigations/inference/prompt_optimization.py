@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from afterglow.measures.end_token import BRIGHT_ENDING_LAYERS
-from afterglow.measures.guidance import resize
+from afterglow.functional.pixels import resize
+from afterglow.measures.bright_ending import BRIGHT_ENDING_LAYERS
 from afterglow.mitigations.inference.passes import first_step, guidance_delta, halves_at, magnitude, sample_steps
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.attention import record_attention

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afterglow.measures.token_entropy import entropy
+from afterglow.functional.attention import entropy
 from afterglow.mitigations.inference.passes import guidance_delta, magnitude
 from afterglow.models.denoiser import Denoiser
 from afterglow.models.training_mitigation import TrainingMitigation, TrainStepOutput

@@ -1,4 +1,4 @@
-"""What a way of doing something costs. Machines are shared and noisy, so only ratios of neighbors within one run count."""
+"""Seconds and memory of two implementations. Machines are shared and noisy, so only ratios of neighbors within one run count."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from afterglow.functional.statistics import bootstrap
 
 
 def time_ratio(first: Callable[[], object], second: Callable[[], object], *, pairs: int = 10) -> tuple[float, float, float]:
@@ -21,9 +23,8 @@ def time_ratio(first: Callable[[], object], second: Callable[[], object], *, pai
 
 def median_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
     """Median and its 95 % percentile bootstrap interval."""
-    medians = np.median(np.random.default_rng(seed).choice(np.asarray(values), size=(2000, len(values))), axis=1)
-    low, high = np.quantile(medians, [0.025, 0.975])
-    return float(np.median(values)), float(low), float(high)
+    found = bootstrap(values, np.median, seed=seed)
+    return found.value, found.low, found.high
 
 
 def _seconds(way: Callable[[], object]) -> float:

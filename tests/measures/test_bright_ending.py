@@ -2,8 +2,18 @@ import numpy as np
 import pytest
 import torch
 
-from afterglow.measures.end_token import brightest, brightness, effective_area, end_token_map, layer_sets, short
-from afterglow.measures.registry import maps, measure
+from afterglow.measures import bright_ending
+from afterglow.measures.bright_ending import (
+    effective_area,
+    end_token_map,
+    end_token_max,
+    end_token_mean,
+    layer_sets,
+    short_name,
+    similarity,
+    sscd,
+)
+from afterglow.measures.registry import available_maps, compute_measures
 
 LENGTH = 6
 GRIDS = {
@@ -16,7 +26,7 @@ PROMPTS = ([101, 7, 102], [101, 102], [101, 1, 2, 3, 4, 102], [101, 1, 2, 3, 4, 
 
 
 def column(attention, tokens, rule):
-    """What a map reads of one row of attention (METHODS (a)), in plain Python."""
+    """What a map reads of one row of attention (docs/methods.md#bright-ending), in plain Python."""
     first_eos = min(len(tokens), LENGTH) - 1
     if rule == "first_eos":
         return attention[first_eos]
@@ -93,24 +103,24 @@ def test_the_grid_of_a_wide_image_is_wide(make_generations):
 
 
 def test_layer_sets_are_the_authors_all_and_each_alone():
-    assert short(list(GRIDS)[0]) == "down_blocks.0.attentions.0"
+    assert short_name(list(GRIDS)[0]) == "down_blocks.0.attentions.0"
     sets = layer_sets(list(GRIDS))
     assert list(sets) == ["be", "all", *(name.removesuffix(".transformer_blocks.0.attn2") for name in GRIDS)]
     assert "be" not in layer_sets(list(GRIDS)[2:])
     assert layer_sets([]) == {}
 
 
-def test_brightness_is_the_mean_of_the_map(attended):
+def test_end_token_mean_is_the_mean_of_the_map(attended):
     full, generations = attended
     layers = list(GRIDS)[:2]
     for row, tokens in enumerate(PROMPTS):
         values = [column(pixel.tolist(), tokens, "first_eos") for layer in layers for pixel in full[4, layer][row]]
-        assert brightness(generations, layers)[row].item() == pytest.approx(np.mean(values), rel=1e-3)
+        assert end_token_mean(generations, layers)[row].item() == pytest.approx(np.mean(values), rel=1e-3)
 
 
 def test_every_map_of_the_table_has_its_rule_step_and_layers(attended):
     full, generations = attended
-    found = measure(generations, maps(generations))
+    found = compute_measures(generations, available_maps(generations))
     for step, index in (("first", 0), ("last", 4)):
         for rule in ("first_eos", "last", "eos_and_pads"):
             layer = "mid_block.attentions.0.transformer_blocks.0.attn2"
@@ -119,14 +129,14 @@ def test_every_map_of_the_table_has_its_rule_step_and_layers(attended):
             np.testing.assert_allclose(soft[0].flatten(), expected, rtol=1e-3)
 
 
-def test_brightest_and_effective_area_describe_the_mask(make_generations):
+def test_end_token_max_and_effective_area_describe_the_mask(make_generations):
     layer = "mid_block.attn2"
     quarter = torch.zeros(1, 64, 3)
     quarter[:, :16] = 0.5  # a binary mask of a quarter
     flat = torch.full((1, 64, 3), 0.25)
     for grid, peak, area in ((quarter, 0.5, 0.25), (flat, 0.25, 1.0)):
         generations = make_generations(1, end_attention={(4, layer): grid.half()})
-        assert brightest(generations, [layer]).item() == peak
+        assert end_token_max(generations, [layer]).item() == peak
         assert effective_area(generations, [layer]).item() == pytest.approx(area)
 
 
@@ -135,4 +145,47 @@ def test_the_scores_follow_the_end_token_rule_that_was_asked_for(attended):
     layers = list(GRIDS)[:2]
     for rule in ("first_eos", "last", "eos_and_pads"):
         asked = type(generations)(**(vars(generations) | {"provenance": {"end_token": rule}}))
-        torch.testing.assert_close(brightness(asked, layers), end_token_map(generations, layers, rule=rule).flatten(1).mean(1))
+        torch.testing.assert_close(end_token_mean(asked, layers), end_token_map(generations, layers, rule=rule).flatten(1).mean(1))
+
+
+@pytest.fixture
+def masked(monkeypatch):
+    """`similarity` with a given end-token map."""
+
+    def compute(generations, mask, **options):
+        monkeypatch.setattr(bright_ending, "bright_ending", lambda generations, layers: mask)
+        return similarity(generations, ["any"], **options)
+
+    return compute
+
+
+@pytest.fixture
+def generations(make_generations):
+    return make_generations(3, extras={"sscd": torch.tensor([0.2, 0.7, 0.5])})
+
+
+def test_s_is_minus_the_l2_distance_where_sscd_does_not_say_memorized(generations):
+    distances = np.linalg.norm((generations.images.double() - generations.references.double()).flatten(1).numpy() / 255, axis=1)
+    assert similarity(generations).tolist() == pytest.approx([-distances[0], 0.0, 0.0], rel=1e-5)
+    assert sscd(generations).tolist() == pytest.approx([0.2, 0.7, 0.5])
+
+
+def test_the_latent_variant_takes_the_difference_of_encoded_images(make_generations, masked):
+    apart = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(2))
+    generations = make_generations(3, extras={"sscd": torch.tensor([0.2, 0.7, 0.1]), "latent_difference": apart})
+    norms, mask = apart.flatten(1).norm(dim=1).tolist(), torch.full((3, 2, 2), 0.5)
+    assert similarity(generations, latent=True).tolist() == pytest.approx([-norms[0], 0.0, -norms[2]], rel=1e-5)
+    torch.testing.assert_close(masked(generations, mask, latent=True), similarity(generations, latent=True) / 2)
+
+
+@pytest.mark.parametrize("side", [8, 4])
+def test_ls_weights_the_difference_and_its_variant_does_not_grow_with_the_mask(generations, masked, side):
+    mask = torch.rand(3, side, side, generator=torch.Generator().manual_seed(1))
+    wide = torch.nn.functional.interpolate(mask[:, None], size=(8, 8), mode="bilinear", align_corners=False)[:, 0].double().numpy()
+    difference = (generations.images.double() - generations.references.double())[0].numpy() / 255
+    plain, normalized = masked(generations, mask), masked(generations, mask, normalized=True)
+    assert plain[0].item() == pytest.approx(-np.linalg.norm(difference * wide[0]), rel=1e-5)
+    assert normalized[0].item() == pytest.approx(-np.linalg.norm(difference * wide[0]) / wide[0].mean(), rel=1e-5)
+    torch.testing.assert_close(masked(generations, 7 * mask), 7 * plain)
+    torch.testing.assert_close(masked(generations, 7 * mask, normalized=True), normalized)
+    torch.testing.assert_close(masked(generations, torch.ones_like(mask)), similarity(generations))

@@ -1,0 +1,100 @@
+"""How well maps locate a region: AUC over pixels, and IoU at a threshold chosen on other plants (docs/methods.md#localization-metrics)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from afterglow.functional.pixels import resize
+
+NUM_THRESHOLDS = 101
+LEAVE_ONE_OUT_BELOW = 16  # plants
+
+
+def map_auc(maps: Tensor, regions: Tensor) -> Tensor:
+    """Area under the ROC curve of each map's pixels against its region; ties count half.
+
+    Args:
+        maps: float [B, h, w], resized bilinearly to the image.
+        regions: bool [B, 1, H, W], neither empty nor full.
+
+    Returns:
+        float64 [B] in [0, 1].
+
+    >>> region = torch.tensor([[[[True, False], [False, False]]]])
+    >>> map_auc(torch.tensor([[[0.9, 0.2], [0.1, 0.0]]]), region)
+    tensor([1.], dtype=torch.float64)
+    """
+    truth = regions[:, 0].flatten(1).numpy()
+    ranks = rankdata(resize(maps.float(), regions.shape[-2:]).flatten(1).double().numpy(), axis=1)
+    inside = truth.sum(1)
+    above = (ranks * truth).sum(1) - inside * (inside + 1) / 2
+    return torch.from_numpy(above / (inside * (truth.shape[1] - inside)))
+
+
+def iou(maps: np.ndarray, regions: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Intersection over union of each map above each threshold with its region.
+
+    Each map is sorted once: the pixels above a threshold are the end of its row, and the running sum of the region along the row
+    tells how many of them are inside.
+
+    Args:
+        maps: float [B, pixels].
+        regions: bool [B, pixels].
+        thresholds: float [K].
+
+    Returns:
+        float [B, K].
+
+    >>> iou(np.array([[0.9, 0.8, 0.1]]), np.array([[True, False, False]]), np.array([0.5, 0.85]))
+    array([[0.5, 1. ]])
+    """
+    order = np.argsort(maps, axis=1)
+    ascending = np.take_along_axis(maps, order, axis=1)
+    inside_below = np.pad(np.take_along_axis(regions, order, axis=1).cumsum(axis=1), ((0, 0), (1, 0)))
+    total = regions.sum(axis=1, keepdims=True)
+    not_above = np.stack([np.searchsorted(row, thresholds, side="right") for row in ascending])
+    intersection = total - np.take_along_axis(inside_below, not_above, axis=1)
+    union = maps.shape[1] - not_above + total - intersection
+    return intersection / np.maximum(1, union)
+
+
+def best_threshold(maps: np.ndarray, regions: np.ndarray) -> float:
+    """Threshold with the highest mean IoU among 101 quantiles of the pooled values and one value below them all."""
+    candidates = np.quantile(maps, np.linspace(0, 1, NUM_THRESHOLDS))
+    candidates = np.concatenate([[candidates[0] - 1], np.unique(candidates)])
+    return float(candidates[iou(maps, regions, candidates).mean(axis=0).argmax()])
+
+
+def held_out_iou(maps: Tensor, regions: Tensor, plants: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """IoU of each map with its region at a threshold chosen on other plants.
+
+    Half of the plants choose the threshold for the other half, both ways. With fewer than 16 plants, each plant's threshold is
+    chosen by all the others.
+
+    Args:
+        maps: float [B, h, w].
+        regions: bool [B, 1, H, W].
+        plants: a number for each map; the seeds of one plant share it. At least two plants.
+
+    Returns:
+        IoU and threshold of each map, float64 [B].
+    """
+    values = resize(maps.float(), regions.shape[-2:]).flatten(1).numpy()
+    truth, numbers = regions[:, 0].flatten(1).numpy(), np.asarray(plants)
+    result, used = np.zeros(len(values)), np.zeros(len(values))
+    for judged in _folds(numbers):
+        threshold = best_threshold(values[~judged], truth[~judged])
+        result[judged], used[judged] = iou(values[judged], truth[judged], np.array([threshold]))[:, 0], threshold
+    return torch.from_numpy(result), torch.from_numpy(used)
+
+
+def _folds(numbers: np.ndarray) -> list[np.ndarray]:
+    distinct = np.unique(numbers)
+    if len(distinct) < 2:
+        raise ValueError(f"A held-out threshold needs at least two plants; this input has {len(distinct)}.")
+    if len(distinct) < LEAVE_ONE_OUT_BELOW:
+        return [numbers == number for number in distinct]
+    return [np.isin(numbers, distinct[turn::2]) for turn in (0, 1)]

@@ -1,0 +1,100 @@
+"""Bright Ending, LD, S and LS (Chen et al. 2025): the cross-attention to the end token, and scores weighted by its map."""
+
+from torch import Tensor
+
+from afterglow.functional import attention, guidance
+from afterglow.functional.pixels import resize, to_unit
+from afterglow.generations import END_TOKEN_RULES, Generations
+
+BRIGHT_ENDING_LAYERS = "down_blocks.0"  # the first two cross-attention modules of Stable Diffusion (docs/methods.md#attention-capture)
+SSCD_COPY = 0.5  # SSCD cosine from which the authors call a sample memorized
+
+
+def short_name(layer: str) -> str:
+    """'up_blocks.1.attentions.0.transformer_blocks.0.attn2' => 'up_blocks.1.attentions.0'."""
+    return layer.split(".transformer_blocks")[0]
+
+
+def layer_sets(layers: list[str]) -> dict[str, list[str]]:
+    """Named sets of layers: the authors' (be), all, and each layer alone."""
+    sets = {"be": [layer for layer in layers if layer.startswith(BRIGHT_ENDING_LAYERS)], "all": list(layers)}
+    sets |= {short_name(layer): [layer] for layer in layers}
+    return {name: members for name, members in sets.items() if members}
+
+
+def end_token_map(generations: Generations, layers: list[str], *, rule: str = "first_eos", step: int = -1) -> Tensor:
+    """Attention to the end token at one step, averaged over heads and layers, unnormalized (docs/methods.md#bright-ending).
+
+    Args:
+        generations: with end_attention of these layers at this step.
+        layers: layers to average; layers of different grids are brought to the finest one bilinearly.
+        rule: first_eos (official), last (the last position) or eos_and_pads (their mean).
+        step: index into the sampler's steps; -1 is the last.
+
+    Returns:
+        float [B, h, w] in (0, 1).
+    """
+    assert generations.end_attention is not None
+    index, column = step % len(generations.timesteps), END_TOKEN_RULES.index(rule)
+    height, width = generations.images.shape[-2:]
+    return attention.mean_of_grids([generations.end_attention[index, layer][..., column].float() for layer in layers], height / width)
+
+
+def bright_ending(generations: Generations, layers: list[str]) -> Tensor:
+    """The map of the last step by the end-token rule of the collection, [B, h, w]."""
+    return end_token_map(generations, layers, rule=generations.provenance.get("end_token", "first_eos"))
+
+
+def end_token_mean(generations: Generations, layers: list[str]) -> Tensor:
+    """Mean of the map, [B]: a weak detector, and the paper's histogram."""
+    return bright_ending(generations, layers).flatten(1).mean(1)
+
+
+def end_token_max(generations: Generations, layers: list[str]) -> Tensor:
+    """Maximum of the map, [B]."""
+    return bright_ending(generations, layers).flatten(1).amax(1)
+
+
+def effective_area(generations: Generations, layers: list[str]) -> Tensor:
+    """Share of the image that a binary mask as uneven as the map would cover, [B]."""
+    return attention.effective_area(bright_ending(generations, layers))
+
+
+def local_detection(generations: Generations, layers: list[str], num_steps: int | None = None, *, area_neutral: bool = False) -> Tensor:
+    """LD over the first `num_steps` sampler steps (None: all), [B]; units of eps (docs/methods.md#local-detection).
+
+    One pass is enough: all Delta_t are kept, and the map of the last step is applied to them afterwards.
+    """
+    assert generations.guidance is not None and generations.guidance_rms is not None
+    delta, rms = generations.guidance[:num_steps], generations.guidance_rms[:num_steps]
+    return guidance.local_detection(delta, rms, bright_ending(generations, layers), area_neutral=area_neutral)
+
+
+def sscd(generations: Generations) -> Tensor:
+    """SSCD cosine of a sample and its reference, [B] (docs/methods.md#sscd); model and preprocessing are in the provenance."""
+    return generations.extras["sscd"]
+
+
+def similarity(generations: Generations, layers: list[str] | None = None, *, normalized: bool = False, latent: bool = False) -> Tensor:
+    """S = -1[SSCD < .5] ||x_hat - x||_2, and with layers LS = -1[SSCD < .5] ||(x_hat - x) m||_2, [B] (docs/methods.md#local-similarity).
+
+    The value is 0 where SSCD already marks a copy, which gives ties in every AUC.
+
+    Args:
+        generations: with extras['sscd'] and references, or extras['latent_difference'].
+        layers: layers of the end-token map m, resized bilinearly; None gives S.
+        normalized: divide by mean(m). LS as published grows with the brightness of m, which is larger for memorized images.
+        latent: use the difference of the encoded images (scaled latents) instead of [0, 1] pixels.
+    """
+    if latent:
+        difference = generations.extras["latent_difference"].float()
+    else:
+        assert generations.references is not None
+        difference = to_unit(generations.images) - to_unit(generations.references)
+    if layers is None:
+        norms = difference.flatten(1).norm(dim=1)
+    else:
+        weight = resize(bright_ending(generations, layers).float(), difference.shape[-2:])
+        norms = (difference * weight[:, None]).flatten(1).norm(dim=1)
+        norms = norms / weight.flatten(1).mean(1) if normalized else norms
+    return -norms * (sscd(generations) < SSCD_COPY)
