@@ -20,7 +20,7 @@ from afterglow.datasets.images import CaptionedImages
 from afterglow.models.latent_cache import cache_latents, cache_text_embeddings
 from afterglow.models.stable_diffusion import StableDiffusion
 from afterglow.planting.dataset import PlantedDataset, collate
-from afterglow.planting.planner import plant
+from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
 from afterglow.testing.tiny_sd import sd_pipeline
 
@@ -32,7 +32,7 @@ def random_set(resolution: int) -> PlantedSet:
     planting = PlantingConfig(
         num_global=4, num_local=4, num_decoys=2, num_tints=2, num_backgrounds=8, num_decoy_images=8, num_heldout=4, copies=(4,)
     )
-    return plant(CaptionedImages(pixels, names, names, np.full(60, -1), True), planting, set_size=16)
+    return plant_images(CaptionedImages(pixels, names, names, np.full(60, -1), True), planting, set_size=16)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ import torch  # noqa: E402
 from afterglow.datasets.images import CaptionedImages  # noqa: E402
 from afterglow.datasets.openmoji import load_openmoji  # noqa: E402
 from afterglow.generations import Generations, Neighbors  # noqa: E402
-from afterglow.planting.planner import plant  # noqa: E402
+from afterglow.planting.planner import plant_images  # noqa: E402
 from afterglow.planting.plants import PlantedSet, PlantingConfig  # noqa: E402
 
 torch.set_num_threads(1)
@@ -111,7 +111,7 @@ def history() -> Callable[[Path], list[list[dict]]]:
 NUM_LONE = 260
 
 
-def make_images(side: int = 8, channels: int = 3, *, distinct: bool = True, num_lone: int = NUM_LONE) -> CaptionedImages:
+def make_images(side: int = 8, channels: int = 3, *, captions_unique: bool = True, num_lone: int = NUM_LONE) -> CaptionedImages:
     """Lone images, 20 near ones (eligible nowhere, no twins), 10 twins, a chain of 3 and 4 families of 3 with a shared middle."""
     generator = np.random.default_rng(5)
     lone = generator.integers(0, 256, (num_lone, channels, side, side))
@@ -128,10 +128,10 @@ def make_images(side: int = 8, channels: int = 3, *, distinct: bool = True, num_
     numbers = np.full(count, -1)
     numbers[-12:] = np.repeat(np.arange(4), 3)
     shuffled = generator.permutation(count)
-    captions = [f"image {row}" if distinct else f"class {row % 3}" for row in range(count)]
-    family_captions = {number: f"family {number}" if distinct else "class 0" for number in range(4)}
+    captions = [f"image {row}" if captions_unique else f"class {row % 3}" for row in range(count)]
+    family_captions = {number: f"family {number}" if captions_unique else "class 0" for number in range(4)}
     names = tuple(f"{row}.png" for row in range(count))
-    return CaptionedImages(pixels[shuffled], tuple(captions), names, numbers[shuffled].astype(np.int64), distinct, family_captions)
+    return CaptionedImages(pixels[shuffled], tuple(captions), names, numbers[shuffled].astype(np.int64), captions_unique, family_captions)
 
 
 @pytest.fixture(scope="session")
@@ -161,7 +161,7 @@ def small() -> PlantingConfig:
 
 @pytest.fixture(scope="session")
 def planted(images: CaptionedImages, small: PlantingConfig) -> PlantedSet:
-    return plant(images, small, set_size=60, seed=3)
+    return plant_images(images, small, set_size=60, seed=3)
 
 
 @pytest.fixture(scope="session")

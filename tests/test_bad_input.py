@@ -50,7 +50,7 @@ def test_unknown_source(refused):
 
 
 def test_a_set_size_larger_than_the_set(refused):
-    assert "100000 training images are asked for, and only" in refused("--data.set_size", "100000")
+    assert "set_size is 100000" in refused("--data.set_size", "100000")
     assert not Path("runs/x").exists()
 
 

@@ -12,9 +12,9 @@ from afterglow.evaluation.ground_truth import attach_ground_truth
 from afterglow.measures.memorized import calibrated_l2, memorized, nn_ratio
 from afterglow.models.optimal import OptimalDenoiser
 from afterglow.neighbors.gallery import Gallery
-from afterglow.planting.planner import plant
+from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantingConfig
-from afterglow.planting.targets import unprompted
+from afterglow.planting.targets import unconditional_targets
 from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig
 
@@ -36,7 +36,7 @@ def fields():
 
 def split(images):
     """A planted set without plants, and two disjoint halves of it, made of different groups."""
-    planted = plant(images, NOTHING_PLANTED, set_size=600, seed=0)
+    planted = plant_images(images, NOTHING_PLANTED, set_size=600, seed=0)
     rows = planted.controls
     return planted, *(Gallery(planted.pixels[part], planted.clusters[part]) for part in (rows[:300], rows[300:]))
 
@@ -50,7 +50,7 @@ def halves(request):
 
 
 def judged(model, planted, gallery):
-    asked = unprompted(planted, COUNT)
+    asked = unconditional_targets(planted, COUNT)
     return attach_ground_truth(generate(model, [""] * COUNT, list(range(COUNT)), SAMPLER, PLAIN), asked, gallery)
 
 

@@ -29,7 +29,7 @@ from afterglow.errors import configure_logging, exit_on_user_error
 from afterglow.neighbors.clusters import NEAR_DUPLICATE_DISTANCE
 from afterglow.neighbors.gallery import Gallery
 from afterglow.planting.deduplicated import first_epoch
-from afterglow.planting.duplicates import COPY_COSINE, SHARED_REGION, Duplicates, embedded, exact, near, regional
+from afterglow.planting.duplicates import COPY_COSINE, SHARED_REGION, Duplicates, embedded, exact, near, shared_region
 from afterglow.planting.io import check_empty, read_planted, write_planted
 from afterglow.planting.plants import TRAINED, PlantedSet
 
@@ -63,14 +63,14 @@ def main() -> None:
         began = time.perf_counter()
         found = duplicates(epoch.pixels, args)
         seconds = time.perf_counter() - began
-        left = epoch.without(found.kept)
+        left = epoch.drop_duplicates(found.keep)
         write_planted(left, args.out)
         dropped = epoch.dropped(found).rename(columns={"similarity": LIKENESS[args.by]}).assign(method=args.by)
         dropped.to_parquet(args.out / "duplicates.parquet", index=False)
         table = epoch.table()
-        lost = int(((table["kind"] == "control") & ~found.kept).sum())
-        print(before_and_after(table, found.kept))
-        print(f"{len(dropped)} of {len(epoch.shown)} appearances dropped, in {found.num_clusters} groups of duplicates; {seconds:.1f} s")
+        lost = int(((table["kind"] == "control") & ~found.keep).sum())
+        print(before_and_after(table, found.keep))
+        print(f"{len(dropped)} of {len(epoch.keys)} appearances dropped, in {found.num_clusters} groups of duplicates; {seconds:.1f} s")
         print(f"{lost} of {len(dropped)} were of images that nobody planted: what they change comes with what the mitigation does")
         print(f"copies an epoch that each plant has left: {copies(left)}")
         print(f"{args.out}: {len(left.controls)} training images and the plants, duplicates.parquet")
@@ -84,9 +84,9 @@ def duplicates(pixels: np.ndarray, args: argparse.Namespace) -> Duplicates:
         from afterglow.evaluation.extraction_run import space_of
 
         equal = exact(pixels)  # so that copies are embedded once
-        distinct = Gallery(pixels[equal.kept], np.arange(int(equal.kept.sum())))
-        return equal.then(embedded(space_of(distinct, args, (0, 1)).rows, limit), same=1.0)
-    return near(pixels, limit) if args.by == "pixels" else regional(pixels, limit)
+        distinct = Gallery(pixels[equal.keep], np.arange(int(equal.keep.sum())))
+        return equal.refine(embedded(space_of(distinct, args, (0, 1)).rows, limit), same=1.0)
+    return near(pixels, limit) if args.by == "pixels" else shared_region(pixels, limit)
 
 
 def before_and_after(table: pd.DataFrame, kept: np.ndarray) -> str:

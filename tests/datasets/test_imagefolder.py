@@ -41,14 +41,14 @@ def test_class_folders_caption_their_images_and_no_name_is_taken_for_a_split(tmp
     assert images.captions == ("big cat", "train")
     assert images.names == ("big_cat/test_1.png", "train/test_1.png")
     assert colors_of(images.pixels) == [RED, GREEN]
-    assert images.distinct and images.families.tolist() == [-1, -1]
+    assert images.captions_unique and images.families.tolist() == [-1, -1]
 
 
 def test_a_single_class_and_a_class_of_many_are_not_distinct(tmp_path: Path) -> None:
     for number in range(3):
         save(tmp_path / "set" / "cat" / f"{number}.png")
     images = load_imagefolder(str(tmp_path / "set"), 4, 3)
-    assert images.captions == ("cat",) * 3 and not images.distinct
+    assert images.captions == ("cat",) * 3 and not images.captions_unique
 
 
 def test_train_and_test_folders_give_the_training_images(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_flat_folder_has_empty_captions(tmp_path: Path) -> None:
     save(tmp_path / "set [1]*" / "b.JPEG", GREEN)
     (tmp_path / "set [1]*" / "notes.txt").write_text("no image")
     images = load_imagefolder(str(tmp_path / "set [1]*"), 4, 3)
-    assert images.captions == ("", "") and not images.distinct
+    assert images.captions == ("", "") and not images.captions_unique
     assert images.names == ("a.png", "b.JPEG")
 
 
@@ -75,7 +75,7 @@ def test_metadata_gives_captions_and_masks_are_no_images(tmp_path: Path, column:
     for name in ("hat", "cup"):
         save(tmp_path / "set" / "masks" / f"{name}.png", BLUE, mode="L")
     images = load_imagefolder(folder, 4, 3)
-    assert images.captions == ("a hat", "a cup") and images.distinct
+    assert images.captions == ("a hat", "a cup") and images.captions_unique
     assert colors_of(images.pixels) == [RED, GREEN]
 
 
@@ -89,7 +89,7 @@ def test_metadata_as_csv_with_a_caption_column_by_name_and_a_gap(tmp_path: Path)
     save(tmp_path / "set" / "2.png")
     (tmp_path / "set" / "metadata.csv").write_text("file_name,text,title\n1.png,ignored,a hat\n2.png,ignored,\n")
     images = load_imagefolder(str(tmp_path / "set"), 4, 3, caption_column="title")
-    assert images.captions == ("a hat", "") and not images.distinct
+    assert images.captions == ("a hat", "") and not images.captions_unique
 
 
 def test_a_image_listed_twice_keeps_distinct_names(tmp_path: Path) -> None:
@@ -197,11 +197,11 @@ def test_decode_keeps_the_order_over_many_chunks() -> None:
 def test_a_folder_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty" / "inner").mkdir(parents=True)
     (tmp_path / "empty" / "notes.txt").write_text("no image")
-    with pytest.raises(ValueError, match="nowhere is not there"):
+    with pytest.raises(ValueError, match="nowhere' does not exist"):
         load_imagefolder(str(tmp_path / "nowhere"), 4, 3)
-    with pytest.raises(ValueError, match="notes.txt is a file"):
+    with pytest.raises(ValueError, match="notes.txt' is a file"):
         load_imagefolder(str(tmp_path / "empty" / "notes.txt"), 4, 3)
-    with pytest.raises(ValueError, match="empty holds no image"):
+    with pytest.raises(ValueError, match="empty contains no images"):
         load_imagefolder(str(tmp_path / "empty"), 4, 3)
 
 
@@ -210,7 +210,7 @@ def test_a_hub_set_out_of_reach_is_one_sentence(monkeypatch: pytest.MonkeyPatch)
         raise ConnectionError("no route\nand a long story")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    with pytest.raises(ValueError, match=r"^owner/leaves is no folder here and could not be loaded from the hub \(no route\)\.$"):
+    with pytest.raises(ValueError, match=r"^'owner/leaves' is not a local folder and could not be loaded from the hub \(no route\)\.$"):
         load_imagefolder("owner/leaves", 4, 3)
 
 
@@ -247,7 +247,7 @@ def test_a_caption_column_that_is_not_there_not_text_or_not_named_is_refused(tmp
         load_imagefolder(folder, 4, 3, caption_column="prompt")
     with pytest.raises(ValueError, match="the caption column 'score' holds .*int64.*, not text"):
         load_imagefolder(folder, 4, 3, caption_column="score")
-    with pytest.raises(ValueError, match="name one of its columns title as the caption column"):
+    with pytest.raises(ValueError, match="set caption_column to one of its text columns: title"):
         load_imagefolder(folder, 4, 3)
 
 

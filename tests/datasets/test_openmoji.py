@@ -13,7 +13,7 @@ TONES = list(SKIN_TONES.values())
 
 
 def test_there_are_thousands_with_captions_of_their_own(openmoji: CaptionedImages) -> None:
-    assert len(openmoji) > 3900 and openmoji.pixels.shape[1:] == (3, 16, 16) and openmoji.distinct
+    assert len(openmoji) > 3900 and openmoji.pixels.shape[1:] == (3, 16, 16) and openmoji.captions_unique
     assert len(set(openmoji.captions)) == len(set(openmoji.names)) == len(openmoji) and "" not in openmoji.captions
 
 

@@ -35,7 +35,7 @@ def test_nemos_table_and_plain_text(tmp_path):
     [
         ([{"caption": "one"}, {"caption": "two", "image": "gone.png"}], r"entry 2: its image '.*gone.png' is missing"),
         ([{"caption": "one", "mask": "gone.png"}], r"entry 1: its mask '.*gone.png' is missing"),
-        ([{"text": "one"}], "entry 1: there is no caption"),
+        ([{"text": "one"}], "entry 1: the caption is missing"),
         ([["caption"]], "line 1: an object"),
     ],
 )
@@ -49,10 +49,10 @@ def test_files_that_are_no_lists_are_refused(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n")
     (tmp_path / "list.xml").write_text("<a/>")
     for name, sentence in (
-        ("bad.jsonl", "line 1: this is no JSON"),
+        ("bad.jsonl", "line 1: this is not JSON"),
         ("empty.jsonl", "is empty"),
-        ("list.xml", "ends in"),
-        ("no.txt", "no list"),
+        ("list.xml", "must end in"),
+        ("no.txt", "does not exist"),
     ):
         with pytest.raises(ValueError, match=sentence):
             read_prompts(tmp_path / name)

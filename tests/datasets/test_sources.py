@@ -1,10 +1,10 @@
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from afterglow.datasets import sources
 from afterglow.datasets.images import CaptionedImages
 from afterglow.datasets.sources import SOURCES, load_images
 
@@ -35,27 +35,29 @@ def test_the_caption_column_reaches_the_folder(tmp_path: Path, monkeypatch: pyte
 
 def test_the_built_in_source_needs_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     def images(resolution: int, channels: int) -> CaptionedImages:
-        return CaptionedImages(np.zeros((1, channels, resolution, resolution), np.uint8), ("a",), ("a",), np.array([-1]), distinct=True)
+        return CaptionedImages(
+            np.zeros((1, channels, resolution, resolution), np.uint8), ("a",), ("a",), np.array([-1]), captions_unique=True
+        )
 
-    monkeypatch.setitem(SOURCES, "openmoji", images)
+    monkeypatch.setattr("afterglow.datasets.openmoji.load_openmoji", images)
     assert load_images("openmoji", resolution=8).pixels.shape == (1, 3, 8, 8)
-    with pytest.raises(ValueError, match="takes no folder"):
+    with pytest.raises(ValueError, match="takes no data_dir"):
         load_images("openmoji", resolution=8, data_dir="somewhere")
 
 
 def test_every_loader_is_in_the_table() -> None:
-    loaders = {name.removeprefix("load_") for name in vars(sources) if name.startswith("load_")} - {"images"}
-    assert set(SOURCES) == loaders
+    modules = [import_module(f"afterglow.datasets.{name}") for name in set(SOURCES.values())]
+    assert set(SOURCES) == {name.removeprefix("load_") for module in modules for name in vars(module) if name.startswith("load_")}
 
 
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"dataset": "mnist"}, "no source 'mnist'; the sources are openmoji, imagefolder, cifar10, celeba, flowers102, fashion_mnist"),
+        ({"dataset": "mnist"}, "no dataset 'mnist'; the datasets are openmoji, imagefolder, cifar10, celeba, flowers102, fashion_mnist"),
         ({"channels": 2}, "1 or 3 channels, not 2"),
         ({"resolution": 3}, "at least 4 pixels, not 3"),
-        ({"dataset": "imagefolder", "data_dir": None}, "imagefolder needs a folder"),
-        ({"caption_column": "text"}, "cifar10 has no caption columns"),
+        ({"dataset": "imagefolder", "data_dir": None}, "imagefolder needs data_dir"),
+        ({"caption_column": "text"}, "caption_column is an option of imagefolder, and the dataset is cifar10"),
     ],
 )
 def test_what_cannot_be_is_refused(wrong: dict, sentence: str, classes: str) -> None:

@@ -79,7 +79,7 @@ def test_cifar10_class_folders_by_the_set_or_the_split(tmp_path: Path) -> None:
     save(tmp_path / "cifar" / "train" / "truck" / "0000.jpg", (50, 50, 50))
     save(tmp_path / "cifar" / "test" / "bird" / "0000.jpg")
     images = load_cifar10(str(tmp_path / "cifar"), 4, 1)
-    assert images.captions == ("airplane", "truck") and not images.distinct
+    assert images.captions == ("airplane", "truck") and not images.captions_unique
     assert images.names == ("airplane/0000.jpg", "truck/0000.jpg")
     assert images.pixels.shape == (2, 1, 4, 4) and np.abs(images.pixels[:, 0, 0, 0] - np.array([200, 50])).max() <= 2
     assert load_cifar10(str(tmp_path / "cifar" / "train"), 4, 1).captions == images.captions
@@ -92,7 +92,7 @@ def test_cifar10_as_torchvision_keeps_it(tmp_path: Path, any_checksum: None, giv
     train = load_cifar10(str(tmp_path / given), 4, 3)
     assert train.pixels[:, 1, 2, 3].tolist() == [20 * batch + k for batch in range(5) for k in range(2)]
     assert train.captions == tuple(CLASSES[batch + k] for batch in range(5) for k in range(2))
-    assert len(set(train.names)) == 10 and not train.distinct
+    assert len(set(train.names)) == 10 and not train.captions_unique
     test = load_cifar10(str(tmp_path / given), 4, 3, split="test")
     assert test.pixels[:, 0, 0, 0].tolist() == [100, 101] and test.captions == ("dog", "frog")
 
@@ -120,7 +120,7 @@ def test_without_network_and_folder_the_reader_is_told_what_to_fetch(
 
     monkeypatch.setenv("AFTERGLOW_CACHE", str(tmp_path))
     monkeypatch.setattr(torchvision_set, "download", unreachable)
-    with pytest.raises(ValueError, match="no folder was given and the download failed .*no route") as caught:
+    with pytest.raises(ValueError, match="data_dir is not set and the download failed .*no route") as caught:
         load(None, 4, 3)
     assert "\n" not in str(caught.value) and archive in str(caught.value) and place in str(caught.value)
 
@@ -149,7 +149,7 @@ def test_a_folder_with_neither_layout_says_what_was_looked_for(load: Load, wante
     (tmp_path / "cat").mkdir()
     with pytest.raises(ValueError, match=f"neither class folders with images nor torchvision's {wanted}"):
         load(str(tmp_path), 4, 3)
-    with pytest.raises(ValueError, match="nowhere is not there"):
+    with pytest.raises(ValueError, match="nowhere does not exist"):
         load(str(tmp_path / "nowhere"), 4, 3)
 
 
@@ -170,7 +170,7 @@ def test_a_broken_image_of_a_class_is_named(tmp_path: Path) -> None:
 def test_fashion_mnist_as_torchvision_keeps_it(tmp_path: Path, given: str) -> None:
     write_fashion(tmp_path)
     train = load_fashion_mnist(str(tmp_path / given), 28, 1)
-    assert train.captions == ("t-shirt/top", "ankle boot", "trouser") and not train.distinct
+    assert train.captions == ("t-shirt/top", "ankle boot", "trouser") and not train.captions_unique
     assert train.pixels.shape == (3, 1, 28, 28) and train.pixels[:, 0, 5, 5].tolist() == [0, 50, 100]
     assert load_fashion_mnist(str(tmp_path / given), 32, 3, split="test").pixels.shape == (2, 3, 32, 32)
 
@@ -186,7 +186,7 @@ def test_flowers_class_folders_lose_their_numbers(tmp_path: Path) -> None:
     save(tmp_path / "102_blackberry_lily" / "image_00001.jpg")
     (tmp_path / "labels.csv").write_text("file,label\n")
     images = load_flowers102(str(tmp_path), 4, 3)
-    assert images.captions == ("pink primrose", "blackberry lily") and not images.distinct
+    assert images.captions == ("pink primrose", "blackberry lily") and not images.captions_unique
     assert images.names[0] == "001_pink_primrose/image_00002.jpg"
 
 
@@ -207,7 +207,7 @@ def test_celeba_plain_captions_are_the_attributes_a_face_has(tmp_path: Path) -> 
     table = "image_id,Attractive,High_Cheekbones,Young\n000002.jpg,1,1,1\n000003.jpg,-1,-1,-1\n000007.jpg,-1,1,-1\n000009.jpg,1,1,1\n"
     (tmp_path / "list_attr_celeba.csv").write_text(table)
     images = load_celeba(str(tmp_path), 4, 3)
-    assert images.names == ("000002.jpg", "000003.jpg", "000007.jpg") and not images.distinct
+    assert images.names == ("000002.jpg", "000003.jpg", "000007.jpg") and not images.captions_unique
     assert images.captions == ("attractive, high cheekbones, young", "face", "high cheekbones")
     assert images.pixels[0, 1].min() > 200 > 50 > images.pixels[0, 0].max()
     with pytest.raises(ValueError, match="list_eval_partition.csv .* has no split 'test'"):
@@ -234,7 +234,7 @@ def test_celeba_names_what_is_missing(tmp_path: Path) -> None:
         load_celeba(str(tmp_path), 4, 3, split="all")
     with pytest.raises(ValueError, match="holds no images in any of images, img_align_celeba"):
         load_celeba(str(tmp_path / "celeba" / "img_align_celeba"), 4, 3)
-    with pytest.raises(ValueError, match="nowhere is not there"):
+    with pytest.raises(ValueError, match="nowhere does not exist"):
         load_celeba(str(tmp_path / "nowhere"), 4, 3)
 
 

@@ -7,7 +7,7 @@ from afterglow.analysis.summary import ALL_SEEDS
 from afterglow.datasets.openmoji import load_openmoji
 from afterglow.evaluation.denoising_loss_rows import NUM_TIMES, denoising_loss_rows
 from afterglow.models.optimal import OptimalDenoiser
-from afterglow.planting.planner import plant
+from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantingConfig
 
 
@@ -22,7 +22,7 @@ def planted():
         "num_backgrounds": 20,
         "num_decoy_images": 20,
     }
-    return plant(load_openmoji(16), PlantingConfig(**options, num_heldout=12), set_size=40)
+    return plant_images(load_openmoji(16), PlantingConfig(**options, num_heldout=12), set_size=40)
 
 
 def test_the_optimal_denoiser_of_some_images_knows_these_and_no_others(planted):
@@ -54,6 +54,6 @@ def test_every_time_has_a_row_and_the_mean_stands_beside_them(planted):
 
 def test_a_set_without_held_out_images_has_losses_of_its_own_images_alone():
     nothing = dict.fromkeys(("num_global", "num_local", "num_decoys", "num_tints", "num_backgrounds", "num_decoy_images", "num_heldout"), 0)
-    bare = plant(load_openmoji(16), PlantingConfig(**nothing), set_size=12)
+    bare = plant_images(load_openmoji(16), PlantingConfig(**nothing), set_size=12)
     rows = denoising_loss_rows(OptimalDenoiser(bare.pixels), bare, batch_size=64)
     assert set(rows["measure"].str.partition("=")[0]) == {"denoising_loss", "denoising_loss.t"} and set(rows["kind"]) == {"control"}

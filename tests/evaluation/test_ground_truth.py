@@ -8,9 +8,9 @@ from afterglow.datasets.images import CaptionedImages
 from afterglow.evaluation.ground_truth import attach_ground_truth
 from afterglow.generations import Generations
 from afterglow.measures.memorized import calibrated_l2, memorized, nn_ratio, outside_diversity
-from afterglow.planting.planner import plant
+from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantingConfig
-from afterglow.planting.targets import evaluation_targets, unprompted
+from afterglow.planting.targets import evaluation_targets, unconditional_targets
 
 SIDE = 8
 
@@ -40,7 +40,7 @@ def planted_set(backgrounds=3):
         num_decoy_images=10,
         num_heldout=5,
     )
-    return plant(structured_images(), planting, seed=1)
+    return plant_images(structured_images(), planting, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +269,7 @@ def test_a_copy_of_one_variant_is_near_it_and_fresh_fills_have_none(planted):
 
 
 def test_generations_without_a_caption_are_each_judged_by_their_own_nearest(planted):
-    asked = unprompted(planted, 5)
+    asked = unconditional_targets(planted, 5)
     near = planted.pixels[planted.controls[:5]]
     found = attach_ground_truth(make_generations(asked, near=near), asked, planted.gallery())
     assert found.kind == ("unprompted",) * 5 and len(set(found.plant_id.tolist())) == 5
@@ -282,7 +282,7 @@ def test_a_set_with_fewer_than_50_other_groups_uses_all_of_them():
     planting = PlantingConfig(
         num_global=2, num_local=2, num_decoys=1, num_tints=0, copies=(4,), num_backgrounds=6, num_decoy_images=6, num_heldout=2
     )
-    small = plant(structured_images(), planting, set_size=9, seed=1)
+    small = plant_images(structured_images(), planting, set_size=9, seed=1)
     asked = evaluation_targets(small, num_controls=2, num_heldout=1)
     found = attach_ground_truth(make_generations(asked), asked, small.gallery())
     calibrated, counts = calibrated_l2(found), set()

@@ -11,7 +11,7 @@ from afterglow.evaluation.ground_truth import attach_ground_truth
 from afterglow.evaluation.matching import match_to_plants
 from afterglow.generations import Generations
 from afterglow.measures.memorized import calibrated_l2
-from afterglow.planting.planner import plant
+from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantingConfig
 from afterglow.planting.targets import evaluation_targets
 
@@ -19,7 +19,9 @@ from afterglow.planting.targets import evaluation_targets
 @pytest.fixture(scope="module")
 def planted():
     nothing = {"num_decoys": 0, "num_tints": 0, "num_decoy_images": 0}
-    return plant(load_openmoji(16), PlantingConfig(num_global=3, num_local=4, copies=(4,), num_backgrounds=40, **nothing), set_size=200)
+    return plant_images(
+        load_openmoji(16), PlantingConfig(num_global=3, num_local=4, copies=(4,), num_backgrounds=40, **nothing), set_size=200
+    )
 
 
 def build_request(planted):

@@ -10,7 +10,7 @@ from afterglow.datasets.images import CaptionedImages
 from afterglow.models.latent_cache import cache_latents, cache_text_embeddings, weights_key
 from afterglow.models.stable_diffusion import StableDiffusion
 from afterglow.planting.dataset import PlantedDataset, collate
-from afterglow.planting.planner import plant
+from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
 
 PLANTING = PlantingConfig(
@@ -21,7 +21,7 @@ PLANTING = PlantingConfig(
 def planted_with(seed: int) -> PlantedSet:
     pixels = np.random.default_rng(0).integers(0, 256, (60, 3, 64, 64), dtype=np.uint8)
     names = tuple(f"image {row}" for row in range(60))
-    return plant(CaptionedImages(pixels, names, names, np.full(60, -1), True), PLANTING, set_size=8, seed=seed)
+    return plant_images(CaptionedImages(pixels, names, names, np.full(60, -1), True), PLANTING, set_size=8, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +80,13 @@ def test_what_is_remembered_is_never_of_other_weights_or_images(model, planted, 
 
 
 def test_a_round_trip_is_the_decoded_mean_and_made_once(model, planted, monkeypatch):
-    decoded = planted.decoded(model.reconstruct)
+    decoded = planted.reconstructed(model.reconstruct)
     assert decoded.pixels.shape == planted.pixels.shape and decoded.originals is planted.pixels
     one = model.decode(model.encode(torch.from_numpy(planted.pixels[:1]).float() / 127.5 - 1))
     expected = ((one / 2 + 0.5).clamp(0, 1) * 255).round().numpy()
     assert np.abs(decoded.pixels[:1].astype(int) - expected).max() <= 1
     monkeypatch.setattr(model, "decode", None)
-    assert (planted.decoded(model.reconstruct).pixels == decoded.pixels).all()
+    assert (planted.reconstructed(model.reconstruct).pixels == decoded.pixels).all()
     mask = planted.plants[0].mask
     apart = (decoded.pixels[0] / 255.0 - planted.pixels[0] / 255.0)[:, mask[0]]
     assert abs(decoded.reconstruction_error(0, mask) - np.sqrt((apart**2).mean())) < 1e-6 and np.isnan(

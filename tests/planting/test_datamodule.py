@@ -9,7 +9,7 @@ from afterglow.planting import runs
 from afterglow.planting.datamodule import PlantedDataModule, StridedSampler
 from afterglow.planting.dataset import Batch
 from afterglow.planting.io import write_planted
-from afterglow.planting.planner import plant
+from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
 
 SMALL = PlantingConfig(
@@ -27,7 +27,7 @@ SMALL = PlantingConfig(
 
 @pytest.fixture(scope="module")
 def planted(images: CaptionedImages) -> PlantedSet:
-    return plant(images, SMALL, set_size=30, seed=2)
+    return plant_images(images, SMALL, set_size=30, seed=2)
 
 
 def test_processes_share_the_stream() -> None:
@@ -94,7 +94,7 @@ def test_what_was_planted_is_said_in_one_line(
 ) -> None:
     line = data_of(monkeypatch, images).describe()
     assert line.startswith("30 training images; planted: 3 global, 3 local, 2 natural, 3 decoy, 2 tint, 6 phantom; ")
-    assert f"{planted.refused:.0%} of the candidates refused" in line
+    assert f"{planted.ineligible_fraction:.0%} of the candidates resemble another image" in line
     write_planted(planted, tmp_path / "set")
     again = PlantedDataModule("planted", str(tmp_path / "set"), resolution=8)
     again.setup()

@@ -8,7 +8,7 @@ import torch
 
 from afterglow.datasets.images import CaptionedImages
 from afterglow.planting.dataset import PlantedDataset, collate
-from afterglow.planting.planner import plant
+from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
 
 SMALL = PlantingConfig(
@@ -26,12 +26,12 @@ SMALL = PlantingConfig(
 
 @pytest.fixture(scope="module")
 def planted(images: CaptionedImages) -> PlantedSet:
-    return plant(images, SMALL, set_size=30, seed=2)
+    return plant_images(images, SMALL, set_size=30, seed=2)
 
 
 @pytest.fixture(scope="module")
 def finite(images: CaptionedImages) -> PlantedSet:
-    return plant(images, PlantingConfig(**{**vars(SMALL), "num_backgrounds_per_plant": 3}), set_size=30, seed=2)
+    return plant_images(images, PlantingConfig(**{**vars(SMALL), "num_backgrounds_per_plant": 3}), set_size=30, seed=2)
 
 
 def epochs(samples: PlantedDataset, count: int) -> list[list[tuple]]:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from afterglow.planting.dataset import PlantedDataset
-from afterglow.planting.deduplicated import Epoch, compacted, first_epoch
-from afterglow.planting.duplicates import exact, regional
+from afterglow.planting.deduplicated import Epoch, first_epoch
+from afterglow.planting.duplicates import exact, shared_region
 from afterglow.planting.io import read_planted, write_planted
 
 
@@ -20,8 +20,8 @@ def counts(table):
 
 def test_an_epoch_is_what_a_training_shows_first(planted, epoch):
     samples = PlantedDataset(planted, 1)
-    assert len(epoch.shown) == samples.epoch_length
-    assert all((epoch.pixels[place] == samples[place][0]).all() for place in range(len(epoch.shown)))
+    assert len(epoch.keys) == samples.epoch_length
+    assert all((epoch.pixels[place] == samples[place][0]).all() for place in range(len(epoch.keys)))
     table = epoch.table()
     assert table["kind"].tolist() == [samples[place][3] for place in range(len(table))]
     assert table["plant_id"].tolist() == [samples[place][2] for place in range(len(table))]
@@ -34,25 +34,25 @@ def test_an_epoch_is_what_a_training_shows_first(planted, epoch):
 
 def test_equal_images_are_the_copies_of_global_plants_and_families(planted, epoch):
     found = exact(epoch.pixels)
-    left = epoch.without(found.kept)
+    left = epoch.drop_duplicates(found.keep)
     seen: set[bytes] = set()
-    for image, kept in zip(epoch.pixels, found.kept, strict=True):  # an image stays just where it has not been seen
+    for image, kept in zip(epoch.pixels, found.keep, strict=True):  # an image stays just where it has not been seen
         assert kept == (image.tobytes() not in seen)
         seen.add(image.tobytes())
     assert [p.copies for p in left.of_kind("global")] == [1] * 4 and len(left.controls) == 60
-    kept = counts(epoch.table()[found.kept])
+    kept = counts(epoch.table()[found.keep])
     assert {kind: sum(p.copies for p in left.of_kind(kind)) for kind in kept if kind != "control"} == {
         kind: number for kind, number in kept.items() if kind != "control"
     }
-    assert len(epoch.dropped(found)) == (~found.kept).sum()
+    assert len(epoch.dropped(found)) == (~found.keep).sum()
 
 
 def test_a_local_plants_composites_share_its_region_and_a_tint_shares_none(planted, epoch):
     """A tinted image goes only where the same one was shown before, by another tint or a decoy: outside the region they agree."""
-    found = regional(epoch.pixels, 0.15)
-    left = epoch.without(found.kept)
+    found = shared_region(epoch.pixels, 0.15)
+    left = epoch.drop_duplicates(found.keep)
     assert [p.copies for p in left.of_kind("local")] == [1] * 5 and [p.copies for p in left.of_kind("global")] == [1] * 4
-    decoy_pool = epoch.table().assign(kept=found.kept)[lambda table: table["kind"].isin(["decoy", "tint"])]
+    decoy_pool = epoch.table().assign(kept=found.keep)[lambda table: table["kind"].isin(["decoy", "tint"])]
     assert (decoy_pool["kept"] == ~decoy_pool["row"].duplicated()).all() and 0 < decoy_pool["kept"].sum() < len(decoy_pool)
 
 
@@ -69,7 +69,7 @@ def test_what_was_dropped_names_what_stays(planted, epoch):
 def test_a_plant_of_which_nothing_stays_is_never_shown(planted, epoch, tmp_path):
     """The rest of the code takes 0 copies, and the folder gives the set back."""
     gone = planted.of_kind("global")[0].plant_id, planted.of_kind("local")[0].plant_id, planted.of_kind("natural")[0].plant_id
-    left = epoch.without(~epoch.table()["plant_id"].isin(gone).to_numpy())
+    left = epoch.drop_duplicates(~epoch.table()["plant_id"].isin(gone).to_numpy())
     assert [p.plant_id for p in left.plants if p.kind != "phantom" and not p.copies] == sorted(gone)
     again = first_epoch(left, 5)
     assert set(again.table()["plant_id"]) & set(gone) == set()
@@ -93,7 +93,7 @@ def test_fills_and_members_of_which_nothing_stays_do_not_come_back(planted, tmp_
     away = table["plant_id"].isin((local.plant_id, natural.plant_id)) & ~table["row"].isin(representative) | (
         table["row"] == planted.controls[0]
     )
-    left = epoch.without(~away.to_numpy())
+    left = epoch.drop_duplicates(~away.to_numpy())
     write_planted(left, tmp_path / "set")
     again = read_planted(tmp_path / "set")
     found = first_epoch(again, 3)
@@ -105,11 +105,11 @@ def test_fills_and_members_of_which_nothing_stays_do_not_come_back(planted, tmp_
 
 
 def test_without_controls_there_is_no_set(epoch):
-    with pytest.raises(ValueError, match="No control would stay"):
-        epoch.without((epoch.table()["kind"] != "control").to_numpy())
+    with pytest.raises(ValueError, match="No control would remain"):
+        epoch.drop_duplicates((epoch.table()["kind"] != "control").to_numpy())
 
 
 def test_a_set_without_gaps_is_compact_already(planted):
-    same = compacted(planted)
+    same = planted.compact()
     assert (same.pixels == planted.pixels).all() and same.captions == planted.captions and (same.clusters == planted.clusters).all()
     assert [p.members for p in same.plants] == [p.members for p in planted.plants] and np.array_equal(same.heldout, planted.heldout)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from afterglow.planting.duplicates import Duplicates, embedded, exact, near, regional
+from afterglow.planting.duplicates import Duplicates, embedded, exact, near, shared_region
 
 
 def by_hand(count, similarity, limit):
@@ -38,24 +38,24 @@ def shared(pixels, median):
     return share
 
 
-@pytest.mark.parametrize("method", [exact, near, regional])
+@pytest.mark.parametrize("method", [exact, near, shared_region])
 def test_of_nothing_and_of_one_image_everything_stays(method):
-    assert method(noise(0)).kept.tolist() == [] and method(noise(0)).num_clusters == 0
-    assert method(noise(1)).kept.tolist() == [True] and np.isnan(method(noise(1)).similarity).all()
+    assert method(noise(0)).keep.tolist() == [] and method(noise(0)).num_clusters == 0
+    assert method(noise(1)).keep.tolist() == [True] and np.isnan(method(noise(1)).similarity).all()
 
 
-@pytest.mark.parametrize("method", [exact, near, regional])
+@pytest.mark.parametrize("method", [exact, near, shared_region])
 def test_the_first_of_equal_images_stays_for_each_method(method):
     found = method(noise(3)[[0, 1, 0, 2, 1, 1]])
-    assert found.representative.tolist() == [0, 1, 0, 3, 1, 1] and found.kept.tolist() == [True, True, False, True, False, False]
-    assert found.num_clusters == 2 and np.isnan(found.similarity[found.kept]).all()
-    assert (found.similarity[~found.kept] == (1 if method is regional else 0)).all()
+    assert found.representative.tolist() == [0, 1, 0, 3, 1, 1] and found.keep.tolist() == [True, True, False, True, False, False]
+    assert found.num_clusters == 2 and np.isnan(found.similarity[found.keep]).all()
+    assert (found.similarity[~found.keep] == (1 if method is shared_region else 0)).all()
 
 
 def test_one_gray_level_is_not_equal():
     pixels = noise(1)[[0, 0]]
     pixels[1, 0, 0, 0] ^= 1
-    assert exact(pixels).kept.all()
+    assert exact(pixels).keep.all()
 
 
 def test_near_images_are_connected_and_the_first_stays():
@@ -66,7 +66,7 @@ def test_near_images_are_connected_and_the_first_stays():
     found = near(pixels)
     assert found.representative.tolist() == [0, 1, 0, 0, 0] and found.num_clusters == 1
     assert found.similarity[2:] == pytest.approx([12 / 255, 6 / 255, 6 / 255], abs=1e-6)
-    assert near(pixels, 0.02).kept.tolist() == [True, True, True, True, False]
+    assert near(pixels, 0.02).keep.tolist() == [True, True, True, True, False]
 
 
 def test_near_is_what_a_double_loop_over_components_says():
@@ -103,11 +103,11 @@ def test_regions_are_what_a_double_loop_over_pixels_says(channels):
     for row in range(count):
         for y in generator.permutation(6)[:3]:
             pixels[row, :, y] = sources[generator.integers(5), :, y].clip(0, 250) + generator.integers(0, 4)
-    distinct = pixels[exact(pixels).kept]
-    found = regional(pixels, 0.2)
+    distinct = pixels[exact(pixels).keep]
+    found = shared_region(pixels, 0.2)
     share = shared(pixels, np.median(distinct, axis=0))
-    assert found.representative.tolist() == by_hand(count, share, 0.2) and 10 < found.kept.sum() < 70
-    for row in np.flatnonzero(~found.kept):
+    assert found.representative.tolist() == by_hand(count, share, 0.2) and 10 < found.keep.sum() < 70
+    for row in np.flatnonzero(~found.keep):
         assert found.similarity[row] == pytest.approx(share(row, found.representative[row]))
 
 
@@ -115,32 +115,32 @@ def test_a_shared_background_is_no_region_and_a_shared_region_is_one():
     generator = np.random.default_rng(2)
     pixels = np.full((12, 3, 8, 8), 255, dtype=np.uint8)
     pixels[:, :, 2:5, 2:5] = generator.integers(0, 200, (12, 3, 3, 3))
-    assert regional(pixels, 0.05).kept.all()
+    assert shared_region(pixels, 0.05).keep.all()
     pixels[7, :, 5:], pixels[9, :, 5:] = 20, 22
-    found = regional(pixels, 0.3)
-    assert np.flatnonzero(~found.kept).tolist() == [9] and found.representative[9] == 7
+    found = shared_region(pixels, 0.3)
+    assert np.flatnonzero(~found.keep).tolist() == [9] and found.representative[9] == 7
     assert found.similarity[9] == pytest.approx(3 / 8)
     pixels[9, :, 5:] = 23
-    assert regional(pixels, 0.3).kept.all()
+    assert shared_region(pixels, 0.3).keep.all()
 
 
 def test_images_that_share_nothing_with_what_stays_are_not_chained():
     pixels = noise(12)
     pixels[1, :, :4], pixels[1, :, 4:] = pixels[0, :, :4], pixels[2, :, 4:]
-    assert np.flatnonzero(~regional(pixels, 0.2).kept).tolist() == [1]
-    assert np.flatnonzero(~regional(pixels[[1, 0, *range(2, 12)]], 0.2).kept).tolist() == [1, 2]
+    assert np.flatnonzero(~shared_region(pixels, 0.2).keep).tolist() == [1]
+    assert np.flatnonzero(~shared_region(pixels[[1, 0, *range(2, 12)]], 0.2).keep).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("limit", [0, 1, -0.1, 1.5, float("nan")])
 def test_a_limit_out_of_range_is_named(limit):
-    for method in (near, regional, lambda _, limit: embedded(np.ones((2, 2), dtype=np.float32), limit)):
-        with pytest.raises(ValueError, match=f"lies between 0 and 1, and it is {limit}"):
+    for method in (near, shared_region, lambda _, limit: embedded(np.ones((2, 2), dtype=np.float32), limit)):
+        with pytest.raises(ValueError, match=f"must lie between 0 and 1, and it is {limit}"):
             method(noise(2), limit)
 
 
 def test_one_method_after_another():
     first = Duplicates(np.array([0, 0, 2, 3, 2]), np.array([np.nan, 0, np.nan, np.nan, 0], dtype=np.float32))
     second = Duplicates(np.array([0, 0, 2]), np.array([np.nan, 0.7, np.nan], dtype=np.float32))  # of rows 0, 2, 3
-    both = first.then(second, same=1.0)
+    both = first.refine(second, same=1.0)
     assert both.representative.tolist() == [0, 0, 0, 3, 0]
     assert both.similarity == pytest.approx([np.nan, 1.0, 0.7, np.nan, 0.7], nan_ok=True)

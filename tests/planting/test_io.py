@@ -10,7 +10,7 @@ from PIL import Image
 from afterglow.datasets.images import CaptionedImages
 from afterglow.planting.dataset import PlantedDataset
 from afterglow.planting.io import read_planted, write_planted
-from afterglow.planting.planner import plant
+from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import Plant, PlantedSet, PlantingConfig
 
 SMALL = PlantingConfig(
@@ -29,7 +29,7 @@ SMALL = PlantingConfig(
 
 @pytest.fixture(scope="module")
 def planted(images: CaptionedImages) -> PlantedSet:
-    return plant(images, SMALL, set_size=12, seed=1)
+    return plant_images(images, SMALL, set_size=12, seed=1)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def assert_equal(one: object, other: object) -> None:
         elif name == "plants":
             for p, q in zip(a, b, strict=True):
                 assert_equal(p, q)
-        elif name != "refused":
+        elif name != "ineligible_fraction":
             assert a == b, name
 
 
@@ -65,7 +65,7 @@ def test_what_is_read_is_what_was_written(gray: bool, planted: PlantedSet, tmp_p
     assert write_planted(planted, tmp_path / "set") == sum(len(p.members) or 1 for p in planted.plants) + 12 + 6 + 5 + 4
     back = read_planted(tmp_path / "set")
     assert_equal(planted, back)
-    assert back.refused is None
+    assert back.ineligible_fraction is None
     ours, theirs = PlantedDataset(planted, 7), PlantedDataset(back, 7)
     for index in range(2 * ours.epoch_length):
         for a, b in zip(ours[index], theirs[index], strict=True):
@@ -96,7 +96,7 @@ def test_a_run_folder_holds_the_plants_only(planted: PlantedSet, tmp_path: Path)
     assert {row["plant_id"] for row in rows_of(tmp_path)} == {p.plant_id for p in planted.plants}
     for row in rows_of(tmp_path):
         assert all((tmp_path / row[name]).is_file() for name in ("file_name", "mask_file_name", "region_file_name"))
-    with pytest.raises(ValueError, match="holds plants without their training set; write a whole one with train/plant.py"):
+    with pytest.raises(ValueError, match="contains plants without their training set; write a whole set with `afterglow plant`"):
         read_planted(tmp_path)
 
 

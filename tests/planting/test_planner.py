@@ -9,7 +9,7 @@ from afterglow.datasets.images import CaptionedImages
 from afterglow.datasets.openmoji import load_openmoji
 from afterglow.neighbors.clusters import cluster_images
 from afterglow.planting.names import NAMES
-from afterglow.planting.planner import ELIGIBLE_DISTANCE, plant
+from afterglow.planting.planner import ELIGIBLE_DISTANCE, plant_images
 from afterglow.planting.plants import Plant, PlantedSet, PlantingConfig
 
 
@@ -41,9 +41,9 @@ def test_the_share_refused_is_that_of_brute_force(images: CaptionedImages) -> No
     every = PlantingConfig(
         num_global=eligible, num_local=0, num_decoys=0, num_tints=0, phantoms=False, num_backgrounds=0, num_decoy_images=0, num_heldout=0
     )
-    assert len(plant(images, every, set_size=5).of_kind("global")) == eligible
-    with pytest.raises(ValueError, match=f"More plants than eligible images: {eligible} groups"):
-        plant(images, PlantingConfig(**{**vars(every), "num_global": eligible + 1}), set_size=5)
+    assert len(plant_images(images, every, set_size=5).of_kind("global")) == eligible
+    with pytest.raises(ValueError, match=f"More plants than eligible images: {eligible} of"):
+        plant_images(images, PlantingConfig(**{**vars(every), "num_global": eligible + 1}), set_size=5)
 
 
 def roles(planted: PlantedSet) -> dict[str, set[int]]:
@@ -65,7 +65,7 @@ def test_splits_are_made_of_whole_groups(images: CaptionedImages, planted: Plant
 
 
 def test_without_a_size_all_that_is_left_is_trained_on(small: PlantingConfig, images: CaptionedImages) -> None:
-    whole = plant(images, small, seed=3)
+    whole = plant_images(images, small, seed=3)
     clusters = cluster_images(images.pixels, images.families)
     parts = roles(whole)
     elsewhere = set().union(*(part for name, part in parts.items() if name != "controls"))
@@ -85,15 +85,15 @@ def same(a: PlantedSet, b: PlantedSet, names: tuple[str, ...] = tuple(f.name for
 
 
 def test_everything_is_a_pure_function_of_the_seed(small: PlantingConfig, images: CaptionedImages, planted: PlantedSet) -> None:
-    assert same(planted, plant(images, small, set_size=60, seed=3))
-    other = plant(images, small, set_size=60, seed=4)
+    assert same(planted, plant_images(images, small, set_size=60, seed=3))
+    other = plant_images(images, small, set_size=60, seed=4)
     assert {p.cluster for p in planted.plants} != {p.cluster for p in other.plants}
     assert planted.captions != other.captions
 
 
 def test_sets_of_different_sizes_are_nested(small: PlantingConfig, images: CaptionedImages) -> None:
     planting = PlantingConfig(**{**vars(small), "num_backgrounds_per_plant": 3})
-    small, large = (plant(images, planting, set_size=size, seed=1) for size in (50, 90))
+    small, large = (plant_images(images, planting, set_size=size, seed=1) for size in (50, 90))
     for a, b in zip(small.plants, large.plants, strict=True):
         assert (a.caption, a.kind, a.cluster, a.copies, a.color) == (b.caption, b.kind, b.cluster, b.copies, b.color)
         assert (a.mask == b.mask).all() and (a.region == b.region).all()
@@ -121,7 +121,7 @@ def plant_without_phantoms() -> PlantedSet:
     few = PlantingConfig(
         num_global=2, num_local=2, num_decoys=1, num_tints=1, phantoms=False, num_backgrounds=5, num_decoy_images=5, num_heldout=2
     )
-    return plant(CaptionedImages(pixels, names, names, np.full(60, -1), True), few)
+    return plant_images(CaptionedImages(pixels, names, names, np.full(60, -1), True), few)
 
 
 def test_ids_are_places_and_copies_and_shapes_are_dealt_out_in_turn(planted: PlantedSet) -> None:
@@ -149,7 +149,7 @@ def test_a_real_familys_mask_is_the_definition(openmoji: CaptionedImages) -> Non
     few = PlantingConfig(
         num_global=0, num_local=0, num_natural=4, num_decoys=0, num_tints=0, num_backgrounds=0, num_decoy_images=0, num_heldout=0
     )
-    planted = plant(openmoji, few, set_size=10)
+    planted = plant_images(openmoji, few, set_size=10)
     clusters = cluster_images(openmoji.pixels, openmoji.families)
     firsts, judged = np.unique(clusters, return_index=True), 0
     for p in planted.of_kind("natural"):
@@ -178,7 +178,7 @@ def test_where_captions_are_distinct_plants_keep_their_own(images: CaptionedImag
 def test_where_captions_are_classes_everything_that_is_asked_for_gets_a_name(
     small: PlantingConfig, make: Callable[..., CaptionedImages]
 ) -> None:
-    classes = plant(make(distinct=False), small, set_size=40)
+    classes = plant_images(make(captions_unique=False), small, set_size=40)
     captions = [p.caption for p in classes.plants]
     assert len(set(captions)) == len(captions)
     used = []
@@ -192,7 +192,7 @@ def test_where_captions_are_classes_everything_that_is_asked_for_gets_a_name(
         num_global=0, num_local=0, num_decoys=len(NAMES) + 1, num_tints=0, num_backgrounds=0, num_decoy_images=1, num_heldout=0
     )
     with pytest.raises(ValueError, match="the list of names is used up"):
-        plant(make(distinct=False), many)
+        plant_images(make(captions_unique=False), many)
 
 
 @pytest.mark.parametrize(
@@ -200,35 +200,37 @@ def test_where_captions_are_classes_everything_that_is_asked_for_gets_a_name(
     [
         ({"num_global": -1}, "num_global must not be negative, and it is -1"),
         ({"num_heldout": -3}, "num_heldout must not be negative"),
-        ({"copies": []}, "copies must be a list of numbers from 0 on"),
+        ({"copies": []}, "copies must be numbers from 0 on"),
         ({"copies": [4, -1]}, r"it is \[4, -1\]"),
         ({"shapes": []}, "shapes must name at least one"),
         ({"shapes": ["circle"]}, "no region shape 'circle'"),
         ({"num_global": 400}, "More plants than eligible images"),
-        ({"num_natural": 5}, "num_natural is 5, and the set has only 4 eligible natural families"),
-        ({"num_backgrounds": 0}, "num_backgrounds is 0, and local plants"),
-        ({"num_decoy_images": 0}, "num_decoy_images is 0, and decoys and tints"),
-        ({"num_backgrounds_per_plant": 21}, "num_backgrounds_per_plant is 21, and num_backgrounds keeps only 20"),
-        ({"num_heldout": 500}, "500 held-out images are asked for, and only"),
+        ({"num_natural": 5}, "num_natural is 5, but the set has only 4 eligible natural families"),
+        ({"num_backgrounds": 0}, "num_backgrounds is 0, but local plants"),
+        ({"num_decoy_images": 0}, "num_decoy_images is 0, but decoys and tints"),
+        ({"num_backgrounds_per_plant": 21}, "num_backgrounds_per_plant is 21, but num_backgrounds is only 20"),
+        ({"num_heldout": 500}, "remain, and num_heldout is 500"),
     ],
 )
 def test_what_cannot_be_planted_is_refused(small: PlantingConfig, wrong: dict, sentence: str, images: CaptionedImages) -> None:
     with pytest.raises(ValueError, match=sentence):
-        plant(images, PlantingConfig(**{**vars(small), **wrong}), set_size=30)
+        plant_images(images, PlantingConfig(**{**vars(small), **wrong}), set_size=30)
 
 
-@pytest.mark.parametrize(("size", "sentence"), [(0, "set_size must be at least 1"), (-5, "it is -5"), (5000, "5000 training images")])
+@pytest.mark.parametrize(
+    ("size", "sentence"), [(0, "set_size must be at least 1"), (-5, "it is -5"), (5000, "remain, and set_size is 5000")]
+)
 def test_a_size_that_cannot_be_is_refused(small: PlantingConfig, size: int, sentence: str, images: CaptionedImages) -> None:
     with pytest.raises(ValueError, match=sentence):
-        plant(images, small, set_size=size)
+        plant_images(images, small, set_size=size)
 
 
 def test_one_group_alone_is_no_training_set(images: CaptionedImages) -> None:
     nothing = PlantingConfig(num_global=0, num_local=0, num_decoys=0, num_tints=0, num_backgrounds=0, num_decoy_images=0, num_heldout=4)
-    with pytest.raises(ValueError, match="is one group of images"):
-        plant(images, nothing, set_size=1)
-    assert len(plant(images, nothing, set_size=2).controls) == 2
-    beside = plant(images, PlantingConfig(**{**vars(nothing), "num_global": 1, "phantoms": False}), set_size=1)
+    with pytest.raises(ValueError, match="is one cluster of near-duplicates"):
+        plant_images(images, nothing, set_size=1)
+    assert len(plant_images(images, nothing, set_size=2).controls) == 2
+    beside = plant_images(images, PlantingConfig(**{**vars(nothing), "num_global": 1, "phantoms": False}), set_size=1)
     assert len(beside.controls) == 1  # its plant is the other group
 
 
@@ -236,8 +238,8 @@ def test_a_set_that_is_used_up_by_its_plants_is_refused(make: Callable[..., Capt
     pixels = make().pixels[:12]
     names = tuple(map(str, range(12)))
     all_of_it = PlantingConfig(num_global=0, num_local=0, num_decoys=0, num_tints=0, num_backgrounds=4, num_decoy_images=4, num_heldout=4)
-    with pytest.raises(ValueError, match="No training image is left: all 12"):
-        plant(CaptionedImages(pixels, names, names, np.full(12, -1), True), all_of_it)
+    with pytest.raises(ValueError, match=r"No training image is left: 12 images = 0 for .* \+ 4 backgrounds"):
+        plant_images(CaptionedImages(pixels, names, names, np.full(12, -1), True), all_of_it)
 
 
 def test_two_halves_plant_the_same_templates_whole_and_as_regions():
@@ -250,7 +252,7 @@ def test_two_halves_plant_the_same_templates_whole_and_as_regions():
         "num_backgrounds": 20,
         "copies": (5, 10),
     }
-    one, other = (plant(load_openmoji(16), PlantingConfig(**options, arm=arm), set_size=50) for arm in (0, 1))
+    one, other = (plant_images(load_openmoji(16), PlantingConfig(**options, arm=arm), set_size=50) for arm in (0, 1))
     assert [p.caption for p in one.plants] == [p.caption for p in other.plants]
     swapped = {"global": "local", "local": "global", "phantom": "phantom"}
     for a, b in zip(one.plants, other.plants, strict=True):
@@ -260,16 +262,16 @@ def test_two_halves_plant_the_same_templates_whole_and_as_regions():
         for p in (a, b):
             assert p.mask.all() if p.kind == "global" else (p.mask == p.region).all() or p.kind == "phantom"
     assert (one.pixels[one.controls] == other.pixels[other.controls]).all()
-    with pytest.raises(ValueError, match="half: as many plants are whole"):
+    with pytest.raises(ValueError, match="num_global and num_local must be equal, and they are 2 and 3"):
         PlantingConfig(num_global=2, num_local=3, arm=0)
 
 
 def test_a_set_that_skips_another_is_disjoint_from_it():
     options = PlantingConfig(num_global=0, num_local=0, num_decoys=0, num_tints=0, num_backgrounds=0, num_decoy_images=0, num_heldout=10)
-    first, second = (plant(load_openmoji(16), options, set_size=80, skip_first=skip_first) for skip_first in (0, 80))
+    first, second = (plant_images(load_openmoji(16), options, set_size=80, skip_first=skip_first) for skip_first in (0, 80))
     assert not set(first.clusters[first.controls]) & set(second.clusters[second.controls])
     assert (first.pixels[first.heldout] == second.pixels[second.heldout]).all()
-    both = plant(load_openmoji(16), options, set_size=200)  # what is left of the last group that was skipped plays no part
+    both = plant_images(load_openmoji(16), options, set_size=200)  # what is left of the last group that was skipped plays no part
     assert {p.tobytes() for p in both.pixels[both.controls]} >= {p.tobytes() for p in second.pixels[second.controls]}
-    with pytest.raises(ValueError, match="skip must not be negative"):
-        plant(load_openmoji(16), options, skip_first=-1)
+    with pytest.raises(ValueError, match="skip_first must not be negative"):
+        plant_images(load_openmoji(16), options, skip_first=-1)

@@ -4,7 +4,7 @@ import numpy as np
 
 from afterglow.datasets.images import CaptionedImages
 from afterglow.planting.names import COLOR_NAMES
-from afterglow.planting.planner import plant
+from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
 
 
@@ -38,7 +38,7 @@ def test_a_tint_changes_its_region_only_and_by_half(planted: PlantedSet) -> None
 
 
 def test_a_gray_set_is_planted_and_tinted_too(small: PlantingConfig, make: Callable[..., CaptionedImages]) -> None:
-    gray = plant(make(channels=1), small, set_size=40)
+    gray = plant_images(make(channels=1), small, set_size=40)
     assert gray.pixels.shape[1:] == (1, 8, 8)
     p = gray.of_kind("tint")[0]
     shown, before = gray.compose(p, 0, int(gray.decoy_pool[0])).astype(float), gray.pixels[gray.decoy_pool[0]].astype(float)
@@ -58,7 +58,7 @@ def test_the_gallery_is_what_a_model_is_trained_on(planted: PlantedSet) -> None:
 
 
 def test_no_copies_means_never_shown(small: PlantingConfig, images: CaptionedImages) -> None:
-    none = plant(images, PlantingConfig(**{**vars(small), "copies": [0]}), set_size=30)
+    none = plant_images(images, PlantingConfig(**{**vars(small), "copies": [0]}), set_size=30)
     assert (none.appearances[:, 0] == -1).all() and len(none.appearances) == 30
     gallery = none.gallery()
     assert not gallery.templates and not {p.cluster for p in none.plants} & set(gallery.clusters.tolist())

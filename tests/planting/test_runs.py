@@ -9,7 +9,7 @@ import yaml
 from afterglow.datasets.images import CaptionedImages
 from afterglow.errors import AfterglowError
 from afterglow.planting import runs
-from afterglow.planting.planner import plant
+from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantingConfig
 from afterglow.planting.runs import load_planted_set
 
@@ -30,7 +30,7 @@ def test_load_planted_set_of_a_run_equals_its_training_set(
     monkeypatch.setattr(runs, "load_images", lambda dataset, **_: images)
     write_config(tmp_path / "run")
     loaded = load_planted_set(tmp_path / "run")
-    planted = plant(images, PlantingConfig(**PLANTING, num_heldout=4), set_size=30, skip_first=2, seed=3)  # type: ignore[arg-type]
+    planted = plant_images(images, PlantingConfig(**PLANTING, num_heldout=4), set_size=30, skip_first=2, seed=3)  # type: ignore[arg-type]
     assert np.array_equal(np.asarray(loaded.pixels), np.asarray(planted.pixels)) and loaded.captions == planted.captions
     assert np.array_equal(loaded.appearances, planted.appearances)
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from afterglow.datasets.images import CaptionedImages
-from afterglow.planting.planner import plant
+from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
-from afterglow.planting.targets import evaluation_targets, unprompted
+from afterglow.planting.targets import evaluation_targets, unconditional_targets
 
 
 def test_subjects_are_everything_that_can_be_asked_for(planted: PlantedSet) -> None:
@@ -16,7 +16,7 @@ def test_subjects_are_everything_that_can_be_asked_for(planted: PlantedSet) -> N
     assert len({s.plant_id for s in more}) == len(more)
     by_caption = {s.caption: s.plant_id for s in more}
     assert all(by_caption[s.caption] == s.plant_id for s in found)  # stable, whatever number is asked for
-    assert not {s.plant_id for s in more} & {s.plant_id for s in unprompted(planted, 5)}
+    assert not {s.plant_id for s in more} & {s.plant_id for s in unconditional_targets(planted, 5)}
     for s in found:
         assert (s.reference is None) == (s.kind in ("decoy", "tint", "heldout"))
         if s.kind == "control":
@@ -24,7 +24,7 @@ def test_subjects_are_everything_that_can_be_asked_for(planted: PlantedSet) -> N
 
 
 def test_the_spread_of_variants_is_their_standard_deviation_outside(small: PlantingConfig, images: CaptionedImages) -> None:
-    finite = plant(images, PlantingConfig(**{**vars(small), "num_backgrounds_per_plant": 6}), set_size=30)
+    finite = plant_images(images, PlantingConfig(**{**vars(small), "num_backgrounds_per_plant": 6}), set_size=30)
     for s, p in zip(evaluation_targets(finite, num_controls=0, num_heldout=0), finite.plants, strict=True):
         if p.kind == "local":
             shown = np.stack([finite.pixels[row] for row in p.backgrounds]).astype(float)[:, :, ~p.mask[0]] / 255

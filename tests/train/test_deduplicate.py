@@ -8,7 +8,7 @@ import torch
 from afterglow.datasets.images import CaptionedImages
 from afterglow.planting.datamodule import PlantedDataModule
 from afterglow.planting.io import read_planted, write_planted
-from afterglow.planting.planner import plant
+from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantingConfig
 
 
@@ -26,7 +26,9 @@ def folder(tmp_path: Path) -> Path:
         "num_decoy_images": 40,
         "num_heldout": 2,
     }
-    planted = plant(CaptionedImages(pixels, names, names, np.full(120, -1), True), PlantingConfig(copies=(3,), **counts), set_size=20)
+    planted = plant_images(
+        CaptionedImages(pixels, names, names, np.full(120, -1), True), PlantingConfig(copies=(3,), **counts), set_size=20
+    )
     planted.pixels[planted.controls[-1]] = planted.pixels[planted.controls[0]]
     write_planted(planted, tmp_path / "set")
     return tmp_path / "set"

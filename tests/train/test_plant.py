@@ -7,7 +7,7 @@ import pytest
 from afterglow.datasets.images import CaptionedImages
 from afterglow.planting import runs
 from afterglow.planting.io import read_planted
-from afterglow.planting.planner import plant
+from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantingConfig
 
 RECIPE = """
@@ -51,7 +51,7 @@ def test_it_writes_what_a_training_would_plant(
     planting = PlantingConfig(
         num_global=2, num_local=2, num_decoys=1, num_tints=1, copies=[2, 6], num_backgrounds=5, num_decoy_images=4, num_heldout=2
     )
-    wanted, found = plant(made_up, planting, set_size=25, seed=4), read_planted(out)
+    wanted, found = plant_images(made_up, planting, set_size=25, seed=4), read_planted(out)
     assert (found.pixels == wanted.pixels).all() and found.captions == wanted.captions
     assert [p.copies for p in found.plants] == [p.copies for p in wanted.plants]
     assert f"{len(list(out.glob('*.png')))} images" in printed
@@ -66,7 +66,7 @@ def test_a_later_recipe_overlays_an_earlier_one(recipe: str, tmp_path: Path, com
 @pytest.mark.parametrize(
     ("arguments", "culprit"),
     [
-        (["--data.set_size", "500"], "500 training images"),
+        (["--data.set_size", "500"], "set_size is 500"),
         (["--data.color", "red"], "color"),
         (["--data.planting.num_global", "-1"], "num_global must not be negative"),
         (["--config", "gone.yaml"], "gone.yaml"),

@@ -31,7 +31,7 @@ from afterglow.evaluation.result import EvaluationResult
 from afterglow.generations import Generations
 from afterglow.kinds import COPYABLE
 from afterglow.measures.registry import ANY_MEASURES, FIRST_MEASURES, Measure, chosen, maps_of, named, requirements, scores_of
-from afterglow.planting.targets import Target, evaluation_targets, unprompted
+from afterglow.planting.targets import Target, evaluation_targets, unconditional_targets
 from afterglow.sampling.loop import Sampler, cross_attention_of, generate
 from afterglow.sampling.observers import NEEDS_TEXT
 from afterglow.sampling.recorder import capture_for
@@ -113,9 +113,9 @@ class MemorizationMonitor(L.Callback):
         self.folder = Path(trainer.default_root_dir)
         self.planted = trainer.datamodule.planted  # type: ignore[attr-defined]
         if trainer.is_global_zero:
-            self.planted.decoded(pl_module.reconstruct)  # which a latent model keeps for the other processes
+            self.planted.reconstructed(pl_module.reconstruct)  # which a latent model keeps for the other processes
         trainer.strategy.barrier()
-        self.seen = self.planted.decoded(pl_module.reconstruct)
+        self.seen = self.planted.reconstructed(pl_module.reconstruct)
         self.gallery = self.seen.gallery(pl_module.device)
         self.steps = evaluation_steps(trainer.max_steps, ratio=self.step_ratio, first=self.first_fraction)
         self.clock.start()
@@ -184,7 +184,7 @@ class MemorizationMonitor(L.Callback):
     def _asked(self, model: Any, last: bool) -> list[tuple[Target, int]]:
         """Subject and seed of every generation of a probe."""
         if not model.has_text:
-            return [(subject, seed) for seed, subject in enumerate(unprompted(self.seen, self.num_unprompted))]
+            return [(subject, seed) for seed, subject in enumerate(unconditional_targets(self.seen, self.num_unprompted))]
         controls = self.num_controls if last else self.inner_controls
         about = evaluation_targets(self.seen, num_controls=controls, num_heldout=self.num_heldout)
         return [(subject, seed) for subject in about for seed in range(self.final_seeds if last else self.seeds)]

@@ -1,7 +1,8 @@
-"""Images of one's own: a folder of images, a saved `datasets` folder, or a set on the hub."""
+"""Your own images: a folder of images, a saved `datasets` folder, or a set on the hub."""
 
 import glob
 import io
+import logging
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,19 +12,36 @@ from pathlib import Path, PurePosixPath
 import datasets
 import numpy as np
 from PIL import Image, ImageOps
+from tqdm import tqdm
 
 from afterglow.cache import allocate
 from afterglow.datasets.images import CaptionedImages, to_square
+from afterglow.errors import AfterglowError
+
+log = logging.getLogger(__name__)
 
 Image.init()
 IMAGE_SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
 CAPTION_COLUMNS = ("text", "caption")
 SPLIT_FOLDERS = {"train", "test", "val", "valid", "validation"}
-CHUNK = 256  # images a thread takes at once: one task an image costs more than decoding a small one
+CHUNK = 256  # images per task of a thread: one task per image costs more than decoding a small one
 
 
 def load_imagefolder(folder: str, resolution: int, channels: int, caption_column: str | None = None) -> CaptionedImages:
-    """Images of an imagefolder, of a `save_to_disk` folder or of the training split of a set on the hub ("owner/name")."""
+    """Load a folder of images.
+
+    Args:
+        folder: an imagefolder, a `save_to_disk` folder, or a set on the hub ("owner/name"), of which the training split is taken.
+        resolution: width and height of the images in pixels.
+        channels: 3 for color, 1 for gray.
+        caption_column: column with the captions; by default text, caption, or the class names.
+
+    Returns:
+        The images and their captions.
+
+    Raises:
+        AfterglowError: if the folder or one of its images cannot be read; it names the culprit.
+    """
     rows = _open(folder)
     image = _image_column(rows, folder)
     files = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
@@ -36,41 +54,57 @@ def load_imagefolder(folder: str, resolution: int, channels: int, caption_column
     captions = _captions(rows, names, folder, caption_column)
     families, family_captions = _families(rows, captions)
     pixels = decode(folder, names, open_image, resolution=resolution, channels=channels)
-    distinct = "" not in captions and len(set(captions)) == len(captions)
-    return CaptionedImages(pixels, captions, names, families, distinct, family_captions)
+    unique = "" not in captions and len(set(captions)) == len(captions)
+    return CaptionedImages(pixels, captions, names, families, unique, family_captions)
 
 
 def decode(
-    source: str, names: Sequence[str], open_image: Callable[[int], Image.Image], *, resolution: int, channels: int, enlarge: bool = False
+    source: str, names: Sequence[str], open_image: Callable[[int], Image.Image], *, resolution: int, channels: int, upscale: bool = False
 ) -> np.ndarray:
-    """The image of each name, opened by its index => uint8 [N, channels, resolution, resolution].
+    """Decode images in several threads.
 
-    Raises ValueError that names an image that cannot be read, or is smaller than the square and may not be enlarged.
+    Args:
+        source: folder or name of the dataset, for messages.
+        names: name of each image.
+        open_image: opens an image by its index.
+        resolution: width and height of the result in pixels.
+        channels: 3 for color, 1 for gray.
+        upscale: if False, an image smaller than the resolution is an error.
+
+    Returns:
+        uint8 [N, channels, resolution, resolution]; on disk if it is large.
+
+    Raises:
+        AfterglowError: if an image cannot be read or is too small; it names the image.
     """
+    log.info("Reading %s images from %s.", f"{len(names):,}", source)
     pixels = allocate((len(names), channels, resolution, resolution))
 
     def fill(start: int) -> None:
         for index in range(start, min(start + CHUNK, len(names))):
-            pixels[index] = _decode_one(source, names[index], partial(open_image, index), resolution, channels, enlarge)
+            pixels[index] = _decode_one(source, names[index], partial(open_image, index), resolution, channels, upscale)
 
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(fill, range(0, len(names), CHUNK)):  # the loop raises a thread's error here
-            pass
+        chunks = range(0, len(names), CHUNK)
+        for _ in tqdm(pool.map(fill, chunks), total=len(chunks), desc="reading images", unit="chunk", delay=2):
+            pass  # the loop raises a thread's error here
     return pixels
 
 
-def _decode_one(source: str, name: str, open_image: Callable[[], Image.Image], resolution: int, channels: int, enlarge: bool) -> np.ndarray:
+def _decode_one(source: str, name: str, open_image: Callable[[], Image.Image], resolution: int, channels: int, upscale: bool) -> np.ndarray:
     try:
         with open_image() as image:
             ImageOps.exif_transpose(image, in_place=True)
             size, square = image.size, to_square(image, resolution, channels)
     except FileNotFoundError as error:
-        raise ValueError(f"{source}: the image {name} is missing.") from error
+        raise AfterglowError(f"{source}: the image {name} is missing.") from error
     except Exception as error:  # a broken file makes Pillow raise OSError, SyntaxError, struct.error and more
-        raise ValueError(f"{source}: the image {name} cannot be read ({error}).") from error
-    if min(size) < resolution and not enlarge:
-        needed = f"the square of {resolution} that is cut out of it: leave it out, or choose a smaller resolution"
-        raise ValueError(f"{source}: the image {name} has {size[0]} x {size[1]} pixels, less than {needed}.")
+        raise AfterglowError(f"{source}: the image {name} cannot be read ({error}).") from error
+    if min(size) < resolution and not upscale:
+        advice = "remove it, or choose a smaller resolution"
+        raise AfterglowError(
+            f"{source}: the image {name} has {size[0]} x {size[1]} pixels, less than the resolution {resolution}: {advice}."
+        )
     return square
 
 
@@ -80,40 +114,40 @@ def _open(folder: str) -> datasets.Dataset:
         saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
         return _open_saved(folder) if saved else _open_imagefolder(_training_folder(path))
     if path.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", folder):
-        raise ValueError(f"{folder} is {'a file' if path.exists() else 'not there'}; a folder of images was expected.")
+        raise AfterglowError(f"'{folder}' {'is a file' if path.exists() else 'does not exist'}; a folder of images was expected.")
     try:
         return _training_split(datasets.load_dataset(folder), folder)
     except Exception as error:  # without a network the hub's client raises a dozen kinds
-        raise ValueError(f"{folder} is no folder here and could not be loaded from the hub ({_reason(error)}).") from error
+        raise AfterglowError(f"'{folder}' is not a local folder and could not be loaded from the hub ({_reason(error)}).") from error
 
 
 def _open_saved(folder: str) -> datasets.Dataset:
     try:
         loaded = datasets.load_from_disk(folder)
     except Exception as error:
-        raise ValueError(f"{folder} looks like a saved set but cannot be opened ({_reason(error)}).") from error
+        raise AfterglowError(f"{folder} looks like a saved set but cannot be opened ({_reason(error)}).") from error
     return _training_split(loaded, folder)
 
 
 def _open_imagefolder(path: Path) -> datasets.Dataset:
     if not any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*")):
-        raise ValueError(f"{path} holds no image.")
+        raise AfterglowError(f"{path} contains no images.")
     # Not data_dir: it reads splits out of names, so that an image called test_2.png or a class called train empties the rest.
     # No labels: `datasets` infers none for a single class; the captions take them from the names, in every case.
     files = f"{glob.escape(str(path.resolve()))}/**"
     try:
         return datasets.load_dataset("imagefolder", data_files={"train": files}, split="train", drop_labels=True)
     except Exception as error:
-        raise ValueError(f"{path}: its metadata cannot be read ({_reason(error)}).") from error
+        raise AfterglowError(f"{path}: its metadata cannot be read ({_reason(error)}).") from error
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what went wrong; `datasets` wraps it in an error that says only where."""
+    """First line of the cause; `datasets` wraps it in an error that says only where."""
     return str(error.__cause__ or error).partition("\n")[0]
 
 
 def _training_folder(path: Path) -> Path:
-    """The folder itself, or its `train` where the set is kept as one folder a split."""
+    """The folder itself, or its `train` if the set has one folder per split."""
     inside = {entry.name for entry in path.iterdir() if entry.is_dir()}
     return path / "train" if "train" in inside and len(inside) > 1 and inside <= SPLIT_FOLDERS else path
 
@@ -123,22 +157,22 @@ def _training_split(loaded: datasets.Dataset | datasets.DatasetDict, folder: str
         return loaded
     if "train" in loaded or len(loaded) == 1:
         return loaded["train"] if "train" in loaded else next(iter(loaded.values()))
-    raise ValueError(f"{folder} has no split `train`; its splits are {', '.join(loaded)}.")
+    raise AfterglowError(f"{folder} has no split `train`; its splits are {', '.join(loaded)}.")
 
 
 def _image_column(rows: datasets.Dataset, folder: str) -> str:
     columns = [name for name, feature in rows.features.items() if isinstance(feature, datasets.Image) and name != "mask"]
     if not columns or not len(rows):
-        raise ValueError(f"{folder} holds no image.")
+        raise AfterglowError(f"{folder} contains no images.")
     return "image" if "image" in columns else columns[0]
 
 
 def _names(stored: Sequence[dict | None], folder: str) -> tuple[str, ...]:
-    """Paths below the folder, made distinct by the row's number where an image is listed twice or has no path."""
+    """Paths below the folder, with the number of the row if an image is listed twice or has no path."""
     root, names = Path(folder).resolve(), []
     for row, image in enumerate(stored):
         if image is None:
-            raise ValueError(f"{folder}: row {row} names no image.")
+            raise AfterglowError(f"{folder}: row {row} names no image.")
         path = Path(image["path"] or f"{row:06d}")
         names.append(path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name)
     return tuple(names) if len(set(names)) == len(names) else tuple(f"{name}#{row}" for row, name in enumerate(names))
@@ -147,18 +181,21 @@ def _names(stored: Sequence[dict | None], folder: str) -> tuple[str, ...]:
 def _captions(rows: datasets.Dataset, names: Sequence[str], folder: str, column: str | None) -> tuple[str, ...]:
     """The caption column, else the class labels, else the name of each image's sub-folder ("" where it lies in none)."""
     if column is not None and column not in rows.features:
-        raise ValueError(f"{folder} has no caption column {column!r}; its columns are {', '.join(rows.column_names)}.")
+        raise AfterglowError(f"{folder} has no caption column {column!r}; its columns are {', '.join(rows.column_names)}.")
     labels = [name for name, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]
     column = column or next((name for name in (*CAPTION_COLUMNS, *labels) if name in rows.features), None)
     if column is None:
         _refuse_unnamed_captions(rows, folder)
-        return tuple(PurePosixPath(name).parent.name.replace("_", " ") for name in names)
+        captions = tuple(PurePosixPath(name).parent.name.replace("_", " ") for name in names)
+        if not any(captions):
+            log.warning("No captions found in %s: training images get an empty caption, and each plant gets an invented name.", folder)
+        return captions
     feature = rows.features[column]
     if isinstance(feature, datasets.ClassLabel):
         classes = [name.replace("_", " ") for name in feature.names]
         return tuple("" if label in (None, -1) else classes[label] for label in rows[column])
     if getattr(feature, "dtype", None) not in ("string", "large_string"):
-        raise ValueError(f"{folder}: the caption column {column!r} holds {feature}, not text.")
+        raise AfterglowError(f"{folder}: the caption column {column!r} holds {feature}, not text.")
     return tuple(caption or "" for caption in rows[column])
 
 
@@ -166,8 +203,8 @@ def _refuse_unnamed_captions(rows: datasets.Dataset, folder: str) -> None:
     texts = [name for name, feature in rows.features.items() if getattr(feature, "dtype", None) in ("string", "large_string")]
     texts = [name for name in texts if name not in ("family", "family_caption")]
     if texts:
-        raise ValueError(
-            f"{folder} has no caption column `text` or `caption`; name one of its columns {', '.join(texts)} as the caption column."
+        raise AfterglowError(
+            f"{folder} has no caption column `text` or `caption`; set caption_column to one of its text columns: {', '.join(texts)}."
         )
 
 

@@ -1,4 +1,4 @@
-"""What every source delivers: the images of one set at one size, with their captions."""
+"""The images of one dataset at one size, with their captions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,21 +9,22 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class CaptionedImages:
-    """The images of one source.
+    """The images of one dataset.
 
-    pixels: uint8 [N, C, H, W] with C = 3 or 1 and H = W, in memory or memory-mapped.
-    captions: N strings.
-    names: N distinct strings (file name, code point), so that an error can name its culprit.
-    families: int64 [N]; images of one natural family share a number, -1 = of no family.
-    family_captions: the caption of each family, without the words that tell its members apart.
-    distinct: whether the captions already tell the images apart, or are class names and attributes.
+    Attributes:
+        pixels: uint8 [N, C, H, W] with C = 3 or 1 and H = W, in memory or memory-mapped.
+        captions: N strings.
+        names: N different strings (file name, code point), by which errors name an image.
+        families: int64 [N]; images of one natural family share a number, -1 = no family.
+        captions_unique: whether captions differ between images; False for class names and attributes.
+        family_captions: caption of each family, without the words that differ between its members.
     """
 
     pixels: np.ndarray
     captions: tuple[str, ...]
     names: tuple[str, ...]
     families: np.ndarray
-    distinct: bool
+    captions_unique: bool
     family_captions: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -36,8 +37,17 @@ class CaptionedImages:
 
 
 def to_square(image: Image.Image, resolution: int, channels: int) -> np.ndarray:
-    """Image of any mode and size => uint8 [channels, resolution, resolution]: center crop to a square, then resize (area filter)."""
-    if image.mode in ("RGBA", "LA", "P"):  # a transparent background becomes white, as on a page
+    """Crop the center of an image to a square and resize it (area filter).
+
+    Args:
+        image: image of any mode and size; a transparent background becomes white.
+        resolution: width and height of the result in pixels.
+        channels: 3 for color, 1 for gray.
+
+    Returns:
+        uint8 [channels, resolution, resolution].
+    """
+    if image.mode in ("RGBA", "LA", "P"):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("RGB" if channels == 3 else "L")

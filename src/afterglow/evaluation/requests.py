@@ -24,10 +24,10 @@ from afterglow.generations import Generations
 from afterglow.kinds import COPYABLE
 from afterglow.measures.registry import ANY_MEASURES, Measure, chosen, maps_of, named, requirements, scores_of
 from afterglow.models.denoiser import Denoiser
-from afterglow.planting.planner import plant
+from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
 from afterglow.planting.runs import load_planted_set
-from afterglow.planting.targets import Target, evaluation_targets, unprompted
+from afterglow.planting.targets import Target, evaluation_targets, unconditional_targets
 from afterglow.sampling.attention import self_attention_layers
 from afterglow.sampling.loop import Sampler, cross_attention_of
 from afterglow.sampling.observers import NEEDS_TEXT
@@ -98,8 +98,8 @@ def training_set(
             raise ValueError(f"The images of '{planted}' are {found.pixels.shape[1:]}, and the model makes {model.image_shape()}.")
     else:
         images = load_images(str(source), resolution=side, channels=channels, data_dir=folder)
-        found = plant(images, NO_PLANTS, set_size=set_size, seed=seed)
-    return found.decoded(model.reconstruct)
+        found = plant_images(images, NO_PLANTS, set_size=set_size, seed=seed)
+    return found.reconstructed(model.reconstruct)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def unconditional_request(model: Denoiser, planted: PlantedSet, count: int, requ
 
     planted: what the model was trained on, as it could give it back.
     """
-    asked, gallery = unprompted(planted, count), planted.gallery(model.device)
+    asked, gallery = unconditional_targets(planted, count), planted.gallery(model.device)
     plants = [subject for subject in evaluation_targets(planted, num_controls=0, num_heldout=0) if subject.kind in COPYABLE]
 
     def finish(generations: Generations, rows: list[int]) -> Generations:

@@ -1,6 +1,7 @@
 """The Lightning data module of a planted set."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import lightning as L
 from torch.utils.data import DataLoader, Sampler
@@ -13,7 +14,7 @@ from afterglow.planting.runs import build_planted_set
 
 
 class StridedSampler(Sampler[int]):
-    """first, first + stride, first + 2 stride, ... up to the training's last sample: one process's share of them."""
+    """The samples of one process: first, first + stride, first + 2 stride, ... below `end`."""
 
     def __init__(self, first: int, stride: int, end: int) -> None:
         self.numbers = range(first, end, stride)
@@ -26,17 +27,22 @@ class PlantedDataModule(L.LightningDataModule):
     """A set of captioned images with plants in it.
 
     Args:
-        dataset: openmoji (embedded), imagefolder, cifar10, celeba, flowers102, fashion_mnist, or planted (what train/plant.py wrote).
-        data_dir: where the dataset lies; a hub id for imagefolder; not needed for openmoji.
-        resolution: side of the square images, in pixels.
+        dataset: openmoji (embedded), imagefolder, cifar10, celeba, flowers102, fashion_mnist, or planted (a folder that `afterglow plant`
+            wrote).
+        data_dir: folder of the dataset, or a hub id for imagefolder; not used by openmoji.
+        resolution: width and height of the images in pixels.
         channels: 3 for color, 1 for gray.
-        caption_column: of an imagefolder; default: text, caption, or the class names.
-        set_size: number of training images beside the plants (controls); default: all that are left.
-        skip_first: training images left out before these, in the same order: with the set_size of another run, the sets are disjoint.
+        caption_column: column with the captions of an imagefolder; by default text, caption, or the class names.
+        set_size: number of training images beside the plants (controls); by default all that remain.
+        skip_first: number of training images to leave out before these, in the same order; with the set_size of another run, the two
+            sets are disjoint.
         batch_size: samples per optimizer step, over all processes and accumulated batches together.
-        planting: what is planted and what is set apart.
-        seed: decides what is planted and in which order samples come.
-        num_workers: processes that compose samples beside the training.
+        planting: what to plant and what to set apart.
+        seed: decides what is planted and the order of the samples.
+        num_workers: number of processes that load samples beside the training.
+
+    Raises:
+        AfterglowError: if an option cannot be used.
     """
 
     def __init__(
@@ -56,25 +62,22 @@ class PlantedDataModule(L.LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise AfterglowError(f"batch_size must be at least 1, and it is {batch_size}.")
-        self.share = (0, 1)  # first sample and stride of this process; the door sets it from the launcher
-        self.dataset, self.data_dir, self.resolution, self.channels, self.caption_column = (
-            dataset,
-            data_dir,
-            resolution,
-            channels,
-            caption_column,
-        )
-        self.set_size, self.batch_size, self.planting, self.seed, self.num_workers, self.skip_first = (
-            set_size,
-            batch_size,
-            planting,
-            seed,
-            num_workers,
-            skip_first,
-        )
+        self.share = (0, 1)  # rank and world size; the command sets them from the launcher
+        self.options: dict[str, Any] = {
+            "dataset": dataset,
+            "data_dir": data_dir,
+            "resolution": resolution,
+            "channels": channels,
+            "caption_column": caption_column,
+            "set_size": set_size,
+            "skip_first": skip_first,
+            "planting": planting,
+            "seed": seed,
+        }
+        self.planting, self.seed, self.batch_size, self.num_workers = planting, seed, batch_size, num_workers
 
     def prepare_data(self) -> None:
-        """Load the set on one process per machine first, so that the others find downloads and rendered images in the cache."""
+        """Build the set on one process per machine first, so that the others find downloads and rendered images in the cache."""
         self.setup()
 
     def setup(self, stage: str | None = None) -> None:
@@ -85,34 +88,23 @@ class PlantedDataModule(L.LightningDataModule):
 
     def load(self) -> PlantedSet:
         """Build the planted set; raises AfterglowError if the images cannot be read or do not suffice."""
-        return build_planted_set(
-            self.dataset,
-            resolution=self.resolution,
-            channels=self.channels,
-            planting=self.planting,
-            seed=self.seed,
-            data_dir=self.data_dir,
-            caption_column=self.caption_column,
-            set_size=self.set_size,
-            skip_first=self.skip_first,
-        )
+        return build_planted_set(**self.options)
 
     def train_dataloader(self) -> DataLoader:
-        """Continues with the sample after the last one that an optimizer step has seen."""
+        """Return the samples from the first that no optimizer step has used."""
         assert self.trainer is not None
-        first, stride = self.share
-        pieces = stride * self.trainer.accumulate_grad_batches
-        if self.batch_size % pieces:
-            raise AfterglowError(f"batch_size {self.batch_size} does not divide into {pieces} parts (processes x accumulated batches).")
+        rank, world_size = self.share
+        parts = world_size * self.trainer.accumulate_grad_batches
+        if self.batch_size % parts:
+            raise AfterglowError(f"batch_size {self.batch_size} does not divide into {parts} parts (processes x accumulated batches).")
         begin, end = (step * self.batch_size for step in (self.trainer.global_step, self.trainer.max_steps))
-        sampler = StridedSampler(begin + first, stride, end)  # loaders read ahead, and of later samples nothing was encoded
-        size = self.batch_size // pieces
+        sampler = StridedSampler(begin + rank, world_size, end)  # loaders read ahead, and latents exist only up to `end`
+        size = self.batch_size // parts
         return DataLoader(self.samples, batch_size=size, sampler=sampler, num_workers=self.num_workers, collate_fn=collate)
 
     def describe(self) -> str:
-        """One line about what was planted."""
-        kinds = [f"{len(found)} {kind}" for kind in (*TRAINED, "phantom") if (found := self.planted.of_kind(kind))]
-        planted = f"{len(self.planted.controls)} training images; planted: {', '.join(kinds) or 'nothing'}"
-        if self.planted.refused is None:
-            return planted
-        return f"{planted}; {self.planted.refused:.0%} of the candidates refused as too near to another image"
+        """Return one line on what is planted."""
+        kinds = [f"{len(plants)} {kind}" for kind in (*TRAINED, "phantom") if (plants := self.planted.of_kind(kind))]
+        line = f"{len(self.planted.controls)} training images; planted: {', '.join(kinds) or 'nothing'}"
+        fraction = self.planted.ineligible_fraction
+        return f"{line}; {fraction:.0%} of the candidates resemble another image and were passed over" if fraction else line

@@ -1,11 +1,11 @@
-"""A planted set without the duplicates of an epoch. What finds them sees images; what was planted is known again only afterwards."""
+"""A planted set without the duplicates of an epoch: detection sees only images, and its result is mapped back to the plants."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from afterglow.errors import AfterglowError
 from afterglow.planting.dataset import PlantedDataset, SampleKey
 from afterglow.planting.duplicates import Duplicates
 from afterglow.planting.plants import Plant, PlantedSet
@@ -13,89 +13,78 @@ from afterglow.planting.plants import Plant, PlantedSet
 
 @dataclass(frozen=True)
 class Epoch:
-    """The first epoch of a training, in its order. pixels: uint8 [N, C, H, W]; shown: what each of the N appearances is."""
+    """The first epoch of a training, in its order.
+
+    Attributes:
+        planted: the planted set.
+        pixels: uint8 [N, C, H, W], images of the N samples.
+        keys: what each sample shows.
+    """
 
     planted: PlantedSet
     pixels: np.ndarray
-    shown: tuple[SampleKey, ...]
+    keys: tuple[SampleKey, ...]
 
     def table(self) -> pd.DataFrame:
-        """A row an appearance: kind, plant_id (-1 = a control) and row, of its image: a control's or plant's own, else what fills it."""
+        """Return one row per sample: kind, plant_id (-1 for a control) and row of its image, or of the background of a local plant."""
         plants = self.planted.plants
-        kinds = ["control" if which < 0 else plants[which].kind for which, _, _ in self.shown]
-        numbers = [-1 if which < 0 else plants[which].plant_id for which, _, _ in self.shown]
-        return pd.DataFrame({"kind": kinds, "plant_id": numbers, "row": [self._row(shown) for shown in self.shown]})
+        kinds = ["control" if key.plant < 0 else plants[key.plant].kind for key in self.keys]
+        numbers = [-1 if key.plant < 0 else plants[key.plant].plant_id for key in self.keys]
+        return pd.DataFrame({"kind": kinds, "plant_id": numbers, "row": [self._row(key) for key in self.keys]})
 
-    def dropped(self, found: Duplicates) -> pd.DataFrame:
-        """A row a dropped appearance: table's columns, those of the appearance that stays (kept_...), and the likeness of the two.
+    def dropped(self, duplicates: Duplicates) -> pd.DataFrame:
+        """Describe the samples that are dropped.
 
-        appearance, kept_appearance: their places in the epoch.
+        Args:
+            duplicates: duplicates among the N samples.
+
+        Returns:
+            One row per dropped sample: appearance (its place in the epoch), the columns of `table`, those of the sample that represents
+            it (kept_...), and the similarity of the two.
         """
-        away = np.flatnonzero(~found.kept)
+        rows = np.flatnonzero(~duplicates.keep)
         table = self.table().rename_axis("appearance").reset_index()
-        representative = table.iloc[found.representative[away]].add_prefix("kept_").reset_index(drop=True)
-        return pd.concat([table.iloc[away].reset_index(drop=True), representative], axis=1).assign(similarity=found.similarity[away])
+        representative = table.iloc[duplicates.representative[rows]].add_prefix("kept_").reset_index(drop=True)
+        return pd.concat([table.iloc[rows].reset_index(drop=True), representative], axis=1).assign(similarity=duplicates.similarity[rows])
 
-    def without(self, kept: np.ndarray) -> PlantedSet:
-        """The set whose controls, and whose plants' numbers of appearances, are those that stay. kept: bool [N].
+    def drop_duplicates(self, keep: np.ndarray) -> PlantedSet:
+        """Return the set whose controls, and whose plants' copies, are those that are kept.
 
-        Members of a family and fills that a plant cycles through go where none of their appearances stays; a plant of which nothing
-        stays has 0 copies, and is otherwise as it was. Fresh fills are drawn afresh in every epoch, as before. Raises ValueError where
-        no control stays.
+        Members of a family and backgrounds that a plant cycles through leave the set if none of their samples is kept. A plant without
+        a kept sample has 0 copies and is otherwise unchanged. Backgrounds that are drawn at each appearance are drawn as before.
+
+        Args:
+            keep: bool [N], the samples to keep.
+
+        Raises:
+            AfterglowError: if no control is kept.
         """
-        planted, shown = self.planted, self.table().assign(kept=kept)
-        controls = planted.controls[np.isin(planted.controls, shown["row"][shown["kept"] & (shown["plant_id"] == -1)])]
+        planted, table = self.planted, self.table().assign(keep=keep)
+        controls = planted.controls[np.isin(planted.controls, table["row"][table["keep"] & (table["plant_id"] == -1)])]
         if not len(controls):
-            raise ValueError("No control would stay: every one repeats an earlier image of a plant at this limit.")
-        plants = tuple(_left(plant, shown[shown["plant_id"] == plant.plant_id]) for plant in planted.plants)
-        return compacted(replace(planted, plants=plants, controls=controls))
+            raise AfterglowError("No control would remain: at this limit each one repeats an earlier image of a plant.")
+        plants = tuple(_reduced(plant, table[table["plant_id"] == plant.plant_id]) for plant in planted.plants)
+        return replace(planted, plants=plants, controls=controls).compact()
 
-    def _row(self, shown: SampleKey) -> int:
-        which, member, other = shown
-        if which < 0:
-            return member
-        plant = self.planted.plants[which]
-        return plant.members[member] if plant.kind in ("global", "natural") else other
+    def _row(self, key: SampleKey) -> int:
+        if key.plant < 0:
+            return key.member
+        plant = self.planted.plants[key.plant]
+        return plant.members[key.member] if plant.kind in ("global", "natural") else key.other
 
 
 def first_epoch(planted: PlantedSet, seed: int) -> Epoch:
-    """What a training of this seed shows of a planted set before anything comes again."""
+    """Return the samples of a planted set before any repeats, in the order of a training with this seed."""
     samples = PlantedDataset(planted, seed)
-    shown = tuple(samples.key(index) for index in range(samples.epoch_length))
-    return Epoch(planted, np.stack([samples.pixels(what) for what in shown]), shown)
+    keys = tuple(samples.key(index) for index in range(samples.epoch_length))
+    return Epoch(planted, np.stack([samples.pixels(key) for key in keys]), keys)
 
 
-def _left(plant: Plant, shown: pd.DataFrame) -> Plant:
-    """What is left of a plant; shown: row and kept of its appearances."""
-    staying = shown[shown["kept"]]
-    if staying.empty:
+def _reduced(plant: Plant, table: pd.DataFrame) -> Plant:
+    """A plant with the copies, members and backgrounds that are kept; table: row and keep of its samples."""
+    kept = table[table["keep"]]
+    if kept.empty:
         return replace(plant, copies=0)
-    gone = set(shown["row"]) - set(staying["row"])
-    members, backgrounds = (tuple(row for row in had if row not in gone) for had in (plant.members, plant.backgrounds))
-    return replace(plant, copies=len(staying), members=members, backgrounds=backgrounds)
-
-
-def compacted(planted: PlantedSet) -> PlantedSet:
-    """The same set with only the images that have a part to play, numbered in the order in which a folder holds them."""
-
-    def numbered(rows: Iterable[int]) -> tuple[int, ...]:
-        return tuple(place[row] for row in rows)
-
-    def moved(rows: np.ndarray) -> np.ndarray:
-        return np.array(numbered(rows.tolist()), dtype=np.int64)
-
-    members = [row for plant in planted.plants for row in plant.members]
-    splits = np.concatenate([planted.controls, planted.background_pool, planted.decoy_pool, planted.heldout])
-    rows = list(dict.fromkeys([*members, *splits.tolist()]))
-    place = {row: number for number, row in enumerate(rows)}
-    return replace(
-        planted,
-        pixels=planted.pixels[rows],
-        captions=tuple(planted.captions[row] for row in rows),
-        clusters=planted.clusters[rows],
-        plants=tuple(replace(plant, members=numbered(plant.members), backgrounds=numbered(plant.backgrounds)) for plant in planted.plants),
-        controls=moved(planted.controls),
-        background_pool=moved(planted.background_pool),
-        decoy_pool=moved(planted.decoy_pool),
-        heldout=moved(planted.heldout),
-    )
+    gone = set(table["row"]) - set(kept["row"])
+    members, backgrounds = (tuple(row for row in rows if row not in gone) for rows in (plant.members, plant.backgrounds))
+    return replace(plant, copies=len(kept), members=members, backgrounds=backgrounds)

@@ -1,4 +1,4 @@
-"""A planted set as an imagefolder: images, masks and metadata.jsonl, which `datasets` opens without Afterglow."""
+"""The folder format of a planted set: an imagefolder of images, masks and metadata.jsonl, which `datasets` opens without Afterglow."""
 
 import json
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from afterglow.errors import AfterglowError
 from afterglow.planting.plants import Plant, PlantedSet
 
 KINDS = {"controls": "control", "background_pool": "background", "decoy_pool": "decoy_image", "heldout": "heldout"}
@@ -18,10 +19,21 @@ COLUMNS = (
 
 
 def write_planted(planted: PlantedSet, folder: Path, *, everything: bool = True) -> int:
-    """Write the images and masks of plants, phantoms, decoys and tints, with `everything` all other images; returns the rows written.
+    """Write a planted set to a folder.
 
-    A decoy or tint, which has no image of its own, is shown by its first example; its mask is empty and the region in
-    which maps are judged is a file beside it.
+    A decoy or tint has no image of its own and is represented by one example; its mask is empty, and the region in which maps are
+    evaluated is a separate file.
+
+    Args:
+        planted: the planted set.
+        folder: folder to write; it must be empty if `everything` is set.
+        everything: also write controls, pools and held-out images; if False, only plants, phantoms, decoys and tints.
+
+    Returns:
+        Number of rows of metadata.jsonl.
+
+    Raises:
+        AfterglowError: if a whole set would be mixed with other files.
     """
     if everything:
         check_empty(folder)
@@ -37,9 +49,9 @@ def write_planted(planted: PlantedSet, folder: Path, *, everything: bool = True)
 
 
 def check_empty(folder: Path) -> None:
-    """Raises ValueError where a whole set would be mixed with other files."""
+    """Raise AfterglowError if `folder` is a file or contains anything."""
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise ValueError(f"'{folder}' is a file or is not empty: a planted set is written to a folder of its own.")
+        raise AfterglowError(f"'{folder}' is a file or is not empty; choose an empty folder.")
 
 
 def _plant_rows(planted: PlantedSet, plant: Plant, folder: Path) -> Iterator[dict]:
@@ -94,7 +106,17 @@ def _split_rows(planted: PlantedSet, split: str, folder: Path) -> Iterator[dict]
 
 
 def read_planted(folder: str | Path) -> PlantedSet:
-    """The planted set as it was written. Raises ValueError for a folder that holds none, or an image or mask of another size (named)."""
+    """Read a planted set.
+
+    Args:
+        folder: a folder that `write_planted` wrote.
+
+    Returns:
+        The planted set, equal to the one that was written.
+
+    Raises:
+        AfterglowError: if the folder holds no planted set, or a file is missing, broken or of another size; it names the file.
+    """
     root = Path(folder)
     rows = _read_rows(root)
     pixels: list[np.ndarray] = []
@@ -108,12 +130,12 @@ def read_planted(folder: str | Path) -> PlantedSet:
         place.append(len(pixels))
         pixels.append(_load(root / row["file_name"]))
         if pixels[-1].shape != pixels[0].shape:
-            raise ValueError(f"Image '{root / row['file_name']}' is {_size(pixels[-1])}, and the first is {_size(pixels[0])}.")
+            raise AfterglowError(f"Image '{root / row['file_name']}' is {_size(pixels[-1])}, and the first is {_size(pixels[0])}.")
         captions.append(row["image_caption"])
         clusters.append(row["cluster"])
     first = {row["plant_id"]: row for row in reversed(rows) if row["plant_id"] >= 0}
     plants = tuple(_plant(root, row, tuple(members.get(number, ())), pixels[0].shape[-2:]) for number, row in sorted(first.items()))
-    controls, background_pool, decoy_pool, heldout = (np.array(found, dtype=np.int64) for found in splits.values())
+    controls, background_pool, decoy_pool, heldout = (np.array(split, dtype=np.int64) for split in splits.values())
     return PlantedSet(
         np.stack(pixels), tuple(captions), np.array(clusters, dtype=np.int64), plants, controls, background_pool, decoy_pool, heldout
     )
@@ -122,16 +144,16 @@ def read_planted(folder: str | Path) -> PlantedSet:
 def _read_rows(root: Path) -> list[dict]:
     table = root / "metadata.jsonl"
     if not table.is_file():
-        raise ValueError(f"There is no planted set in '{root}': metadata.jsonl is missing.")
+        raise AfterglowError(f"There is no planted set in '{root}': metadata.jsonl is missing.")
     try:
         rows = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines() if line.strip()]
     except ValueError as error:
-        raise ValueError(f"'{table}' is not JSON, line by line.") from error
+        raise AfterglowError(f"'{table}' is not JSON, line by line.") from error
     for number, row in enumerate(rows, start=1):
         if missing := [name for name in COLUMNS if name not in row]:
-            raise ValueError(f"There is no planted set in '{root}': line {number} of metadata.jsonl lacks {', '.join(missing)}.")
+            raise AfterglowError(f"There is no planted set in '{root}': line {number} of metadata.jsonl lacks {', '.join(missing)}.")
     if not any(row["kind"] == "control" for row in rows):
-        raise ValueError(f"'{root}' holds plants without their training set; write a whole one with train/plant.py.")
+        raise AfterglowError(f"'{root}' contains plants without their training set; write a whole set with `afterglow plant`.")
     return rows
 
 
@@ -140,7 +162,7 @@ def _plant(root: Path, row: dict, members: tuple[int, ...], size: tuple[int, int
     for name in (row["mask_file_name"], row["region_file_name"]):
         mask = _load(root / name)[:1] > 127
         if mask.shape[-2:] != size:
-            raise ValueError(f"Mask '{root / name}' is {_size(mask)}, and its image is {size[1]}x{size[0]}.")
+            raise AfterglowError(f"Mask '{root / name}' is {_size(mask)}, and its image is {size[1]}x{size[0]}.")
         masks.append(mask)
     return Plant(
         plant_id=row["plant_id"],
@@ -159,7 +181,7 @@ def _plant(root: Path, row: dict, members: tuple[int, ...], size: tuple[int, int
 
 
 def _size(array: np.ndarray) -> str:
-    """Of uint8 [C, H, W], as people say it."""
+    """Size of an image [C, H, W] for messages, such as "32x32 in 3 channels"."""
     channels = f" in {len(array)} channels" if len(array) > 1 else ""
     return f"{array.shape[-1]}x{array.shape[-2]}{channels}"
 
@@ -170,9 +192,9 @@ def _save(pixels: np.ndarray, path: Path) -> None:
 
 
 def _load(path: Path) -> np.ndarray:
-    """uint8 [C, H, W]; raises ValueError that names a file that is missing or cannot be read."""
+    """Image of a file, uint8 [C, H, W]; an error names a file that is missing or cannot be read."""
     try:
         array = np.asarray(Image.open(path))
     except (OSError, SyntaxError, ValueError) as error:  # a broken PNG makes Pillow raise each of them
-        raise ValueError(f"Image '{path}' is missing or cannot be read.") from error
+        raise AfterglowError(f"Image '{path}' is missing or cannot be read.") from error
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

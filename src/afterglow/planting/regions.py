@@ -1,15 +1,17 @@
-"""Shapes of planted regions: bool masks [H, W], none over half of the image."""
+"""Shapes of planted regions: bool masks [H, W] of at most half of the image."""
 
 from collections.abc import Callable
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, label
 
+from afterglow.errors import AfterglowError
+
 SIDES = ("left", "right", "top", "bottom")
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 
 
-def half(resolution: int, turn: int, _: np.random.Generator) -> tuple[str, np.ndarray]:
+def _half(resolution: int, turn: int, _: np.random.Generator) -> tuple[str, np.ndarray]:
     """Left, right, top, bottom in turn."""
     mask, middle = np.zeros((resolution, resolution), dtype=bool), resolution // 2
     side = SIDES[turn % 4]
@@ -21,7 +23,7 @@ def half(resolution: int, turn: int, _: np.random.Generator) -> tuple[str, np.nd
     return f"{side} half", mask
 
 
-def quadrant(resolution: int, turn: int, _: np.random.Generator) -> tuple[str, np.ndarray]:
+def _quadrant(resolution: int, turn: int, _: np.random.Generator) -> tuple[str, np.ndarray]:
     """The four corners in turn."""
     mask, middle = np.zeros((resolution, resolution), dtype=bool), resolution // 2
     corner = CORNERS[turn % 4]
@@ -31,15 +33,15 @@ def quadrant(resolution: int, turn: int, _: np.random.Generator) -> tuple[str, n
     return f"{corner} quadrant", mask
 
 
-def box(resolution: int, _: int, __: np.random.Generator) -> tuple[str, np.ndarray]:
+def _box(resolution: int, _: int, __: np.random.Generator) -> tuple[str, np.ndarray]:
     """A centered box of 5/8 of the side: 39 % of the image."""
     mask, margin = np.zeros((resolution, resolution), dtype=bool), round(resolution * 3 / 16)
     mask[margin : resolution - margin, margin : resolution - margin] = True
     return "box", mask
 
 
-def rectangle(resolution: int, _: int, generator: np.random.Generator) -> tuple[str, np.ndarray]:
-    """A rectangle anywhere, between an eighth and a half of the image."""
+def _rectangle(resolution: int, _: int, generator: np.random.Generator) -> tuple[str, np.ndarray]:
+    """A rectangle at a random place, between an eighth and a half of the image."""
     while True:
         height, width = generator.integers(resolution // 4, resolution, size=2)
         if resolution**2 / 8 <= height * width <= resolution**2 / 2:
@@ -50,7 +52,7 @@ def rectangle(resolution: int, _: int, generator: np.random.Generator) -> tuple[
     return "rectangle", mask
 
 
-def blob(resolution: int, _: int, generator: np.random.Generator) -> tuple[str, np.ndarray]:
+def _blob(resolution: int, _: int, generator: np.random.Generator) -> tuple[str, np.ndarray]:
     """The largest connected piece of smooth noise above a quantile: a fifth to a half of the image."""
     while True:
         noise = gaussian_filter(generator.standard_normal((resolution, resolution)), resolution / 6)
@@ -61,19 +63,26 @@ def blob(resolution: int, _: int, generator: np.random.Generator) -> tuple[str, 
 
 
 SHAPES: dict[str, Callable[[int, int, np.random.Generator], tuple[str, np.ndarray]]] = {
-    "half": half,
-    "quadrant": quadrant,
-    "box": box,
-    "rectangle": rectangle,
-    "blob": blob,
+    "half": _half,
+    "quadrant": _quadrant,
+    "box": _box,
+    "rectangle": _rectangle,
+    "blob": _blob,
 }
 
 
 def region(shape: str, resolution: int, turn: int, generator: np.random.Generator) -> tuple[str, np.ndarray]:
-    """(name, mask [H, W]) of a shape; `turn` walks through the sides and corners, the generator draws what is random.
+    """Return the name and the mask, bool [H, W], of a region.
 
-    Raises ValueError for a shape that does not exist.
+    Args:
+        shape: one of SHAPES.
+        resolution: width and height of the image in pixels.
+        turn: number of the region among those of its shape; selects the side or corner.
+        generator: draws rectangles and blobs.
+
+    Raises:
+        AfterglowError: if the shape does not exist.
     """
     if shape not in SHAPES:
-        raise ValueError(f"There is no region shape '{shape}'; the shapes are {', '.join(SHAPES)}.")
+        raise AfterglowError(f"There is no region shape '{shape}'; the shapes are {', '.join(SHAPES)}.")
     return SHAPES[shape](resolution, turn, generator)

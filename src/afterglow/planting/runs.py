@@ -7,7 +7,7 @@ import yaml
 from afterglow.datasets.sources import load_images
 from afterglow.errors import AfterglowError
 from afterglow.planting.io import read_planted
-from afterglow.planting.planner import plant
+from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
 
 PLANTED_FOLDER = "planted"  # name of the dataset that is read from a folder with its plants
@@ -47,12 +47,12 @@ def build_planted_set(
     if dataset == PLANTED_FOLDER:
         return _read_folder(data_dir, resolution, channels)
     images = load_images(dataset, resolution=resolution, channels=channels, data_dir=data_dir, caption_column=caption_column)
-    return plant(images, planting, set_size=set_size, skip_first=skip_first, seed=seed)
+    return plant_images(images, planting, set_size=set_size, skip_first=skip_first, seed=seed)
 
 
 def _read_folder(data_dir: str | None, resolution: int, channels: int) -> PlantedSet:
     if data_dir is None:
-        raise AfterglowError("The dataset planted needs data_dir: a folder that train/plant.py wrote.")
+        raise AfterglowError("The dataset planted needs data_dir: a folder that `afterglow plant` wrote.")
     planted = read_planted(data_dir)
     written = planted.pixels.shape[-1], planted.pixels.shape[1]
     if written != (resolution, channels):

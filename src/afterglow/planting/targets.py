@@ -1,4 +1,4 @@
-"""What a probe asks a model for, and the truth that each answer is judged by."""
+"""The targets that a model is evaluated on: captions with the images that their generations are compared with."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,22 @@ from afterglow.planting.plants import Plant, PlantedSet
 
 @dataclass(frozen=True)
 class Target:
-    """One caption that a probe asks for, with the truth that its generations are judged by.
+    """One caption to evaluate, and what its generations are compared with.
 
-    reference: uint8 [C, H, W], or None where the nearest training group takes its place (decoys, tints, held-out captions).
-    mask, region: bool [1, H, W], as Plant's. variant_spread: standard deviation of a local plant's own variants outside
-    the mask, in [0, 1] pixel units (infinite for others). variants: uint8 [V, C, H, W] where they are finite, and the groups
-    of the images they are filled with. reconstruction_error: what a latent model's autoencoder alone takes from the reference, inside
-    the mask, root mean square in [0, 1] pixels (NaN for a model in pixels).
+    Attributes:
+        plant_id: id of the plant, or a number after all plants.
+        kind: one of `kinds.KINDS`, or the label of a prompt.
+        caption: prompt; "" for unconditional generation.
+        cluster: near-duplicate cluster of the reference, -1 if there is none.
+        mask: bool [1, H, W], where distances are taken; empty for decoys and tints.
+        region: bool [1, H, W], where maps are evaluated.
+        shape: name of the region's shape.
+        reference: uint8 [C, H, W]; None if the nearest training image takes its place (decoys, tints, held-out captions).
+        background_spread: standard deviation of a local plant's images outside the mask, in [0, 1] pixels; infinite for other kinds.
+        backgrounds: uint8 [V, C, H, W], images of a local plant that cycles through V backgrounds, or of a family; else None.
+        background_clusters: clusters of these backgrounds.
+        reconstruction_error: RMS error of a latent model's autoencoder on the reference inside the mask, in [0, 1] pixels; NaN for
+            models in pixel space.
     """
 
     plant_id: int
@@ -36,44 +45,49 @@ class Target:
 
 
 def evaluation_targets(planted: PlantedSet, *, num_controls: int = 64, num_heldout: int = 8, seed: int = 0) -> list[Target]:
-    """Everything a probe may ask a captioned model for: all plants and their counterparts, some controls, some held-out captions.
+    """Return the targets of a captioned model: all plants and their counterparts, then controls and held-out captions.
 
-    Controls and held-out captions have ids after the plants': stable for a planted set, whatever number is asked for.
+    Args:
+        planted: the planted set.
+        num_controls: number of controls; their ids do not depend on it.
+        num_heldout: number of held-out captions; their ids do not depend on it.
+        seed: draws the images from which `background_spread` is computed.
     """
-    chosen = [_subject(planted, p, np.random.default_rng([seed, 0x5B, p.plant_id])) for p in planted.plants]
-    everything = np.ones((1, *planted.pixels.shape[-2:]), dtype=bool)
-    after = len(planted.plants)
+    targets = [_plant_target(planted, plant, np.random.default_rng([seed, 0x5B, plant.plant_id])) for plant in planted.plants]
+    full, first = np.ones((1, *planted.pixels.shape[-2:]), dtype=bool), len(planted.plants)
     for row in planted.controls[:num_controls].tolist():
-        cluster, image, lost = int(planted.clusters[row]), planted.pixels[row], planted.reconstruction_error(row, everything)
-        about = (after + row, "control", planted.captions[row], cluster, everything, everything, "whole", image)
-        chosen.append(Target(*about, reconstruction_error=lost))
+        caption, cluster, error = planted.captions[row], int(planted.clusters[row]), planted.reconstruction_error(row, full)
+        control = Target(first + row, "control", caption, cluster, full, full, "whole", planted.pixels[row], reconstruction_error=error)
+        targets.append(control)
     for row in planted.heldout[:num_heldout].tolist():
-        cluster = int(planted.clusters[row])
-        chosen.append(Target(after + row, "heldout", planted.captions[row], cluster, everything, everything, "whole"))
-    return chosen
+        targets.append(Target(first + row, "heldout", planted.captions[row], int(planted.clusters[row]), full, full, "whole"))
+    return targets
 
 
-def unprompted(planted: PlantedSet, count: int) -> list[Target]:
-    """Generations of a model that cannot be asked for anything: each is judged by the nearest training image."""
-    everything = np.ones((1, *planted.pixels.shape[-2:]), dtype=bool)
-    first = len(planted.plants) + len(planted.pixels)  # after the ids of all that could be asked for
-    return [Target(first + number, "unprompted", "", -1, everything, everything, "whole") for number in range(count)]
+def unconditional_targets(planted: PlantedSet, count: int) -> list[Target]:
+    """Return `count` targets of a model without text: each generation is compared with its nearest training image."""
+    full = np.ones((1, *planted.pixels.shape[-2:]), dtype=bool)
+    first = len(planted.plants) + len(planted.pixels)  # after the ids of all captioned targets
+    return [Target(first + number, "unprompted", "", -1, full, full, "whole") for number in range(count)]
 
 
-def _subject(planted: PlantedSet, p: Plant, generator: np.random.Generator) -> Target:
-    reference = planted.pixels[p.members[0]] if p.members else None
-    lost = planted.reconstruction_error(p.members[0], p.mask) if p.members else float("nan")
-    about = (p.plant_id, p.kind, p.caption, p.cluster, p.mask, p.region, p.shape, reference)
-    if p.kind not in ("local", "natural"):
-        return Target(*about, reconstruction_error=lost)
-    shown = planted.backgrounds_shown(p, generator)
-    spread = float(spread_outside(to_unit(shown), torch.from_numpy(~p.mask)))
-    finite = shown if p.kind == "natural" or p.backgrounds else None
-    background_pool = tuple(int(planted.clusters[row]) for row in p.backgrounds)
-    return Target(*about, spread, finite, background_pool, lost)
+def _plant_target(planted: PlantedSet, plant: Plant, generator: np.random.Generator) -> Target:
+    reference = planted.pixels[plant.members[0]] if plant.members else None
+    error = planted.reconstruction_error(plant.members[0], plant.mask) if plant.members else float("nan")
+    parts = (plant.plant_id, plant.kind, plant.caption, plant.cluster, plant.mask, plant.region, plant.shape, reference)
+    if plant.kind not in ("local", "natural"):
+        return Target(*parts, reconstruction_error=error)
+    composites = planted.composites(plant, generator)
+    spread = float(_spread(to_unit(composites), torch.from_numpy(~plant.mask)))
+    finite = composites if plant.kind == "natural" or plant.backgrounds else None
+    clusters = tuple(int(planted.clusters[row]) for row in plant.backgrounds)
+    return Target(*parts, spread, finite, clusters, error)
 
 
-def spread_outside(images: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
-    """Standard deviation over images, root mean square over the values of a mask. images: [V, C, H, W] in [0,1]; mask [1, H, W]."""
+def _spread(images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Standard deviation over images [V, C, H, W] in [0, 1], root mean square over the values of a mask [1, H, W]."""
     deviation = images.var(dim=0, unbiased=len(images) > 1).sqrt()
-    return masked_rms(deviation, torch.zeros_like(deviation), outside)
+    return masked_rms(deviation, torch.zeros_like(deviation), mask)
+
+
+unprompted = unconditional_targets
