@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from afterglow.analysis.emergence import emergence_interval, emergence_quartiles, finite, num_confirmations_needed
+from afterglow.analysis.emergence import emergence_interval, emergence_quartiles, finite_or_none, num_confirmations_needed
 from afterglow.functional.survival import Interval
 
 STEPS = [0, 20, 30, 45, 68, 100]
@@ -66,8 +66,8 @@ def test_confirmations_needed_are_those_that_make_three_in_a_row():
     assert [num_confirmations_needed(seen) for seen in ([], [T], [T, T])] == [0, 2, 1]
 
 
-def test_finite_is_none_for_infinity():
-    assert finite(INF) is None and finite(3.0) == 3.0
+def test_finite_or_none_is_none_for_infinity():
+    assert finite_or_none(INF) is None and finite_or_none(3.0) == 3.0
 
 
 def test_quartiles_of_plants_that_agree_has_no_width():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from afterglow.functional.distances import calibrated_l2, masked_correlation, masked_rms, mean_finite, nn_ratio
+from afterglow.functional.distances import calibrated_l2, masked_correlation, masked_rms, masked_std, mean_finite, nn_ratio
 
 
 def random_images(count, *, seed):
@@ -50,3 +50,10 @@ def test_masked_correlation_agrees_with_numpy():
 def test_masked_correlation_of_a_constant_channel_is_zero():
     a = torch.stack([torch.zeros(5, 6), torch.arange(30.0).view(5, 6)])[None]
     assert masked_correlation(a, a, torch.ones(1, 1, 5, 6, dtype=torch.bool)).item() == pytest.approx(0.5)
+
+
+def test_masked_std_agrees_with_numpy():
+    images, mask = random_images(5, seed=6), random_mask(1)[0]
+    deviations = images.numpy().std(axis=0, ddof=1)[:, mask[0].numpy()]
+    assert float(masked_std(images, mask)) == pytest.approx(np.sqrt((deviations**2).mean()), rel=1e-5)
+    assert float(masked_std(images[:1], mask)) == 0

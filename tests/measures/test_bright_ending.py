@@ -11,7 +11,7 @@ from afterglow.measures.bright_ending import (
     layer_sets,
     short_name,
     similarity,
-    sscd,
+    sscd_similarity,
 )
 from afterglow.measures.registry import available_maps, compute_measures
 
@@ -167,7 +167,7 @@ def generations(make_generations):
 def test_s_is_minus_the_l2_distance_where_sscd_does_not_say_memorized(generations):
     distances = np.linalg.norm((generations.images.double() - generations.references.double()).flatten(1).numpy() / 255, axis=1)
     assert similarity(generations).tolist() == pytest.approx([-distances[0], 0.0, 0.0], rel=1e-5)
-    assert sscd(generations).tolist() == pytest.approx([0.2, 0.7, 0.5])
+    assert sscd_similarity(generations).tolist() == pytest.approx([0.2, 0.7, 0.5])
 
 
 def test_the_latent_variant_takes_the_difference_of_encoded_images(make_generations, masked):

@@ -2,7 +2,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from afterglow.models.autoencoder import Schedule, block_errors, reconstruction_errors, to_signed, train_autoencoder
+from afterglow.functional.pixels import to_signed
+from afterglow.models.autoencoder import Schedule, block_errors, reconstruction_errors, train_autoencoder
 
 
 def tiny() -> AutoencoderKL:

@@ -61,11 +61,11 @@ def emergence_quartiles(intervals: Sequence[Interval], seed: int = 0) -> dict[st
             return interval_quantile([intervals[i] for i in plants], share)
 
         found = nested_bootstrap(np.arange(len(intervals)), quartile, seed=generator, method="nearest")
-        result[name] = {"step": finite(found.value), "low": finite(found.low), "high": finite(found.high)}
+        result[name] = {"step": finite_or_none(found.value), "low": finite_or_none(found.low), "high": finite_or_none(found.high)}
     return result
 
 
-def finite(step: float) -> float | None:
+def finite_or_none(step: float) -> float | None:
     """None where a step is infinite: JSON has no infinity."""
     return None if math.isinf(step) else step
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from afterglow.analysis.emergence import ASSIGNED, DEFINITION, NUM_CONFIRMATIONS, emergence_interval, emergence_quartiles, finite
+from afterglow.analysis.emergence import ASSIGNED, DEFINITION, NUM_CONFIRMATIONS, emergence_interval, emergence_quartiles, finite_or_none
 from afterglow.functional.survival import Interval
 
 WHOLE, REGION = "", ".region"  # judged in a plant's mask; or, of a global plant, in the region that it has in the other half
@@ -41,7 +41,7 @@ def emergence_of(rows: pd.DataFrame) -> dict[str, Any]:
         intervals = {number: emerged[number] for number in numbers}
         found["kinds"][kind] = {
             "memorized": sum(history[number][1][-1] for number in numbers),
-            "intervals": {str(number): [i.lower, finite(i.upper)] for number, i in intervals.items()},
+            "intervals": {str(number): [i.lower, finite_or_none(i.upper)] for number, i in intervals.items()},
             **emergence_quartiles(list(intervals.values())),
         }
     return found

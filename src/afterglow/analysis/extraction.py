@@ -18,7 +18,7 @@ from afterglow.generations import Generations
 from afterglow.measures import memorized
 
 LIMITS = {"extracted": 1.0, "loosely (AMG)": 1.4}  # calibrated distances; Carlini et al. 2023 with METHODS' constants, Chen et al. 2024
-QUANTILE = 0.95  # of training-to-training similarity: Somepalli et al. 2023
+SIMILARITY_QUANTILE = 0.95  # of training-to-training similarity: Somepalli et al. 2023
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def fractions(table: pd.DataFrame, training: np.ndarray, kinds: Mapping[int, str
         for name, limit in LIMITS.items():
             under = table[column] < limit
             found.append(Fraction(f"{where}, {name}: under {limit:g}", int(under.sum()), total, int(table[cluster][under].nunique())))
-    limit = float(np.quantile(training, QUANTILE))
+    limit = float(np.quantile(training, SIMILARITY_QUANTILE))
     above = int((table["similarity"] > limit).sum())
     for kind in dict.fromkeys(kinds.values()):
         mine = {number for number, one in kinds.items() if one == kind}

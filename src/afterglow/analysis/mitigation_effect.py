@@ -8,21 +8,21 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from afterglow.functional.features import GRID, frechet_distance, pixel_features
+from afterglow.functional.features import NUM_CELLS, frechet_distance, pixel_features
 from afterglow.functional.statistics import Estimate, bootstrap, wilson_interval
 from afterglow.generations import Generations
 from afterglow.measures import memorized
-from afterglow.measures.registry import COPIES, SIMILARITIES, compute_measures
+from afterglow.measures.registry import COPY_MEASURES, SIMILARITIES, compute_measures
 
 FRACTIONS = ("memorized", "local_to_global")  # 0 or 1 for each plant
 BASELINE = "none"
 KEYS = ["mitigation", "strength", "kind", "measure"]
-MEASURES = [m for m in (*COPIES, SIMILARITIES[0]) if m.name in ("distance", "calibrated_l2", "correlation", "memorized", "sscd")]
-EXTRAS = ("cost.", "mitigation.", "caption_agreement")  # prefixes of the extras that are reported
-COSTS = ("cost.seconds", "cost.evaluations")
-INSIDE = {"distance": "distance.inside", "correlation": "correlation.inside"}
-HELD_OUT = {"distance.inside": "distance.training", "caption_agreement": "caption_agreement"}  # measures of a held-out caption
-PIXELS = f"pixels{GRID}"
+EFFECTS = [m for m in (*COPY_MEASURES, SIMILARITIES[0]) if m.name in ("distance", "calibrated_l2", "correlation", "memorized", "sscd")]
+REPORTED = ("cost.", "mitigation.", "caption_agreement")  # prefixes of the extras that are reported
+AVERAGED_COSTS = ("cost.seconds", "cost.evaluations")
+INSIDE_NAMES = {"distance": "distance.inside", "correlation": "correlation.inside"}
+HELD_OUT_NAMES = {"distance.inside": "distance.training", "caption_agreement": "caption_agreement"}  # measures of a held-out caption
+PIXELS = f"pixels{NUM_CELLS}"
 
 
 def plant_effect_rows(generations: Generations) -> pd.DataFrame:
@@ -32,18 +32,18 @@ def plant_effect_rows(generations: Generations) -> pd.DataFrame:
     mask. A held-out caption has no image: its distance is that to the nearest training image. Costs have the kind 'all'.
     """
     assert generations.plant_id is not None
-    values = {INSIDE.get(name, name): value for name, value in compute_measures(generations, MEASURES).items()} | _outside(generations)
-    values |= {name: value for name, value in generations.extras.items() if value.ndim == 1 and name.startswith(EXTRAS)}
+    values = {INSIDE_NAMES.get(name, name): value for name, value in compute_measures(generations, EFFECTS).items()} | _outside(generations)
+    values |= {name: value for name, value in generations.extras.items() if value.ndim == 1 and name.startswith(REPORTED)}
     rows = []
     for number in generations.plant_id.unique().tolist():
         members = (generations.plant_id == number).nonzero()[:, 0]
         columns = {"kind": generations.kind[int(members[0])], "plant_id": number}
-        each = {name: _plant_value(name, value[members]) for name, value in values.items() if name not in COSTS}
+        each = {name: _plant_value(name, value[members]) for name, value in values.items() if name not in AVERAGED_COSTS}
         each |= _copied_whole(generations[members.tolist()])
         if columns["kind"] == "heldout":
-            each = {HELD_OUT[name]: value for name, value in each.items() if name in HELD_OUT}
+            each = {HELD_OUT_NAMES[name]: value for name, value in each.items() if name in HELD_OUT_NAMES}
         rows += [columns | {"measure": name, "value": value} for name, value in each.items() if not np.isnan(value)]
-        costs = {name: float(values[name][members].mean()) for name in COSTS if name in values}
+        costs = {name: float(values[name][members].mean()) for name in AVERAGED_COSTS if name in values}
         rows += [columns | {"kind": "all", "measure": name, "value": value} for name, value in costs.items()]
     return pd.DataFrame(rows)
 

@@ -12,7 +12,7 @@ from afterglow.functional.survival import interval_regression, is_independent
 
 CLOSE_SHARE = 0.1  # share of the samples at which a model is said to memorize
 NEAR_MINIMUM = 1.05  # held-out loss over its minimum in the run, below which a model is said to generalize
-NUM_RESAMPLES = 200
+NUM_TABLE_RESAMPLES = 200
 
 
 def crossing(steps: Sequence[int], shares: Sequence[float], level: float = CLOSE_SHARE) -> float:
@@ -88,7 +88,7 @@ def _design(table: pd.DataFrame, terms: Sequence[str]) -> np.ndarray:
 
 
 def resampled_tables(
-    table: pd.DataFrame, terms: Sequence[str] = (), *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
+    table: pd.DataFrame, terms: Sequence[str] = (), *, seed: int = 0, num_resamples: int = NUM_TABLE_RESAMPLES
 ) -> list[pd.DataFrame]:
     """Bootstrap samples of the runs of a table, and of the units within each run.
 
@@ -122,7 +122,7 @@ def bootstrap_run_values(runs: Sequence[np.ndarray], *, seed: int = 0) -> Estima
     """Mean of all values; its interval resamples runs first and values within runs second. runs: the values of each run, [N_r]."""
     values = np.concatenate(list(runs))
     groups = nested_groups(np.repeat(np.arange(len(runs)), [len(run) for run in runs]))
-    return nested_bootstrap(groups, lambda units: float(values[units].mean()), num_resamples=NUM_RESAMPLES, seed=seed)
+    return nested_bootstrap(groups, lambda units: float(values[units].mean()), num_resamples=NUM_TABLE_RESAMPLES, seed=seed)
 
 
 over_runs, mean_over_runs, resampled = bootstrap_table, bootstrap_run_values, resampled_tables

@@ -9,7 +9,7 @@ from afterglow.errors import AfterglowError
 from afterglow.generations import Generations
 from afterglow.measures.bright_ending import layer_sets, local_detection
 
-QUANTILE = 0.99
+CONTROL_QUANTILE = 0.99
 PUBLISHED_CURVE = 3.0  # ||Delta|| of Stable Diffusion 1.x in latents of 64 x 64: Wen's target, Chen's lower threshold of re-anchoring
 UPPER = 5 / 3  # Chen's upper threshold over the lower one
 
@@ -50,8 +50,8 @@ def control_thresholds(parts: Iterable[Generations]) -> Thresholds:
         norms.append(part.guidance_rms * part.guidance[0, 0].numel() ** 0.5)
         if layers := layer_sets(part.layers).get("be"):
             local.append(local_detection(part, layers, 1))
-    curve = torch.cat(norms, dim=1).quantile(QUANTILE, dim=1).tolist()
-    ld = float(torch.cat(local).quantile(QUANTILE)) if local else None
+    curve = torch.cat(norms, dim=1).quantile(CONTROL_QUANTILE, dim=1).tolist()
+    ld = float(torch.cat(local).quantile(CONTROL_QUANTILE)) if local else None
     return Thresholds(tuple(curve), ld, curve[0], f"99th percentile of {sum(map(len, controls))} generations of controls")
 
 

@@ -43,8 +43,8 @@ def masked_std(images: Tensor, mask: Tensor) -> Tensor:
     >>> masked_std(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), torch.ones(1, 1, 1, dtype=torch.bool))
     tensor(0.7071)
     """
-    deviation = images.var(dim=0, unbiased=len(images) > 1).sqrt()
-    return masked_rms(deviation, torch.zeros_like(deviation), mask)
+    variance = images.var(dim=0, unbiased=len(images) > 1)
+    return ((variance * mask).sum() / (variance.shape[0] * mask.sum())).sqrt()
 
 
 def mean_finite(distances: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from afterglow.functional.pixels import to_unit
 
-GRID = 4  # cells per side of the pixel features
+NUM_CELLS = 4  # cells per side of the pixel features
 
 
 def pixel_features(images: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def pixel_features(images: Tensor) -> Tensor:
     >>> pixel_features(torch.full((1, 1, 8, 8), 255, dtype=torch.uint8)).shape
     torch.Size([1, 16])
     """
-    return adaptive_avg_pool2d(to_unit(images), GRID).flatten(1)
+    return adaptive_avg_pool2d(to_unit(images), NUM_CELLS).flatten(1)
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:

@@ -70,7 +70,7 @@ def local_detection(generations: Generations, layers: list[str], num_steps: int 
     return guidance.local_detection(delta, rms, bright_ending(generations, layers), area_neutral=area_neutral)
 
 
-def sscd(generations: Generations) -> Tensor:
+def sscd_similarity(generations: Generations) -> Tensor:
     """SSCD cosine of a sample and its reference, [B] (docs/methods.md#sscd); model and preprocessing are in the provenance."""
     return generations.extras["sscd"]
 
@@ -97,4 +97,4 @@ def similarity(generations: Generations, layers: list[str] | None = None, *, nor
         weight = resize(bright_ending(generations, layers).float(), difference.shape[-2:])
         norms = (difference * weight[:, None]).flatten(1).norm(dim=1)
         norms = norms / weight.flatten(1).mean(1) if normalized else norms
-    return -norms * (sscd(generations) < SSCD_COPY)
+    return -norms * (sscd_similarity(generations) < SSCD_COPY)

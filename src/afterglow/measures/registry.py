@@ -36,34 +36,34 @@ class Measure:
     layers: tuple[str, ...] = ()
 
 
-WEN, CHEN, REN, JAIN = "Wen et al. 2024", "Chen et al. 2025", "Ren et al. 2024", "Jain et al. 2025"
-CARLINI, SOMEPALLI, CURVATURE = "Carlini et al. 2023", "Somepalli et al. 2023", "mem-curv-diff 2026"
-OURS, RMS, SHARE = "Afterglow", "RMS of [0,1] pixels", "share of pixels"
-TRUTH = ("references", "eval_mask", "neighbors")
-PIXEL, LATENT = ("extras.sscd", "references"), ("extras.sscd", "extras.latent_difference")
-LS_UNITS = {"pixel": (PIXEL, "-L2 of [0,1] pixels"), "latent": (LATENT, "-L2 of latents")}
-COPIES = (
-    Measure("distance", memorized.reference_distance, TRUTH, RMS, OURS),
-    Measure("calibrated_l2", memorized.calibrated_l2, TRUTH, "ratio, a copy is under 1", CARLINI),
-    Measure("nn_ratio", memorized.nn_ratio, TRUTH, "ratio, a copy is under 1/3", "Yoon et al. 2023"),
-    Measure("reconstruction_error", memorized.reconstruction_error, (*TRUTH, "extras.reconstruction_error"), RMS, OURS),
-    Measure("correlation", memorized.correlation, TRUTH, "-1 to 1", OURS),
-    Measure("memorized", memorized.memorized, TRUTH, "0 or 1", OURS),
+_WEN, _CHEN, _REN, _JAIN = "Wen et al. 2024", "Chen et al. 2025", "Ren et al. 2024", "Jain et al. 2025"
+_CARLINI, _SOMEPALLI, _CURVATURE = "Carlini et al. 2023", "Somepalli et al. 2023", "mem-curv-diff 2026"
+_OURS, _RMS, _SHARE = "Afterglow", "_RMS of [0,1] pixels", "share of pixels"
+_TRUTH = ("references", "eval_mask", "neighbors")
+_PIXEL, _LATENT = ("extras.sscd", "references"), ("extras.sscd", "extras.latent_difference")
+_LS_UNITS = {"pixel": (_PIXEL, "-L2 of [0,1] pixels"), "latent": (_LATENT, "-L2 of latents")}
+COPY_MEASURES = (
+    Measure("distance", memorized.reference_distance, _TRUTH, _RMS, _OURS),
+    Measure("calibrated_l2", memorized.calibrated_l2, _TRUTH, "ratio, a copy is under 1", _CARLINI),
+    Measure("nn_ratio", memorized.nn_ratio, _TRUTH, "ratio, a copy is under 1/3", "Yoon et al. 2023"),
+    Measure("reconstruction_error", memorized.reconstruction_error, (*_TRUTH, "extras.reconstruction_error"), _RMS, _OURS),
+    Measure("correlation", memorized.correlation, _TRUTH, "-1 to 1", _OURS),
+    Measure("memorized", memorized.memorized, _TRUTH, "0 or 1", _OURS),
 )
 SIMILARITIES = (
-    Measure("sscd", bright_ending.sscd, ("extras.sscd",), "cosine", "Pizzi et al. 2022"),
-    Measure("s_pixel", bright_ending.similarity, PIXEL, LS_UNITS["pixel"][1], CHEN),
-    Measure("s_latent", partial(bright_ending.similarity, latent=True), LATENT, LS_UNITS["latent"][1], f"after {CHEN}"),
+    Measure("sscd", bright_ending.sscd_similarity, ("extras.sscd",), "cosine", "Pizzi et al. 2022"),
+    Measure("s_pixel", bright_ending.similarity, _PIXEL, _LS_UNITS["pixel"][1], _CHEN),
+    Measure("s_latent", partial(bright_ending.similarity, latent=True), _LATENT, _LS_UNITS["latent"][1], f"after {_CHEN}"),
 )
 CROSS_SEED = (
-    Measure("tiled_l2", cross_seed.tiled_similarity, ("images",), f"-{RMS}", CARLINI, True),
-    Measure("tiled_l2.local", partial(cross_seed.tiled_similarity, local=True), ("images",), f"-{RMS}", f"after {CARLINI}", True),
-    Measure("edge_consistency", cross_seed.caption_edge_consistency, ("images",), SHARE, "Webster 2023", True),
+    Measure("tiled_l2", cross_seed.tiled_similarity, ("images",), f"-{_RMS}", _CARLINI, True),
+    Measure("tiled_l2.local", partial(cross_seed.tiled_similarity, local=True), ("images",), f"-{_RMS}", f"after {_CARLINI}", True),
+    Measure("edge_consistency", cross_seed.caption_edge_consistency, ("images",), _SHARE, "Webster 2023", True),
 )
 OTHER_SCORES = (
     Measure("sharpness", guidance.sharpness, ("extras.sharpness",), "1 / x^2", "Jeon et al. 2025", True),
-    Measure("basin.step", basin.basin_step, ("extras.basin_curve",), "sampler step; absent without a minimum", JAIN),
-    Measure("basin.depth", basin.basin_depth, ("extras.basin_curve",), "share of the first value", JAIN),
+    Measure("basin.step", basin.basin_step, ("extras.basin_curve",), "sampler step; absent without a minimum", _JAIN),
+    Measure("basin.depth", basin.basin_depth, ("extras.basin_curve",), "share of the first value", _JAIN),
 )
 TRIVIAL_MAPS = (
     Measure("all_ones", trivial_maps.all_ones, (), "1", "trivial"),
@@ -76,7 +76,7 @@ TRIVIAL_MAPS = (
 def _last_and_summed(name: str, function: Callable[..., Tensor], required: str) -> tuple[Measure, ...]:
     """A squared difference of predictions at the last step, and summed over steps."""
     return tuple(
-        Measure(f"{name}.{which}", partial(function, summed=which == "summed"), (required.format(which),), "eps^2", CURVATURE)
+        Measure(f"{name}.{which}", partial(function, summed=which == "summed"), (required.format(which),), "eps^2", _CURVATURE)
         for which in ("last", "summed")
     )
 
@@ -88,15 +88,15 @@ def _curvature(suffix: str, source: str, *, relu: bool = True, of_score: bool = 
 
 DIFFERENCE_MAPS = _last_and_summed("score_difference", guidance.score_difference, "guidance")
 OTHER_MAPS = (
-    _curvature("", CURVATURE),
-    _curvature(".signed", CURVATURE, relu=False),
-    _curvature(".of_score", f"after {CURVATURE}", of_score=True),
+    _curvature("", _CURVATURE),
+    _curvature(".signed", _CURVATURE, relu=False),
+    _curvature(".of_score", f"after {_CURVATURE}", of_score=True),
     *_last_and_summed("early_difference", derived_maps.early_difference, "extras.early_difference.{}"),
-    Measure("cross_seed_std", cross_seed.cross_seed_std, ("images",), f"-{RMS}", OURS),
-    Measure("patch_nearness", derived_maps.patch_nearness, ("extras.patch_distance",), f"-{RMS}", "after Kamb and Ganguli 2024"),
-    Measure("self_attention", derived_maps.self_attention_concentration, ("extras.self_attention",), "1", OURS),
-    Measure("split_product", derived_maps.split_product, ("extras.split_product",), "cosine", SOMEPALLI),
-    Measure("split_product.cross", partial(derived_maps.split_product, cross=True), ("extras.split_product.cross",), "cosine", SOMEPALLI),
+    Measure("cross_seed_std", cross_seed.cross_seed_std, ("images",), f"-{_RMS}", _OURS),
+    Measure("patch_nearness", derived_maps.patch_nearness, ("extras.patch_distance",), f"-{_RMS}", "after Kamb and Ganguli 2024"),
+    Measure("self_attention", derived_maps.self_attention_concentration, ("extras.self_attention",), "1", _OURS),
+    Measure("split_product", derived_maps.split_product, ("extras.split_product",), "cosine", _SOMEPALLI),
+    Measure("split_product.cross", partial(derived_maps.split_product, cross=True), ("extras.split_product.cross",), "cosine", _SOMEPALLI),
 )
 
 
@@ -110,10 +110,10 @@ def list_scores(layers: Sequence[str], end_layers: Sequence[str], num_steps: int
     """
     spans = _spans(num_steps)
     norms = [
-        Measure(f"guidance_norm.{name}", partial(guidance.guidance_norm, num_steps=steps), ("guidance",), "eps", WEN, True)
+        Measure(f"guidance_norm.{name}", partial(guidance.guidance_norm, num_steps=steps), ("guidance",), "eps", _WEN, True)
         for name, steps in spans.items()
     ]
-    found = [*COPIES, *SIMILARITIES, *CROSS_SEED, *OTHER_SCORES, *norms]
+    found = [*COPY_MEASURES, *SIMILARITIES, *CROSS_SEED, *OTHER_SCORES, *norms]
     for name, members in bright_ending.layer_sets(list(end_layers)).items():
         found += _end_token_scores(name, members, spans if name == "be" else {"all": None})
     return found + _entropies(layers)
@@ -126,18 +126,18 @@ def _end_token_scores(name: str, layers: list[str], spans: dict[str, int | None]
         return Measure(label, partial(compute, layers=layers), (*requires, "end_attention.last"), unit, source, detector, tuple(layers))
 
     found = [
-        score(f"end_token_mean.{name}", bright_ending.end_token_mean, "1", CHEN, (), True),
-        score(f"end_token_max.{name}", bright_ending.end_token_max, "1", CHEN, (), True),
-        score(f"effective_area.{name}", bright_ending.effective_area, "share of the image", OURS, (), False),
+        score(f"end_token_mean.{name}", bright_ending.end_token_mean, "1", _CHEN, (), True),
+        score(f"end_token_max.{name}", bright_ending.end_token_max, "1", _CHEN, (), True),
+        score(f"effective_area.{name}", bright_ending.effective_area, "share of the image", _OURS, (), False),
     ]
     for span, steps in spans.items():
-        for label, neutral, source in (("ld", False, CHEN), ("ld_neutral", True, f"after {CHEN}")):
+        for label, neutral, source in (("ld", False, _CHEN), ("ld_neutral", True, f"after {_CHEN}")):
             compute = partial(bright_ending.local_detection, num_steps=steps, area_neutral=neutral)
             found.append(score(f"{label}.{name}.{span}", compute, "eps", source, ("guidance",), True))
-    for place, (requires, unit) in LS_UNITS.items():
+    for place, (requires, unit) in _LS_UNITS.items():
         for label, normalized in ((f"ls_{place}", False), (f"ls_{place}.normalized", True)):
             compute = partial(bright_ending.similarity, normalized=normalized, latent=place == "latent")
-            found.append(score(f"{label}.{name}", compute, unit, CHEN, requires, False))
+            found.append(score(f"{label}.{name}", compute, unit, _CHEN, requires, False))
     return found
 
 
@@ -148,16 +148,16 @@ def _entropies(layers: Sequence[str]) -> list[Measure]:
         return Measure(name, compute, ("token_attention", *requires), "nats", source, True)
 
     found = [
-        entropy("entropy.first", partial(token_entropy.attention_entropy, last=False), f"after {REN}"),
-        entropy("entropy.last", partial(token_entropy.attention_entropy, last=True), f"after {REN}"),
-        entropy("memattn_d", token_entropy.memattn_d, REN, "prompt_length"),
-        entropy("memattn_d.absolute", partial(token_entropy.memattn_d, absolute=True), REN, "prompt_length"),
+        entropy("entropy.first", partial(token_entropy.attention_entropy, last=False), f"after {_REN}"),
+        entropy("entropy.last", partial(token_entropy.attention_entropy, last=True), f"after {_REN}"),
+        entropy("memattn_d", token_entropy.memattn_d, _REN, "prompt_length"),
+        entropy("memattn_d.absolute", partial(token_entropy.memattn_d, absolute=True), _REN, "prompt_length"),
     ]
     for index, layer in enumerate(layers):
         compute, name = partial(token_entropy.memattn_e, layer=index), bright_ending.short_name(layer)
         if name == token_entropy.EARLY_LAYER:
-            found.append(entropy("memattn_e", compute, REN))
-        found.append(entropy(f"memattn_e.{name}", compute, f"after {REN}"))
+            found.append(entropy("memattn_e", compute, _REN))
+        found.append(entropy(f"memattn_e.{name}", compute, f"after {_REN}"))
     return found
 
 
@@ -176,7 +176,7 @@ def list_maps(end_layers: Sequence[str], num_steps: int, end_steps: Sequence[int
             for name, layers in bright_ending.layer_sets(list(end_layers)).items():
                 compute = partial(bright_ending.end_token_map, layers=layers, rule=rule, step=index)
                 requires = (f"end_attention.{step}",)
-                found.append(Measure(f"end_token.{step}.{rule}.{name}", compute, requires, "1", CHEN, False, tuple(layers)))
+                found.append(Measure(f"end_token.{step}.{rule}.{name}", compute, requires, "1", _CHEN, False, tuple(layers)))
     return found
 
 
@@ -253,7 +253,7 @@ def _spans(num_steps: int) -> dict[str, int | None]:
 
 # What an evaluation during training measures by default.
 FIRST_MEASURES = (
-    *(m.name for m in (*COPIES, *TRIVIAL_MAPS, *DIFFERENCE_MAPS)),
+    *(m.name for m in (*COPY_MEASURES, *TRIVIAL_MAPS, *DIFFERENCE_MAPS)),
     *("guidance_norm.1", "guidance_norm.10", "guidance_norm.all", "ld.*.1", "ld.*.10", "ld.*.all"),
     *("end_token_mean.*", "entropy.*", "end_token.*"),
 )

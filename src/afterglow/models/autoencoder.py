@@ -10,6 +10,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from tqdm import tqdm
 
 from afterglow.functional.distances import masked_rms
+from afterglow.functional.pixels import signed_to_unit, to_signed, to_unit
 
 KL_WEIGHT = 1e-6  # of Rombach et al. 2022, both terms summed over an image
 NUM_SCALED = 512  # images from which the latents' scale is taken
@@ -71,17 +72,12 @@ def reconstruction_errors(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
     found = []
     for part in pixels.split(32):
         decoded = vae.decode(vae.encode(to_signed(part)).latent_dist.mean).sample
-        found.append(masked_rms(part.float() / 255, (decoded / 2 + 0.5).clamp(0, 1), everything))
+        found.append(masked_rms(to_unit(part), signed_to_unit(decoded), everything))
     return torch.cat(found)
 
 
 def block_errors(pixels: Tensor, side: int = 8) -> Tensor:
     """The same of the trivial code, the mean color of each block of side by side pixels, [N]."""
-    unit = pixels.float() / 255
+    unit = to_unit(pixels)
     means = interpolate(avg_pool2d(unit, side), scale_factor=side)
     return masked_rms(unit, means, torch.ones(1, *pixels.shape[-2:], dtype=torch.bool))
-
-
-def to_signed(pixels: Tensor) -> Tensor:
-    """uint8 => float32 in [-1, 1]."""
-    return pixels.float() / 127.5 - 1

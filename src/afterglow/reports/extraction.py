@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from afterglow.analysis.extraction import LIMITS, QUANTILE, Fraction, distinct_curve
+from afterglow.analysis.extraction import LIMITS, SIMILARITY_QUANTILE, Fraction, distinct_curve
 from afterglow.reports.bench import PLAIN, text_table
 
 SHOWN, ACROSS = 24, 6  # pairs in the gallery, and in one of its lines
@@ -45,7 +45,9 @@ def histograms_figure(table: pd.DataFrame, training: np.ndarray, space: str, pat
         bins = np.histogram_bin_edges(np.concatenate([values, training]), bins=60)
         for some, label, color in ((values, "generation to training", "#D55E00"), (training, "training to training", "#0072B2")):
             left.hist(some, bins=bins, density=True, alpha=0.55, color=color, label=f"{label} ({len(some)})")
-        left.axvline(float(np.quantile(training, QUANTILE)), color="#444444", linestyle=":", label="95th percentile, training to training")
+        left.axvline(
+            float(np.quantile(training, SIMILARITY_QUANTILE)), color="#444444", linestyle=":", label="95th percentile, training to training"
+        )
         left.set(xlabel=f"similarity to the nearest ({space})", ylabel="density")
         left.legend(fontsize=7, framealpha=0.9, edgecolor="none")
         _curves(right, table)

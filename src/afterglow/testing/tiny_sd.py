@@ -1,4 +1,4 @@
-"""Stable Diffusion v1-4's structure with all widths divided by one number, for tests, benchmarks and first contact; weights are random."""
+"""Random models with the structure of Stable Diffusion v1-4 and smaller widths, for tests, benchmarks and a first try."""
 
 import gzip
 import importlib.util
@@ -9,20 +9,26 @@ from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from afterglow.errors import AfterglowError
 from afterglow.models.text_ddpm import TextConditionalDDPM
 
-DIVISORS = (1, 2, 4, 8)  # by which the outer level still splits into 8 heads
+DIVISORS = (1, 2, 4, 8)  # of the widths, for which the outermost level still splits into 8 heads
 UNET_WIDTHS, VAE_WIDTHS, TEXT_WIDTH, NORM_GROUPS = (320, 640, 1280, 1280), (128, 256, 512, 512), 768, 32
 VAE_FACTOR, LATENT_CHANNELS, TEXT_LENGTH = 8, 4, 77
-MULTIPLE = 64  # pixels: the autoencoder's factor and the U-Net's three halvings
-# the noise schedule that Stable Diffusion v1-4 was trained with
+RESOLUTION_MULTIPLE = 64  # pixels: the autoencoder's factor and the U-Net's three halvings
 TOKEN_SCALE, SHARPNESS = 0.1, 30.0  # standard deviation of a random encoder's token embeddings; factor of its queries and keys
-NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1, "set_alpha_to_one": False}
+# the noise schedule with which Stable Diffusion v1-4 was trained
+NOISE_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1, "set_alpha_to_one": False}
 VOCABULARY, NUM_MERGES = "bpe_simple_vocab_16e6.txt.gz", 48_894  # CLIP's: 49,408 tokens, less 2 x 256 letters and two special ones
 
 
 def tiny_sd(width: int, side: int) -> TextConditionalDDPM:
-    """Four levels, 16 text cross-attentions, 8 heads, as Stable Diffusion v1-4; `width` channels where it has 320, latents of `side`."""
+    """A text-conditional DDPM with four levels, 16 cross-attention modules and 8 heads, as Stable Diffusion v1-4.
+
+    Args:
+        width: channels of the outermost level, where Stable Diffusion has 320.
+        side: height and width of the samples.
+    """
     unet = {
         "block_out_channels": [width, 2 * width, 4 * width, 4 * width],
         "attention_head_dim": 8,
@@ -34,9 +40,15 @@ def tiny_sd(width: int, side: int) -> TextConditionalDDPM:
 
 
 def sd_pipeline(divide: int, resolution: int, autoencoder: AutoencoderKL | None = None) -> StableDiffusionPipeline:
-    """A pipeline of Stable Diffusion v1-4's structure, random but for the autoencoder that is given.
+    """A pipeline with the structure of Stable Diffusion v1-4 and random weights.
 
-    divide: what all widths are divided by (1, 2, 4, 8); resolution: of its images. Raises ValueError for others.
+    Args:
+        divide: divisor of all widths: 1, 2, 4 or 8.
+        resolution: side of the images in pixels, a multiple of 64.
+        autoencoder: replaces the random one.
+
+    Raises:
+        AfterglowError: a divisor or resolution is not supported, or open-clip-torch is missing.
     """
     _check(divide, resolution)
     tokenizer = clip_tokenizer()
@@ -58,11 +70,11 @@ def sd_pipeline(divide: int, resolution: int, autoencoder: AutoencoderKL | None 
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    scheduler = PNDMScheduler(skip_prk_steps=True, **NOISE)
+    scheduler = PNDMScheduler(skip_prk_steps=True, **NOISE_SCHEDULE)
     scheduler.register_to_config(clip_sample=False)  # as its published configuration says, for other schedulers made of it
     return StableDiffusionPipeline(
         vae=sd_autoencoder(divide, resolution) if autoencoder is None else autoencoder,
-        text_encoder=_telling(CLIPTextModel(text)).eval(),
+        text_encoder=_sharpen_attention(CLIPTextModel(text)).eval(),
         tokenizer=tokenizer,
         unet=unet.eval(),
         scheduler=scheduler,
@@ -72,11 +84,11 @@ def sd_pipeline(divide: int, resolution: int, autoencoder: AutoencoderKL | None 
     )
 
 
-def _telling(encoder: CLIPTextModel) -> CLIPTextModel:
-    """A random encoder whose states tell captions apart in every position, pads too, as CLIP's do.
+def _sharpen_attention(encoder: CLIPTextModel) -> CLIPTextModel:
+    """Make the states of a random encoder depend on the caption at every position, pads included, as CLIP's do.
 
-    Attention of random queries and keys is flat: 8 % of the states' variance is the caption's. Made sharp, it looks at single
-    words, and 60 % is.
+    Attention with random queries and keys is flat: 8 % of the variance of the states is explained by the caption. Sharpened
+    attention reads single words, and the caption explains 60 %.
     """
     torch.nn.init.normal_(encoder.get_input_embeddings().weight, std=TOKEN_SCALE)
     with torch.no_grad():
@@ -87,7 +99,7 @@ def _telling(encoder: CLIPTextModel) -> CLIPTextModel:
 
 
 def sd_autoencoder(divide: int, resolution: int) -> AutoencoderKL:
-    """The autoencoder of that structure: images => latents at an eighth of their side. Raises ValueError as sd_pipeline does."""
+    """The autoencoder of `sd_pipeline`, random: images => latents at an eighth of their side. Arguments and errors as there."""
     _check(divide, resolution)
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -101,11 +113,11 @@ def sd_autoencoder(divide: int, resolution: int) -> AutoencoderKL:
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """CLIP's own tokenizer, from the vocabulary inside the package open-clip-torch."""
-    found = importlib.util.find_spec("open_clip")
-    if found is None or found.origin is None:
-        raise ValueError("CLIP's vocabulary lies in the package open-clip-torch, which is not installed: pip install open-clip-torch.")
-    with gzip.open(Path(found.origin).parent / VOCABULARY, "rt", encoding="utf-8") as lines:
+    """CLIP's tokenizer, from the vocabulary in the package open-clip-torch."""
+    package = importlib.util.find_spec("open_clip")
+    if package is None or package.origin is None:
+        raise AfterglowError("CLIP's vocabulary is in the package open-clip-torch, which is not installed: pip install open-clip-torch.")
+    with gzip.open(Path(package.origin).parent / VOCABULARY, "rt", encoding="utf-8") as lines:
         merges = lines.read().split("\n")[1 : NUM_MERGES + 1]
     letters = list(bytes_to_unicode().values())
     words = [*letters, *(f"{letter}</w>" for letter in letters), *(merge.replace(" ", "") for merge in merges)]
@@ -119,6 +131,6 @@ def clip_tokenizer() -> CLIPTokenizer:
 
 def _check(divide: int, resolution: int) -> None:
     if divide not in DIVISORS:
-        raise ValueError(f"Widths are divided by {', '.join(map(str, DIVISORS))}, and not by {divide}.")
-    if resolution < MULTIPLE or resolution % MULTIPLE:
-        raise ValueError(f"The resolution must be a multiple of {MULTIPLE} (autoencoder 8, U-Net 8), and it is {resolution}.")
+        raise AfterglowError(f"The width divisor must be one of {', '.join(map(str, DIVISORS))}, not {divide}.")
+    if resolution < RESOLUTION_MULTIPLE or resolution % RESOLUTION_MULTIPLE:
+        raise AfterglowError(f"The resolution must be a multiple of {RESOLUTION_MULTIPLE} (autoencoder 8, U-Net 8), not {resolution}.")
