@@ -15,8 +15,11 @@ import argparse
 from pathlib import Path
 
 from afterglow import distributed
+from afterglow.cli.options import sampler_of, sampler_options
 from afterglow.errors import configure_logging, exit_on_user_error
-from afterglow.evaluation.requests import build_request, capture_of, required_inputs, sampler_of, sampler_options, with_embeddings
+from afterglow.evaluation.evaluate import capture_config, required_inputs
+from afterglow.evaluation.plan import GenerationPlan
+from afterglow.evaluation.requests import NUM_UNPROMPTED, build_request, with_embeddings
 from afterglow.evaluation.store import collect
 from afterglow.generations import END_TOKEN_RULES
 from afterglow.models.io import open_model
@@ -63,19 +66,25 @@ def main() -> None:
     configure_logging()
     with exit_on_user_error():
         model = open_model(args.model).to(distributed.device(), distributed.dtype())
-        sampler = sampler_of(model, args)
         requires = required_inputs(model, args.steps, args.measures)
-        asked, order = build_request(model, args, requires)
-        asked = with_embeddings(asked, args)
+        request = build_request(
+            model, prompts=args.prompts, planted=args.planted, source=args.source, folder=args.folder, set_size=args.set_size,
+            labels=args.labels, kind=args.kind, num_controls=args.controls, num_images=args.num_images or NUM_UNPROMPTED, requires=requires,
+        )  # fmt: skip
+        request = with_embeddings(request, sscd_file=args.sscd, sscd_transform=args.sscd_transform, tokens=args.tokens)
+        if model.has_text:
+            plan = GenerationPlan(args.num_images or 4, args.seed, args.seed_rule, args.prompts_per_part)
+        else:
+            plan = GenerationPlan(1, args.seed, "prompt", args.batch_size)
         early = open_model(args.early).to(distributed.device(), distributed.dtype()) if args.early else None
-        about = {**asked.about, "model": args.model}
-        how = capture_of(requires, args)
+        capture = capture_config(requires, early=early is not None, end_token=args.end_token, curvature_vectors=args.curvature_vectors)
+        rank, world_size = distributed.share()
         collect(
-            model, order, args.out, sampler, how,
-            finish=asked.finish, share=distributed.share(), about=about, early=early, batch_size=args.batch_size,
+            model, request, plan, args.out, sampler_of(model, args), capture,
+            rank=rank, world_size=world_size, metadata={"model": args.model}, early=early, batch_size=args.batch_size,
         )  # fmt: skip
         if distributed.is_first():
-            print(f"{args.out}: {len(asked.captions)} prompts, {order.num_images} generations each")
+            print(f"{args.out}: {len(request.captions)} prompts, {plan.num_images} generations each")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,13 @@ import argparse
 from pathlib import Path
 
 from afterglow import distributed
-from afterglow.cli.extraction_run import captions_for, extraction_request, plants_of, space_of, summarize
+from afterglow.cli.extraction_run import summarize
+from afterglow.cli.options import sampler_of, sampler_options
 from afterglow.errors import configure_logging, exit_on_user_error
-from afterglow.evaluation.requests import sampler_of, sampler_options, training_set
-from afterglow.evaluation.store import GenerationPlan, collect
+from afterglow.evaluation.extraction import extraction_captions, extraction_request, similarity_space
+from afterglow.evaluation.plan import GenerationPlan
+from afterglow.evaluation.requests import copyable_targets, training_set
+from afterglow.evaluation.store import collect
 from afterglow.loggers.run_logger import log_analysis
 from afterglow.models.io import open_model
 from afterglow.sampling.recorder import CaptureConfig
@@ -52,19 +55,21 @@ def main() -> None:
     with exit_on_user_error():
         model = open_model(args.model).to(distributed.device(), distributed.dtype())
         planted = training_set(model, planted=args.planted, source=args.source, folder=args.folder, set_size=args.set_size)
-        captions = captions_for(model, planted, args.num_images, args.caption)
-        gallery = planted.gallery(distributed.device())
-        plants, space = plants_of(planted), space_of(gallery, args, distributed.share())
-        asked = extraction_request(captions, gallery, space, args.tiles, plants)
-        order = GenerationPlan(captions, num_images=1, seed=args.seed, seed_rule="prompt", prompts_per_part=args.batch_size)
-        sampler = sampler_of(model, args)
-        about = {"model": args.model, "judged against": str(args.planted or args.source), "set size": args.set_size, **asked.about}
-        nothing = CaptureConfig(guidance=False, tokens=False, end_steps=())
+        captions = extraction_captions(model, planted, args.num_images, args.caption)
+        gallery, (rank, world_size) = planted.gallery(distributed.device()), distributed.share()
+        space = similarity_space(
+            gallery, sscd_file=args.sscd, sscd_transform=args.sscd_transform, tokens=args.tokens, rank=rank, world_size=world_size
+        )
+        plants = copyable_targets(planted)
+        request = extraction_request(captions, gallery, space, args.tiles, plants)
+        plan = GenerationPlan(num_images=1, seed=args.seed, seed_rule="prompt", prompts_per_part=args.batch_size)
+        metadata = {"model": args.model, "judged against": str(args.planted or args.source), "set size": args.set_size, **request.metadata}
+        capture = CaptureConfig(guidance=False, tokens=False, end_steps=())
         collect(
-            model, order, args.out, sampler, nothing,
-            finish=asked.finish, share=distributed.share(), about=about, batch_size=args.batch_size,
+            model, request, plan, args.out, sampler_of(model, args), capture,
+            rank=rank, world_size=world_size, metadata=metadata, batch_size=args.batch_size,
         )  # fmt: skip
-        numbers = summarize(args.out, order, gallery, space, about, args.background, plants)
+        numbers = summarize(args.out, plan, args.num_images, gallery, space, metadata, args.background, plants)
         if numbers is not None and args.run:
             images = {f"media/{name}": args.out / f"{name}.png" for name in ("extracted", "histograms")}
             print(log_analysis(args.run, numbers, images))

@@ -17,20 +17,20 @@ import pandas as pd
 from afterglow import distributed
 from afterglow.analysis.mitigation_effect import BASELINE, images_only, mitigation_rows, mitigation_table, number_row
 from afterglow.analysis.thresholds import Thresholds, of_controls, published
+from afterglow.cli.options import sampler_of, sampler_options
 from afterglow.errors import configure_logging, exit_on_user_error
 from afterglow.evaluation.embeddings import PatchTokens, patch_tokens
+from afterglow.evaluation.plan import GenerationPlan
 from afterglow.evaluation.requests import (
     EvalRequest,
     PlantFilter,
     heldout_features,
     planted_request,
     prompt_request,
-    sampler_of,
-    sampler_options,
     with_embeddings,
     with_quality,
 )
-from afterglow.evaluation.store import GenerationPlan, collect
+from afterglow.evaluation.store import collect
 from afterglow.generations import Generations, parts_of
 from afterglow.loggers.run_logger import log_analysis
 from afterglow.measures.bright_ending import BRIGHT_ENDING_LAYERS
@@ -72,19 +72,19 @@ def options() -> argparse.ArgumentParser:
     add("--features", help="folder of a vision transformer, for a Frechet distance")
     add("--batch-size", type=int, default=32, help="generations at a time")
     add("--run", type=Path, help="run folder whose W&B run gets the numbers and figures too")
-    parser.set_defaults(tokens=None)
     return parser
 
 
 def ask(args: argparse.Namespace, model: Denoiser) -> tuple[EvalRequest, PatchTokens | None]:
     """What is generated and what is noted of it; patch tokens of a vision transformer, for the distance to held-out images."""
     if args.planted:
-        some = PlantFilter(args.kinds, args.plants, args.heldout)
-        asked = planted_request(model, args.planted, num_controls=args.controls, requires=set(), some=some)
+        select = PlantFilter(args.kinds, args.plants, args.heldout)
+        request = planted_request(model, args.planted, num_controls=args.controls, select=select)
     else:
-        asked = prompt_request(model, args.prompts, requires=set())
+        request = prompt_request(model, args.prompts)
     features = patch_tokens(args.features) if args.features else None
-    return with_quality(with_embeddings(asked, args), args.clip, features), features
+    request = with_embeddings(request, sscd_file=args.sscd, sscd_transform=args.sscd_transform, tokens=None)
+    return with_quality(request, args.clip, features), features
 
 
 def main() -> None:
@@ -109,25 +109,25 @@ def main() -> None:
 
 def compare(args: argparse.Namespace, model: Denoiser, settings: Sequence[tuple[MitigationSpec, float]], extras: MitigationInputs) -> None:
     """Collect without a mitigation, then with each; thresholds come from the controls of the first."""
-    asked, features = ask(args, model)
-    order, about = GenerationPlan(asked.captions, args.num_images, args.seed), {**asked.about, "model": args.model, "kinds": args.kinds}
+    request, features = ask(args, model)
+    plan, metadata = GenerationPlan(args.num_images, args.seed), {"model": args.model, "kinds": args.kinds}
     sampler = sampler_of(model, args)
-    print(f"{len(asked.captions)} captions, {args.num_images} images of each, without a mitigation and with each of {len(settings)}")
+    print(f"{len(request.captions)} captions, {args.num_images} images of each, without a mitigation and with each of {len(settings)}")
     ends = any(layer.startswith(BRIGHT_ENDING_LAYERS) for layer in cross_attention_of(model))
     capture = CaptureConfig(tokens=False, end_steps=(-1,) if ends else (), end_layers=(BRIGHT_ENDING_LAYERS,))
 
     def run(name: str, strength: float, label: str, mitigation: Mitigation | None = None) -> pd.DataFrame:
         collect(
-            model, order, args.out / label, sampler, capture,
-            finish=asked.finish, about=about, mitigation=CostTracker(mitigation), batch_size=args.batch_size,
+            model, request, plan, args.out / label, sampler, capture,
+            metadata=metadata, mitigation=CostTracker(mitigation), batch_size=args.batch_size,
         )  # fmt: skip
         parts = [images_only(Generations.load(part)) for part in parts_of(args.out / label)]
         shown[label.replace("=", " ")] = first_generations(parts)
         gflops = remembered_gflops(args.out / "gflops.json", label, model, one_image, mitigation)
         return pd.concat([mitigation_rows(name, strength, parts, images), number_row(name, strength, "cost.gflops", gflops)])
 
-    one_image = sampler.setup(model, asked.captions[:1], [args.seed])
-    shown, images = {}, heldout_features(asked, features)
+    one_image = sampler.setup(model, request.captions[:1], [args.seed])
+    shown, images = {}, heldout_features(request, features)
     rows = [run(BASELINE, 0.0, BASELINE)]
     before = (Generations.load(part) for part in parts_of(args.out / BASELINE))
     thresholds = of_controls(before) if args.thresholds == "controls" else published(args.steps)

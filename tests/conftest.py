@@ -205,7 +205,6 @@ def generations() -> Generations:
         end_attention={(step, layer): bright.half() for step in (0, steps - 1) for layer in LAYERS},
         extras={"background_spread": torch.full((count,), 0.3), "background_distance": torch.full((count,), torch.inf)},
         neighbors=Neighbors(torch.arange(51).repeat(count, 1), torch.full((count, 51), 0.4)),
-        neighbors_whole=Neighbors(torch.arange(51).repeat(count, 1), torch.full((count, 51), 0.4)),
     )
 
 
@@ -251,7 +250,6 @@ def make_generations() -> Callable[..., Generations]:
             "token_attention": torch.randn(steps, count, len(GRIDS), tokens, generator=generator).softmax(-1).half(),
             "end_attention": ends,
             "neighbors": neighbors,
-            "neighbors_whole": neighbors,
             "provenance": {"layers": list(GRIDS)},
         }
         return Generations(**(filled | fields))

@@ -44,7 +44,6 @@ def generations(count=3, steps=4, seed=0):
         latents={0: random(count, 4, 2, 2), 3: random(count, 4, 2, 2)},
         extras={"background_spread": random(count), "a/b": random(count, 2)},
         neighbors=neighbors(),
-        neighbors_whole=neighbors(),
         provenance={
             "model": "TextConditionalDDPM",
             "steps": steps,
@@ -111,7 +110,7 @@ def test_the_folder_is_readable_without_afterglow(tmp_path):
 def test_fields_that_are_one_tensor_and_views_are_written(tmp_path):
     whole = generations()
     mask = whole.eval_mask[:1].expand(3, -1, -1, -1)
-    shared = dataclasses.replace(whole, eval_mask=mask, region=mask, neighbors_whole=whole.neighbors, images=whole.images.flip(-1).mT)
+    shared = dataclasses.replace(whole, eval_mask=mask, region=mask, images=whole.images.flip(-1).mT)
     shared.save(tmp_path)
     assert same(Generations.load(tmp_path), shared)
 

@@ -81,11 +81,12 @@ def duplicates(pixels: np.ndarray, args: argparse.Namespace) -> Duplicates:
     if limit is None:
         return exact(pixels)
     if args.by == "sscd":
-        from afterglow.evaluation.extraction_run import space_of
+        from afterglow.evaluation.extraction import similarity_space
 
         equal = exact(pixels)  # so that copies are embedded once
         distinct = Gallery(pixels[equal.keep], np.arange(int(equal.keep.sum())))
-        return equal.refine(embedded(space_of(distinct, args, (0, 1)).rows, limit), same=1.0)
+        space = similarity_space(distinct, sscd_file=args.sscd, sscd_transform=args.sscd_transform)
+        return equal.refine(embedded(space.rows, limit), same=1.0)
     return near(pixels, limit) if args.by == "pixels" else shared_region(pixels, limit)
 
 

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from afterglow.kinds import COPYABLE
+
 END_TOKEN_RULES = ("first_eos", "last", "eos_and_pads")  # the columns of end_attention
 
 
@@ -36,7 +38,7 @@ class Generations:
     token_attention: fp16 [T, B, layers, L], averaged over pixels and heads.
     end_attention: {(step index, layer): fp16 [B, h*w, rules]}, one column for each rule of END_TOKEN_RULES.
     latents: {step index: float32 [B, C, h, w]}; derived: {name: [B, ...]}, what only a model or the training set can tell.
-    neighbors, neighbors_whole: in the plant's mask, and over the whole image.
+    neighbors: nearest training clusters inside eval_mask.
     provenance: model, step, sampler, T, guidance scale, dtype, layers, whether pads are masked, library versions.
     """
 
@@ -58,7 +60,6 @@ class Generations:
     latents: Mapping[int, Tensor] | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     neighbors: Neighbors | None = None
-    neighbors_whole: Neighbors | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -92,6 +93,13 @@ class Generations:
         joined = {item.name: [getattr(part, item.name) for part in parts] for item in fields(cls)}
         same = {name: joined.pop(name)[0] for name in ("timesteps", "provenance")}
         return cls(**same, **{name: _join(values, 1 if name in STEPS_FIRST else 0) for name, values in joined.items()})
+
+    @property
+    def planted_mask(self) -> Tensor:
+        """Bool [B, 1, H, W]: eval_mask of plants and phantoms; empty where nothing is planted (decoys, tints, controls, ...)."""
+        assert self.eval_mask is not None
+        planted = torch.tensor([kind in COPYABLE for kind in self.kind], dtype=torch.bool)
+        return self.eval_mask & planted[:, None, None, None]
 
     @property
     def layers(self) -> list[str]:
@@ -142,9 +150,8 @@ class Generations:
                 found.setdefault(name, {})[int(rest) if name == "latents" else rest] = tensor
             else:
                 found[name] = tensor
-        for name in ("neighbors", "neighbors_whole"):
-            if name in found:
-                found[name] = Neighbors(**found[name])
+        if "neighbors" in found:
+            found["neighbors"] = Neighbors(**found["neighbors"])
         return cls(**found, provenance=json.loads((folder / "provenance.json").read_text(encoding="utf-8")))
 
 

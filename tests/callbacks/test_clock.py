@@ -13,19 +13,19 @@ def hour(monkeypatch):
     return lambda seconds: now.__setitem__(0, 100.0 + seconds)
 
 
-def test_probes_and_earlier_parts_of_a_run_count(hour):
+def test_clock_resumed_counts_earlier_parts_and_evaluations(hour):
     clock = Clock()
-    clock.resume(elapsed=60.0, probing=30.0)
+    clock.resume(elapsed=60.0, evaluation=30.0)
     assert clock.elapsed == 60
     clock.start()
     hour(40)
-    with clock.probe():
+    with clock.evaluating():
         hour(60)
-    assert (clock.elapsed, clock.probing) == (120, 50)
-    assert clock.spent() == "2.0 minutes of training, 42% of it in probes"
+    assert (clock.elapsed, clock.evaluation) == (120, 50)
+    assert clock.summary() == "2.0 minutes of training, 42% of it in evaluations"
 
 
-def test_a_run_that_had_ended_says_so():
+def test_summary_of_a_complete_run_says_that_nothing_was_trained():
     clock = Clock()
-    clock.resume(elapsed=60.0, probing=30.0)
-    assert clock.spent() == "This run had ended before: nothing was trained now."
+    clock.resume(elapsed=60.0, evaluation=30.0)
+    assert clock.summary() == "This run was already complete: nothing was trained."

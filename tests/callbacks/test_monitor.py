@@ -1,17 +1,12 @@
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from afterglow.callbacks.monitor import MemorizationMonitor
 from afterglow.cli.train import main
 from afterglow.models.io import load_denoiser
-from afterglow.models.optimal import OptimalDenoiser
-from afterglow.planting.datamodule import PlantedDataModule
-from afterglow.planting.plants import PlantingConfig
 from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig
 
@@ -37,7 +32,7 @@ def images_of(model, run: Path, plant_id: int) -> tuple[torch.Tensor, torch.Tens
     return monitor["images"][rows], generate(model.eval(), [caption] * len(seeds), seeds, Sampler(steps=2), CaptureConfig()).images
 
 
-def test_a_probe_looks_at_the_averaged_weights(run):
+def test_monitor_evaluates_the_averaged_weights(run):
     seen, averaged = images_of(load_denoiser(run / "checkpoints" / "last.ckpt"), run, 0)
     assert (seen.int() - averaged.int()).abs().max() <= 1
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
@@ -47,7 +42,7 @@ def test_a_probe_looks_at_the_averaged_weights(run):
     assert (seen.int() - others.int()).abs().max() > 1
 
 
-def test_the_last_probe_adds_raw_weights_and_controls_in_every_planted_shape(run):
+def test_monitor_last_evaluation_adds_raw_weights_and_controls_in_each_shape(run):
     rows = pd.read_parquet(run / "measurements.parquet")
     last, inner = rows[rows["step"] == 6], rows[rows["step"] < 6]
     assert {"ema_off.memorized", "ema_off.plant_memorized"} <= set(last["measure"]) and not inner["measure"].str.startswith(
@@ -58,20 +53,7 @@ def test_the_last_probe_adds_raw_weights_and_controls_in_every_planted_shape(run
     assert set(rows[rows["measure"] == "denoising_loss"]["kind"]) == {"heldout", "control"}
 
 
-def test_what_a_probe_asks_for():
-    data = PlantedDataModule(set_size=20, planting=PlantingConfig(num_global=1, num_local=1, num_decoys=1, num_tints=1, copies=(2,)))
-    data.setup()
-    monitor = MemorizationMonitor(final_seeds=3, seeds=2, num_controls=5, inner_controls=0, num_heldout=2, num_unprompted=7)
-    monitor.seen = data.planted
-    asked = monitor._asked(type("Model", (), {"has_text": True})(), last=True)
-    assert len(asked) == 3 * (6 + 5 + 2) and len({(subject.plant_id, seed) for subject, seed in asked}) == len(asked)
-    inner = monitor._asked(type("Model", (), {"has_text": True})(), last=False)
-    assert len(inner) == 2 * (6 + 2) and "control" not in {subject.kind for subject, _ in inner}
-    free = monitor._asked(type("Model", (), {"has_text": False})(), last=True)
-    assert len(free) == 7 and {subject.kind for subject, _ in free} == {"unprompted"}
-
-
-def test_a_model_without_text_is_probed_without_being_asked(tmp_path, monkeypatch):
+def test_monitor_unconditional_model_has_unprompted_rows(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = ["--config", str(ROOT / "configs/openmoji_ddpm.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
     main(ROOT, [*recipe, "--name", "free", "--trainer.max_steps", "2"])
@@ -80,30 +62,11 @@ def test_a_model_without_text_is_probed_without_being_asked(tmp_path, monkeypatc
     assert not rows["measure"].str.startswith(("guidance_norm", "auc.end_token")).any() and Path("runs/free/report.html").exists()
 
 
-def test_a_model_that_copies_everything_is_seen_to_capture_every_plant_and_no_phantom():
-    """The optimal denoiser of one epoch, asked for nothing: its generations find their plants, and maps are judged on the local ones."""
-    nothing = {"num_decoys": 0, "num_tints": 0, "num_decoy_images": 0}
-    data = PlantedDataModule(set_size=30, planting=PlantingConfig(num_global=2, num_local=2, copies=(40,), num_backgrounds=20, **nothing))
-    data.setup()
-    model = OptimalDenoiser(np.stack([data.samples.pixels(data.samples.key(index)) for index in range(data.samples.epoch_length)]))
-    monitor = MemorizationMonitor(Sampler(steps=25), num_unprompted=48)
-    monitor.seen = monitor.planted = data.planted
-    monitor.gallery = data.planted.gallery()
-    look = monitor._look(model, monitor._asked(model, last=True), ["calibrated_l2", "nn_ratio", "patch_nearness", "centered_gaussian"])
-    plants = look.rows[look.rows["measure"] == "plant_memorized"].groupby("kind")["value"].agg(["sum", "count"])
-    assert plants.loc["global"].tolist() == [2, 2] and plants.loc["local"].tolist() == [2, 2] and plants.loc["phantom", "count"] == 4
-    assert plants.loc["phantom", "sum"] <= 1 and plants.loc["unprompted", "count"] == 48
-    shares = look.rows[look.rows["measure"] == "extracted"].groupby("kind")["value"].sum()
-    assert shares["global"] + shares["local"] > 0.6  # 160 of the 190 images of an epoch
-    assert plants.loc["unprompted", "sum"] / 48 + shares["local"] >= 0.95  # a region among ever new fills is no copy of a whole image
-    assert set(look.rows[look.rows["measure"].str.startswith("iou.")]["kind"]) == {"local"}
-
-
 EVERYTHING = ["--monitor.final_measures", "['*']", "--monitor.curvature_vectors", "1", "--monitor.early_fraction", "0.3"]
 COSTLY = {"curvature_difference", "early_difference.last", "early_difference.summed", "patch_nearness", "self_attention", "cross_seed_std"}
 
 
-def test_the_last_probe_can_measure_everything_and_a_resumed_run_finds_its_early_network(tmp_path, monkeypatch):
+def test_monitor_last_evaluation_measures_everything_and_keeps_early_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main(ROOT, [*FAST, "--name", "all", *EVERYTHING])
     rows = pd.read_parquet("runs/all/measurements.parquet")
@@ -116,7 +79,7 @@ def test_the_last_probe_can_measure_everything_and_a_resumed_run_finds_its_early
     assert not last["value"].isna().any()
 
 
-def test_a_model_without_text_has_the_measures_that_need_none(tmp_path, monkeypatch):
+def test_monitor_unconditional_model_has_all_measures_without_text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = ["--config", str(ROOT / "configs/openmoji_ddpm.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
     main(ROOT, [*recipe, "--name", "free", "--trainer.max_steps", "2", *EVERYTHING])
@@ -125,7 +88,7 @@ def test_a_model_without_text_has_the_measures_that_need_none(tmp_path, monkeypa
     assert "map/curvature_difference" not in found and not any("end_token" in name for name in found)
 
 
-def test_a_measure_that_does_not_exist_is_refused_before_training(tmp_path, monkeypatch, capsys):
+def test_monitor_unknown_measure_is_refused_before_training(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         main(ROOT, [*FAST, "--name", "x", "--monitor.measures", "[magnitud]"])

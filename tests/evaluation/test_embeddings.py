@@ -6,7 +6,7 @@ import torch
 from transformers import ViTConfig, ViTModel
 
 from afterglow.evaluation import embeddings
-from afterglow.evaluation.embeddings import mean_tokens, patch_tokens, sscd, with_copy_similarity, with_split_product
+from afterglow.evaluation.embeddings import mean_token_embedding, patch_tokens, sscd, with_copy_similarity, with_split_product
 from afterglow.generations import Generations
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -117,7 +117,7 @@ def test_patch_tokens_of_a_timm_folder(tmp_path, images):
 
 def test_the_mean_patch_token_is_an_embedding_of_the_image(vit, images):
     features = patch_tokens(vit)
-    embedding = mean_tokens(features)
+    embedding = mean_token_embedding(features)
     mean = torch.stack([features.compute(images)[:, y, x] for y in range(4) for x in range(4)]).mean(0)
     assert torch.allclose(embedding.compute(images), mean / mean.norm(dim=1, keepdim=True), atol=1e-6)
     assert embedding.name == "vit, mean patch token"

@@ -1,9 +1,21 @@
 import numpy as np
 import pytest
 import torch
+import yaml
+from PIL import Image
 
 from afterglow.evaluation.embeddings import Embedding
-from afterglow.evaluation.extraction import background, embedding_space, judge, pixel_space
+from afterglow.evaluation.extraction import (
+    attach_nearest,
+    background_similarity,
+    embedding_space,
+    extraction_captions,
+    extraction_request,
+    pixel_space,
+    similarity_space,
+    training_captions,
+)
+from afterglow.evaluation.requests import training_set
 from afterglow.functional.distances import masked_rms
 from afterglow.functional.pixels import to_unit
 from afterglow.generations import Generations
@@ -27,10 +39,10 @@ def generated(images):
 def judged(gallery):
     fresh = np.random.default_rng(1).integers(0, 256, (3, 3, 8, 8), dtype=np.uint8)
     fresh[0, :, 4:, 4:] = gallery.pixels[9][:, 4:, 4:]
-    return judge(generated(np.concatenate([gallery.pixels[[1, 5]], fresh])), gallery, pixel_space(gallery), 2)
+    return attach_nearest(generated(np.concatenate([gallery.pixels[[1, 5]], fresh])), gallery, pixel_space(gallery), 2)
 
 
-def test_a_copy_is_found_with_its_group_and_the_50_nearest_others(judged, gallery):
+def test_attach_nearest_copy_has_its_cluster_and_the_50_nearest_others(judged, gallery):
     assert judged.neighbors.clusters.shape == (5, 51) and judged.neighbors.clusters[:2, 0].tolist() == [0, 4]
     assert judged.extras["nearest_row"][:2].tolist() == [0, 5]  # twins: the first of them
     assert torch.equal(judged.references[1], torch.from_numpy(gallery.pixels[5]))
@@ -42,33 +54,33 @@ def test_a_copy_is_found_with_its_group_and_the_50_nearest_others(judged, galler
     assert judged.kind == ("unprompted",) * 5
 
 
-def test_a_copied_tile_is_found_in_its_tile_only(judged):
+def test_attach_nearest_copied_tile_is_found_in_its_tile_only(judged):
     zero = judged.extras["tile_distances"][2, :, 0] == 0
     assert zero.tolist() == [False, False, False, True]
     assert judged.extras["tile_rows"][2, 3] == 9 and judged.extras["tile_clusters"][2, 3] == 8
 
 
-def test_it_is_written_and_read(judged, tmp_path):
+def test_attach_nearest_result_survives_save_and_load(judged, tmp_path):
     judged.save(tmp_path / "part=00000")
     again = Generations.load(tmp_path / "part=00000")
     assert torch.equal(again.extras["tile_distances"], judged.extras["tile_distances"])
     assert again.provenance["similarity"] == "pixels, 1 - RMS distance"
 
 
-def test_similarity_in_pixels_and_among_training_images(judged, gallery):
+def test_background_similarity_excludes_the_own_cluster(judged, gallery):
     assert judged.extras["similarity"][:2].tolist() == [1, 1] and (judged.extras["similarity"][2:] < 1).all()
-    training = background(pixel_space(gallery), 100)
+    training = background_similarity(pixel_space(gallery), 100)
     flat = to_unit(gallery.pixels)
     for row in (0, 1, 40):
         others = [i for i in range(70) if gallery.clusters[i] != gallery.clusters[row]]
         nearest = min(float((flat[row] - flat[i]).square().mean().sqrt()) for i in others)
         assert training[row] == pytest.approx(1 - nearest, abs=1e-6)
-    assert len(background(pixel_space(gallery), 10)) == 10
-    with pytest.raises(ValueError, match="one group"):
-        background(pixel_space(Gallery(gallery.pixels, np.zeros(70, int))), 10)
+    assert len(background_similarity(pixel_space(gallery), 10)) == 10
+    with pytest.raises(ValueError, match="one cluster"):
+        background_similarity(pixel_space(Gallery(gallery.pixels, np.zeros(70, int))), 10)
 
 
-def test_similarity_in_an_embedding_is_the_cosine_and_what_was_embedded_is_kept(gallery, tmp_path):
+def test_embedding_space_is_the_cosine_and_caches_embeddings(gallery, tmp_path):
     calls = []
 
     def compute(images):
@@ -76,13 +88,108 @@ def test_similarity_in_an_embedding_is_the_cosine_and_what_was_embedded_is_kept(
         return torch.nn.functional.normalize(images.float().mean((2, 3)) - 100, dim=1)
 
     embedding = Embedding("colors", compute)
-    space = embedding_space(embedding, gallery, tmp_path, (1, 2))
+    space = embedding_space(embedding, gallery, tmp_path, rank=1, world_size=2)
     assert sum(calls) == 69  # each image once, and twins together
     images = np.random.default_rng(2).integers(0, 256, (4, 3, 8, 8), dtype=np.uint8)
-    found = judge(generated(images), gallery, space, 1).extras
+    found = attach_nearest(generated(images), gallery, space, 1).extras
     cosines = compute(torch.from_numpy(images)) @ compute(torch.from_numpy(gallery.pixels)).T
     assert torch.allclose(found["similarity"], cosines.max(1).values, atol=1e-6)
     calls.clear()
     assert np.array_equal(embedding_space(embedding, gallery, tmp_path).rows, space.rows) and not calls
-    with pytest.raises(ValueError, match="broken of some image is NaN"):
+    with pytest.raises(ValueError, match="broken of an image is NaN"):
         embedding_space(Embedding("broken", lambda images: torch.full((len(images), 2), torch.nan)), gallery, tmp_path / "b")
+
+
+PLANTING = {
+    "num_global": 1,
+    "num_local": 1,
+    "num_decoys": 1,
+    "num_tints": 0,
+    "copies": [2],
+    "num_backgrounds": 4,
+    "num_decoy_images": 4,
+    "num_heldout": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A run folder that names a small planted set of 8 pixels, and a folder of images."""
+    folder = tmp_path_factory.mktemp("extracting")
+    images = folder / "images"
+    images.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(40):
+        Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(images / f"{number}.png")
+    (images / "metadata.jsonl").write_text("\n".join(f'{{"file_name": "{n}.png", "text": "image {n % 5}"}}' for n in range(40)))
+    about = {"dataset": "imagefolder", "data_dir": str(images), "resolution": 8, "set_size": 10, "planting": PLANTING}
+    (folder / "run").mkdir()
+    (folder / "run" / "config.yaml").write_text(yaml.safe_dump({"seed_everything": 0, "data": {"init_args": about}}))
+    return folder
+
+
+def chosen(**options):
+    return {"planted": None, "source": None, "folder": None, "set_size": None} | options
+
+
+def test_training_set_of_a_run_and_of_a_dataset(place, small_plain):
+    model = small_plain()
+    run = training_set(model, **chosen(planted=place / "run"))
+    assert len(run.gallery().pixels) == 1 + 10 + 4 + 4 and len(run.gallery().templates) == 1
+    source = training_set(model, **chosen(source="imagefolder", folder=str(place / "images")))
+    assert len(source.gallery().pixels) == 40
+    small, large = (
+        training_set(model, **chosen(source="imagefolder", folder=str(place / "images"), set_size=size)).gallery().pixels for size in (5, 9)
+    )
+    assert len(small) == 5 and {row.tobytes() for row in small} < {row.tobytes() for row in large}
+
+
+def test_extraction_captions_repeat_those_of_the_training_set(place, small_captioned, small_plain):
+    planted = training_set(small_plain(), **chosen(planted=place / "run"))
+    found = training_captions(planted, 100)
+    trained = {p.caption for p in planted.plants if p.kind != "phantom"} | {planted.captions[row] for row in planted.controls}
+    assert set(found) == trained and found[: len(trained)] == found[len(trained) : 2 * len(trained)]
+    assert extraction_captions(small_plain(), planted, 3, []) == [""] * 3
+    assert extraction_captions(small_captioned(), planted, 3, ["a", "b"]) == ["a", "b", "a"]
+    assert extraction_captions(small_captioned(), planted, 100, []) == found
+
+
+def test_bad_input_is_refused_by_name(place, small_plain):
+    model = small_plain()
+    for options, sentence in (
+        ({}, "either --run RUN or --dataset NAME"),
+        ({"planted": place / "run", "source": "openmoji"}, "either --run RUN or --dataset NAME"),
+        ({"planted": place / "run", "set_size": 3}, "whole training set"),
+        ({"planted": place / "none"}, "There is no run in"),
+        ({"source": "imagenet"}, "no source 'imagenet'"),
+        ({"source": "imagefolder", "folder": str(place / "images"), "set_size": 99}, "99"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            training_set(model, **chosen(**options))
+    planted = training_set(model, **chosen(planted=place / "run"))
+    with pytest.raises(ValueError, match="has no captions"):
+        extraction_captions(model, planted, 3, ["a dog"])
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        extraction_captions(model, planted, 0, [])
+    with pytest.raises(ValueError, match="does not divide into 3"):
+        extraction_request([""], planted.gallery(), None, 3)
+    model.side = 16
+    with pytest.raises(ValueError, match="the model makes"):
+        training_set(model, **chosen(planted=place / "run"))
+
+
+def test_similarity_space_is_pixels_or_an_embedding_cached_by_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("AFTERGLOW_CACHE", str(tmp_path / "cache"))
+    gallery = Gallery(np.random.default_rng(0).integers(0, 256, (6, 3, 8, 8), dtype=np.uint8), np.arange(6))
+    assert similarity_space(gallery).name.startswith("pixels")
+
+    class Means(torch.nn.Module):
+        def forward(self, images):
+            return images.mean((2, 3)) + 1
+
+    torch.jit.script(Means()).save(str(tmp_path / "sscd.pt"))
+    found = similarity_space(gallery, sscd_file=str(tmp_path / "sscd.pt"))
+    assert found.name == "sscd.pt skew_320, cosine" and found.rows.shape == (6, 3)
+    assert len(list((tmp_path / "cache" / "embeddings").iterdir())) == 1
+    with pytest.raises(ValueError, match="Choose one similarity"):
+        similarity_space(gallery, sscd_file="a", tokens="b")

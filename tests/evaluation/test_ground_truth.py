@@ -125,18 +125,17 @@ def test_each_row_has_the_truth_of_its_own_subject(planted, asked, annotated):
             np.testing.assert_array_equal(annotated.references[row], planted.pixels[p.members[0]])
 
 
-def test_distances_inside_the_mask_and_over_the_whole_are_those_of_a_slow_search(planted, asked, annotated):
-    everything = np.ones((SIDE, SIDE), dtype=bool)
+def test_attach_ground_truth_neighbors_equal_those_of_a_slow_search(planted, asked, annotated):
     for row, subject in enumerate(asked):
         image, reference = annotated.images[row].numpy(), annotated.references[row].numpy()
         own = int(annotated.neighbors.clusters[row, 0])
         if subject.reference is not None:
             assert own == subject.cluster
-        for found, mask in ((annotated.neighbors, annotated.eval_mask[row, 0].numpy()), (annotated.neighbors_whole, everything)):
-            expected = slow_neighbors(planted, image, mask, {own})
-            assert found.distances[row, 0].item() == pytest.approx(slow_distance(image, reference, mask), rel=1e-4)
-            np.testing.assert_allclose(found.distances[row, 1:], [value for value, _ in expected], rtol=1e-4)
-            assert found.clusters[row, 1:].tolist() == [cluster for _, cluster in expected]
+        neighbors, mask = annotated.neighbors, annotated.eval_mask[row, 0].numpy()
+        expected = slow_neighbors(planted, image, mask, {own})
+        assert neighbors.distances[row, 0].item() == pytest.approx(slow_distance(image, reference, mask), rel=1e-4)
+        np.testing.assert_allclose(neighbors.distances[row, 1:], [value for value, _ in expected], rtol=1e-4)
+        assert neighbors.clusters[row, 1:].tolist() == [cluster for _, cluster in expected]
 
 
 def test_the_measures_are_those_of_the_slow_search(planted, asked, annotated):
@@ -152,11 +151,10 @@ def test_the_measures_are_those_of_the_slow_search(planted, asked, annotated):
 
 def test_own_group_phantoms_and_heldout_images_are_no_neighbors(planted, annotated):
     unseen = {p.cluster for p in planted.of_kind("phantom")} | set(planted.clusters[planted.heldout].tolist())
-    for found in (annotated.neighbors, annotated.neighbors_whole):
-        for row in range(len(annotated)):
-            others = found.clusters[row, 1:].tolist()
-            assert len(set(others)) == len(others) == 50
-            assert int(found.clusters[row, 0]) not in others and not unseen & set(others)
+    for row in range(len(annotated)):
+        others = annotated.neighbors.clusters[row, 1:].tolist()
+        assert len(set(others)) == len(others) == 50
+        assert int(annotated.neighbors.clusters[row, 0]) not in others and not unseen & set(others)
 
 
 def test_templates_take_part_where_half_of_the_mask_overlaps_them(planted):

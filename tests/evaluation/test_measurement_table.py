@@ -35,7 +35,7 @@ def test_what_a_resumed_training_will_make_again_is_dropped(tmp_path):
     table = MeasurementTable(tmp_path / "measurements.parquet")
     for step in (0, 5, 9):
         table.add(rows(step))
-    table.forget_after(5)
+    table.drop_after(5)
     table.add(rows(9))
     assert pd.read_parquet(tmp_path / "measurements.parquet")["step"].tolist() == [0, 0, 5, 5, 9, 9]
 

@@ -4,12 +4,13 @@ import numpy as np
 import torch
 
 from afterglow.analysis.summary import ALL_SEEDS
-from afterglow.evaluation.measurements import captured, in_region, judge, memorized_in
+from afterglow.evaluation.measurements import extracted_rows, measure_generations, region_rows, shape_rows
 from afterglow.planting.targets import Target
 
 
-def test_every_number_of_every_generation_once(generations):
-    rows, maps, thresholds = judge(generations)
+def test_measure_generations_gives_one_row_per_generation_and_measure(generations):
+    result = measure_generations(generations)
+    rows, maps = result.measurements, result.maps
     assert rows["value"].notna().all() and not rows.duplicated(["plant_id", "seed", "measure"]).any()
     memorized = rows[rows["measure"] == "memorized"].groupby("kind")["value"].mean()
     assert memorized.to_dict() == {"control": 0.0, "global": 1.0, "local": 1.0, "phantom": 0.0}
@@ -17,8 +18,9 @@ def test_every_number_of_every_generation_once(generations):
     assert len(plants) == 8 and set(maps) == {name.removeprefix("auc.") for name in rows["measure"] if name.startswith("auc.")}
 
 
-def test_only_what_has_a_region_is_localized_and_only_local_plants_have_an_overlap(generations):
-    rows, _, thresholds = judge(generations)
+def test_measure_generations_localizes_regions_and_thresholds_local_plants(generations):
+    result = measure_generations(generations)
+    rows, thresholds = result.measurements, result.thresholds
     assert set(rows[rows["measure"].str.startswith("auc.")]["kind"]) == {"local", "phantom"}
     assert set(rows[rows["measure"].str.startswith("iou.")]["kind"]) == {"local"}
     bright = rows[rows["measure"] == "auc.end_token.last.first_eos.be"]["value"]
@@ -28,32 +30,39 @@ def test_only_what_has_a_region_is_localized_and_only_local_plants_have_an_overl
     assert torch.isfinite(thresholds["end_token.last.first_eos.all"]).all()
 
 
-def test_a_local_plant_whose_rest_never_changes_is_copied_whole(generations):
-    rows, _, _ = judge(generations)
+def test_measure_generations_local_plant_with_constant_background_is_local_to_global(generations):
+    rows = measure_generations(generations).measurements
     found = rows[rows["measure"] == "local_to_global"]
     assert (found["value"] == 1).all() and len(found) == 2 and (rows[rows["measure"] == "outside_diversity"]["value"] == 0).all()
 
 
-def test_controls_in_the_mask_of_a_shape(generations):
-    rows = memorized_in(generations[[12, 13, 14, 15]], "left half")
+def test_shape_rows_name_the_shape(generations):
+    rows = shape_rows(generations[[12, 13, 14, 15]], "left half")
     assert set(rows["measure"]) == {"memorized_in.left half"} and len(rows) == 4 and (rows["value"] == 0).all()
 
 
-def test_a_whole_plant_that_is_copied_in_its_region_alone(generations):
+def test_region_rows_global_plant_copied_in_its_region_only_is_memorized(generations):
     whole = generations[[0, 1, 2, 3]]
     images = whole.images.clone()
     images[:2, :, :, 4:] = 255 - images[:2, :, :, 4:]  # the first plant is copied in its left half only
     mask = torch.zeros_like(whole.eval_mask)
     mask[..., :4] = True
-    rows = in_region(replace(whole, images=images, eval_mask=mask))
+    rows = region_rows(replace(whole, images=images, eval_mask=mask))
     assert set(rows["measure"]) == {"memorized.region", "plant_memorized.region"} and (rows["value"] == 1).all() and len(rows) == 6
-    everything = judge(replace(whole, images=images))[0]
+    everything = measure_generations(replace(whole, images=images)).measurements
     assert everything[everything["measure"] == "plant_memorized"]["value"].tolist() == [0, 1]
 
 
-def test_a_plant_is_captured_by_one_generation_and_others_are_not(generations):
+def test_extracted_rows_count_matched_generations(generations):
     plants = [Target(number, "global", "", number, *[np.ones((1, 8, 8), dtype=bool)] * 2, "whole") for number in (0, 1, 77)]
-    rows = captured(generations[[0, 1, 2]], plants, 10)
+    rows = extracted_rows(generations[[0, 1, 2]], plants, 10)
     values = rows.set_index(["measure", "plant_id"])["value"]
     assert values["extracted"].tolist() == [0.2, 0.1, 0.0] and values["plant_memorized"].tolist() == [1, 1, 0]
-    assert (captured(generations[[]], plants, 10)["value"] == 0).all()
+    assert (extracted_rows(generations[[]], plants, 10)["value"] == 0).all()
+
+
+def test_measure_generations_without_ground_truth_has_no_memorized(generations):
+    bare = replace(generations, references=None, eval_mask=None, region=None, neighbors=None)
+    result = measure_generations(bare, ["guidance_norm.all", "end_token.*"])
+    assert set(result.measurements["measure"]) == {"guidance_norm.all"} and len(result.maps) > 0 and result.thresholds == {}
+    assert measure_generations(bare, ["distance"]).measurements.empty

@@ -41,5 +41,5 @@ def test_a_measure_that_a_run_did_not_ask_for_joins_its_last_probe(tmp_path, mon
 
 
 def test_a_folder_without_a_last_probe_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="There is no generations of a last probe"):
+    with pytest.raises(ValueError, match="has no generations of a last evaluation"):
         remeasure(tmp_path)

@@ -67,7 +67,7 @@ def test_parts_of_different_samplers_are_refused_unless_asked(collection):
 
 
 def test_evidence_without_truth_has_its_scores_only(tmp_path, make_generations):
-    bare = {name: None for name in ("references", "eval_mask", "region", "neighbors", "neighbors_whole")}
+    bare = {name: None for name in ("references", "eval_mask", "region", "neighbors")}
     rows = measurement_rows(make_generations(2, **bare))
     assert "guidance_norm.all" in set(rows["measure"]) and not rows["measure"].str.startswith(("auc.", "calibrated_l2")).any()
 

@@ -1,4 +1,4 @@
-"""How long a training took, and what its probes took of it, over all of its resumes."""
+"""The duration of a training over all of its resumes, and of its evaluations."""
 
 import time
 from collections.abc import Iterator
@@ -6,31 +6,35 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """Seconds since a training began (`elapsed`), those of earlier parts of the run included, and those spent in probes (`probing`)."""
+    """Seconds since a training began, those before a resume included, and the seconds of them spent in evaluations."""
 
     def __init__(self) -> None:
-        self.probing = 0.0
+        self.evaluation = 0.0
         self._before = 0.0
-        self._began: float | None = None
+        self._start: float | None = None
 
     @property
     def elapsed(self) -> float:
-        return self._before + (0.0 if self._began is None else time.perf_counter() - self._began)
+        """Seconds of training, evaluations included."""
+        return self._before + (0.0 if self._start is None else time.perf_counter() - self._start)
 
     def start(self) -> None:
-        self._began = time.perf_counter()
+        """Begin to count."""
+        self._start = time.perf_counter()
 
-    def resume(self, elapsed: float, probing: float) -> None:
-        self._before, self.probing = elapsed, probing
+    def resume(self, elapsed: float, evaluation: float) -> None:
+        """Continue from the seconds of an interrupted training."""
+        self._before, self.evaluation = elapsed, evaluation
 
     @contextmanager
-    def probe(self) -> Iterator[None]:
-        """What happens inside counts as probing."""
+    def evaluating(self) -> Iterator[None]:
+        """Count the time inside the block as evaluation."""
         begin = time.perf_counter()
         yield
-        self.probing += time.perf_counter() - begin
+        self.evaluation += time.perf_counter() - begin
 
-    def spent(self) -> str:
-        if self._began is None:
-            return "This run had ended before: nothing was trained now."
-        return f"{self.elapsed / 60:.1f} minutes of training, {self.probing / self.elapsed:.0%} of it in probes"
+    def summary(self) -> str:
+        """One sentence for the end of a training."""
+        if self._start is None:
+            return "This run was already complete: nothing was trained."
+        return f"{self.elapsed / 60:.1f} minutes of training, {self.evaluation / self.elapsed:.0%} of it in evaluations"

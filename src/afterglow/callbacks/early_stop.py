@@ -1,4 +1,4 @@
-"""Early stopping: a training that ends when the first plant emerges."""
+"""Early stopping: a training ends when the first plant emerges."""
 
 import math
 from dataclasses import dataclass
@@ -6,41 +6,41 @@ from typing import Literal
 
 import pandas as pd
 
+from afterglow.errors import AfterglowError
+
 KINDS = ("global", "local", "natural")
-HALF = 0.5 * math.log(2)  # the advantage of an image with half of the squared error that unseen images have
+HALF_SQUARED_ERROR = 0.5 * math.log(2)  # log ratio of an image with half of the squared error of held-out images
 
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """What ends a training before its last step; looked for at every probe but that of step 0, where nothing was trained.
+    """The criterion that ends a training before its last step. It is tested at every evaluation after step 0.
 
     Args:
-        monitor: memorized, when a plant is (by the generations of an inner probe, not confirmed yet); advantage, when a plant's
-            advantage is over the threshold, which needs no generation; null: nothing ends it.
-        kinds: of the plants that are watched.
-        threshold: of the advantage, in nats of the root mean square error.
+        monitor: "memorized": a plant is memorized at one evaluation (not confirmed yet); "denoising_log_ratio": a plant's ratio
+            exceeds the threshold, which needs no generations; null: never.
+        kinds: kinds of plants that are watched.
+        threshold: of denoising_log_ratio, in nats of the root mean square error.
     """
 
     monitor: Literal["memorized", "denoising_log_ratio"] | None = None
     kinds: tuple[str, ...] = KINDS
-    threshold: float = HALF
+    threshold: float = HALF_SQUARED_ERROR
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.kinds) - set(KINDS)):
-            raise ValueError(f"A training can stop at plants of the kinds {', '.join(KINDS)}, and not '{unknown[0]}'.")
+            raise AfterglowError(f"monitor.early_stop.kinds must be of {', '.join(KINDS)}, not '{unknown[0]}'.")
         if self.monitor is None and tuple(self.kinds) != KINDS:
-            raise ValueError("monitor.early_stop.kinds belongs to monitor.early_stop.monitor: here it would do nothing.")
-        if self.monitor != "denoising_log_ratio" and self.threshold != HALF:
-            raise ValueError(
-                "monitor.early_stop.threshold belongs to monitor.early_stop.monitor denoising_log_ratio: here it would do nothing."
-            )
+            raise AfterglowError("monitor.early_stop.kinds has no effect without monitor.early_stop.monitor.")
+        if self.monitor != "denoising_log_ratio" and self.threshold != HALF_SQUARED_ERROR:
+            raise AfterglowError("monitor.early_stop.threshold has an effect only if monitor.early_stop.monitor is denoising_log_ratio.")
 
-    def emerged(self, rows: pd.DataFrame) -> list[str]:
-        """Kind and caption of each plant that has emerged by the rows of one probe; none where nothing is looked for."""
-        measure, limit = {
-            "memorized": ("plant_memorized", 0.5),
-            "denoising_log_ratio": ("denoising_log_ratio.inside", self.threshold),
-            None: ("", 0),
-        }[self.monitor]
-        found = rows[(rows["measure"] == measure) & rows["kind"].isin(self.kinds) & (rows["value"] > limit)]
-        return [f"{row.kind} plant '{row.caption}'" for row in found.itertuples()]
+    def emerged(self, measurements: pd.DataFrame) -> list[str]:
+        """Kind and caption of each plant that meets the criterion in the measurements of one evaluation."""
+        if self.monitor is None:
+            return []
+        memorized = self.monitor == "memorized"
+        name, limit = ("plant_memorized", 0.5) if memorized else ("denoising_log_ratio.inside", self.threshold)
+        of_measure = (measurements["measure"] == name) & (measurements["value"] > limit)
+        rows = measurements[of_measure & measurements["kind"].isin(self.kinds)]
+        return [f"{row.kind} plant '{row.caption}'" for row in rows.itertuples()]

@@ -1,10 +1,9 @@
-"""What of a probe goes to the tracker as images, masks, tables and histograms."""
+"""What an evaluation logs besides numbers: images, masks, histograms and a table."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from afterglow.analysis.summary import ALL_SEEDS
 from afterglow.evaluation.result import EvaluationResult
@@ -22,29 +21,36 @@ TABLE_MEASURES = (
 )
 
 
-def show(logger: Any, look: EvaluationResult, rows: pd.DataFrame, step: int, *, maps: Sequence[str] | None) -> None:
-    """Samples of every kind, masks of local plants for the named maps (None = all, with the table of the whole probe)."""
-    generations = look.generations
-    first_seed = [row for row in range(len(generations)) if int(generations.seed[row]) == 0 or generations.kind[row] == "unprompted"]
-    captions = [f"{generations.kind[row]}: {generations.caption[row]}" for row in first_seed]
-    logger.log_images("media/samples", generations.images[first_seed].numpy(), captions, step)
-    local = [row for row in look.rows_of("local") if int(generations.seed[row]) == 0]  # one seed: the tracker keeps a file for each mask
-    for name in look.thresholds if maps is None else [name for name in maps if name in look.thresholds]:
-        masks = {"planted": generations.eval_mask[local, 0].numpy(), "predicted": look.mask(name)[local].numpy()}  # type: ignore[index]
+def log_media(logger: Any, result: EvaluationResult, step: int, *, maps: Sequence[str] | None) -> None:
+    """Log samples of every kind, masks of local plants and end-token histograms.
+
+    Args:
+        logger: RunLogger.
+        result: the evaluation.
+        step: training step.
+        maps: maps whose masks are logged; None: all, and the table of the whole evaluation.
+    """
+    generations = result.generations
+    samples = [row for row in range(len(generations)) if int(generations.seed[row]) == 0 or generations.kind[row] == "unprompted"]
+    captions = [f"{generations.kind[row]}: {generations.caption[row]}" for row in samples]
+    logger.log_images("media/samples", generations.images[samples].numpy(), captions, step)
+    local = [row for row in result.rows_of("local") if int(generations.seed[row]) == 0]  # one seed: W&B stores a file per mask
+    for name in result.thresholds if maps is None else [name for name in maps if name in result.thresholds]:
+        masks = {"planted": generations.planted_mask[local, 0].numpy(), "predicted": result.mask(name)[local].numpy()}
         logger.log_masks(f"media/masks/{name}", generations.images[local].numpy(), masks, [generations.caption[row] for row in local], step)
-    for kind, chosen in (("global", ("global",)), ("local", ("local",)), ("none", ("phantom", "control", "heldout"))):
-        members = look.rows_of(*chosen)
+    for kind, kinds in (("global", ("global",)), ("local", ("local",)), ("none", ("phantom", "control", "heldout"))):
+        members = result.rows_of(*kinds)
         for name, layers in layer_sets(generations.layers).items() if members else ():
             if name in ("be", "all"):
                 logger.log_histogram(f"media/end_token_{name}/{kind}", end_token_map(generations[members], layers).numpy(), step)
     if maps is None:
-        logger.log_rows("tables/probe", *table(look, rows), step=step)
+        logger.log_rows("tables/evaluation", *evaluation_table(result), step=step)
 
 
-def table(look: EvaluationResult, rows: pd.DataFrame) -> tuple[dict[str, list[Any]], np.ndarray, dict[str, np.ndarray]]:
-    """Columns, images and planted masks of the table of a probe: one row a generation."""
-    generations = look.generations
-    assert generations.plant_id is not None and generations.eval_mask is not None
+def evaluation_table(result: EvaluationResult) -> tuple[dict[str, list[Any]], np.ndarray, dict[str, np.ndarray]]:
+    """Columns, images and planted masks of the table of an evaluation, one row per generation."""
+    generations, rows = result.generations, result.measurements
+    assert generations.plant_id is not None
     numbers = rows[rows["seed"] != ALL_SEEDS].pivot_table(index=["plant_id", "seed"], columns="measure", values="value")
     keys = list(zip(generations.plant_id.tolist(), generations.seed.tolist(), strict=True))
     columns: dict[str, list[Any]] = {
@@ -55,4 +61,4 @@ def table(look: EvaluationResult, rows: pd.DataFrame) -> tuple[dict[str, list[An
         "caption": list(generations.caption),
     }
     columns |= {name: numbers.loc[keys, name].tolist() for name in TABLE_MEASURES if name in numbers}
-    return columns, generations.images.numpy(), {"planted": generations.eval_mask[:, 0].numpy()}
+    return columns, generations.images.numpy(), {"planted": generations.planted_mask[:, 0].numpy()}

@@ -1,4 +1,4 @@
-"""One progress bar with the numbers that matter, and the speed and learning rate for the tracker."""
+"""The progress bar of a training; it also logs the speed and the learning rate."""
 
 import time
 from typing import Any
@@ -11,7 +11,7 @@ from afterglow.callbacks.monitor import MemorizationMonitor
 
 
 class Progress(ProgressBar):
-    """Steps done and to do, loss, images a second, and the memorized fractions of the last probe."""
+    """Shows steps, loss, images per second, and the memorized fractions of the last evaluation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,17 +28,21 @@ class Progress(ProgressBar):
         self._bar = tqdm(
             total=trainer.max_steps, initial=trainer.global_step, unit="step", disable=not self._enabled, dynamic_ncols=True, smoothing=0
         )
-        self._begin, self._begin_step, self._probing = time.perf_counter(), trainer.global_step, self._probe_seconds(trainer)
+        self._begin, self._begin_step, self._evaluated = (
+            time.perf_counter(),
+            trainer.global_step,
+            _evaluation_seconds(trainer),
+        )
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         assert self._bar is not None
-        training = time.perf_counter() - self._begin - (self._probe_seconds(trainer) - self._probing)
+        training = time.perf_counter() - self._begin - (_evaluation_seconds(trainer) - self._evaluated)
         images = (trainer.global_step - self._begin_step) * trainer.datamodule.batch_size  # type: ignore[attr-defined]
         speed = images / max(training, 1e-9)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         pl_module.log_dict({"train/images_per_second": speed, "train/lr": rate}, batch_size=1)
         self._bar.n = trainer.global_step
-        self._bar.set_postfix_str(self._numbers(trainer, float(outputs["loss"]), speed), refresh=False)
+        self._bar.set_postfix_str(_postfix(trainer, float(outputs["loss"]), speed), refresh=False)
         self._bar.update(0)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -47,24 +51,24 @@ class Progress(ProgressBar):
             self._bar.close()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if self._bar is not None:  # what is said of the error begins on a line of its own
+        if self._bar is not None:  # the error message starts on a new line
             self._bar.close()
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         if self._enabled:
             tqdm.write(" ".join(map(str, args)))
 
-    @staticmethod
-    def _probe_seconds(trainer: L.Trainer) -> float:
-        return sum(monitor.clock.probing for monitor in _monitors(trainer))
-
-    @staticmethod
-    def _numbers(trainer: L.Trainer, loss: float, speed: float) -> str:
-        monitors = _monitors(trainer)
-        fractions = monitors[0].fractions if monitors else {}
-        memorized = ", ".join(f"{kind} {share:.0%}" for kind, share in fractions.items())
-        return f"loss {loss:.3f}, {speed:.0f} images/s" + (f", memorized: {memorized}" if memorized else "")
-
 
 def _monitors(trainer: L.Trainer) -> list[MemorizationMonitor]:
     return [callback for callback in trainer.callbacks if isinstance(callback, MemorizationMonitor)]  # type: ignore[attr-defined]
+
+
+def _evaluation_seconds(trainer: L.Trainer) -> float:
+    return sum(monitor.clock.evaluation for monitor in _monitors(trainer))
+
+
+def _postfix(trainer: L.Trainer, loss: float, speed: float) -> str:
+    monitors = _monitors(trainer)
+    fractions = monitors[0].fractions if monitors else {}
+    memorized = ", ".join(f"{kind} {fraction:.0%}" for kind, fraction in fractions.items())
+    return f"loss {loss:.3f}, {speed:.0f} images/s" + (f", memorized: {memorized}" if memorized else "")

@@ -1,12 +1,23 @@
-"""When a probe looks (METHODS section 4)."""
+"""The steps of a training at which the model is evaluated (docs/methods.md#evaluation-schedule)."""
 
 import math
 
+from afterglow.errors import AfterglowError
+
 
 def evaluation_steps(num_steps: int, *, ratio: float = 1.5, first: float = 0.02) -> list[int]:
-    """Step 0, then geometric from `first` of the run to its end, neighbors at most `ratio` apart (as far as whole steps allow)."""
+    """Step 0, then geometrically spaced steps up to the last.
+
+    Args:
+        num_steps: length of the training.
+        ratio: largest ratio of two neighboring steps, as far as whole steps allow.
+        first: the first step after 0, as a fraction of the training.
+
+    Raises:
+        AfterglowError: if the ratio is not above 1.
+    """
     if ratio <= 1:
-        raise ValueError(f"The ratio of neighboring probes must be over 1, and it is {ratio}.")
+        raise AfterglowError(f"monitor.step_ratio must be greater than 1, not {ratio}.")
     start = max(1, math.floor(first * num_steps))
     gaps = max(1, math.ceil(math.log(num_steps / start) / math.log(ratio)))
     return sorted({0, num_steps, *(round(start * (num_steps / start) ** (i / gaps)) for i in range(gaps + 1))})

@@ -1,4 +1,4 @@
-"""Extraction: which training set a model is judged against, what it is asked for, and what came of it."""
+"""The tables, figures and text of a finished extraction."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -6,88 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from afterglow.analysis.extraction import fractions, write_generations
-from afterglow.cache import cache_folder, content_key
-from afterglow.evaluation.embeddings import mean_tokens, patch_tokens, sscd
-from afterglow.evaluation.extraction import SimilaritySpace, background, embedding_space, judge, pixel_space
-from afterglow.evaluation.requests import EvalRequest
-from afterglow.evaluation.store import GenerationPlan
+from afterglow.evaluation.extraction import SimilaritySpace, background_similarity, extracted_plants
+from afterglow.evaluation.plan import GenerationPlan
 from afterglow.generations import Generations, parts_of
-from afterglow.kinds import COPYABLE, TRAINED
-from afterglow.models.denoiser import Denoiser
-from afterglow.neighbors.gallery import Gallery, tile_masks
-from afterglow.planting.plants import PlantedSet
-from afterglow.planting.targets import Target, evaluation_targets
+from afterglow.neighbors.gallery import Gallery
+from afterglow.planting.targets import Target
 from afterglow.reports.extraction import extracted_figure, extraction_text, histograms_figure
-
-
-def training_captions(planted: PlantedSet, count: int, seed: int = 0) -> list[str]:
-    """The distinct captions that were trained on, in a seeded order, again and again up to `count`."""
-    shown = [p.caption for p in planted.of_kind(*TRAINED) if p.copies] + [planted.captions[row] for row in planted.controls.tolist()]
-    distinct = list(dict.fromkeys(shown))
-    order = np.random.default_rng(seed).permutation(len(distinct))
-    return [distinct[order[number % len(order)]] for number in range(count)]
-
-
-def captions_for(model: Denoiser, planted: PlantedSet, count: int, given: Sequence[str]) -> list[str]:
-    """What a model is asked for: nothing without text, else the captions that were given, else the training set's, in turn.
-
-    Raises ValueError where there is no generation to make, or a model without text is given captions.
-    """
-    if count < 1:
-        raise ValueError(f"At least one image must be generated, and --num-images is {count}.")
-    if given and not model.has_text:
-        raise ValueError(f"--caption asks for '{given[0]}', and {type(model).__name__} has no captions.")
-    if not model.has_text:
-        return [""] * count
-    return [given[number % len(given)] for number in range(count)] if given else training_captions(planted, count)
-
-
-def space_of(gallery: Gallery, args: Any, share: tuple[int, int]) -> SimilaritySpace:
-    """Where similarity is measured: SSCD or the mean patch token where a file is given, else pixels.
-
-    What is embedded once is kept in the cache, by the weights, the preprocessing and the image.
-    """
-    if args.sscd and args.tokens:
-        raise ValueError("One similarity at a time: --sscd or --tokens.")
-    if not (args.sscd or args.tokens):
-        return pixel_space(gallery)
-    embedding = sscd(args.sscd, args.sscd_transform) if args.sscd else mean_tokens(patch_tokens(args.tokens))
-    source = Path(args.sscd or args.tokens)
-    files = sorted(source.glob("*")) if source.is_dir() else [source] if source.is_file() else []
-    weights = content_key(embedding.name, *(file.read_bytes() for file in files if file.is_file()))
-    return embedding_space(embedding, gallery, cache_folder() / "embeddings" / weights.hex(), share)
-
-
-def plants_of(planted: PlantedSet) -> list[Target]:
-    """What generations can be copies of beside the training images; phantoms are the false alarms."""
-    return [subject for subject in evaluation_targets(planted, num_controls=0, num_heldout=0) if subject.kind in COPYABLE]
-
-
-def extraction_request(
-    captions: Sequence[str], gallery: Gallery, space: SimilaritySpace, grid: int, plants: Sequence[Target] = ()
-) -> EvalRequest:
-    """Generations for these captions, each judged by the training set, and by what was planted in it."""
-    tile_masks(gallery.pixels.shape[-1], grid)  # which refuses a grid that does not fit, before anything is generated
-
-    def finish(generations: Generations, rows: list[int]) -> Generations:
-        return judge(generations, gallery, space, grid, plants)
-
-    return EvalRequest(captions, finish, {"training": len(gallery.pixels), "space": space.name, "tiles": grid})
-
-
-def extracted_plants(table: pd.DataFrame, plants: Sequence[Target]) -> pd.DataFrame:
-    """A row a plant: plant_id, kind, caption, and how many generations copy it in its mask."""
-    counts = table["plant"].value_counts()
-    rows = [(plant.plant_id, plant.kind, plant.caption, int(counts.get(plant.plant_id, 0))) for plant in plants]
-    return pd.DataFrame(rows, columns=["plant_id", "kind", "caption", "generations"])
 
 
 def summarize(
     out: Path,
-    order: GenerationPlan,
+    plan: GenerationPlan,
+    num_images: int,
     gallery: Gallery,
     space: SimilaritySpace,
     about: dict[str, Any],
@@ -99,10 +31,10 @@ def summarize(
     None where parts are missing, which other processes are still at: the last one writes.
     """
     parts = parts_of(out)
-    if len(parts) < len(order.parts()):
+    if len(parts) < len(plan.parts(num_images)):
         return None
     table = write_generations(parts, out / "extract.parquet")
-    training = background(space, num_background)
+    training = background_similarity(space, num_background)
     kinds = {plant.plant_id: plant.kind for plant in plants}
     found = fractions(table, training, kinds)
     if plants:
@@ -114,7 +46,7 @@ def summarize(
         return Generations.load(parts[part]).images.numpy()
 
     def image_of(generation: int) -> np.ndarray:
-        part, place = divmod(generation, order.prompts_per_part)
+        part, place = divmod(generation, plan.prompts_per_part)
         return images_of(part)[place]
 
     extracted_figure(table, image_of, lambda row: gallery.image(row), about["tiles"], out / "extracted.png")

@@ -87,7 +87,8 @@ class AfterglowCLI(LightningCLI):
         self.monitor, mitigation = self.callback(MemorizationMonitor), self.callback(Mitigation)
         mitigation.check(self.model)
         self.datamodule.share = distributed.share()
-        self.monitor.share, self.monitor.ema = distributed.share(), self.callback(WarmupEMA)
+        self.monitor.rank, self.monitor.world_size = distributed.share()
+        self.monitor.ema = self.callback(WarmupEMA)
         if distributed.is_first():
             self.datamodule.prepare_data()
             self.datamodule.setup()  # a set that cannot be planted as asked
@@ -108,7 +109,7 @@ class AfterglowCLI(LightningCLI):
     def finish(self) -> None:
         page = write_report(self.folder)
         self.tracker.finish()
-        print(f"\n{emergence_table(self.folder)}\n\n{self.monitor.clock.spent()}\nReport: {page}\n{self.tracker.how_to_view()}")
+        print(f"\n{emergence_table(self.folder)}\n\n{self.monitor.clock.summary()}\nReport: {page}\n{self.tracker.how_to_view()}")
 
 
 class Announce(L.Callback):

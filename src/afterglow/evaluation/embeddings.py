@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torchvision.transforms import v2
 
+from afterglow.errors import AfterglowError
 from afterglow.generations import Generations
 
 PUBLISHED = "its authors publish disc_mixup and disc_large as TorchScript files at github.com/facebookresearch/sscd-copy-detection"
@@ -97,7 +98,7 @@ def patch_tokens(folder: str | Path) -> PatchTokens:
     return _timm_tokens(Path(folder)) if '"architecture"' in text else _transformers_tokens(Path(folder))
 
 
-def mean_tokens(tokens: PatchTokens) -> Embedding:
+def mean_token_embedding(tokens: PatchTokens) -> Embedding:
     """The mean of the patch tokens, of unit norm, as an embedding of the whole image."""
     return Embedding(f"{tokens.name}, mean patch token", lambda images: normalize(tokens.compute(images).mean((1, 2)), dim=1))
 
@@ -131,21 +132,29 @@ def _timm_tokens(folder: Path) -> PatchTokens:
 
 
 def with_copy_similarity(generations: Generations, embedding: Embedding) -> Generations:
-    """extras['sscd']: the cosine of each generation and its reference, [B]."""
-    assert generations.references is not None
-    cosine = (embedding.compute(generations.images) * embedding.compute(generations.references)).sum(1)
-    return replace(
-        generations, extras={**generations.extras, "sscd": cosine}, provenance={**generations.provenance, "sscd": embedding.name}
-    )
+    """Add extras['sscd'], the cosine similarity of each generation and its reference, [B]."""
+    references = _references(generations)
+    cosine = (embedding.compute(generations.images) * embedding.compute(references)).sum(1)
+    return with_extras(generations, {"sscd": cosine}, {"sscd": embedding.name})
 
 
 def with_split_product(generations: Generations, features: PatchTokens) -> Generations:
-    """extras['split_product'] and ['split_product.cross']: <v_c, q_c> and max_d <v_c, q_d> of the patch tokens, [B, h, w]."""
-    assert generations.references is not None
-    ours, theirs = features.compute(generations.images), features.compute(generations.references)
-    same = (ours * theirs).sum(-1)
-    cross = torch.einsum("bhwd,bijd->bhwij", ours, theirs).flatten(3).amax(-1)
-    found = {"split_product": same, "split_product.cross": cross}
-    return replace(
-        generations, extras={**generations.extras, **found}, provenance={**generations.provenance, "patch_tokens": features.name}
-    )
+    """Add extras['split_product'] and ['split_product.cross'], [B, h, w]: <v_c, q_c> and max_d <v_c, q_d> of the patch tokens.
+
+    docs/methods.md#split-product (Somepalli et al. 2023).
+    """
+    generated, reference = features.compute(generations.images), features.compute(_references(generations))
+    cross = torch.einsum("bhwd,bijd->bhwij", generated, reference).flatten(3).amax(-1)
+    extras = {"split_product": (generated * reference).sum(-1), "split_product.cross": cross}
+    return with_extras(generations, extras, {"patch_tokens": features.name})
+
+
+def with_extras(generations: Generations, extras: Mapping[str, Tensor], provenance: Mapping[str, str]) -> Generations:
+    """The same generations with more extras, [B, ...] each, and the encoders that made them."""
+    return replace(generations, extras={**generations.extras, **extras}, provenance={**generations.provenance, **provenance})
+
+
+def _references(generations: Generations) -> Tensor:
+    if generations.references is None:
+        raise AfterglowError("--sscd and --vit compare with training images, but the list of captions names none.")
+    return generations.references

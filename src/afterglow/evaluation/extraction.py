@@ -1,4 +1,4 @@
-"""Training data extraction (METHODS section 4): what each generation is judged by, whole, in tiles and in an embedding."""
+"""Extraction of training data: the nearest training images of each generation (docs/methods.md#extraction)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -6,101 +6,228 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
-from afterglow.cache import ArrayCache, content_key
-from afterglow.evaluation.embeddings import Embedding
+from afterglow.cache import ArrayCache, cache_folder, content_key
+from afterglow.errors import AfterglowError
+from afterglow.evaluation.embeddings import Embedding, mean_token_embedding, patch_tokens, sscd
 from afterglow.evaluation.ground_truth import NUM_NEIGHBORS
 from afterglow.evaluation.matching import match_to_plants
+from afterglow.evaluation.requests import EvalRequest
 from afterglow.generations import Generations, Neighbors
+from afterglow.kinds import TRAINED
+from afterglow.models.denoiser import Denoiser
 from afterglow.neighbors.gallery import Gallery, nearest_clusters, tile_masks
 from afterglow.neighbors.search import nearest
+from afterglow.planting.plants import PlantedSet
 from afterglow.planting.targets import Target
 
-EMBEDDED = 64  # images that are embedded and stored together
+CHUNK = 64  # images that are embedded and stored together
 
 
 @dataclass(frozen=True)
 class SimilaritySpace:
-    """Where similarity is measured. rows: the training images in it, as `nearest` takes them, and groups: int64 [N].
+    """Where similarity is measured.
 
-    place: uint8 [B, C, H, W] => queries for `nearest`; similar: distances there => similarities, 1 = the same.
+    Args:
+        name: for provenance.
+        rows: the training images in this space, as `nearest` takes them.
+        clusters: their clusters, int64 [N].
+        embed: uint8 [B, C, H, W] to queries of `nearest`.
+        similarity: distances to similarities, 1: identical.
+        device: where distances are computed.
     """
 
     name: str
     rows: Any
     clusters: np.ndarray
-    place: Callable[[Tensor], Any]
-    similar: Callable[[Tensor], Tensor]
+    embed: Callable[[Tensor], Any]
+    similarity: Callable[[Tensor], Tensor]
     device: torch.device | str = "cpu"
 
 
 def pixel_space(gallery: Gallery) -> SimilaritySpace:
     """Pixels: similarity is 1 - the root mean square distance in [0, 1]."""
     return SimilaritySpace(
-        "pixels, 1 - RMS distance", gallery.pixels, gallery.clusters, lambda images: images, lambda apart: 1 - apart, gallery.device
+        "pixels, 1 - RMS distance", gallery.pixels, gallery.clusters, lambda images: images, lambda d: 1 - d, gallery.device
     )
 
 
-def embedding_space(embedding: Embedding, gallery: Gallery, folder: Path, share: tuple[int, int] = (0, 1)) -> SimilaritySpace:
-    """An embedding of unit norm: similarity is the cosine, 1 - d^2 / 2. The training images' are kept in a folder of its own.
+def embedding_space(embedding: Embedding, gallery: Gallery, folder: Path, *, rank: int = 0, world_size: int = 1) -> SimilaritySpace:
+    """An embedding of unit norm: similarity is the cosine, 1 - d^2 / 2.
 
-    share: of several processes each embeds its part first, and then what the others have not come to yet.
+    Args:
+        embedding: the embedding.
+        gallery: the training images.
+        folder: cache of their embeddings, for this embedding alone.
+        rank: this process; it first embeds its own share of the images, then those that the others have not reached.
+        world_size: number of processes.
+
+    Raises:
+        AfterglowError: if an embedding is NaN or infinite.
     """
     keys = {row: content_key(np.asarray(gallery.pixels[np.array([row])])) for row in range(len(gallery.pixels))}
     cache = ArrayCache(folder, keys)
 
-    def make(rows: list) -> np.ndarray:
-        return finite(embedding.name, embedding.compute(torch.from_numpy(np.array(gallery.pixels[np.array(rows)])))).numpy()
+    def embed(images: Tensor) -> Tensor:
+        return _finite(embedding.name, embedding.compute(images))
 
-    for rank, world_size in (share, (0, 1)):
+    def compute(rows: list) -> np.ndarray:
+        return embed(torch.from_numpy(np.array(gallery.pixels[np.array(rows)]))).numpy()
+
+    for first, stride in ((rank, world_size), (0, 1)):
         cache.reload()
-        cache.fill(make, rank=rank, world_size=world_size, chunk_size=EMBEDDED, description=embedding.name)
-    rows = cache.stack()
+        cache.fill(compute, rank=first, world_size=stride, chunk_size=CHUNK, description=embedding.name)
     return SimilaritySpace(
-        f"{embedding.name}, cosine",
-        rows,
-        gallery.clusters,
-        lambda images: finite(embedding.name, embedding.compute(images)),
-        lambda apart: 1 - apart.square() / 2,
-        gallery.device,
+        f"{embedding.name}, cosine", cache.stack(), gallery.clusters, embed, lambda d: 1 - d.square() / 2, gallery.device
     )
 
 
-def finite(name: str, values: Tensor) -> Tensor:
-    """float32 [B, D], the same; ValueError where an embedding is not a number."""
+def similarity_space(
+    gallery: Gallery,
+    *,
+    sscd_file: str | None = None,
+    sscd_transform: str = "skew_320",
+    tokens: str | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> SimilaritySpace:
+    """SSCD or the mean patch token where a file is given, otherwise pixels; embeddings of training images are cached.
+
+    Args:
+        gallery: the training images.
+        sscd_file: SSCD's TorchScript file, or 'immaculate'.
+        sscd_transform: its preprocessing.
+        tokens: folder of a vision transformer.
+        rank: this process.
+        world_size: number of processes, which embed together.
+
+    Raises:
+        AfterglowError: if both files are given, or one cannot be read.
+    """
+    if sscd_file and tokens:
+        raise AfterglowError("Choose one similarity: --sscd or --vit.")
+    if not (sscd_file or tokens):
+        return pixel_space(gallery)
+    embedding = sscd(sscd_file, sscd_transform) if sscd_file else mean_token_embedding(patch_tokens(str(tokens)))
+    source = Path(sscd_file or str(tokens))
+    files = sorted(source.glob("*")) if source.is_dir() else [source] if source.is_file() else []
+    weights = content_key(embedding.name, *(file.read_bytes() for file in files if file.is_file()))
+    return embedding_space(embedding, gallery, cache_folder() / "embeddings" / weights.hex(), rank=rank, world_size=world_size)
+
+
+def _finite(name: str, values: Tensor) -> Tensor:
+    """float32 [B, D] on the CPU; AfterglowError if an embedding is not finite."""
     if not values.isfinite().all():
-        raise ValueError(f"The embedding {name} of some image is NaN or infinite: nothing is near to it.")
+        raise AfterglowError(f"The embedding {name} of an image is NaN or infinite.")
     return values.float().cpu()
 
 
-def judge(generations: Generations, gallery: Gallery, space: SimilaritySpace, grid: int, plants: Sequence[Target] = ()) -> Generations:
-    """Add the nearest training image, its group and the 50 nearest other groups; the same in grid x grid tiles; the similarity.
+def training_captions(planted: PlantedSet, count: int, seed: int = 0) -> list[str]:
+    """The distinct captions of a training, in a seeded order, repeated up to `count`."""
+    trained = [p.caption for p in planted.of_kind(*TRAINED) if p.copies] + [planted.captions[row] for row in planted.controls.tolist()]
+    distinct = list(dict.fromkeys(trained))
+    order = np.random.default_rng(seed).permutation(len(distinct))
+    return [distinct[order[number % len(order)]] for number in range(count)]
 
-    derived: nearest_row [B]; tile_rows, tile_groups [B, T] and tile_distances [B, T, 51], nearest first; similarity and similar_row [B].
-    With plants (and phantoms): plant [B], the one that the generation copies in its mask, -1 = none, and plant_distance [B], calibrated.
-    The whole image's nearest is a training image; in a tile it may also be what a local plant shows there.
+
+def extraction_captions(model: Denoiser, planted: PlantedSet, num_images: int, captions: Sequence[str] = ()) -> list[str]:
+    """The caption of each image of an extraction.
+
+    Args:
+        model: without text, all captions are empty.
+        planted: the training set; its captions are used in turn where none are given.
+        num_images: number of images.
+        captions: captions to use in turn.
+
+    Raises:
+        AfterglowError: if num_images is below 1, or captions are given for a model without text.
+    """
+    if num_images < 1:
+        raise AfterglowError(f"--num-images must be at least 1, not {num_images}.")
+    if captions and not model.has_text:
+        raise AfterglowError(f"--caption '{captions[0]}' needs a model with captions, and {type(model).__name__} has no captions.")
+    if not model.has_text:
+        return [""] * num_images
+    return [captions[number % len(captions)] for number in range(num_images)] if captions else training_captions(planted, num_images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionRequest(EvalRequest):
+    """One generation per caption, compared with the whole training set and with the plants in it.
+
+    Args:
+        caption_list: the caption of each generation.
+        space: where similarity is measured.
+        grid: images are also compared in grid x grid tiles.
+        plants: plants and phantoms that a generation can copy.
+
+    Raises:
+        AfterglowError: if the grid does not divide the images.
+    """
+
+    caption_list: Sequence[str]
+    space: SimilaritySpace
+    grid: int
+    plants: Sequence[Target] = ()
+
+    def __post_init__(self) -> None:
+        assert self.gallery is not None
+        tile_masks(self.gallery.pixels.shape[-1], self.grid)
+
+    @property
+    def captions(self) -> Sequence[str]:
+        return self.caption_list
+
+    def attach(self, generations: Generations, rows: Sequence[int]) -> Generations:
+        assert self.gallery is not None
+        return attach_nearest(generations, self.gallery, self.space, self.grid, self.plants)
+
+
+def extraction_request(
+    captions: Sequence[str], gallery: Gallery, space: SimilaritySpace, grid: int, plants: Sequence[Target] = ()
+) -> EvalRequest:
+    """An ExtractionRequest whose metadata names the size of the training set, the space and the tiles."""
+    request = ExtractionRequest(caption_list=captions, gallery=gallery, space=space, grid=grid, plants=plants)
+    return replace(request, metadata={"training": len(gallery.pixels), "space": space.name, "tiles": grid})
+
+
+def attach_nearest(
+    generations: Generations, gallery: Gallery, space: SimilaritySpace, grid: int, plants: Sequence[Target] = ()
+) -> Generations:
+    """Add the nearest training image, its cluster and the 50 nearest other clusters, over the image and per tile.
+
+    Args:
+        generations: images, [B] rows.
+        gallery: the training images. The nearest of a whole image is a training image; in a tile it may be a local plant's template.
+        space: where similarity is measured.
+        grid: grid x grid tiles.
+        plants: plants and phantoms that a generation can copy.
+
+    Returns:
+        Generations with extras nearest_row, similarity, similar_row [B]; tile_rows, tile_clusters [B, T]; tile_distances
+        [B, T, 51], nearest first; with plants: plant [B], the copied one or -1, and plant_distance [B], calibrated.
     """
     images, side = generations.images, generations.images.shape[-1]
-    everything = torch.ones(1, side, side, dtype=torch.bool)
-    near = gallery.nearest(images, everything, num_clusters=NUM_NEIGHBORS + 1, image_first=True)
-    found = Neighbors(near.clusters, near.distances)
+    full = torch.ones(1, side, side, dtype=torch.bool)
+    near = gallery.nearest(images, full, num_clusters=NUM_NEIGHBORS + 1, image_first=True)
     local = [gallery.nearest(images, tile, num_clusters=NUM_NEIGHBORS + 1) for tile in tile_masks(side, grid)] if grid > 1 else [near]
-    row, apart = nearest(space.place(images), space.rows, 1, device=space.device)
+    similar_row, distances = nearest(space.embed(images), space.rows, 1, device=space.device)
     extras = {
         "nearest_row": near.rows[:, 0],
         "tile_rows": torch.stack([tile.rows[:, 0] for tile in local], dim=1),
         "tile_clusters": torch.stack([tile.clusters[:, 0] for tile in local], dim=1),
         "tile_distances": torch.stack([tile.distances for tile in local], dim=1),
-        "similarity": space.similar(apart[:, 0]),
-        "similar_row": row[:, 0],
+        "similarity": space.similarity(distances[:, 0]),
+        "similar_row": similar_row[:, 0],
     }
     if plants:
-        which, near_plant = match_to_plants(images, plants, gallery)
-        numbers = torch.tensor([plant.plant_id for plant in plants])[which]
-        extras |= {"plant": numbers.where(near_plant < 1, -1), "plant_distance": near_plant}
-    masks = everything.expand(len(images), 1, side, side)
+        positions, plant_distance = match_to_plants(images, plants, gallery)
+        plant_ids = torch.tensor([plant.plant_id for plant in plants])[positions]
+        extras |= {"plant": plant_ids.where(plant_distance < 1, -1), "plant_distance": plant_distance}
+    masks = full.expand(len(images), 1, side, side)
     return replace(
         generations,
         kind=tuple("prompt" if caption else "unprompted" for caption in generations.caption),
@@ -110,21 +237,32 @@ def judge(generations: Generations, gallery: Gallery, space: SimilaritySpace, gr
         eval_mask=masks,
         region=masks,
         extras={**generations.extras, **extras},
-        neighbors=found,
-        neighbors_whole=found,
+        neighbors=Neighbors(near.clusters, near.distances),
         provenance={**generations.provenance, "similarity": space.name},
     )
 
 
-def background(space: SimilaritySpace, count: int, seed: int = 0) -> np.ndarray:
-    """Similarity of training images to the nearest other group of the training set, float32 [min(count, N)]: Somepalli's histogram.
+def background_similarity(space: SimilaritySpace, count: int, seed: int = 0) -> np.ndarray:
+    """Similarity of training images to the nearest other cluster, float32 [min(count, N)] (Somepalli et al. 2023).
 
-    A seeded sample of them where there are more than `count`. Raises ValueError where the set is one group.
+    Args:
+        space: where similarity is measured.
+        count: size of the seeded sample of training images.
+        seed: of the sample.
+
+    Raises:
+        AfterglowError: if the training set is one cluster.
     """
     if len(np.unique(space.clusters)) < 2:
-        raise ValueError("All training images are one group: none has another to be similar to.")
-    total = len(space.rows)
-    rows = np.sort(np.random.default_rng(seed).permutation(total)[:count])
+        raise AfterglowError("All training images form one cluster, so that none has another one to be compared with.")
+    rows = np.sort(np.random.default_rng(seed).permutation(len(space.rows))[:count])
     near = nearest_clusters(np.asarray(space.rows[rows]), space.rows, space.clusters, 2, device=space.device)
-    own = near.clusters[:, 0] == torch.from_numpy(space.clusters[rows])  # not so for twins of another group, which share the distance 0
-    return space.similar(torch.where(own, near.distances[:, 1], near.distances[:, 0])).numpy()
+    own = near.clusters[:, 0] == torch.from_numpy(space.clusters[rows])  # false for equal images of another cluster, at distance 0
+    return space.similarity(torch.where(own, near.distances[:, 1], near.distances[:, 0])).numpy()
+
+
+def extracted_plants(table: pd.DataFrame, plants: Sequence[Target]) -> pd.DataFrame:
+    """One row per plant: plant_id, kind, caption, and the number of generations that copy it inside its mask."""
+    counts = table["plant"].value_counts()
+    rows = [(plant.plant_id, plant.kind, plant.caption, int(counts.get(plant.plant_id, 0))) for plant in plants]
+    return pd.DataFrame(rows, columns=["plant_id", "kind", "caption", "generations"])

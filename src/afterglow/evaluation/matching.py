@@ -1,4 +1,4 @@
-"""Generations of a model that cannot be asked for a plant: which plant each of them copies, if any."""
+"""Unconditional generations: which plant each of them copies, if any."""
 
 from collections.abc import Sequence
 
@@ -10,30 +10,36 @@ from afterglow.functional.distances import masked_rms
 from afterglow.neighbors.gallery import Gallery
 from afterglow.planting.targets import Target
 
-ALPHA = 0.5  # Carlini et al. 2023, as where a plant is asked for
+ALPHA = 0.5  # Carlini et al. 2023
 
 
-def match_to_plants(images: Tensor, asked: Sequence[Target], gallery: Gallery) -> tuple[Tensor, Tensor]:
-    """The subject that each generation is nearest to by calibrated distance inside the subject's mask: position int64 [B], distance [B].
+def match_to_plants(images: Tensor, plants: Sequence[Target], gallery: Gallery) -> tuple[Tensor, Tensor]:
+    """The plant that each image is nearest to by calibrated distance inside the plant's mask (docs/methods.md#calibrated-distance).
 
-    images: uint8 [B, C, H, W]; asked: subjects with an image of their own. A copy is under 1. The calibration is METHODS section 4's:
-    d(x_hat, plant; m) / (0.5 * mean of d(x_hat, x_g; m) over the 50 nearest other groups g of the training set).
+    Args:
+        images: uint8 [B, C, H, W].
+        plants: targets that have a reference.
+        gallery: the training images.
+
+    Returns:
+        The position of the nearest plant, int64 [B], and the calibrated distance, [B]; a copy is below 1.
     """
-    found = torch.full((len(asked), len(images)), torch.inf)
-    masks = {subject.mask.tobytes(): torch.from_numpy(subject.mask) for subject in asked}
+    calibrated = torch.full((len(plants), len(images)), torch.inf)
+    masks = {plant.mask.tobytes(): torch.from_numpy(plant.mask) for plant in plants}
     for key, mask in masks.items():
         clusters, near, _ = gallery.nearest(images, mask, num_clusters=NUM_NEIGHBORS + 1)
-        for position, subject in enumerate(asked):
-            if subject.mask.tobytes() == key:
-                image = torch.from_numpy(subject.reference.copy()).float() / 255  # type: ignore[union-attr]
-                others = _mean_of_others(clusters, near, subject.cluster)
-                found[position] = masked_rms(images.float() / 255, image, mask) / (ALPHA * others)
-    smallest = found.min(dim=0)
+        for position, plant in enumerate(plants):
+            if plant.mask.tobytes() == key:
+                assert plant.reference is not None
+                reference = torch.from_numpy(plant.reference.copy()).float() / 255
+                others = _mean_of_others(clusters, near, plant.cluster)
+                calibrated[position] = masked_rms(images.float() / 255, reference, mask) / (ALPHA * others)
+    smallest = calibrated.min(dim=0)
     return smallest.indices, smallest.values
 
 
 def _mean_of_others(clusters: Tensor, near: Tensor, own: int) -> Tensor:
-    """Mean distance to the 50 nearest groups but one, [B]; fewer where the set has fewer. groups, near: [B, 51], nearest first."""
+    """Mean distance to the 50 nearest clusters but `own`, [B]; fewer if the set has fewer. clusters, near: [B, 51], nearest first."""
     counted = (clusters >= 0) & (clusters != own)
     counted &= counted.cumsum(1) <= NUM_NEIGHBORS
     return near.where(counted, 0.0).sum(1) / counted.sum(1)

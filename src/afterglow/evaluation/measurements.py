@@ -1,14 +1,15 @@
-"""Generations => tidy rows, one for every plant, seed and measure."""
+"""Generations to tidy measurements: one row per plant, seed and measure."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from afterglow.analysis.summary import ALL_SEEDS
-from afterglow.functional.localization import held_out_iou as held_out_overlap
+from afterglow.analysis.summary import ALL_SEEDS, COLUMNS
+from afterglow.evaluation.result import EvaluationResult
+from afterglow.functional.localization import held_out_iou
 from afterglow.generations import Generations
 from afterglow.measures import memorized
 from afterglow.measures.registry import chosen, maps, measure, scores
@@ -16,46 +17,58 @@ from afterglow.measures.tables import frame, ids, localization_rows
 from afterglow.planting.targets import Target
 
 
-def judge(generations: Generations, patterns: Sequence[str] = ("*",)) -> tuple[pd.DataFrame, dict[str, Tensor], dict[str, Tensor]]:
-    """Rows (plant_id, kind, caption, seed, measure, value), every map [B, h, w], and the threshold of each map [B].
+def measure_generations(generations: Generations, patterns: Sequence[str] = ("*",)) -> EvaluationResult:
+    """Measure generations: every named score and map whose inputs they have, and memorized wherever there is ground truth.
 
-    patterns: of the names of measures. A local plant's threshold was chosen on other plants; everything else is shown at the
-    median of these.
+    Args:
+        generations: with kinds and ids of plants; references, masks and neighbors where known.
+        patterns: names of measures, with wildcards.
+
+    Returns:
+        The measurements and maps. A local plant's threshold is chosen on the other plants; all other generations get the median.
     """
-    found = measure(generations, chosen(scores(generations), ("memorized", *patterns)))  # without it nothing else means anything
+    values = measure(generations, chosen(scores(generations), ("memorized", *patterns)))
     soft = measure(generations, chosen(maps(generations), patterns))
-    frames = [frame(generations, torch.arange(len(generations)), name, values) for name, values in found.items()]
-    frames += localization_rows(generations, soft)
+    everything = torch.arange(len(generations))
+    frames = [frame(generations, everything, name, of_each) for name, of_each in values.items()]
     thresholds: dict[str, Tensor] = {}
-    local = _rows_of(generations, ("local",))
-    if len(set(ids(generations, local))) > 1:
-        for name, values in soft.items():
-            assert generations.region is not None
-            shares, used = held_out_overlap(values[local], generations.region[local], ids(generations, local))
-            frames.append(frame(generations, local, f"iou.{name}", shares))
+    if generations.region is not None:
+        frames += localization_rows(generations, soft)
+        local = torch.tensor([row for row, kind in enumerate(generations.kind) if kind == "local"], dtype=torch.long)
+        for name, of_each in soft.items() if len(set(ids(generations, local))) > 1 else ():
+            overlap, used = held_out_iou(of_each[local], generations.region[local], ids(generations, local))
+            frames.append(frame(generations, local, f"iou.{name}", overlap))
             thresholds[name] = torch.full((len(generations),), float(used.median())).index_put((local,), used.float())
-    frames.append(_plants(generations, found["memorized"]))
-    return pd.concat(frames, ignore_index=True).dropna(subset="value"), soft, thresholds
+    if "memorized" in values:
+        frames.append(_plant_rows(generations, values["memorized"]))
+    rows = pd.concat(frames, ignore_index=True).dropna(subset="value") if frames else pd.DataFrame(columns=COLUMNS[3:])
+    return EvaluationResult(generations, rows, soft, thresholds)
 
 
-def memorized_in(generations: Generations, shape: str) -> pd.DataFrame:
-    """Rows of controls that were judged in the mask of a plant's shape."""
+def shape_rows(generations: Generations, shape: str) -> pd.DataFrame:
+    """memorized_in.<shape> of controls whose ground truth has the mask of a plant's shape."""
     return frame(generations, torch.arange(len(generations)), f"memorized_in.{shape}", memorized.memorized(generations))
 
 
-def in_region(generations: Generations) -> pd.DataFrame:
-    """Rows of global plants that were judged inside the region that they have in the other half of two runs (seed -1: the plant)."""
+def region_rows(generations: Generations) -> pd.DataFrame:
+    """memorized.region and plant_memorized.region of global plants whose mask is the region that they have in the other arm."""
     copied = memorized.memorized(generations)
-    frames = [frame(generations, torch.arange(len(generations)), "memorized.region", copied)]
-    plants = _plants(generations, copied)
+    own = frame(generations, torch.arange(len(generations)), "memorized.region", copied)
+    plants = _plant_rows(generations, copied)
     plants = plants[plants["measure"] == "plant_memorized"]
-    return pd.concat([*frames, plants.assign(measure="plant_memorized.region")], ignore_index=True)
+    return pd.concat([own, plants.assign(measure="plant_memorized.region")], ignore_index=True)
 
 
-def captured(generations: Generations, plants: Sequence[Target], num_generations: int) -> pd.DataFrame:
-    """Rows of plants that a model cannot be asked for, given the generations that were assigned to them (seed -1).
+def extracted_rows(generations: Generations, plants: Sequence[Target], num_generations: int) -> pd.DataFrame:
+    """Rows of plants of an unconditional model, seed -1 (all seeds).
 
-    captured: their share of all generations; plant_memorized: whether there is one at least.
+    Args:
+        generations: those that were matched to a plant.
+        plants: all plants that could be matched.
+        num_generations: all generations, matched or not.
+
+    Returns:
+        extracted: the fraction of all generations that copies the plant; plant_memorized: whether at least one does.
     """
     counts = Counter(ids(generations, torch.arange(len(generations)))) if len(generations) else Counter()
     rows = []
@@ -66,23 +79,22 @@ def captured(generations: Generations, plants: Sequence[Target], num_generations
     return pd.DataFrame(rows)
 
 
-def _plants(generations: Generations, copied: Tensor) -> pd.DataFrame:
+def _plant_rows(generations: Generations, copied: Tensor) -> pd.DataFrame:
     """Rows of whole plants (seed -1): memorized by half of the seeds; area and shape of a region; diversity outside a local mask."""
-    rows = []
-    for number in dict.fromkeys(ids(generations, torch.arange(len(generations)))):
-        mine = [i for i, plant_id in enumerate(ids(generations, torch.arange(len(generations)))) if plant_id == number]
-        about = {"plant_id": number, "kind": generations.kind[mine[0]], "caption": generations.caption[mine[0]], "seed": ALL_SEEDS}
-        rows.append(about | {"measure": "plant_memorized", "value": memorized.plant_memorized(copied[mine])})
-        share = float(generations.region[mine[0]].float().mean())  # type: ignore[index]
-        if 0 < share < 1:
-            rows.append(about | {"measure": "area", "value": share})
-            rows.append(about | {"measure": f"shape.{generations.shape[mine[0]]}", "value": 1.0})
-        if about["kind"] in ("local", "natural") and len(mine) > 1:
-            one = generations[mine]
-            rows.append(about | {"measure": "outside_diversity", "value": memorized.outside_diversity(one)})
-            rows.append(about | {"measure": "local_to_global", "value": memorized.local_to_global(one)})
-    return pd.DataFrame(rows)
-
-
-def _rows_of(generations: Generations, kinds: Iterable[str]) -> Tensor:
-    return torch.tensor([i for i, kind in enumerate(generations.kind) if kind in tuple(kinds)], dtype=torch.long)
+    assert generations.region is not None
+    numbers = ids(generations, torch.arange(len(generations)))
+    spread = generations.extras.get("background_spread")
+    table = []
+    for number in dict.fromkeys(numbers):
+        rows = [row for row, plant_id in enumerate(numbers) if plant_id == number]
+        about = {"plant_id": number, "kind": generations.kind[rows[0]], "caption": generations.caption[rows[0]], "seed": ALL_SEEDS}
+        table.append(about | {"measure": "plant_memorized", "value": memorized.plant_memorized(copied[rows])})
+        area = float(generations.region[rows[0]].float().mean())
+        if 0 < area < 1:
+            table.append(about | {"measure": "area", "value": area})
+            table.append(about | {"measure": f"shape.{generations.shape[rows[0]]}", "value": 1.0})
+        if about["kind"] in ("local", "natural") and len(rows) > 1 and spread is not None and spread[rows[0]].isfinite():
+            plant = generations[rows]
+            table.append(about | {"measure": "outside_diversity", "value": memorized.outside_diversity(plant)})
+            table.append(about | {"measure": "local_to_global", "value": memorized.local_to_global(plant)})
+    return pd.DataFrame(table)

@@ -4,14 +4,14 @@ No weights come with this package; without a folder these numbers are absent.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from afterglow.evaluation.embeddings import PatchTokens
+from afterglow.evaluation.embeddings import PatchTokens, with_extras
 from afterglow.generations import Generations
 
 
@@ -43,20 +43,16 @@ def clip_agreement(folder: str | Path) -> Agreement:
 
 
 def with_agreement(generations: Generations, agreement: Agreement) -> Generations:
-    """extras['caption_agreement']: of each generation and the caption that was asked for, [B]."""
+    """Add extras['caption_agreement'], the CLIP similarity of each generation and its caption, [B]."""
     cosine = agreement.compute(generations.images, generations.caption)
-    return _with(generations, "caption_agreement", cosine, agreement.name)
+    return with_extras(generations, {"caption_agreement": cosine}, {"caption_agreement": agreement.name})
 
 
 def with_features(generations: Generations, features: PatchTokens) -> Generations:
-    """extras['features']: the mean patch token of each generation, [B, D], of which distributions are compared."""
-    return _with(generations, "features", mean_tokens(features, generations.images), features.name)
+    """Add extras['features'], the mean patch token of each generation, [B, D], for Frechet distances."""
+    return with_extras(generations, {"features": mean_patch_tokens(features, generations.images)}, {"features": features.name})
 
 
-def mean_tokens(features: PatchTokens, images: Tensor) -> Tensor:
-    """uint8 [B, C, H, W] => [B, D]."""
+def mean_patch_tokens(features: PatchTokens, images: Tensor) -> Tensor:
+    """uint8 [B, C, H, W] to [B, D]."""
     return features.compute(images).flatten(1, 2).mean(1)
-
-
-def _with(generations: Generations, name: str, values: Tensor, encoder: str) -> Generations:
-    return replace(generations, extras={**generations.extras, name: values}, provenance={**generations.provenance, name: encoder})

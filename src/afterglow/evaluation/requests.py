@@ -1,252 +1,406 @@
-"""What a collection asks for and how its answers are judged: the plants of a run, or a list of captions."""
+"""What a model is evaluated on: the plants of a run, a list of prompts, or unconditional generations, each with its ground truth."""
 
-from argparse import ArgumentParser, Namespace
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from afterglow.analysis.mitigation_effect import PIXELS, pixel_features
-from afterglow.datasets.prompts import read_prompts, with_labels
+from afterglow.datasets.prompts import Prompt, read_prompts, with_labels
 from afterglow.datasets.sources import load_images
+from afterglow.errors import AfterglowError
 from afterglow.evaluation.embeddings import PatchTokens, patch_tokens, sscd, with_copy_similarity, with_split_product
-from afterglow.evaluation.ground_truth import attach_ground_truth, attach_prompt_ground_truth, with_latent_difference
+from afterglow.evaluation.ground_truth import Reconstruct, attach_ground_truth, attach_prompt_ground_truth, with_latent_difference
 from afterglow.evaluation.matching import match_to_plants
+from afterglow.evaluation.measurements import extracted_rows, region_rows, shape_rows
 from afterglow.evaluation.patches import with_patch_distance
-from afterglow.evaluation.quality import clip_agreement, mean_tokens, with_agreement, with_features
-from afterglow.evaluation.store import GenerationPlan
+from afterglow.evaluation.quality import clip_agreement, mean_patch_tokens, with_agreement, with_features
 from afterglow.generations import Generations
 from afterglow.kinds import COPYABLE
-from afterglow.measures.registry import ANY_MEASURES, Measure, chosen, maps_of, named, requirements, scores_of
 from afterglow.models.denoiser import Denoiser
+from afterglow.neighbors.gallery import Gallery
 from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
 from afterglow.planting.runs import load_planted_set
 from afterglow.planting.targets import Target, evaluation_targets, unconditional_targets
-from afterglow.sampling.attention import self_attention_layers
-from afterglow.sampling.loop import Sampler, cross_attention_of
-from afterglow.sampling.observers import NEEDS_TEXT
-from afterglow.sampling.recorder import CaptureConfig, capture_for
-
-LATENTS = "extras.latent_difference"
-Finish = Callable[[Generations, list[int]], Generations]
-
 
 NO_PLANTS = PlantingConfig(
     num_global=0, num_local=0, num_decoys=0, num_tints=0, num_backgrounds=0, num_decoy_images=0, num_heldout=0, phantoms=False
 )
-NUM_IMAGES, NUM_UNPROMPTED = 4, 256  # of a caption; of a model without text
+NUM_UNPROMPTED = 256  # images of an unconditional model
+Annotator = Callable[[Generations], Generations]
 
 
-@dataclass(frozen=True)
-class EvalRequest:
-    """captions to ask for; finish: adds the truth to their generations, given the row of each; about: for the settings' file.
+@dataclass(frozen=True, kw_only=True)
+class EvalRequest(ABC):
+    """What a model is asked to generate, and how the generations get their ground truth.
 
-    heldout: the images of the held-out captions, uint8 [N, C, H, W], where there are any.
+    Args:
+        gallery: the training images, for neighbors; without it, calibrated measures are absent.
+        annotators: functions that add further inputs of measures to generations with ground truth.
+        metadata: settings that a resumed collection must share.
+        heldout: images of the held-out captions, uint8 [N, C, H, W].
     """
 
-    captions: Sequence[str]
-    finish: Finish
-    about: Mapping[str, Any] = field(default_factory=dict)
+    gallery: Gallery | None = None
+    annotators: tuple[Annotator, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     heldout: Tensor | None = None
 
+    @property
+    @abstractmethod
+    def captions(self) -> Sequence[str]:
+        """One caption per row of the request."""
 
-def build_request(model: Denoiser, args: Namespace, requires: set[str]) -> tuple[EvalRequest, GenerationPlan]:
-    """What a command line asks a model for, and in which order.
+    @abstractmethod
+    def attach(self, generations: Generations, rows: Sequence[int]) -> Generations:
+        """Add the ground truth; rows: the row of the request that each generation belongs to, [B]."""
 
-    Raises ValueError where it asks for nothing or for two things, or a model without text for captions.
+    def annotate(self, generations: Generations, rows: Sequence[int]) -> Generations:
+        """Add the ground truth and everything that the annotators add."""
+        generations = self.attach(generations, rows)
+        for annotator in self.annotators:
+            generations = annotator(generations)
+        return generations
+
+    def complete(self, measurements: pd.DataFrame, generations: Generations) -> pd.DataFrame:
+        """Add the measurements that only this kind of request has."""
+        return measurements
+
+    def with_inputs(self, model: Denoiser, requires: Collection[str]) -> "EvalRequest":
+        """The same request; its generations get the inputs of measures that are computed after sampling."""
+        added: list[Annotator] = []
+        if "extras.latent_difference" in requires:
+            added.append(partial(with_latent_difference, model=model))
+        if "extras.patch_distance" in requires and self.gallery is not None:
+            added.append(partial(with_patch_distance, gallery=self.gallery))
+        return replace(self, annotators=(*self.annotators, *added))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlantedRequest(EvalRequest):
+    """One caption per target.
+
+    Args:
+        targets: captions with their references and masks.
+        shapes: {shape: mask, bool [1, H, W]} in which controls are judged too: the false-positive rate of these masks.
     """
-    given = [name for name in ("prompts", "planted", "source") if getattr(args, name) is not None]
-    if len(given) != 1:
-        raise ValueError("Say what to ask for: one of --prompts LIST, --planted RUN and --source NAME.")
-    name = type(model).__name__
-    if not model.has_text:
-        if args.prompts:
-            raise ValueError(f"--prompts asks for captions, and {name} has none: say --planted RUN, or --source NAME.")
-        planted = training_set(model, planted=args.planted, source=args.source, folder=args.folder, set_size=args.set_size)
-        asked = unconditional_request(model, planted, args.num_images or NUM_UNPROMPTED, requires)
-        return asked, GenerationPlan(asked.captions, 1, args.seed, "prompt", args.batch_size)
-    if args.source:
-        raise ValueError(f"--source is for models without text, and {name} is asked for captions: say --prompts LIST, or --planted RUN.")
-    if args.planted:
-        asked = planted_request(model, args.planted, num_controls=args.controls, requires=requires)
-    else:
-        asked = prompt_request(model, args.prompts, kind=args.kind, labels=args.labels, requires=requires)
-    return asked, GenerationPlan(asked.captions, args.num_images or NUM_IMAGES, args.seed, args.seed_rule, args.prompts_per_part)
+
+    targets: Sequence[Target]
+    shapes: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def captions(self) -> Sequence[str]:
+        return [target.caption for target in self.targets]
+
+    def attach(self, generations: Generations, rows: Sequence[int]) -> Generations:
+        return attach_ground_truth(generations, [self.targets[row] for row in rows], self.gallery)
+
+    def complete(self, measurements: pd.DataFrame, generations: Generations) -> pd.DataFrame:
+        """Add region_rows of global plants that have a region, and shape_rows of controls."""
+        if self.gallery is None:
+            return measurements
+        assert generations.plant_id is not None
+        by_id = {target.plant_id: target for target in self.targets}
+        targets, frames = [by_id[number] for number in generations.plant_id.tolist()], [measurements]
+        regional = [row for row, target in enumerate(targets) if target.kind == "global" and not target.region.all()]
+        if regional:
+            inside = [replace(targets[row], mask=targets[row].region) for row in regional]
+            frames.append(region_rows(attach_ground_truth(generations[regional], inside, self.gallery)))
+        controls = [row for row, target in enumerate(targets) if target.kind == "control"]
+        for shape, mask in self.shapes.items() if controls else ():
+            masked = attach_ground_truth(generations[controls], [targets[row] for row in controls], self.gallery, mask=mask)
+            frames.append(shape_rows(masked, shape))
+        return pd.concat(frames, ignore_index=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnconditionalRequest(EvalRequest):
+    """Generations of a model without text; each is matched to the plant or phantom that it copies, if any.
+
+    Args:
+        targets: one per generation, judged by the nearest training image.
+        candidates: the plants and phantoms that a generation can copy.
+        append: add each matched generation a second time with its plant's ground truth (a training's evaluations), instead of
+            replacing its ground truth (collections).
+    """
+
+    targets: Sequence[Target]
+    candidates: Sequence[Target]
+    append: bool = False
+
+    @property
+    def captions(self) -> Sequence[str]:
+        return [target.caption for target in self.targets]
+
+    def attach(self, generations: Generations, rows: Sequence[int]) -> Generations:
+        assert self.gallery is not None
+        targets = [self.targets[row] for row in rows]
+        matched: dict[int, Target] = {}
+        if self.candidates:
+            positions, distances = match_to_plants(generations.images, self.candidates, self.gallery)
+            matched = {row: self.candidates[int(positions[row])] for row in (distances < 1).nonzero()[:, 0].tolist()}
+        if not self.append:
+            return attach_ground_truth(generations, [matched.get(i, target) for i, target in enumerate(targets)], self.gallery)
+        generations = attach_ground_truth(generations, targets, self.gallery)
+        if not matched:
+            return generations
+        return Generations.cat([generations, attach_ground_truth(generations[list(matched)], list(matched.values()), self.gallery)])
+
+    def complete(self, measurements: pd.DataFrame, generations: Generations) -> pd.DataFrame:
+        """Replace plant_memorized of matched plants by extracted_rows of all plants."""
+        matched = [row for row, kind in enumerate(generations.kind) if kind != "unprompted"]
+        total = len(generations) - len(matched) if self.append else len(generations)
+        own = measurements[(measurements["measure"] != "plant_memorized") | (measurements["kind"] == "unprompted")]
+        return pd.concat([own, extracted_rows(generations[matched], self.candidates, total)], ignore_index=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptRequest(EvalRequest):
+    """One caption per prompt, with its image as the reference where it has one.
+
+    Args:
+        prompts: captions, kinds and image files.
+        reconstruct: a latent model's autoencoder, uint8 [B, C, H, W] to the same.
+    """
+
+    prompts: Sequence[Prompt]
+    reconstruct: Reconstruct = lambda images: images
+
+    @property
+    def captions(self) -> Sequence[str]:
+        return [prompt.caption for prompt in self.prompts]
+
+    def attach(self, generations: Generations, rows: Sequence[int]) -> Generations:
+        return attach_prompt_ground_truth(generations, self.prompts, rows, self.reconstruct)
+
+
+def as_request(targets: EvalRequest | Sequence[Target] | Sequence[str]) -> EvalRequest:
+    """A request from targets or from bare captions; a request is returned as it is."""
+    if isinstance(targets, EvalRequest):
+        return targets
+    if all(isinstance(target, str) for target in targets):
+        return PromptRequest(prompts=[Prompt(str(caption), "prompt") for caption in targets])
+    return PlantedRequest(targets=[target for target in targets if isinstance(target, Target)])
 
 
 def training_set(
-    model: Denoiser, *, planted: Path | None, source: str | None, folder: str | None, set_size: int | None, seed: int = 0
+    model: Denoiser,
+    *,
+    planted: Path | None = None,
+    source: str | None = None,
+    folder: str | None = None,
+    set_size: int | None = None,
+    seed: int = 0,
 ) -> PlantedSet:
-    """What a run was trained on, or a source (its first `set_size` images in the seeded order in which a training takes them).
+    """The training set of a run, or a dataset by name, as the model's autoencoder reconstructs it.
 
-    Raises ValueError where neither or both are named, or the images are no such images as the model makes.
+    Args:
+        model: gives image size and autoencoder.
+        planted: run folder.
+        source: name of a dataset, instead of a run folder.
+        folder: the dataset's folder.
+        set_size: number of images of the dataset, in the seeded order in which a training takes them; None: all.
+        seed: of that order.
+
+    Raises:
+        AfterglowError: if neither or both of planted and source are given, or the images do not fit the model.
     """
     if (planted is None) == (source is None):
-        raise ValueError("Say what the model is judged against: either --planted RUN, or --source NAME.")
+        raise AfterglowError("Name the training set: either --run RUN or --dataset NAME.")
     channels, _, side = model.image_shape()
     if planted is not None:
         if folder is not None or set_size is not None:
-            raise ValueError("--folder and --set-size choose from a --source; a run's training set is what it is.")
-        found = load_planted_set(planted)
-        if found.pixels.shape[1:] != model.image_shape():
-            raise ValueError(f"The images of '{planted}' are {found.pixels.shape[1:]}, and the model makes {model.image_shape()}.")
+            raise AfterglowError("--data-dir and --set-size belong to --dataset; --run takes the run's whole training set.")
+        training = load_planted_set(planted)
+        if training.pixels.shape[1:] != model.image_shape():
+            raise AfterglowError(f"The images of '{planted}' are {training.pixels.shape[1:]}, and the model makes {model.image_shape()}.")
     else:
         images = load_images(str(source), resolution=side, channels=channels, data_dir=folder)
-        found = plant_images(images, NO_PLANTS, set_size=set_size, seed=seed)
-    return found.reconstructed(model.reconstruct)
+        training = plant_images(images, NO_PLANTS, set_size=set_size, seed=seed)
+    return training.reconstructed(model.reconstruct)
 
 
 @dataclass(frozen=True)
 class PlantFilter:
-    """Which of a run's captions: kinds (all where None), at most `plants` of each kind that was planted, and how many held-out ones."""
+    """Selects targets of a run.
+
+    Args:
+        kinds: kinds to keep; None: all.
+        plants: at most so many of each planted kind; None: all.
+        heldout: number of held-out captions.
+    """
 
     kinds: Collection[str] | None = None
     plants: int | None = None
     heldout: int = 8
 
-    def of(self, asked: Sequence[Target]) -> list[Target]:
-        seen: Counter[str] = Counter()
-        kept = []
-        for subject in asked:
-            seen[subject.kind] += 1
-            few = self.plants is None or subject.kind in ("control", "heldout", "unprompted") or seen[subject.kind] <= self.plants
-            if few and (self.kinds is None or subject.kind in self.kinds):
-                kept.append(subject)
-        return kept
+    def select(self, targets: Sequence[Target]) -> list[Target]:
+        """The selected targets in their order."""
+        counts: Counter[str] = Counter()
+        selected = []
+        for target in targets:
+            counts[target.kind] += 1
+            few = self.plants is None or target.kind in ("control", "heldout", "unprompted") or counts[target.kind] <= self.plants
+            if few and (self.kinds is None or target.kind in self.kinds):
+                selected.append(target)
+        return selected
 
 
-def planted_request(model: Denoiser, run: Path, *, num_controls: int, requires: set[str], some: PlantFilter = PlantFilter()) -> EvalRequest:
-    """Everything a run planted and its counterparts, or some. Raises ValueError where the model makes other images."""
-    planted = training_set(model, planted=run, source=None, folder=None, set_size=None)
-    asked = some.of(evaluation_targets(planted, num_controls=num_controls, num_heldout=some.heldout))
-    gallery = planted.gallery(model.device)
-
-    def finish(generations: Generations, rows: list[int]) -> Generations:
-        judged = attach_ground_truth(generations, [asked[row] for row in rows], gallery)
-        judged = with_latent_difference(judged, model) if LATENTS in requires else judged
-        return with_patch_distance(judged, gallery) if "extras.patch_distance" in requires else judged
-
-    heldout = torch.from_numpy(np.array(planted.pixels[planted.heldout[: some.heldout]]))
-    return EvalRequest([subject.caption for subject in asked], finish, {"planted": str(run), "controls": num_controls}, heldout)
+def copyable_targets(planted: PlantedSet) -> list[Target]:
+    """The plants and phantoms that an unprompted generation can be a copy of."""
+    return [target for target in evaluation_targets(planted, num_controls=0, num_heldout=0) if target.kind in COPYABLE]
 
 
-def unconditional_request(model: Denoiser, planted: PlantedSet, count: int, requires: set[str]) -> EvalRequest:
-    """`count` generations of a model without text: each is judged by the plant (or phantom) that it copies, else by the nearest image.
+def planted_request(
+    model: Denoiser, run: Path, *, num_controls: int = 64, requires: Collection[str] = (), select: PlantFilter = PlantFilter()
+) -> EvalRequest:
+    """The plants, phantoms, decoys, tints, controls and held-out captions of a run.
 
-    planted: what the model was trained on, as it could give it back.
+    Args:
+        model: the model that will be sampled.
+        run: run folder.
+        num_controls: number of controls.
+        requires: inputs of measures (`required_inputs`).
+        select: which targets to keep.
+
+    Raises:
+        AfterglowError: if the folder is no run, or the model makes images of another size.
     """
-    asked, gallery = unconditional_targets(planted, count), planted.gallery(model.device)
-    plants = [subject for subject in evaluation_targets(planted, num_controls=0, num_heldout=0) if subject.kind in COPYABLE]
-
-    def finish(generations: Generations, rows: list[int]) -> Generations:
-        about = [asked[row] for row in rows]
-        if plants:
-            which, near = match_to_plants(generations.images, plants, gallery)
-            about = [plants[int(which[i])] if near[i] < 1 else subject for i, subject in enumerate(about)]
-        judged = attach_ground_truth(generations, about, gallery)
-        return with_patch_distance(judged, gallery) if "extras.patch_distance" in requires else judged
-
-    return EvalRequest([subject.caption for subject in asked], finish, {"unprompted": count, "training": len(gallery.pixels)})
+    planted = training_set(model, planted=run)
+    targets = select.select(evaluation_targets(planted, num_controls=num_controls, num_heldout=select.heldout))
+    request = PlantedRequest(
+        targets=targets,
+        gallery=planted.gallery(model.device),
+        metadata={"planted": str(run), "controls": num_controls},
+        heldout=torch.from_numpy(np.array(planted.pixels[planted.heldout[: select.heldout]])),
+    )
+    return request.with_inputs(model, requires)
 
 
-def prompt_request(model: Denoiser, file: Path, *, kind: str = "prompt", labels: Path | None = None, requires: set[str]) -> EvalRequest:
-    """The captions of a list, with its images as references where it has them."""
+def unconditional_request(model: Denoiser, planted: PlantedSet, num_images: int, requires: Collection[str] = ()) -> EvalRequest:
+    """`num_images` generations of a model without text, matched to what `planted`, its training set, contains."""
+    gallery = planted.gallery(model.device)
+    request = UnconditionalRequest(
+        targets=unconditional_targets(planted, num_images),
+        candidates=copyable_targets(planted),
+        gallery=gallery,
+        metadata={"unprompted": num_images, "training": len(gallery.pixels)},
+    )
+    return request.with_inputs(model, requires)
+
+
+def prompt_request(
+    model: Denoiser, file: Path, *, kind: str = "prompt", labels: Path | None = None, requires: Collection[str] = ()
+) -> EvalRequest:
+    """The prompts of a file (.jsonl, .csv, .txt).
+
+    Args:
+        model: the model that will be sampled.
+        file: list of prompts.
+        kind: kind of the prompts without a label.
+        labels: another list that gives the kinds of the same captions.
+        requires: inputs of measures (`required_inputs`).
+
+    Raises:
+        AfterglowError: if a file or an entry of it cannot be read.
+    """
     prompts = read_prompts(file, kind=kind)
     if labels is not None:
         prompts = with_labels(prompts, read_prompts(labels))
-
-    def finish(generations: Generations, rows: list[int]) -> Generations:
-        found = attach_prompt_ground_truth(generations, prompts, rows, model.reconstruct)
-        return with_latent_difference(found, model) if LATENTS in requires and found.references is not None else found
-
-    return EvalRequest([prompt.caption for prompt in prompts], finish, {"prompts": str(file), "kind": kind, "labels": str(labels)})
+    metadata = {"prompts": str(file), "kind": kind, "labels": str(labels)}
+    return PromptRequest(prompts=prompts, reconstruct=model.reconstruct, metadata=metadata).with_inputs(model, requires)
 
 
-def with_embeddings(asked: EvalRequest, args: Namespace) -> EvalRequest:
-    """The same, with SSCD similarity and patch tokens of every generation and its reference, where files are given."""
-    embedding = sscd(args.sscd, args.sscd_transform) if args.sscd else None
-    features = patch_tokens(args.tokens) if args.tokens else None
+def with_embeddings(request: EvalRequest, *, sscd_file: str | None, sscd_transform: str, tokens: str | None) -> EvalRequest:
+    """The same request; its generations get their SSCD similarity and the split product with their references.
 
-    def finish(generations: Generations, rows: list[int]) -> Generations:
-        found = asked.finish(generations, rows)
-        if (embedding or features) and found.references is None:
-            raise ValueError("--sscd and --tokens compare with training images, and the list of captions has none.")
-        found = with_copy_similarity(found, embedding) if embedding else found
-        return with_split_product(found, features) if features else found
+    Args:
+        request: the request.
+        sscd_file: SSCD's TorchScript file, or 'immaculate'; None: no SSCD.
+        sscd_transform: its preprocessing.
+        tokens: folder of a vision transformer; None: no split product.
 
-    about = {**asked.about, "sscd": args.sscd and f"{args.sscd} {args.sscd_transform}", "tokens": args.tokens}
-    return replace(asked, finish=finish, about=about)
+    Raises:
+        AfterglowError: if a file cannot be read; while annotating, if the generations have no references.
+    """
+    added: list[Annotator] = []
+    if sscd_file:
+        added.append(partial(with_copy_similarity, embedding=sscd(sscd_file, sscd_transform)))
+    if tokens:
+        added.append(partial(with_split_product, features=patch_tokens(tokens)))
+    settings = {"sscd": sscd_file and f"{sscd_file} {sscd_transform}", "tokens": tokens}
+    return replace(request, annotators=(*request.annotators, *added), metadata={**request.metadata, **settings})
 
 
-def heldout_features(asked: EvalRequest, features: PatchTokens | None) -> dict[str, Tensor]:
-    """Features [N, D] of the held-out images, by name: their pixels, and an encoder's where one is given; none without images."""
-    if asked.heldout is None:
+def with_quality(request: EvalRequest, clip: str | None, features: PatchTokens | None) -> EvalRequest:
+    """The same request; its generations get their CLIP score (clip: folder of a CLIP model) and their mean patch token."""
+    added: list[Annotator] = []
+    if clip:
+        added.append(partial(with_agreement, agreement=clip_agreement(clip)))
+    if features:
+        added.append(partial(with_features, features=features))
+    settings = {"clip": clip, "features": features and features.name}
+    return replace(request, annotators=(*request.annotators, *added), metadata={**request.metadata, **settings})
+
+
+def heldout_features(request: EvalRequest, features: PatchTokens | None) -> dict[str, Tensor]:
+    """{name: features [N, D]} of the request's held-out images: their pixels, and their mean patch tokens; empty without images."""
+    if request.heldout is None:
         return {}
-    return {PIXELS: pixel_features(asked.heldout)} | ({features.name: mean_tokens(features, asked.heldout)} if features else {})
+    return {PIXELS: pixel_features(request.heldout)} | ({features.name: mean_patch_tokens(features, request.heldout)} if features else {})
 
 
-def with_quality(asked: EvalRequest, clip: str | None, features: PatchTokens | None) -> EvalRequest:
-    """The same, with each generation's agreement with its caption and its features, where encoders are given."""
-    agreement = clip_agreement(clip) if clip else None
+def build_request(
+    model: Denoiser,
+    *,
+    prompts: Path | None = None,
+    planted: Path | None = None,
+    source: str | None = None,
+    folder: str | None = None,
+    set_size: int | None = None,
+    labels: Path | None = None,
+    kind: str = "prompt",
+    num_controls: int = 64,
+    num_images: int = NUM_UNPROMPTED,
+    requires: Collection[str] = (),
+) -> EvalRequest:
+    """The request that a command line describes.
 
-    def finish(generations: Generations, rows: list[int]) -> Generations:
-        found = asked.finish(generations, rows)
-        found = with_agreement(found, agreement) if agreement else found
-        return with_features(found, features) if features else found
+    Args:
+        model: the model that will be sampled.
+        prompts: list of prompts; or
+        planted: run folder; or
+        source: dataset by name, for an unconditional model.
+        folder: the dataset's folder.
+        set_size: number of its images; None: all.
+        labels: list that gives the kinds of the prompts.
+        kind: kind of prompts without a label.
+        num_controls: controls of the run.
+        num_images: images of an unconditional model.
+        requires: inputs of measures (`required_inputs`).
 
-    return replace(asked, finish=finish, about={**asked.about, "clip": clip, "features": features and features.name})
-
-
-def sampler_options(parser: ArgumentParser) -> None:
-    """How images are generated, on the command line."""
-    parser.add_argument("--steps", type=int, default=50, help="sampler steps")
-    parser.add_argument("--scheduler", default="DDIMScheduler", help="any of diffusers, by its class name")
-    parser.add_argument("--spacing", help="of the timesteps: trailing, leading, linspace; default: Stable Diffusion's own, else trailing")
-    parser.add_argument("--guidance", type=float, default=1.0, help="1 for models trained here, 7.5 is usual for Stable Diffusion")
-
-
-def sampler_of(model: Denoiser, args: Namespace) -> Sampler:
-    """The sampler that these options name."""
-    return Sampler(args.scheduler, args.steps, args.guidance, spacing_of(model, args.spacing))
-
-
-def spacing_of(model: Denoiser, spacing: str | None) -> dict[str, Any]:
-    """Options of the sampler: the spacing that is named, else a latent model's own, else trailing."""
-    if spacing is None and model.grid > 1:
-        return {}
-    return {"timestep_spacing": spacing or "trailing"}
-
-
-def table_of(model: Denoiser, num_steps: int) -> list[Measure]:
-    """Every measure there could be of a model."""
-    layers = cross_attention_of(model)
-    return scores_of(layers, layers, num_steps) + maps_of(layers, num_steps)
-
-
-def required_inputs(model: Denoiser, num_steps: int, patterns: Sequence[str]) -> set[str]:
-    """What the named measures need of this model; ValueError where a name is no measure's, or asks a model without text for its text."""
-    table = table_of(model, num_steps)
-    wanted = named(table + ANY_MEASURES, patterns)
-    impossible = [m.name for m in wanted if "guidance" in m.requires or any(need.startswith(TEXT) for need in m.requires)]
-    if not model.has_text and impossible and "*" not in patterns:
-        raise ValueError(f"{impossible[0]} reads what a caption does, and {type(model).__name__} has no captions: the measure is absent.")
-    requires = requirements(chosen(table, patterns))
-    if "*" in patterns and not self_attention_layers(model.unet):  # named by itself it is an error, which collecting says
-        requires -= {"extras.self_attention"}
-    return requires if model.has_text else {need for need in requires if need.partition(".")[2] not in NEEDS_TEXT}
-
-
-TEXT = ("end_attention", "token_attention", *(f"extras.{name}" for name in NEEDS_TEXT))
-
-
-def capture_of(requires: set[str], args: Namespace) -> CaptureConfig:
-    """Just what the named measures need; an early checkpoint is compared with where one is given."""
-    if not args.early:
-        requires = {need for need in requires if not need.startswith("extras.early_difference")}
-    return capture_for(requires, end_token=args.end_token, curvature_vectors=args.curvature_vectors)
+    Raises:
+        AfterglowError: unless exactly one of prompts, planted and source is given, or if it does not fit the model.
+    """
+    if sum(value is not None for value in (prompts, planted, source)) != 1:
+        raise AfterglowError("Name what to generate: exactly one of --prompts FILE, --run RUN and --dataset NAME.")
+    name = type(model).__name__
+    if not model.has_text:
+        if prompts:
+            raise AfterglowError(f"--prompts needs a model with captions, and {name} has none: use --run RUN or --dataset NAME.")
+        training = training_set(model, planted=planted, source=source, folder=folder, set_size=set_size)
+        return unconditional_request(model, training, num_images, requires)
+    if planted is not None:
+        return planted_request(model, planted, num_controls=num_controls, requires=requires)
+    if prompts is None:
+        raise AfterglowError(f"--dataset is for models without captions, and {name} has captions: use --prompts FILE or --run RUN.")
+    return prompt_request(model, prompts, kind=kind, labels=labels, requires=requires)

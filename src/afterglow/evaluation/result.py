@@ -1,6 +1,5 @@
-"""What one probe saw, and the file that keeps its maps and masks."""
+"""The result of an evaluation, and the file that keeps its maps and masks."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +9,24 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from afterglow.cache import atomic_path
 from afterglow.functional.pixels import resize
 from afterglow.generations import Generations
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """rows: tidy numbers; maps: {name: soft [B, h, w]}; thresholds: {name: [B]}, chosen on other plants than they are used on."""
+    """Generations and what was measured of them.
 
-    rows: pd.DataFrame
+    Args:
+        generations: images with their ground truth, [B] rows.
+        measurements: tidy table: plant_id, kind, caption, seed, measure, value; seed -1 stands for all seeds of a plant.
+        maps: {name: soft map [B, h, w]}.
+        thresholds: {name: threshold of each map, [B]}, chosen on other plants than they are applied to.
+    """
+
     generations: Generations
+    measurements: pd.DataFrame
     maps: Mapping[str, Tensor]
     thresholds: Mapping[str, Tensor]
 
@@ -28,25 +35,24 @@ class EvaluationResult:
         return resize(self.maps[name].float(), self.generations.images.shape[-2:]) > self.thresholds[name][:, None, None]
 
     def rows_of(self, *kinds: str) -> list[int]:
+        """The rows of these kinds."""
         return [row for row, kind in enumerate(self.generations.kind) if kind in kinds]
 
     def save(self, path: Path) -> None:
-        """Images, truth, soft maps (fp16) and predicted masks of everything but controls, in one safetensors file."""
+        """Write images, ground truth, soft maps (fp16) and predicted masks of all kinds but controls to one safetensors file."""
         rows = torch.tensor([row for row, kind in enumerate(self.generations.kind) if kind != "control"])
-        kept = self.generations[rows]
-        assert kept.plant_id is not None and kept.eval_mask is not None and kept.region is not None
+        subset = self.generations[rows]
+        assert subset.plant_id is not None and subset.eval_mask is not None and subset.region is not None
         tensors = {
-            "images": kept.images,
-            "plant_id": kept.plant_id,
-            "seed": kept.seed,
-            "eval_mask": kept.eval_mask,
-            "region": kept.region,
+            "images": subset.images,
+            "plant_id": subset.plant_id,
+            "seed": subset.seed,
+            "eval_mask": subset.eval_mask,
+            "region": subset.region,
         }
         for name, values in self.maps.items():
             tensors[f"map/{name}"] = values[rows].half()
             if name in self.thresholds:
                 tensors[f"mask/{name}"] = self.mask(name)[rows]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        unfinished.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))  # a full disk is an OSError here
-        os.replace(unfinished, path)
+        with atomic_path(path) as file:
+            file.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))  # a full disk is an OSError here

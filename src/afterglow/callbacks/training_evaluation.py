@@ -1,0 +1,138 @@
+"""What the evaluations of a training consist of: requests, seeds, confirmations and the comparison with the raw weights."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from afterglow.analysis.emergence import NUM_CONFIRMATIONS, num_confirmations_needed
+from afterglow.analysis.emergence_table import REGION, WHOLE, memorized_history
+from afterglow.evaluation.denoising_loss import denoising_loss_rows
+from afterglow.evaluation.evaluate import Processes, evaluate, model_measures
+from afterglow.evaluation.plan import GenerationPlan
+from afterglow.evaluation.requests import EvalRequest, PlantedRequest, UnconditionalRequest, copyable_targets
+from afterglow.evaluation.result import EvaluationResult
+from afterglow.measures.registry import chosen, requirements
+from afterglow.models.denoiser import Denoiser
+from afterglow.neighbors.gallery import Gallery
+from afterglow.planting.plants import PlantedSet
+from afterglow.planting.targets import evaluation_targets, unconditional_targets
+from afterglow.sampling.loop import Sampler
+
+SEED_OFFSET = 1000  # between the seeds of an evaluation and of each of its confirmations
+MEMORIZED = ("calibrated_l2", "memorized")  # all that is measured of the raw weights and of confirmations
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """The settings of all evaluations of a training; see MemorizationMonitor."""
+
+    sampler: Sampler
+    measures: Sequence[str]
+    final_measures: Sequence[str]
+    seeds: int
+    final_seeds: int
+    num_controls: int
+    num_heldout: int
+    num_unprompted: int
+    batch_size: int
+    curvature_vectors: int
+
+    def patterns(self, last: bool) -> Sequence[str]:
+        """The measures of the last evaluation, or of one before."""
+        return self.final_measures if last else self.measures
+
+
+@dataclass(frozen=True)
+class TrainingEvaluation:
+    """Evaluates a model during its training.
+
+    Args:
+        settings: seeds, counts and measures.
+        planted: the training set, whose denoising losses are measured.
+        reconstructed: the same as reconstructed by the model's autoencoder, with which generations are compared.
+        gallery: the reconstructed images, for neighbors.
+        load_early: loads the early state of a model for early_difference.
+        processes: the processes that share the generations.
+    """
+
+    settings: EvaluationSettings
+    planted: PlantedSet
+    reconstructed: PlantedSet
+    gallery: Gallery
+    load_early: Callable[[Denoiser], Denoiser]
+    processes: Processes = Processes()
+
+    def request(self, model: Denoiser, *, last: bool) -> EvalRequest:
+        """Everything that is generated at an evaluation; controls at the last one only."""
+        if not model.has_text:
+            targets, candidates = (
+                unconditional_targets(self.reconstructed, self.settings.num_unprompted),
+                copyable_targets(self.reconstructed),
+            )
+            return UnconditionalRequest(targets=targets, candidates=candidates, gallery=self.gallery, append=True)
+        num_controls = self.settings.num_controls if last else 0
+        targets = evaluation_targets(self.reconstructed, num_controls=num_controls, num_heldout=self.settings.num_heldout)
+        shapes = {plant.shape: plant.mask for plant in self.planted.of_kind("local")}
+        return PlantedRequest(targets=targets, gallery=self.gallery, shapes=shapes)
+
+    def run(self, model: Denoiser, *, last: bool) -> EvaluationResult:
+        """One evaluation with its denoising losses."""
+        result = self._evaluate(model, self.request(model, last=last), self.settings.patterns(last), last=last)
+        losses = denoising_loss_rows(model, self.planted, batch_size=self.settings.batch_size)
+        return replace(result, measurements=pd.concat([result.measurements, losses], ignore_index=True))
+
+    def raw_weights(self, model: Denoiser) -> pd.DataFrame:
+        """ema_off.<measure>: whether the weights without averaging memorize too."""
+        rows = self._evaluate(model, self.request(model, last=False), MEMORIZED, last=False).measurements
+        rows = rows[rows["measure"].isin((*MEMORIZED, "plant_memorized"))]
+        return rows.assign(measure="ema_off." + rows["measure"])
+
+    def confirmations(self, model: Denoiser, history: pd.DataFrame) -> list[pd.DataFrame]:
+        """confirm.N of the plants that the last two evaluations leave undecided, from new seeds (docs/methods.md#emergence).
+
+        Args:
+            model: the final weights.
+            history: measurements of all evaluations, the last one included.
+        """
+        needed: dict[int, int] = {}
+        for within in (WHOLE, REGION):
+            for plant_id, (_, memorized) in memorized_history(history, within).items():
+                needed[plant_id] = max(needed.get(plant_id, 0), num_confirmations_needed(memorized))
+        request = self.request(model, last=False)  # without kinds that have no history
+        assert isinstance(request, PlantedRequest | UnconditionalRequest)
+        targets = request.targets if isinstance(request, PlantedRequest) else request.candidates
+        frames = []
+        for turn in range(NUM_CONFIRMATIONS):
+            undecided = [target for target in targets if needed.get(target.plant_id, 0) > turn]
+            if not undecided:
+                break
+            if isinstance(request, PlantedRequest):
+                request = replace(request, targets=undecided)
+            first_seed = max(SEED_OFFSET, self.settings.num_unprompted) * (turn + 1)
+            rows = self._evaluate(model, request, MEMORIZED, last=True, first_seed=first_seed).measurements
+            numbers = [target.plant_id for target in undecided]
+            rows = rows[rows["measure"].str.startswith("plant_memorized") & rows["plant_id"].isin(numbers)]
+            frames.append(rows.assign(measure=rows["measure"].str.replace("plant_memorized", f"confirm.{turn + 1}")))
+        return frames
+
+    def compares_early(self, model: Denoiser) -> bool:
+        """Whether the last evaluation needs an early state of the model."""
+        return self._needs_early(model, self.settings.final_measures)
+
+    def _needs_early(self, model: Denoiser, patterns: Sequence[str]) -> bool:
+        requires = requirements(chosen(model_measures(model, self.settings.sampler.steps), patterns))
+        return any(need.startswith("extras.early_difference") for need in requires)
+
+    def _evaluate(
+        self, model: Denoiser, request: EvalRequest, patterns: Sequence[str], *, last: bool, first_seed: int = 0
+    ) -> EvaluationResult:
+        settings = self.settings
+        if isinstance(request, UnconditionalRequest):
+            plan = GenerationPlan(1, first_seed, "prompt")
+        else:
+            plan = GenerationPlan(settings.final_seeds if last else settings.seeds, first_seed)
+        options: dict[str, Any] = {"batch_size": settings.batch_size, "curvature_vectors": settings.curvature_vectors}
+        early = self.load_early(model) if self._needs_early(model, patterns) else None
+        return evaluate(model, request, settings.sampler, patterns, plan=plan, early=early, processes=self.processes, **options)
