@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from afterglow.cache import atomic_path
 from afterglow.functional.distances import ONE_LEVEL, calibrated_l2, mean_finite
 from afterglow.functional.statistics import wilson_interval
 from afterglow.generations import Generations
@@ -77,16 +78,16 @@ def generation_rows(generations: Generations, first: int = 0) -> pd.DataFrame:
 
 def write_generations(parts: Iterable[Path], file: Path) -> pd.DataFrame:
     """extract.parquet: the rows of all parts, in order; one part is in memory at a time. Returns them without the captions."""
-    unfinished, count, writer = file.with_suffix(".unfinished"), 0, None
-    for part in parts:
-        rows = generation_rows(Generations.load(part), count)
-        count += len(rows)
-        table = pa.Table.from_pandas(rows, preserve_index=False)
-        writer = writer or pq.ParquetWriter(unfinished, table.schema)
-        writer.write_table(table)
-    assert writer is not None
-    writer.close()
-    unfinished.replace(file)
+    count, writer = 0, None
+    with atomic_path(file) as path:
+        for part in parts:
+            rows = generation_rows(Generations.load(part), count)
+            count += len(rows)
+            table = pa.Table.from_pandas(rows, preserve_index=False)
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+        assert writer is not None
+        writer.close()
     return pd.read_parquet(file, columns=[name for name in table.column_names if name != "caption"])
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from afterglow.functional.roc import detection_metrics
+from afterglow.kinds import NEGATIVES, PLANTED
 from afterglow.measures.registry import is_detector
 
 ALL_SEEDS = -1
 COLUMNS = ["step", "epoch", "seconds", "plant_id", "kind", "caption", "seed", "measure", "value"]
-POSITIVES = ("global", "local", "natural")
-NEGATIVES = ("phantom", "control", "decoy", "tint")
+POSITIVES = PLANTED
 
 
 def read_measurements(path: Path) -> pd.DataFrame:

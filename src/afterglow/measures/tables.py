@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from afterglow.cache import atomic_path
 from afterglow.errors import AfterglowError
 from afterglow.functional.localization import map_auc
 from afterglow.generations import Generations, check_finite, parts_of
@@ -107,8 +108,7 @@ def write_measurements(folders: Sequence[Path], file: Path, patterns: Sequence[s
     writer, count, names = None, 0, set()
     sizes: dict[Path, int] = {}  # entries of each prompt list
     first: dict[Path, int] = {}  # number of its first entry
-    unfinished = file.with_name(f"{file.name}.unfinished")
-    try:
+    with atomic_path(file) as path:
         for folder, generations in read_parts(folders, mixed=mixed):
             rows = measurement_rows(generations, patterns).assign(run=folder.name).astype({"value": np.float32})
             if "prompts" in generations.provenance:
@@ -117,14 +117,12 @@ def write_measurements(folders: Sequence[Path], file: Path, patterns: Sequence[s
                 model = generations.provenance["origin"] or generations.provenance["model"]
                 rows = rows.assign(run=model, plant_id=rows["plant_id"] + start)
             table = pa.Table.from_pandas(rows, preserve_index=False)
-            writer = writer or _writer(unfinished, table)
+            writer = writer or _writer(path, table)
             writer.write_table(table)
             count += len(rows)
             names |= set(rows["measure"])
-    finally:
         if writer is not None:
             writer.close()
-    unfinished.replace(file)
     names |= {name.removeprefix("auc.") for name in names}
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
