@@ -17,7 +17,7 @@ from afterglow.analysis.detection import METRICS, both_tables
 from afterglow.analysis.summary import NEGATIVES, POSITIVES, read_measurements
 from afterglow.errors import configure_logging, exit_on_user_error
 from afterglow.loggers.run_logger import log_analysis
-from afterglow.reports.bench import detection_text, interval_figure
+from afterglow.reports.detection import detection_text, interval_figure
 
 
 def main() -> None:

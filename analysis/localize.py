@@ -13,7 +13,8 @@ from afterglow.analysis.localization import collect_maps, localization_table, ma
 from afterglow.errors import configure_logging, exit_on_user_error
 from afterglow.loggers.run_logger import log_analysis
 from afterglow.measures.tables import read_parts
-from afterglow.reports.bench import gallery_figure, interval_figure, localization_text
+from afterglow.reports.detection import interval_figure
+from afterglow.reports.localization import gallery_figure, localization_text
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from afterglow.errors import configure_logging, exit_on_user_error
 from afterglow.evaluation.remeasure import remeasure
 from afterglow.measures.registry import ANY_MEASURES, named
 from afterglow.measures.tables import write_rows
-from afterglow.reports.bench import text_table
+from afterglow.reports.tables import text_table
 
 
 def main() -> None:

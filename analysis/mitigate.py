@@ -39,8 +39,8 @@ from afterglow.mitigations.inference.reanchoring import read_paraphrases
 from afterglow.mitigations.registry import CATALOG, MitigationInputs, MitigationSpec, check_text, named, plan
 from afterglow.models.denoiser import Denoiser
 from afterglow.models.io import open_model
-from afterglow.reports.bench import text_table
 from afterglow.reports.mitigation import first_generations, mitigation_gallery, mitigation_text, tradeoff_figure
+from afterglow.reports.tables import text_table
 from afterglow.sampling.loop import cross_attention_of
 from afterglow.sampling.recorder import CaptureConfig
 from afterglow.sampling.setup import Mitigation

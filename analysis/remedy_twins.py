@@ -16,7 +16,7 @@ from pathlib import Path
 
 from afterglow.errors import configure_logging, exit_on_user_error
 from afterglow.loggers.run_logger import log_figures
-from afterglow.reports.paired_runs import beside, read_twins, twins_figure, twins_text
+from afterglow.reports.paired_runs import pair_by_seed, paired_runs_figure, paired_runs_text
 
 
 def main() -> None:
@@ -29,9 +29,9 @@ def main() -> None:
     options = parser.parse_args()
     configure_logging()
     with exit_on_user_error():
-        twins = read_twins(beside(options.without, options.treated))
+        twins = pair_by_seed(options.without, options.treated)
         options.out.mkdir(parents=True, exist_ok=True)
-        text, figure = twins_text(twins), twins_figure(twins)
+        text, figure = paired_runs_text(twins), paired_runs_figure(twins)
         (options.out / "mitigations.md").write_text(text + "\n", encoding="utf-8")
         for ending in ("png", "svg"):
             figure.savefig(options.out / f"training.{ending}", dpi=150)

@@ -18,7 +18,7 @@ from timing import time_ratio
 from afterglow.analysis.thresholds import Thresholds
 from afterglow.mitigations.cost import CostTracker, flops_an_image
 from afterglow.mitigations.registry import named
-from afterglow.reports.bench import text_table
+from afterglow.reports.tables import text_table
 from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig
 from afterglow.sampling.setup import Mitigation

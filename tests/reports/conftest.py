@@ -64,7 +64,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         for step in steps:
             save_maps(recipe, step, folder)
         write_plants(recipe, folder / "plants")
-        (folder / "config.yaml").write_text("name: tiny\ndata:\n  init_args: {source: openmoji, resolution: 8}\n")
+        (folder / "config.yaml").write_text("name: tiny\ndata:\n  init_args: {dataset: openmoji, resolution: 8}\n")
         if recipe.finished:
             (folder / "emergence.json").write_text(json.dumps(emergence_of(table)))
         return folder
@@ -152,21 +152,21 @@ def write_run() -> Callable[..., Path]:
 
 
 def _write_run(
-    folder: Path, *, n: int = 500, seed: int = 0, half: int | None = None, factor: float = 1.0, planted: bool = True, **settings: Any
+    folder: Path, *, n: int = 500, seed: int = 0, arm: int | None = None, factor: float = 1.0, planted: bool = True, **settings: Any
 ) -> Path:
     """A run folder whose plants emerge when they have been shown 100 times (a local plant `factor` times later), and whose generations
     without a caption are copies from step 4 n on."""
     copies, batch, steps = (40, 80), 32, [0, *(round(20 * 1.25**place) for place in range(26))]
     plants = [
         {
-            "plant_id": 2 * number + twin,
-            "kind": kind if not twin else "phantom",
-            "copies": copies[number % 2] * (1 - twin),
+            "plant_id": 2 * number + phantom,
+            "kind": "phantom" if phantom else kind,
+            "copies": copies[number % 2] * (1 - phantom),
             "text": f"p{number}",
         }
-        | {"twin": -1 if not twin else 2 * number, "area": 0.25, "shape": "box", "mask_file_name": "m.png"}
-        for number, kind in enumerate(("global", "global", "local", "local") if half != 1 else ("local", "local", "global", "global"))
-        for twin in (0, 1)
+        | {"matched_plant": 2 * number if phantom else -1, "area": 0.25, "shape": "box", "mask_file_name": "m.png"}
+        for number, kind in enumerate(("global", "global", "local", "local") if arm != 1 else ("local", "local", "global", "global"))
+        for phantom in (0, 1)
         if planted
     ]
     epoch = n + sum(plant["copies"] for plant in plants)
@@ -178,7 +178,7 @@ def _write_run(
             shown = step * batch * plant["copies"] / epoch
             late = factor if plant["kind"] == "local" else 1.0
             rows.append(mine | {"measure": "plant_memorized", "value": float(shown > 100 * late)})
-            if half is not None and plant["kind"] == "global":
+            if arm is not None and plant["kind"] == "global":
                 rows.append(mine | {"measure": "plant_memorized.region", "value": float(shown > 100)})
         for number in range(10):
             one = about | {"plant_id": 900 + number, "kind": "unprompted", "caption": "", "seed": number}
@@ -188,7 +188,7 @@ def _write_run(
     (folder / "plants").mkdir(parents=True)
     (folder / "plants" / "metadata.jsonl").write_text("".join(json.dumps(plant) + "\n" for plant in plants))
     pd.DataFrame(rows).to_parquet(folder / "measurements.parquet")
-    data = {"dataset": "openmoji", "resolution": 16, "channels": 3, "batch_size": batch, "planting": {"arm": half}}
+    data = {"dataset": "openmoji", "resolution": 16, "channels": 3, "batch_size": batch, "planting": {"arm": arm}}
     model = {"class_path": "afterglow.models.DDPM", "init_args": {"unet": {"block_out_channels": [32, 64]}}}
     config = {"seed_everything": seed, "data": {"init_args": data}, "model": model, "trainer": {"max_steps": steps[-1]}}
     config["monitor"] = {"final_seeds": 4, "seeds": 2, "num_unprompted": 10, "sampler": {"steps": 12}} | settings

@@ -22,22 +22,23 @@ def run(folder, shift: float):
     return folder
 
 
-def test_plants_of_all_runs_are_pooled_and_runs_stand_apart_in_detection(tmp_path):
+def test_compare_pools_plants_and_lists_detection_by_run(tmp_path):
     text = compare([run(tmp_path / "a", 0.0), run(tmp_path / "b", 0.2)])
-    assert "| global | 4 of 4 |" in text and "| phantom | 0 of 4 |" in text
-    assert "| global against | 0.88, 0.88 | - | - | - |" in text
-    assert "| `score_difference.summed` | 0.80 [0.70, 0.90] |" in text
+    assert "| global  | 4 of 4 (51% to 100%)" in text and "| phantom | 0 of 4 (0% to 49%)" in text
+    line = next(line for line in text.splitlines() if line.startswith("| global against"))
+    assert [cell.strip() for cell in line.strip("|").split("|")] == ["global against", "0.88, 0.88", "-", "-", "-"]
+    assert "| `score_difference.summed`        | 0.80 [0.70, 0.90] |" in text
 
 
-def test_a_run_without_probes_is_named(tmp_path):
-    with pytest.raises(ValueError, match="empty"):
+def test_compare_without_measurements_raises(tmp_path):
+    with pytest.raises(ValueError, match="empty' is not a run"):
         compare([tmp_path / "empty"])
 
 
-def test_runs_of_different_recipes_are_not_pooled(tmp_path):
+def test_compare_of_different_recipes_raises(tmp_path):
     folders = [run(tmp_path / name, 0.0) for name in ("a", "b", "c")]
-    for folder, seed, drop in zip(folders, (0, 1, 0), (None, None, "guidance_norm"), strict=True):
-        (folder / "config.yaml").write_text(yaml.safe_dump({"seed_everything": seed, "mitigation": {"drop": drop}}))
-    assert "| global | 4 of 4 |" in compare(folders[:2])
-    with pytest.raises(ValueError, match="'.*c' and '.*a' differ in mitigation.drop: only seeds of one recipe"):
+    for folder, seed, steps in zip(folders, (0, 1, 0), (5, 5, 6), strict=True):
+        (folder / "config.yaml").write_text(yaml.safe_dump({"seed_everything": seed, "trainer": {"max_steps": steps}}))
+    assert "4 of 4" in compare(folders[:2])
+    with pytest.raises(ValueError, match="'.*c' and '.*a' differ in trainer.max_steps: only seeds of one recipe"):
         compare(folders)

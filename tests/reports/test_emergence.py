@@ -4,33 +4,33 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from afterglow.analysis.scaling import Estimate
+from afterglow.functional.statistics import Estimate
 from afterglow.reports import emergence_figures
-from afterglow.reports.emergence import departs, model_fits, paired, plant_fits, write_emergence
+from afterglow.reports.emergence import departs, model_fits, pair_plants, plant_fits, write_emergence
 from afterglow.reports.runs import read_runs
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, write_run):
     folder = tmp_path_factory.mktemp("runs")
-    options = [{"n": n, "seed": seed, "half": half} for n in (100, 400, 1600) for seed in (0,) for half in (0, 1)]
+    options = [{"n": n, "seed": seed, "arm": arm} for n in (100, 400, 1600) for seed in (0,) for arm in (0, 1)]
     return read_runs([write_run(folder / "-".join(map(str, one.values())), factor=1.5, **one) for one in options])
 
 
-def test_exposure_alone_departs_from_no_reference(runs):
+def test_plant_fits_equal_the_reference_if_exposure_alone_decides(runs):
     """Written so that a plant emerges when it has been shown 100 times, whatever n and copies are; probes 1.25 times apart."""
     for fitted in plant_fits(runs):
         for name, slope in fitted.fit.slopes.items():
             assert slope.value == pytest.approx(fitted.reference[name], abs=0.2), (fitted.name, fitted.axis, name)
 
 
-def test_a_model_without_captions_memorizes_in_proportion_to_its_set(runs):
+def test_model_fits_recover_the_slope_of_tau_mem(runs):
     fitted = model_fits(runs)[0]
     assert fitted.name == "tau_mem" and fitted.fit.slopes["n"].value == pytest.approx(1, abs=0.1)
     assert fitted.fit.censored == 2  # of the largest set, whose run ends before
 
 
-def test_a_run_whose_loss_still_falls_bounds_the_slope_from_below(tmp_path, write_run):
+def test_model_fits_treat_a_falling_loss_as_censored(tmp_path, write_run):
     folders = [write_run(tmp_path / str(n), n=n) for n in (100, 400, 1600)]
     losses = pd.read_parquet(folders[-1] / "measurements.parquet")
     unseen = losses["measure"] == "denoising_loss"
@@ -42,32 +42,32 @@ def test_a_run_whose_loss_still_falls_bounds_the_slope_from_below(tmp_path, writ
     assert fitted.fit.censored == 1 and fitted.fit.slopes["n"].value > 0
 
 
-def test_what_two_decimals_do_not_show_is_no_departure():
+def test_departs_ignores_differences_below_the_printed_precision():
     assert not departs(Estimate(-1e-9, -1e-9, -1e-9), 0.0) and not departs(Estimate(0.9, 0.7, 1.1), 1.0)
     assert departs(Estimate(0.9, 0.8, 0.98), 1.0) and departs(Estimate(0.3, 0.1, 0.5), 0.0)
 
 
-def test_local_plants_that_emerge_half_as_late_again_are_found_to_be_late(runs):
-    found = paired(runs)
+def test_pair_plants_recovers_the_delay_of_local_plants(runs):
+    found = pair_plants(runs)
     assert np.exp(found.difference.value) == pytest.approx(1.5, rel=0.1) and found.difference.low > 0
     assert (found.pairs, found.runs, found.local_first) == (12, 3, 0) and found.global_first > 6
 
 
-def test_the_page_holds_the_numbers_and_no_other_file(tmp_path, write_run, monkeypatch):
+def test_write_emergence_writes_a_self_contained_page(tmp_path, write_run, monkeypatch):
     monkeypatch.setattr(emergence_figures, "NUM_BANDS", 2)  # bands are for eyes
-    runs = [write_run(tmp_path / f"half-{half}", n=100, half=half, factor=1.5) for half in (0, 1)]
+    runs = [write_run(tmp_path / f"arm-{arm}", n=100, arm=arm, factor=1.5) for arm in (0, 1)]
     text, numbers, images = write_emergence(read_runs(runs), tmp_path)
     page = (tmp_path / "emergence.html").read_text()
-    assert "local plants are memorized later than" in text and "local plants are memorized later than" in page
+    assert "Local plants are memorized later than" in text and "Local plants are memorized later than" in page
     assert f"{numbers['emergence/local/step/copies']:.2f}" in page
     assert page.count("<svg") == len(images) and "http://www.w3.org" in page and 'src="' not in page
     assert all(path.is_file() for path in images.values()) and (tmp_path / "plants.parquet").is_file()
 
 
-def test_runs_without_plants_have_their_curves_and_one_run_alone_has_no_slope(tmp_path, write_run):
+def test_write_emergence_of_runs_without_plants(tmp_path, write_run):
     runs = [write_run(tmp_path / f"bare-{n}", n=n, planted=False) for n in (50, 100, 200, 400)]
     text, numbers, images = write_emergence(read_runs(runs), tmp_path / "out")
     assert numbers["emergence/tau_mem/step/n"] == pytest.approx(1, abs=0.1) and set(images) == {"media/f_mem", "media/tau_mem_n"}
     assert "Local against global" not in text
     text, numbers, _ = write_emergence(read_runs(runs[:1]), tmp_path / "one")
-    assert numbers == {} and "When a model without captions memorizes" in text
+    assert numbers == {} and "Memorization and generalization of models without captions" in text

@@ -23,15 +23,15 @@ def table(count=40):
     )
 
 
-def test_the_text_says_each_fraction_with_its_interval_on_one_screen():
+def test_extraction_text_has_each_fraction_with_its_interval():
     training = np.linspace(0.4, 0.9, 50)
-    said = extraction_text(fractions(table(), training), table(), training, {"model": "runs/x", "tiles": 2, "set size": None})
+    said = extraction_text(fractions(table(), training), table(), training, {"model": "runs/x", "grid": 2, "set size": None})
     assert "set size" not in said  # nobody chose one
     assert "model: runs/x" in said and "whole image, extracted: under 1" in said and "similarity over 0.875" in said
     assert "training to training" in said and len(said.splitlines()) < 24
 
 
-def test_the_most_certain_are_one_for_each_group():
+def test_most_certain_keeps_one_generation_per_cluster():
     some = most_certain(table(), "calibrated_l2", "cluster", 8)
     assert (
         some["cluster"].is_unique
@@ -40,7 +40,7 @@ def test_the_most_certain_are_one_for_each_group():
     )
 
 
-def test_figures_are_images(tmp_path):
+def test_figures_are_written(tmp_path):
     color, gray = np.random.default_rng(1).integers(0, 256, (2, 3, 8, 8), dtype=np.uint8), np.zeros((1, 8, 8), np.uint8)
     extracted_figure(table(9), lambda number: color[0], lambda row: color[1], 2, tmp_path / "a.png")
     extracted_figure(table(1), lambda number: gray, lambda row: gray, 1, tmp_path / "b.png")

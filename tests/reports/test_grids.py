@@ -9,16 +9,16 @@ from afterglow.reports.images import inline_image
 from afterglow.reports.run import read_run
 
 
-def test_samples_are_the_first_of_each_kind_at_every_probe(run_folder: Path) -> None:
+def test_sample_grid_shows_the_first_of_each_kind_at_every_evaluation(run_folder: Path) -> None:
     grid = sample_grid(read_run(run_folder))
     assert grid is not None
     assert grid.head == ["planted", "step 0", "step 10", "step 20", "step 30", "step 40", "seed 1"]
     assert [row.kind for row in grid.rows] == ["global"] * 2 + ["local"] * 2 + ["phantom"] * 4 + ["decoy"] * 2 + ["tint"] * 2
     assert all(len(row.images) == len(grid.head) for row in grid.rows)
-    assert (grid.rows[0].remark, grid.rows[4].remark) == ("whole, 6 an epoch", "whole, never trained on")
+    assert (grid.rows[0].remark, grid.rows[4].remark) == ("whole, 6 per epoch", "whole, never trained on")
 
 
-def test_copies_are_framed_from_the_probe_on_that_judged_them(run_folder: Path) -> None:
+def test_sample_grid_frames_memorized_generations(run_folder: Path) -> None:
     grid = sample_grid(read_run(run_folder))
     assert grid is not None
     framed = {row.label: [shown.copied for shown in row.images if shown] for row in grid.rows}
@@ -26,19 +26,19 @@ def test_copies_are_framed_from_the_probe_on_that_judged_them(run_folder: Path) 
     assert not any(framed["<b>phantom</b> & 2"])
 
 
-def test_a_run_without_text_shows_generations_alone(make_run: Callable[..., Path]) -> None:
+def test_sample_grid_of_a_run_without_captions_shows_generations(make_run: Callable[..., Path]) -> None:
     grid = sample_grid(read_run(make_run(text=False)))
     assert grid is not None
     assert grid.head[0] == "step 0" and len(grid.rows) == 6 and all(all(row.images) for row in grid.rows)
 
 
-def test_probes_without_images_are_left_out(run_folder: Path) -> None:
+def test_sample_grid_leaves_out_evaluations_without_images(run_folder: Path) -> None:
     (run_folder / "maps" / "step=10.safetensors").unlink()
     grid = sample_grid(read_run(run_folder))
     assert grid is not None and "step 10" not in grid.head
 
 
-def test_maps_stand_beside_the_mask_with_their_area(run_folder: Path) -> None:
+def test_map_grid_notes_the_auc(run_folder: Path) -> None:
     run = read_run(run_folder)
     grid = map_grid(run, "end_token.last.last.be")
     assert grid is not None and grid.starred
@@ -50,7 +50,7 @@ def test_maps_stand_beside_the_mask_with_their_area(run_folder: Path) -> None:
     assert shown is not None and shown.note == f"AUC {area:.2f}" and shown.outline
 
 
-def test_a_model_without_text_shows_the_maps_that_need_none(run_folder: Path) -> None:
+def test_map_grid_without_text_shows_maps_that_need_none(run_folder: Path) -> None:
     file = sorted((run_folder / "maps").glob("*"), key=lambda path: int(path.stem.split("=")[1]))[-1]
     tensors = {name: tensor for name, tensor in load_file(file).items() if "/" not in name or "centered_gaussian" in name}
     save_file(
@@ -60,11 +60,18 @@ def test_a_model_without_text_shows_the_maps_that_need_none(run_folder: Path) ->
     assert grid is not None and grid.head == ["generation", "mask", "patch_nearness"]
 
 
-def test_without_local_plants_there_is_no_grid_of_maps(make_run: Callable[..., Path]) -> None:
+def test_map_grid_without_local_plants_is_absent(make_run: Callable[..., Path]) -> None:
     assert map_grid(read_run(make_run(kinds=("global", "phantom"))), None) is None
 
 
-def test_many_columns_and_large_images_have_their_sizes() -> None:
+def test_grid_side_depends_on_columns_and_image_size() -> None:
     small, large = (inline_image(np.zeros((3, side, side), dtype=np.uint8), "") for side in (16, 64))
     sides = [Grid([""] * count, [ImageRow("", "", "", [shown])]).side for count, shown in ((12, small), (13, small), (13, large))]
     assert sides == [64, 48, 96]
+
+
+def test_sample_grid_without_plants_shows_each_caption_once(make_run: Callable[..., Path]) -> None:
+    grid = sample_grid(read_run(make_run(kinds=())))
+    assert grid is not None
+    assert [(row.label, row.kind) for row in grid.rows] == [("held-out", "heldout")]
+    assert grid.head == ["step 0", "step 10", "step 20", "step 30", "step 40", "seed 1"] and len(grid.rows[0].images) == 6

@@ -13,13 +13,13 @@ def opened(uri: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_small_images_come_back_bit_for_bit(channels: int) -> None:
+def test_data_uri_of_a_small_image_is_lossless(channels: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (channels, 6, 5), dtype=np.uint8)
     expected = pixels[0] if channels == 1 else pixels.transpose(1, 2, 0)
     assert np.array_equal(opened(data_uri(pixels)), expected)
 
 
-def test_large_images_are_reduced_with_their_masks() -> None:
+def test_inline_image_reduces_large_images_and_masks() -> None:
     mask = np.zeros((512, 256), dtype=bool)
     mask[:256] = True
     shown = inline_image(np.zeros((3, 512, 256), dtype=np.uint8), "large", mask=mask)
@@ -27,7 +27,7 @@ def test_large_images_are_reduced_with_their_masks() -> None:
     assert f"M0 {LARGEST_SIDE // 2}h1" in shown.outline and len(shown.uri) < 10_000
 
 
-def test_an_outline_goes_round_the_mask() -> None:
+def test_outline_follows_the_mask() -> None:
     mask = np.zeros((3, 3), dtype=bool)
     mask[1, 1] = True
     assert outline(mask) == "M1 1h1M1 2h1M1 1v1M2 1v1"
@@ -35,7 +35,7 @@ def test_an_outline_goes_round_the_mask() -> None:
     assert outline(np.ones((2, 2), dtype=bool)).count("M") == 8
 
 
-def test_heat_rises_with_the_map_and_a_constant_map_is_dark() -> None:
+def test_heat_increases_with_the_map_and_is_dark_for_a_constant_map() -> None:
     shown = heat(np.array([[0.1, 0.2]], dtype=np.float16), (4, 8)).astype(int).sum(0)
     assert shown.shape == (4, 8) and (np.diff(shown, axis=1) >= 0).all() and shown[0, -1] > shown[0, 0]
     assert np.unique(heat(np.ones((2, 2)), (4, 4)).reshape(3, -1), axis=1).shape == (3, 1)

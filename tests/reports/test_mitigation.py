@@ -20,14 +20,14 @@ def table():
     return mitigation_table(pd.DataFrame(rows))
 
 
-def test_the_table_has_a_row_a_strength_and_no_column_for_what_is_absent(table):
+def test_mitigation_text_has_a_row_per_strength_and_no_empty_columns(table):
     text = mitigation_text(table)
     lines = text.splitlines()
     assert len(lines) == 5 and lines[2].startswith("| none ") and lines[3].startswith("| stp 500 ") and "memorized global (4)" in lines[0]
     assert "frechet.pixels4" in lines[0] and "SSCD" not in text and "0.00 [0.00, 0.49]" in lines[3] and "| 12 " in lines[3]
 
 
-def test_curves_over_strengths(table, tmp_path):
+def test_tradeoff_figure_draws_curves_over_strengths(table, tmp_path):
     files = [tmp_path / f"t.{ending}" for ending in ("png", "svg")]
     assert tradeoff_figure(table, files) and Image.open(files[0]).width > 900
     drawn = files[1].read_text()
@@ -37,7 +37,7 @@ def test_curves_over_strengths(table, tmp_path):
     assert not tradeoff_figure(table[table["measure"] != "memorized"], files)
 
 
-def test_a_gallery_of_first_generations(tmp_path):
+def test_mitigation_gallery_orders_kinds(tmp_path):
     mask = torch.ones(4, 1, 8, 8, dtype=torch.bool)
     mask[2:, :, :, 4:] = False
     images = torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8)

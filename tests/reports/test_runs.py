@@ -10,7 +10,7 @@ import yaml
 from afterglow.reports.runs import read_runs
 
 
-def test_the_tables_hold_what_the_runs_were_written_with(tmp_path, write_run):
+def test_read_runs_recovers_the_settings_of_the_runs(tmp_path, write_run):
     found = read_runs([write_run(tmp_path / f"r{n}", n=n) for n in (100, 400)])
     assert found.runs["n"].tolist() == [100, 400] and found.runs["width"].tolist() == [32, 32]
     epoch = 100 + 2 * (40 + 80)
@@ -23,7 +23,7 @@ def test_the_tables_hold_what_the_runs_were_written_with(tmp_path, write_run):
     assert found.notes == () and run["tau_gen"] < run["steps"]
 
 
-def test_a_plant_without_exposures_is_in_no_table(tmp_path, write_run):
+def test_read_runs_leaves_out_plants_without_exposures(tmp_path, write_run):
     """As de-duplication may leave one: nothing could be said of when it emerges."""
     folder = write_run(tmp_path / "run")
     about = folder / "plants" / "metadata.jsonl"
@@ -34,7 +34,7 @@ def test_a_plant_without_exposures_is_in_no_table(tmp_path, write_run):
     assert np.isfinite(np.log(found.plants[found.plants["kind"] != "phantom"]["rate"])).all()
 
 
-def test_runs_of_different_definitions_are_refused_by_name(tmp_path, write_run):
+def test_read_runs_of_different_definitions_raises(tmp_path, write_run):
     one = write_run(tmp_path / "one")
     other = write_run(tmp_path / "other", seeds=1)
     with pytest.raises(ValueError, match="other' and '.*one' differ in monitor.seeds"):
@@ -46,8 +46,8 @@ def test_runs_of_different_definitions_are_refused_by_name(tmp_path, write_run):
         read_runs([one, captured])
 
 
-def test_a_run_without_probes_is_named_and_an_interrupted_one_is_used_and_said(tmp_path, write_run):
-    with pytest.raises(ValueError, match="nothing': measurements.parquet is missing"):
+def test_read_runs_notes_runs_that_ended_early(tmp_path, write_run):
+    with pytest.raises(ValueError, match="nothing' is not a run with evaluations: measurements.parquet is missing"):
         read_runs([tmp_path / "nothing"])
     run = write_run(tmp_path / "torn")
     config = yaml.safe_load((run / "config.yaml").read_text())
@@ -58,6 +58,6 @@ def test_a_run_without_probes_is_named_and_an_interrupted_one_is_used_and_said(t
     config["monitor"] = (config.get("monitor") or {}) | {"early_stop": {"monitor": "memorized"}}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     (note,) = read_runs([run]).notes
-    assert "`torn` was to stop early" in note and "of 10000" in note
+    assert "`torn` had early stopping" in note and "of 10000" in note
     with pytest.raises(ValueError, match="Two runs are called 'torn'"):
         read_runs([run, run])

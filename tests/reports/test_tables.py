@@ -1,45 +1,55 @@
-from collections.abc import Callable
-from pathlib import Path
+import numpy as np
+import pytest
 
-from afterglow.reports import tables
-from afterglow.reports.cells import Table
-from afterglow.reports.run import read_run
-
-
-def texts(table: Table) -> dict[str, list[str]]:
-    assert all(len(row.cells) + 1 == len(table.head) for row in table.rows)
-    assert not table.groups or sum(span for _, span in table.groups) == len(table.head)
-    return {row.label: [cell.text for cell in row.cells] for row in table.rows}
+from afterglow.functional.statistics import Estimate, bootstrap_interval, wilson_interval
+from afterglow.reports.tables import count_cell, count_text, interval_text, mean_cell, number_cell, step_text, text_table
 
 
-def test_what_was_planted(run_folder: Path) -> None:
-    assert texts(tables.planted_table(read_run(run_folder)))["phantom"][:3] == ["4", "0", "whole, box"]
+def test_text_table_is_markdown_with_aligned_columns() -> None:
+    assert text_table(["a", "long"], [["1", "2"], ["three", "4"]]).splitlines() == [
+        "| a     | long |",
+        "| ----- | ---- |",
+        "| 1     | 2    |",
+        "| three | 4    |",
+    ]
 
 
-def test_emergence_is_what_the_file_says(run_folder: Path) -> None:
-    found = texts(tables.emergence_rows(read_run(run_folder)))
-    assert found["global"] == ["2", "2", "0", "20", "20", "20"]
-    assert found["local"] == ["2", "2", "0", "30", "30", "30"]
-    assert found["phantom"] == ["4", "0", "4", "after 40", "after 40", "after 40"]
-    assert found["control"] == ["3", "0", "only the last probe looked", "–", "–", "–"]
+def test_interval_text_equals_the_text_of_an_estimate() -> None:
+    estimate = Estimate(0.876, 0.831, 0.912)
+    assert interval_text(estimate) == str(estimate) == "0.88 [0.83, 0.91]"
+    assert interval_text(estimate, "+.1f", "x") == estimate.text("+.1f", "x") == "+0.9x [+0.8, +0.9]"
 
 
-def test_small_tables_of_the_last_probe(run_folder: Path) -> None:
-    run = read_run(run_folder)
-    assert texts(tables.confirmations(run)) == {"local": ["2 of 2 (100%; 34%–100%)"] * 2}
-    assert texts(tables.raw_weights(run))["global"][:2] == ["2 of 2 (100%; 34%–100%)"] * 2
-    assert texts(tables.local_to_global(run))["local"] == ["0 of 2 (0%; 0%–66%)", "1.100"]
-    assert texts(tables.in_shapes(run)) == {"box": ["0%", "0 of 2 (0%; 0%–66%)"]}
+def test_number_cell_is_rounded_and_holds_the_exact_value() -> None:
+    assert (number_cell(1 / 3).text, float(number_cell(1 / 3).exact)) == ("0.333", 1 / 3)
+    assert (number_cell(2 / 3, ".0%").text, float(number_cell(2 / 3, ".0%").exact)) == ("67%", 2 / 3)
+    assert number_cell(None).text == "–"
 
 
-def test_every_plant_has_its_interval(run_folder: Path) -> None:
-    found = texts(tables.every_plant(read_run(run_folder)))
-    assert len(found) == 12
-    assert found["<b>local</b> & 1"][:4] == ["1", "box", "6", "yes"] and found["<b>local</b> & 1"][-2:] == ["20", "30"]
-    assert found["<b>decoy</b> & 4"][-2:] == ["40", "censored"]
+def test_count_text_has_the_wilson_interval() -> None:
+    low, high = wilson_interval(7, 8)
+    assert count_text(7, 8) == count_cell(7, 8).text == f"7 of 8 ({low:.0%} to {high:.0%})"
+    assert count_text(7, 8, digits=1) == f"7 of 8 ({low:.1%} to {high:.1%})"
+    assert float(count_cell(7, 8).exact) == 7 / 8
+    assert (count_text(0, 0), count_cell(0, 0).text) == ("-", "–")
 
 
-def test_an_unfinished_run_has_no_tables_of_its_end(make_run: Callable[..., Path]) -> None:
-    run = read_run(make_run(finished=False))
-    for table in (tables.confirmations(run), tables.raw_weights(run), tables.in_shapes(run)):
-        assert not table.rows
+def test_mean_cell_has_the_bootstrap_interval() -> None:
+    values = np.array([0.2, 0.4, 0.9])
+    low, high = bootstrap_interval(values)
+    assert mean_cell(values).text == f"0.50 [{low:.2f}, {high:.2f}]"
+    assert repr(low) in mean_cell(values).exact and mean_cell(values, 0.123).text.startswith("0.12 ")
+    assert mean_cell(np.full(4, 0.25), spec="+.2f").text == "+0.25 [+0.25, +0.25]"
+
+
+@pytest.mark.parametrize(
+    ("quantile", "text"),
+    [
+        ({"step": 20.0, "low": 10.0, "high": 40.0}, "20 [10, 40]"),
+        ({"step": 20.0, "low": 20.0, "high": 20.0}, "20"),
+        ({"step": 20.0, "low": 10.0, "high": None}, "20 [10, after 99]"),
+        ({"step": None, "low": None, "high": None}, "after 99"),
+    ],
+)
+def test_step_text_of_a_quantile_later_than_the_run(quantile: dict, text: str) -> None:
+    assert step_text(quantile, 99) == text

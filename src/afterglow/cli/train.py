@@ -22,7 +22,7 @@ from afterglow.models.ema import WarmupEMA
 from afterglow.planting.datamodule import PlantedDataModule
 from afterglow.planting.io import write_planted
 from afterglow.reports.page import write_report
-from afterglow.reports.text import emergence_table
+from afterglow.reports.run_tables import emergence_text
 
 log = logging.getLogger("afterglow")
 
@@ -109,7 +109,7 @@ class AfterglowCLI(LightningCLI):
     def finish(self) -> None:
         page = write_report(self.folder)
         self.tracker.finish()
-        print(f"\n{emergence_table(self.folder)}\n\n{self.monitor.clock.summary()}\nReport: {page}\n{self.tracker.how_to_view()}")
+        print(f"\n{emergence_text(self.folder)}\n\n{self.monitor.clock.summary()}\nReport: {page}\n{self.tracker.how_to_view()}")
 
 
 class Announce(L.Callback):

@@ -1,51 +1,32 @@
-"""Several runs as one table: what held at their last probes, pooled over plants."""
+"""Several runs of one recipe as tables: the last evaluations, pooled over plants."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import yaml
 
-from afterglow.analysis.summary import NEGATIVES, of_plants, read_measurements
-from afterglow.functional.roc import detection_metrics as detection
-from afterglow.functional.statistics import bootstrap_interval, wilson_interval
-from afterglow.reports.run import setting
+from afterglow.analysis.summary import plant_means
+from afterglow.errors import AfterglowError
+from afterglow.functional.roc import detection_metrics
+from afterglow.functional.statistics import bootstrap
+from afterglow.kinds import KINDS, NEGATIVES
+from afterglow.reports.run import read_config, read_rows, setting
+from afterglow.reports.run_tables import COMPARED_KINDS, TRIVIAL
+from afterglow.reports.tables import count_text, interval_text, text_table
 
-KINDS = ("global", "local", "natural", "control", "phantom", "decoy", "tint")
-MUST_AGREE = (
-    "model",
-    "data",
-    "mitigation",
-    "monitor.early_stop",
-    "trainer.max_steps",
-)  # copies in runs of other recipes are other findings
-REGION_KINDS = ("local", "phantom", "tint", "decoy")
-TRIVIAL = ("auc.all_ones", "auc.centered_gaussian", "auc.luminance", "auc.local_contrast")
+RECIPE_SETTINGS = ("model", "data", "mitigations", "monitor.early_stop", "trainer.max_steps")  # equal in runs that are pooled
+SCORE = "guidance_norm.all"
 
 
-def last_probes(folders: Sequence[Path]) -> pd.DataFrame:
-    """Mean over seeds of every plant at each run's last probe; ValueError names a run without probes, and runs of different recipes."""
-    frames, recipes = [], {}
-    for folder in folders:
-        path = folder / "measurements.parquet"
-        if not path.is_file():
-            raise ValueError(f"There are no probes in '{folder}': measurements.parquet is missing.")
-        if (folder / "config.yaml").is_file():
-            recipes[folder] = _recipe(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
-        rows = read_measurements(path)
-        frames.append(of_plants(rows[rows["step"] == rows["step"].max()]).assign(run=folder.name))
-    for folder, recipe in recipes.items():
-        first = next(iter(recipes))
-        differ = sorted(name for name in recipe.keys() & recipes[first].keys() if recipe[name] != recipes[first][name])
-        if differ:
-            raise ValueError(f"'{folder}' and '{first}' differ in {', '.join(differ)}: only seeds of one recipe are pooled.")
-    return pd.concat(frames, ignore_index=True)
+def differing_settings(first: Mapping[str, Any], second: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Dotted names of the settings that both configurations have and that differ.
 
-
-def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted names and values."""
+    Args:
+        first: a configuration.
+        second: another one.
+        names: settings that are compared, with everything inside them.
+    """
 
     def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         if isinstance(value, Mapping):
@@ -54,55 +35,68 @@ def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
         else:
             yield name, value
 
-    return {leaf: value for name in MUST_AGREE for leaf, value in leaves(name, setting(config, name))}
+    flat, other = ({leaf: value for name in names for leaf, value in leaves(name, setting(config, name))} for config in (first, second))
+    return sorted(name for name in flat.keys() & other.keys() if flat[name] != other[name])
+
+
+def read_last_evaluations(folders: Sequence[Path]) -> pd.DataFrame:
+    """Means over seeds for every plant at each run's last evaluation, with a column `run`.
+
+    Raises:
+        AfterglowError: a folder is not a run, or two runs have different recipes.
+    """
+    tables, configs = [], {folder: config for folder in folders if (config := read_config(folder))}
+    for folder in folders:
+        rows = read_rows(folder)
+        tables.append(plant_means(rows[rows["step"] == rows["step"].max()]).assign(run=folder.name))
+    for folder, config in configs.items():
+        first = next(iter(configs))
+        differing = differing_settings(configs[first], config, RECIPE_SETTINGS)
+        if differing:
+            raise AfterglowError(f"'{folder}' and '{first}' differ in {', '.join(differing)}: only seeds of one recipe are pooled.")
+    return pd.concat(tables, ignore_index=True)
 
 
 def compare(folders: Sequence[Path], *, every_map: bool = False) -> str:
-    """Markdown: memorized fractions, detection of each run, and localization by the maps that matter (or by every map)."""
-    plants = last_probes(folders)
-    parts = [_memorized(plants), _detection(plants, "guidance_norm.all"), _maps(plants, every_map)]
-    return "\n\n".join(parts)
+    """Tables of memorized plants, detection by run, and localization.
+
+    Args:
+        folders: run folders of one recipe.
+        every_map: list all maps, not only trivial ones, score differences and the first end token.
+    """
+    plants = read_last_evaluations(folders)
+    return "\n\n".join([_memorized(plants), _detection(plants), _localization(plants, every_map)])
+
+
+def _values(plants: pd.DataFrame, measure: str, kind: str) -> pd.Series:
+    return plants[(plants["measure"] == measure) & (plants["kind"] == kind)]["value"]
 
 
 def _memorized(plants: pd.DataFrame) -> str:
-    lines = ["| kind | memorized | 95 % interval |", "|---|---|---|"]
-    for kind in KINDS:
-        seen = plants[(plants["measure"] == "plant_memorized") & (plants["kind"] == kind)]["value"]
-        if len(seen):
-            low, high = wilson_interval(seen.sum(), len(seen))
-            lines.append(f"| {kind} | {int(seen.sum())} of {len(seen)} | {low:.0%} to {high:.0%} |")
-    return "\n".join(lines)
+    counts = {kind: values for kind in KINDS if len(values := _values(plants, "plant_memorized", kind))}
+    return text_table(["kind", "memorized (95 %, Wilson)"], [[kind, count_text(int(v.sum()), len(v))] for kind, v in counts.items()])
 
 
-def _detection(plants: pd.DataFrame, score: str) -> str:
-    lines = [f"| AUC of `{score}`, by run | " + " | ".join(NEGATIVES) + " |", "|---|" + "---|" * len(NEGATIVES)]
+def _detection(plants: pd.DataFrame) -> str:
+    def auc(run: pd.DataFrame, positive: str, negative: str) -> str:
+        values = [_values(run, SCORE, kind).to_numpy() for kind in (positive, negative)]
+        return f"{detection_metrics(*values)['auc']:.2f}" if all(map(len, values)) else ""
+
+    runs = [run for _, run in plants.groupby("run")]
+    rows = []
     for kind in ("global", "local"):
-        cells = []
-        for negative in NEGATIVES:
-            found = []
-            for _, run in plants[plants["measure"] == score].groupby("run"):
-                values = [run[run["kind"] == name]["value"].to_numpy() for name in (kind, negative)]
-                if all(map(len, values)):
-                    found.append(f"{detection(*values)['auc']:.2f}")
-            cells.append(", ".join(found) or "-")
-        lines.append(f"| {kind} against | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        cells = [", ".join(filter(None, (auc(run, kind, negative) for run in runs))) for negative in NEGATIVES]
+        rows.append([f"{kind} against", *(cell or "-" for cell in cells)])
+    return text_table([f"AUC of `{SCORE}`, one number per run", *NEGATIVES], rows)
 
 
-def _maps(plants: pd.DataFrame, every_map: bool) -> str:
-    names = sorted(name for name in plants["measure"].unique() if name.startswith("auc."))
+def _localization(plants: pd.DataFrame, every_map: bool) -> str:
+    names = sorted(name.removeprefix("auc.") for name in plants["measure"].unique() if name.startswith("auc."))
     if not every_map:
         names = [name for name in names if name in TRIVIAL or "score_difference" in name or ".last.first_eos." in name]
-    kinds = [kind for kind in REGION_KINDS if kind in set(plants[plants["measure"].isin(names)]["kind"])]
-    lines = ["| AUC of the map, mean over plants | " + " | ".join(kinds) + " |", "|---|" + "---|" * len(kinds)]
-    for name in names:
-        cells = [_mean(plants[(plants["measure"] == name) & (plants["kind"] == kind)]["value"].to_numpy()) for kind in kinds]
-        lines.append(f"| `{name.removeprefix('auc.')}` | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _mean(values: np.ndarray) -> str:
-    if not len(values):
-        return "-"
-    low, high = bootstrap_interval(values)
-    return f"{values.mean():.2f} [{low:.2f}, {high:.2f}]"
+    cells = {(name, kind): _values(plants, f"auc.{name}", kind) for name in names for kind in ("local", *COMPARED_KINDS)}
+    kinds = [kind for kind in ("local", *COMPARED_KINDS) if any(len(cells[name, kind]) for name in names)]
+    rows = [
+        [f"`{name}`", *(interval_text(bootstrap(cells[name, kind])) if len(cells[name, kind]) else "-" for kind in kinds)] for name in names
+    ]
+    return text_table(["AUC of the map, mean over plants", *kinds], rows)

@@ -1,4 +1,4 @@
-"""When memorization emerges in many runs: the tables, fits and figures of `analysis/emergence.py` and of the finding."""
+"""Emergence over many runs: tables, fits and figures of `afterglow emergence`. Method: docs/methods.md#scaling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,33 +10,33 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from afterglow.analysis.emergence import quantile
-from afterglow.analysis.scaling import Estimate, Fit, fit, over_runs
-from afterglow.functional.statistics import wilson_interval
-from afterglow.functional.survival import Interval
-from afterglow.reports.bench import text_table
-from afterglow.reports.emergence_figures import against, emergence_curves, on_axis, share_curves
+from afterglow.analysis.scaling import Fit, bootstrap_table, fit
+from afterglow.functional.statistics import Estimate
+from afterglow.functional.survival import Interval, interval_quantile
+from afterglow.kinds import KINDS
+from afterglow.reports.emergence_figures import emergence_curves, f_mem_curves, interval_plot, on_axis
 from afterglow.reports.figures import to_svg
-from afterglow.reports.kinds import KINDS
 from afterglow.reports.runs import EmergenceTables
+from afterglow.reports.tables import count_text, interval_text, text_table
 
 PLANTED = ("global", "local")
-ABOUT = (
-    "Brackets hold 95 % intervals that resample runs first and plants within runs second; bars are the probes between which each emerged. "
-    "f_mem: share of the generations with d1/d2 under 1/3; tau_mem: the step at which it passes .1; tau_gen: the first step at which the "
-    "held-out loss is within 5 % of its minimum ('not yet' where that is the last probe)."
+NOTES = (
+    "Brackets hold 95 % intervals; the bootstrap resamples runs first and plants within runs second. Bars are the evaluations between "
+    "which each plant emerged. f_mem: fraction of the generations with d1/d2 below 1/3. tau_mem: the step at which f_mem exceeds .1. "
+    "tau_gen: the first step at which the held-out loss is within 5 % of its minimum ('not yet' if that is the last evaluation)."
 )
 TITLES = {
-    "f_mem": "Share of generations with d1/d2 under 1/3, and the loss of held-out images under it",
-    "tau_mem_n": "The step at which f_mem passes .1, against the number of training images",
-    "emerged_step": "Share of the plants that have emerged (Turnbull), over steps",
-    "emerged_exposures": "The same over exposures",
+    "f_mem": "Fraction of the generations with d1/d2 below 1/3, and the loss on held-out images",
+    "tau_mem_n": "The step at which f_mem exceeds .1, against the number of training images",
+    "emerged_step": "Fraction of the plants that have emerged (Turnbull), over steps",
+    "emerged_exposures": "Fraction of the plants that have emerged (Turnbull), over exposures",
 }
 AXES = {"step": "in steps", "exposures": "in exposures"}
 TERMS = {"n": "the number of training images", "copies": "copies", "area": "the size of the region", "width": "the width of the network"}
 REFERENCE_MEM, REFERENCE_GEN = {"n": 1.0, "width": -1.0}, {"n": 0.0}  # Bonnaire et al. 2025
-PRINTED = 0.01  # the last decimal of slopes
+PRINTED_PRECISION = 0.01  # of slopes
 LOCAL = "local"  # the term of the paired comparison: e for a local plant, 1 for a global one
+GENERALIZATION_WIDTH = 1.12  # tau_gen is a step of a curve, not an interval: half the distance of two evaluations to both sides
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """One log-log fit: of what, on which axis, and the slopes that would be no finding."""
+class NamedFit:
+    """A log-log fit, the axis of its intervals, and the slopes that are expected without an effect."""
 
     name: str
     axis: str
@@ -63,61 +63,57 @@ class Fitted:
     reference: dict[str, float]
 
 
-def model_fits(emerged: EmergenceTables) -> list[Fitted]:
-    """Experiment (i): tau_mem and tau_gen against n and width, as far as the runs vary them."""
-    runs = emerged.runs.assign(unit=0)
-    found = []
-    for name, axis, reference in (("tau_mem", "step", REFERENCE_MEM), ("tau_gen", "step", REFERENCE_GEN)):
-        table = runs[runs[name].notna()]
-        if name == "tau_mem":
-            table = table.assign(lower=table["tau_mem_lower"], upper=table["tau_mem_upper"])
-        else:  # a minimum of a curve is a step, not an interval: half a probe's distance either way
-            table = table[table["tau_gen"] > 0]
-            reached = np.isfinite(table["tau_gen"])
-            table = table.assign(lower=(table["tau_gen"] / 1.12).where(reached, table["steps"]), upper=table["tau_gen"] * 1.12)
-        terms = _varied(table, ("n", "width"))
+def model_fits(tables: EmergenceTables) -> list[NamedFit]:
+    """tau_mem and tau_gen of models without plants against n and width, if the runs vary them."""
+    runs = tables.runs.assign(unit=0)
+    memorized = runs[runs["tau_mem"].notna()]
+    memorized = memorized.assign(lower=memorized["tau_mem_lower"], upper=memorized["tau_mem_upper"])
+    general = runs[runs["tau_gen"] > 0]
+    lower = (general["tau_gen"] / GENERALIZATION_WIDTH).where(np.isfinite(general["tau_gen"]), general["steps"])
+    general = general.assign(lower=lower, upper=general["tau_gen"] * GENERALIZATION_WIDTH)
+    fits = []
+    for name, table, reference in (("tau_mem", memorized, REFERENCE_MEM), ("tau_gen", general, REFERENCE_GEN)):
+        terms = _varying(table, ("n", "width"))
         if terms and np.isfinite(table["upper"]).any():
-            found.append(Fitted(name, axis, fit(table, terms), reference))
-    return found
+            fits.append(NamedFit(name, "step", fit(table, terms), reference))
+    return fits
 
 
-def plant_fits(emerged: EmergenceTables) -> list[Fitted]:
-    """Experiment (ii): emergence of global and of local plants against n, copies, area and width, on steps and on exposures.
+def plant_fits(tables: EmergenceTables) -> list[NamedFit]:
+    """Emergence of global and of local plants against n, copies, area and width, on steps and on exposures.
 
-    What exposure alone would give is reckoned for these very runs: the slopes of -ln(exposures a step), of which a = 1 and b = -1 are
-    the limit of n far over the sum of copies; on the exposure axis it is 0.
+    The reference on steps is what exposure alone would give for these runs: the slopes of -ln(exposures per step). On exposures it is 0.
     """
-    found = []
+    fits = []
     for kind in PLANTED:
-        table = of_kind(emerged.plants, kind)
-        terms = _varied(table, ("n", "copies", "width") + (("area",) if kind == "local" else ()))
+        table = plants_of_kind(tables.plants, kind)
+        terms = _varying(table, ("n", "copies", "width") + (("area",) if kind == "local" else ()))
         if not terms or not np.isfinite(table["upper"]).any():
-            continue  # also where there are no plants
+            continue
         design = np.column_stack([*(np.log(table[name].to_numpy(float)) for name in terms), np.ones(len(table))])
-        alone = np.linalg.lstsq(design, -np.log(table["rate"].to_numpy(float)), rcond=None)[0]
-        reference = {name: round(float(value), 2) + 0.0 for name, value in zip(terms, alone, strict=False)}
-        found.append(Fitted(kind, "step", fit(table, terms), reference))
-        found.append(Fitted(kind, "exposures", fit(on_axis(table, "exposures"), terms), dict.fromkeys(terms, 0.0)))
-    return found
+        slopes = np.linalg.lstsq(design, -np.log(table["rate"].to_numpy(float)), rcond=None)[0]
+        reference = {name: round(float(value), 2) + 0.0 for name, value in zip(terms, slopes, strict=False)}
+        fits.append(NamedFit(kind, "step", fit(table, terms), reference))
+        fits.append(NamedFit(kind, "exposures", fit(on_axis(table, "exposures"), terms), dict.fromkeys(terms, 0.0)))
+    return fits
 
 
-def _varied(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    """Columns that a fit can use: numbers that take more than one value."""
+def _varying(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
     return [name for name in names if name in table and table[name].notna().all() and table[name].nunique() > 1]
 
 
-def of_kind(plants: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """The plants of a kind, judged in their own masks; a unit is a plant."""
+def plants_of_kind(plants: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """The plants of a kind, measured in their own masks; each plant is a unit of the bootstrap."""
     table = plants[(plants["kind"] == kind) & (plants["within"] == "")] if len(plants) else plants
     return table.assign(unit=table["plant_id"]) if len(table) else table
 
 
 @dataclass(frozen=True)
-class Paired:
-    """Templates planted whole in one run and as a region in its twin, judged in the same region.
+class PairedPlants:
+    """Templates planted whole in one run and as a region in its paired run, both measured in that region.
 
-    difference: of ln step, local less global (above 0: local later); first: how many of the pairs local emerged first in, second, or
-    in the same interval (or neither did).
+    difference: of ln(step), local minus global. local_first, global_first, undecided: number of pairs by which of the two emerged first;
+    undecided if both emerged between the same evaluations, or neither did.
     """
 
     difference: Estimate
@@ -125,175 +121,157 @@ class Paired:
     runs: int
     local_first: int
     global_first: int
-    open: int
+    undecided: int
 
 
-def pairs_of(emerged: EmergenceTables) -> pd.DataFrame:
-    """A row for each of the two intervals of a pair: run (the two runs), unit (the template), local (e or 1), n, copies, lower, upper."""
-    plants = emerged.plants
+def pair_plants(tables: EmergenceTables) -> PairedPlants | None:
+    """Difference of log emergence at equal n and copies, by the censored fit; both runs of a template are resampled together.
+
+    Returns:
+        The comparison, or None without paired runs (planting.arm 0 and 1).
+    """
+    plants = tables.plants
     if not len(plants) or plants["arm"].isna().all():
-        return pd.DataFrame()
-    chosen = plants[
-        ((plants["kind"] == "local") & (plants["within"] == "")) | ((plants["kind"] == "global") & (plants["within"] == ".region"))
-    ]
-    table = chosen.assign(run=[f"{n:g}-{seed}" for n, seed in zip(chosen["n"], chosen["seed"], strict=True)], unit=chosen["plant_id"])
+        return None
+    in_region = ((plants["kind"] == "local") & (plants["within"] == "")) | ((plants["kind"] == "global") & (plants["within"] == ".region"))
+    table = plants[in_region]
+    table = table.assign(run=[f"{n:g}-{seed}" for n, seed in zip(table["n"], table["seed"], strict=True)], unit=table["plant_id"])
     table[LOCAL] = np.where(table["kind"] == "local", np.e, 1.0)
-    both = table.groupby(["run", "unit"])["kind"].transform("nunique") == 2
-    return table[both].sort_values(["run", "unit", "kind"])
-
-
-def paired(emerged: EmergenceTables) -> Paired | None:
-    """The difference of log emergence at equal n and copies, by the censored fit with templates of twin runs resampled together."""
-    table = pairs_of(emerged)
+    table = table[table.groupby(["run", "unit"])["kind"].transform("nunique") == 2].sort_values(["run", "unit", "kind"])
     if not len(table) or not np.isfinite(table["upper"]).any():
         return None
-    found = fit(table, [LOCAL, *_varied(table, ("n", "copies"))])
+    slopes = fit(table, [LOCAL, *_varying(table, ("n", "copies"))]).slopes
     wide = table.set_index(["run", "unit", "kind"])[["lower", "upper"]].unstack("kind")
-    local = (wide["upper", "local"] <= wide["lower", "global"]).sum()
-    whole = (wide["upper", "global"] <= wide["lower", "local"]).sum()
-    return Paired(found.slopes[LOCAL], len(wide), table["run"].nunique(), int(local), int(whole), int(len(wide) - local - whole))
+    local = int((wide["upper", "local"] <= wide["lower", "global"]).sum())
+    whole = int((wide["upper", "global"] <= wide["lower", "local"]).sum())
+    return PairedPlants(slopes[LOCAL], len(wide), table["run"].nunique(), local, whole, len(wide) - local - whole)
 
 
-def slopes_section(fits: Sequence[Fitted]) -> Section:
-    """A row a slope: value with interval, the reference, whether the interval holds it."""
+def slopes_section(fits: Sequence[NamedFit]) -> Section:
+    """One row per slope: value with interval, the reference, whether they differ."""
     rows = []
-    for fitted in fits:
-        for term, slope in fitted.fit.slopes.items():
-            reference = fitted.reference.get(term)
-            verdict = "-" if reference is None else "departs from it" if departs(slope, reference) else "as the reference"
-            counts = f"{fitted.fit.intervals} in {fitted.fit.runs} runs, {fitted.fit.censored} censored"
-            shown = "-" if reference is None else f"{reference:g}"
-            rows.append([fitted.name, fitted.axis, f"ln {term}", estimate(slope), shown, verdict, counts])
-    head = ["of", "axis", "slope on", "value", "reference", "", "intervals"]
+    for named in fits:
+        for term, slope in named.fit.slopes.items():
+            reference = named.reference.get(term)
+            verdict = ["-", "-"] if reference is None else [f"{reference:g}", "yes" if departs(slope, reference) else "no"]
+            counts = f"{named.fit.intervals} in {named.fit.runs} runs, {named.fit.censored} not emerged"
+            rows.append([named.name, named.axis, f"ln {term}", interval_text(slope), *verdict, counts])
+    head = ["emergence of", "axis", "slope on", "value", "reference", "differs", "intervals"]
     return Section("Slopes of ln(emergence)", head=head, rows=rows)
 
 
 def departs(slope: Estimate, reference: float) -> bool:
-    """Whether the reference lies outside the interval, as far as the two decimals show that are printed."""
-    return not slope.low - PRINTED / 2 <= reference <= slope.high + PRINTED / 2
+    """Whether the reference lies outside the interval, to the printed precision."""
+    return not slope.low - PRINTED_PRECISION / 2 <= reference <= slope.high + PRINTED_PRECISION / 2
 
 
-def estimate(one: Estimate) -> str:
-    """'0.98 [0.91, 1.05]'."""
-    return f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]"
-
-
-def runs_section(emerged: EmergenceTables) -> Section:
-    """A row for each set size (and width): tau_mem and tau_gen of its runs."""
+def runs_section(tables: EmergenceTables) -> Section:
+    """One row per set size and width: tau_mem and tau_gen of its runs."""
     rows = []
-    for (n, width), part in emerged.runs.groupby(["n", "width"]):
-        seen = part[part["tau_mem"].notna()]
-        if not len(seen):
-            continue
-        values = [", ".join("not yet" if np.isinf(v) else f"{v:.0f}" for v in sorted(seen[name])) for name in ("tau_mem", "tau_gen")]
-        exposures = ", ".join("-" if np.isinf(v) else f"{v:.0f}" for v in sorted(seen["tau_mem"] * seen["batch"] / seen["n"]))
-        rows.append([f"{n:g}", f"{width:g}", str(len(seen)), *values, exposures])
+    for (n, width), part in tables.runs[tables.runs["tau_mem"].notna()].groupby(["n", "width"]):
+        times = [", ".join("not yet" if np.isinf(v) else f"{v:.0f}" for v in sorted(part[name])) for name in ("tau_mem", "tau_gen")]
+        exposures = ", ".join("-" if np.isinf(v) else f"{v:.0f}" for v in sorted(part["tau_mem"] * part["batch"] / part["n"]))
+        rows.append([f"{n:g}", f"{width:g}", str(len(part)), *times, exposures])
     head = ["n", "width", "runs", "tau_mem (steps)", "tau_gen (steps)", "tau_mem (exposures of an image)"]
-    return Section("When a model without captions memorizes, and when it generalizes", head=head, rows=rows)
+    return Section("Memorization and generalization of models without captions", head=head, rows=rows)
 
 
-def medians_section(emerged: EmergenceTables) -> Section:
-    """A row for each kind, set size and number of copies: how many emerged, and the median with its interval over runs."""
+def medians_section(tables: EmergenceTables) -> Section:
+    """One row per kind, set size and number of copies: how many plants emerged, and the median with its interval over runs."""
     rows = []
-    plants = emerged.plants[emerged.plants["within"] == ""] if len(emerged.plants) else emerged.plants
+    plants = tables.plants[tables.plants["within"] == ""] if len(tables.plants) else tables.plants
     for kind in [kind for kind in KINDS if len(plants) and kind in set(plants["kind"])]:
         for (n, copies), part in plants[plants["kind"] == kind].groupby(["n", "copies"]):
             part = part.assign(unit=part["plant_id"])
-            out = int(np.isfinite(part["upper"]).sum())
-            low, high = wilson_interval(out, len(part))
-            cells = [f"{n:g}", f"{copies:g}", f"{out} of {len(part)} ({low:.0%} to {high:.0%})"]
-            for axis in ("step", "exposures"):
-                table = on_axis(part, axis)
-                cells.append(_median(table) if len(table) else "-")
-            rows.append([kind, *cells])
-    head = ["kind", "n", "copies", "emerged (Wilson)", "median step", "median exposures"]
-    return Section("When plants are memorized", head=head, rows=rows)
+            medians = [median_text(table) if len(table) else "-" for table in (on_axis(part, axis) for axis in AXES)]
+            emerged = count_text(int(np.isfinite(part["upper"]).sum()), len(part))
+            rows.append([kind, f"{n:g}", f"{copies:g}", emerged, *medians])
+    head = ["kind", "n", "copies", "emerged (95 %, Wilson)", "median step", "median exposures"]
+    return Section("Emergence of plants", head=head, rows=rows)
 
 
-def _median(table: pd.DataFrame) -> str:
-    found = over_runs(table, median)
-    return f"{_number(found.value)} [{_number(found.low)}, {_number(found.high)}]"
+def median_text(table: pd.DataFrame) -> str:
+    """Median emergence with its interval over runs; 'later' if it lies after the end of the runs."""
+    estimate = bootstrap_table(table, median)
+    value, low, high = ("later" if not np.isfinite(v) else f"{v:.0f}" for v in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}]"
 
 
 def median(table: pd.DataFrame) -> float:
-    """The step by which half has emerged, by Turnbull's estimate; infinite if the runs end before."""
-    return quantile([Interval(a, b) for a, b in zip(table["lower"].tolist(), table["upper"].tolist(), strict=True)], 0.5)
+    """The step by which half of the plants have emerged, by Turnbull's estimate; infinite if the runs end before."""
+    return interval_quantile([Interval(a, b) for a, b in zip(table["lower"].tolist(), table["upper"].tolist(), strict=True)], 0.5)
 
 
-def _number(value: float) -> str:
-    return "later" if not np.isfinite(value) else f"{value:.0f}"
-
-
-def paired_text(found: Paired | None) -> str:
-    """What the paired comparison says, in words that its interval decides."""
-    if found is None:
-        return "No paired runs (planting.arm 0 and 1): global and local plants cannot be compared."
-    one = found.difference
-    verdict = "later than" if one.low > 0 else "earlier than" if one.high < 0 else "not distinguishable in time from"
+def paired_text(paired: PairedPlants | None) -> str:
+    """The paired comparison in words; its verdict depends on the interval."""
+    if paired is None:
+        return "There are no paired runs (planting.arm 0 and 1), so global and local plants cannot be compared."
+    difference = paired.difference
+    factor = difference.map(np.exp)
+    verdict = (
+        "later than" if difference.low > 0 else "earlier than" if difference.high < 0 else "neither significantly earlier nor later than"
+    )
     return (
-        f"In the same region, under the same caption and with the same copies, local plants are memorized {verdict} the same images "
-        f"planted whole: difference of ln(step) {one.value:+.2f} [{one.low:+.2f}, {one.high:+.2f}], a factor of {np.exp(one.value):.2f} "
-        f"[{np.exp(one.low):.2f}, {np.exp(one.high):.2f}], over {found.pairs} templates in {found.runs} "
-        f"{'pair' if found.runs == 1 else 'pairs'} of runs. Of the templates, "
-        f"local came first in {found.local_first}, global in {found.global_first}; {found.open} were not told apart by the probes."
+        f"Local plants are memorized {verdict} the same images planted whole, in the same region, under the same caption and with the same "
+        f"number of copies: difference of ln(step) {interval_text(difference, '+.2f')}, a factor of {interval_text(factor)}, over "
+        f"{paired.pairs} templates in {paired.runs} {'pair' if paired.runs == 1 else 'pairs'} of runs. The local plant emerged first for "
+        f"{paired.local_first} templates, the global one for {paired.global_first}; {paired.undecided} are undecided."
     )
 
 
-def figures_of(emerged: EmergenceTables, fits: Sequence[Fitted]) -> dict[str, Figure]:
-    """{name: figure}, as far as the runs tell."""
-    found: dict[str, Figure] = {}
-    if len(emerged.shares):
-        found["f_mem"] = share_curves(emerged.shares, emerged.losses)
-    by_name = {(one.name, one.axis): one for one in fits}
-    runs = emerged.runs[emerged.runs["tau_mem"].notna()]
-    if len(runs):
-        tau = runs.assign(lower=runs["tau_mem_lower"], upper=runs["tau_mem_upper"], kind="unprompted")
-        fitted = by_name.get(("tau_mem", "step"))
-        if fitted and "n" in fitted.fit.slopes:
-            found["tau_mem_n"] = against(tau, "n", fitted.fit, slope=1.0, axis="step")
-    plants = emerged.plants[emerged.plants["within"] == ""] if len(emerged.plants) else emerged.plants
-    for axis in ("step", "exposures") if len(plants) else ():
-        found[f"emerged_{axis}"] = emergence_curves(plants.assign(unit=plants["plant_id"]), axis=axis)
-        for (kind, where), fitted in by_name.items():
-            if where == axis and kind in PLANTED:
-                for term in fitted.fit.slopes:
-                    table = on_axis(of_kind(emerged.plants, kind), axis)
-                    found[f"{kind}_{term}_{axis}"] = against(table, term, fitted.fit, slope=fitted.reference.get(term), axis=axis)
-    return found
+def emergence_figures(tables: EmergenceTables, fits: Sequence[NamedFit]) -> dict[str, Figure]:
+    """{name: figure} of everything that the runs vary."""
+    figures: dict[str, Figure] = {}
+    if len(tables.fractions):
+        figures["f_mem"] = f_mem_curves(tables.fractions, tables.losses)
+    by_name = {(named.name, named.axis): named for named in fits}
+    runs, tau = tables.runs[tables.runs["tau_mem"].notna()], by_name.get(("tau_mem", "step"))
+    if tau and "n" in tau.fit.slopes:
+        intervals = runs.assign(lower=runs["tau_mem_lower"], upper=runs["tau_mem_upper"], kind="unprompted")
+        figures["tau_mem_n"] = interval_plot(intervals, "n", tau.fit, slope=1.0, axis="step")
+    plants = tables.plants[tables.plants["within"] == ""] if len(tables.plants) else tables.plants
+    for axis in AXES if len(plants) else ():
+        figures[f"emerged_{axis}"] = emergence_curves(plants.assign(unit=plants["plant_id"]), axis=axis)
+        for named in (named for (name, where), named in by_name.items() if where == axis and name in PLANTED):
+            table = on_axis(plants_of_kind(tables.plants, named.name), axis)
+            for term in named.fit.slopes:
+                slope = named.reference.get(term)
+                figures[f"{named.name}_{term}_{axis}"] = interval_plot(table, term, named.fit, slope=slope, axis=axis)
+    return figures
 
 
-def title_of(name: str) -> str:
-    """What a figure of figures_of shows."""
+def _title(name: str) -> str:
     if name in TITLES:
         return TITLES[name]
     kind, term, axis = name.split("_")
     return f"When {kind} plants emerge ({AXES[axis]}), against {TERMS[term]}"
 
 
-def sections_of(emerged: EmergenceTables, fits: Sequence[Fitted]) -> list[Section]:
-    """What the runs tell; what they cannot tell is left out."""
-    compared = Section("Local against global, template by template", paired_text(paired(emerged)))
-    plants = len(emerged.plants) > 0
-    found = [runs_section(emerged), medians_section(emerged), *([compared] if plants else []), slopes_section(fits)]
-    return [section for section in found if section.sentence or section.rows]
+def emergence_sections(tables: EmergenceTables, fits: Sequence[NamedFit]) -> list[Section]:
+    """All tables and sentences; a section that the runs cannot fill is absent."""
+    paired = [Section("Local against global, template by template", paired_text(pair_plants(tables)))] if len(tables.plants) else []
+    sections = [runs_section(tables), medians_section(tables), *paired, slopes_section(fits)]
+    return [section for section in sections if section.sentence or section.rows]
 
 
-def write_emergence(emerged: EmergenceTables, out: Path) -> tuple[str, dict[str, float], dict[str, Path]]:
-    """Tables, figures and emergence.html in a folder; returns the text, and numbers and images for a tracker."""
+def write_emergence(tables: EmergenceTables, out: Path) -> tuple[str, dict[str, float], dict[str, Path]]:
+    """Write tables, figures and emergence.html into a folder.
+
+    Returns:
+        The text for the terminal, and numbers and images for the tracker, by key.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    fits = [*model_fits(emerged), *plant_fits(emerged)]
-    figures, sections = figures_of(emerged, fits), sections_of(emerged, fits)
-    for name in ("plants", "runs", "shares", "losses"):
-        table: pd.DataFrame = getattr(emerged, name)
+    fits = [*model_fits(tables), *plant_fits(tables)]
+    figures, sections = emergence_figures(tables, fits), emergence_sections(tables, fits)
+    for name in ("plants", "runs", "fractions", "losses"):
+        table: pd.DataFrame = getattr(tables, name)
         table.to_parquet(out / f"{name}.parquet", index=False)
     environment = Environment(loader=PackageLoader("afterglow.reports", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    drawn = [(name, title_of(name), Markup(to_svg(figure, name))) for name, figure in figures.items()]
-    page = environment.get_template("emergence.html.jinja").render(sections=sections, notes=emerged.notes, figures=drawn, about=ABOUT)
+    drawn = [(name, _title(name), Markup(to_svg(figure, name))) for name, figure in figures.items()]
+    page = environment.get_template("emergence.html.jinja").render(sections=sections, notes=tables.notes, figures=drawn, about=NOTES)
     (out / "emergence.html").write_text(page, encoding="utf-8")
-    images = {}
     for name, figure in figures.items():
-        images[f"media/{name}"] = out / f"{name}.png"
         figure.savefig(out / f"{name}.png", dpi=150, facecolor="white")
-    numbers = {f"emergence/{one.name}/{one.axis}/{term}": slope.value for one in fits for term, slope in one.fit.slopes.items()}
-    text = "\n\n".join([*emerged.notes, *(f"{section.title}\n\n{section.text()}" for section in sections)])
-    return text, numbers, images
+    numbers = {f"emergence/{named.name}/{named.axis}/{term}": slope.value for named in fits for term, slope in named.fit.slopes.items()}
+    text = "\n\n".join([*tables.notes, *(f"{section.title}\n\n{section.text()}" for section in sections)])
+    return text, numbers, {f"media/{name}": out / f"{name}.png" for name in figures}

@@ -1,4 +1,4 @@
-"""What was extracted from a model, as text and as images."""
+"""Results of `afterglow extract` as text and as figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,48 +7,60 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from afterglow.analysis.extraction import LIMITS, SIMILARITY_QUANTILE, Fraction, distinct_curve
-from afterglow.reports.bench import PLAIN, text_table
+from afterglow.reports.figures import PLAIN_STYLE, new_figure
+from afterglow.reports.tables import text_table
 
-SHOWN, ACROSS = 24, 6  # pairs in the gallery, and in one of its lines
+MAX_PAIRS, PAIRS_PER_LINE = 24, 6
 ImageOf = Callable[[int], np.ndarray]
 
 
-def extraction_text(fractions: Sequence[Fraction], table: pd.DataFrame, training: np.ndarray, about: Mapping[str, object]) -> str:
-    """One screen: what was asked, the fractions with their intervals, quartiles of the two similarities."""
-    head = ["of the generations", "count", "share [95 %]", "distinct groups"]
+def extraction_text(fractions: Sequence[Fraction], table: pd.DataFrame, training: np.ndarray, settings: Mapping[str, object]) -> str:
+    """The settings, the extracted fractions with their intervals, and quantiles of the two similarities.
+
+    Args:
+        fractions: of the generations.
+        table: one row per generation.
+        training: similarity of training images to their nearest other training image, [N].
+        settings: what was generated and compared.
+    """
+    head = ["of the generations", "count", "fraction [95 %]", "distinct clusters"]
     rows = []
     for part in fractions:
         low, high = part.interval
-        share = f"{part.count / max(1, part.total):.4f} [{low:.4f}, {high:.4f}]"
-        rows.append([part.name, f"{part.count} / {part.total}", share, "" if part.distinct is None else str(part.distinct)])
-    spread = [
-        [name, str(len(values)), *(f"{np.quantile(values, share):.3f}" for share in (0.05, 0.5, 0.95))]
+        fraction = f"{part.count / max(1, part.total):.4f} [{low:.4f}, {high:.4f}]"
+        rows.append([part.name, f"{part.count} / {part.total}", fraction, "" if part.distinct is None else str(part.distinct)])
+    quantiles = [
+        [name, str(len(values)), *(f"{np.quantile(values, level):.3f}" for level in (0.05, 0.5, 0.95))]
         for name, values in (("generation to training", table["similarity"].to_numpy()), ("training to training", training))
     ]
-    said = "\n".join(f"{key}: {value}" for key, value in about.items() if value is not None)
-    quantiles = text_table(["similarity", "images", "5 %", "median", "95 %"], spread)
-    return f"{said}\n\n{text_table(head, rows)}\n\n{quantiles}"
+    header = "\n".join(f"{key}: {value}" for key, value in settings.items() if value is not None)
+    similarity = text_table(["similarity", "images", "5 %", "median", "95 %"], quantiles)
+    return f"{header}\n\n{text_table(head, rows)}\n\n{similarity}"
 
 
 def histograms_figure(table: pd.DataFrame, training: np.ndarray, space: str, path: Path) -> None:
-    """Somepalli's two histograms beside the curve of distinct training groups against generations."""
-    with matplotlib.rc_context(PLAIN):
-        figure = Figure(figsize=(10, 3.6), layout="constrained")
-        FigureCanvasAgg(figure)
+    """Histograms of similarity (Somepalli et al. 2023), beside the number of distinct training clusters against generations.
+
+    Args:
+        table: one row per generation.
+        training: similarity of training images to their nearest other training image, [N].
+        space: name of the similarity.
+        path: PNG to write.
+    """
+    with matplotlib.rc_context(PLAIN_STYLE):
+        figure = new_figure(10, 3.6)
         left, right = figure.subplots(1, 2)
         values = table["similarity"].to_numpy()
         bins = np.histogram_bin_edges(np.concatenate([values, training]), bins=60)
-        for some, label, color in ((values, "generation to training", "#D55E00"), (training, "training to training", "#0072B2")):
-            left.hist(some, bins=bins, density=True, alpha=0.55, color=color, label=f"{label} ({len(some)})")
+        for part, label, color in ((values, "generation to training", "#D55E00"), (training, "training to training", "#0072B2")):
+            left.hist(part, bins=bins, density=True, alpha=0.55, color=color, label=f"{label} ({len(part)})")
         left.axvline(
             float(np.quantile(training, SIMILARITY_QUANTILE)), color="#444444", linestyle=":", label="95th percentile, training to training"
         )
-        left.set(xlabel=f"similarity to the nearest ({space})", ylabel="density")
+        left.set(xlabel=f"similarity to the nearest image ({space})", ylabel="density")
         left.legend(fontsize=7, framealpha=0.9, edgecolor="none")
         _curves(right, table)
         figure.savefig(path, dpi=150)
@@ -62,37 +74,53 @@ def _curves(axes: Axes, table: pd.DataFrame) -> None:
         for limit, style in zip(LIMITS.values(), ("-", "--"), strict=True):
             curve = distinct_curve(table[cluster].to_numpy(), (table[column] < limit).to_numpy())
             axes.plot(np.arange(1, len(curve) + 1), curve, style, color=color, label=f"{where}, under {limit:g}")
-    axes.set(xlabel="generations", ylabel="distinct training groups extracted", ylim=(0, None))
+    axes.set(xlabel="generations", ylabel="distinct training clusters extracted", ylim=(0, None))
     axes.legend(fontsize=7, frameon=False)
 
 
 def most_certain(table: pd.DataFrame, column: str, cluster: str, count: int) -> pd.DataFrame:
-    """The generation with the smallest value of a column for each training group, smallest first, at most `count`."""
+    """The generation with the smallest value for each training cluster, smallest first.
+
+    Args:
+        table: one row per generation.
+        column: the value.
+        cluster: column of the training cluster.
+        count: at most so many rows.
+    """
     return table.sort_values(column, kind="stable").drop_duplicates(cluster).head(count)
 
 
 def extracted_figure(table: pd.DataFrame, image_of: ImageOf, training_of: ImageOf, grid: int, path: Path) -> None:
-    """Generations beside their training images: the most certain extractions of whole images, then of tiles alone.
+    """Generations beside their training images: the most certain extractions of whole images, then those of tiles only.
 
-    image_of: the number of a generation => uint8 [C, H, W]; training_of: a row of the training set => alike.
+    Args:
+        table: one row per generation.
+        image_of: number of a generation => uint8 [C, H, W].
+        training_of: row of the training set => uint8 [C, H, W].
+        grid: tiles per side.
+        path: PNG to write.
     """
-    whole = most_certain(table, "calibrated_l2", "cluster", SHOWN)
+    whole = most_certain(table, "calibrated_l2", "cluster", MAX_PAIRS)
     alone = table[table["calibrated_l2"] >= LIMITS["extracted"]] if grid > 1 else table.iloc[:0]
-    local = most_certain(alone, "tile_calibrated_l2", "tile_cluster", SHOWN // 2)
-    lines = -(-len(whole) // ACROSS), -(-len(local) // ACROSS)
-    figure = Figure(figsize=(ACROSS * 2.1, 1.25 * sum(lines)))
-    FigureCanvasAgg(figure)
+    local = most_certain(alone, "tile_calibrated_l2", "tile_cluster", MAX_PAIRS // 2)
+    lines = -(-len(whole) // PAIRS_PER_LINE), -(-len(local) // PAIRS_PER_LINE)
+    figure = new_figure(PAIRS_PER_LINE * 2.1, 1.25 * sum(lines), layout=None)  # a layout engine takes seconds for so many cells
     edges = {"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 1 - 0.2 / sum(lines), "wspace": 0.05, "hspace": 0.25}
-    cells = figure.subplots(sum(lines), 2 * ACROSS, squeeze=False, gridspec_kw=edges)  # a layout engine takes seconds for so many
+    cells = figure.subplots(sum(lines), 2 * PAIRS_PER_LINE, squeeze=False, gridspec_kw=edges)
     for cell in cells.flat:
         cell.set_axis_off()
-    for number, found in enumerate(whole.itertuples()):
-        _pair(cells[number // ACROSS, 2 * (number % ACROSS) :], image_of(found.generation), training_of(found.row), found.calibrated_l2)
-    for number, found in enumerate(local.itertuples()):
-        pair = cells[lines[0] + number // ACROSS, 2 * (number % ACROSS) :]
-        _pair(pair, image_of(found.generation), training_of(found.tile_row), found.tile_calibrated_l2, "tile ")
+    for number, row in enumerate(whole.itertuples()):
+        _pair(
+            cells[number // PAIRS_PER_LINE, 2 * (number % PAIRS_PER_LINE) :],
+            image_of(row.generation),
+            training_of(row.row),
+            row.calibrated_l2,
+        )
+    for number, row in enumerate(local.itertuples()):
+        pair = cells[lines[0] + number // PAIRS_PER_LINE, 2 * (number % PAIRS_PER_LINE) :]
+        _pair(pair, image_of(row.generation), training_of(row.tile_row), row.tile_calibrated_l2, "tile ")
         for cell in pair[:2]:
-            cell.add_patch(_outline(found.tile, image_of(found.generation).shape[-1] // grid, grid))
+            cell.add_patch(_outline(row.tile, image_of(row.generation).shape[-1] // grid, grid))
     figure.savefig(path, dpi=130)
 
 
@@ -105,6 +133,6 @@ def _pair(cells: np.ndarray, generated: np.ndarray, training: np.ndarray, value:
 
 
 def _outline(tile: int, size: int, grid: int) -> Rectangle:
-    """The border of a tile, numbered row by row."""
+    """Border of a tile; tiles are numbered row by row."""
     y, x = divmod(tile, grid)
     return Rectangle((x * size - 0.5, y * size - 0.5), size, size, fill=False, edgecolor="#D55E00", linewidth=1.2)

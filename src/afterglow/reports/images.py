@@ -1,4 +1,4 @@
-"""Small images inside the page: pixels as data URIs, masks as outlines over them."""
+"""Images inside an HTML page: pixels as data URIs, masks as outlines over them."""
 
 import base64
 import io
@@ -12,13 +12,13 @@ from PIL import Image
 
 from afterglow.functional.pixels import resize
 
-LARGEST_SIDE = 96  # larger images are shown reduced
-LARGEST_EXACT = 32  # up to here PNG, pixel for pixel; above, JPEG
+LARGEST_SIDE = 96  # pixels; larger images are reduced
+LARGEST_EXACT = 32  # pixels; larger images become JPEG
 
 
 @dataclass(frozen=True)
 class InlineImage:
-    """uri: the pixels; outline: an SVG path around a mask; note stands under it, title is what the pointer finds; copied: frame it."""
+    """uri: the pixels; outline: SVG path around a mask; note: text below; title: tooltip; copied: drawn with a frame."""
 
     uri: str
     width: int
@@ -30,15 +30,22 @@ class InlineImage:
 
 
 def inline_image(pixels: np.ndarray, title: str, *, mask: np.ndarray | None = None, note: str = "", copied: bool = False) -> InlineImage:
-    """pixels: uint8 [C, H, W]; mask: bool [H, W], outlined."""
-    small = reduced(pixels)
+    """An image at most LARGEST_SIDE wide.
+
+    Args:
+        pixels: uint8 [C, H, W].
+        title: tooltip.
+        mask: bool [H, W], drawn as an outline.
+        note: text below.
+        copied: draw a frame.
+    """
+    small = _reduced(pixels)
     height, width = small.shape[-2:]
-    path = "" if mask is None else outline(reduced(mask[None].astype(np.uint8) * 255)[0] > 127)
+    path = "" if mask is None else outline(_reduced(mask[None].astype(np.uint8) * 255)[0] > 127)
     return InlineImage(data_uri(small), width, height, title, path, note, copied)
 
 
-def reduced(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [C, H, W] with no side over LARGEST_SIDE."""
+def _reduced(pixels: np.ndarray) -> np.ndarray:
     height, width = pixels.shape[-2:]
     if max(height, width) <= LARGEST_SIDE:
         return pixels
@@ -47,7 +54,7 @@ def reduced(pixels: np.ndarray) -> np.ndarray:
 
 
 def data_uri(pixels: np.ndarray) -> str:
-    """uint8 [C, H, W] as PNG where small, else as JPEG."""
+    """uint8 [C, H, W] as PNG up to LARGEST_EXACT pixels, else as JPEG."""
     exact = max(pixels.shape[-2:]) <= LARGEST_EXACT
     file = io.BytesIO()
     _image(pixels).save(file, "PNG" if exact else "JPEG", optimize=True, quality=90)
@@ -55,7 +62,7 @@ def data_uri(pixels: np.ndarray) -> str:
 
 
 def outline(mask: np.ndarray) -> str:
-    """SVG path along the edges between a mask [H, W] and what is outside it; the border of the image counts as outside."""
+    """SVG path along the edges of a mask, bool [H, W]; the border of the image counts as an edge."""
     padded = np.pad(mask, 1)
     below = np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1])  # edge above pixel (y, x)
     beside = np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1])
@@ -63,7 +70,7 @@ def outline(mask: np.ndarray) -> str:
 
 
 def heat(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A map [h, w] at image size, as it is judged, from its own smallest value (dark) to its largest (light); uint8 [3, H, W]."""
+    """A map [h, w] at image size, from its smallest value (dark) to its largest (light), uint8 [3, H, W]."""
     whole = resize(torch.from_numpy(values.astype(np.float32))[None], torch.Size(size))[0].numpy()
     low, high = whole.min(), whole.max()
     unit = (whole - low) / (high - low) if high > low else np.zeros_like(whole)
@@ -71,7 +78,7 @@ def heat(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def read_pixels(path: Path) -> np.ndarray:
-    """uint8 [C, H, W]."""
+    """An image file as uint8 [C, H, W]."""
     return _array(Image.open(path))
 
 

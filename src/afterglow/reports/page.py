@@ -1,4 +1,4 @@
-"""report.html: one page that needs no server, no network and no other file."""
+"""report.html of a run: one page that needs no server, no network and no other file."""
 
 import json
 from collections.abc import Mapping
@@ -8,76 +8,127 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from afterglow.reports import figures, findings, tables
-from afterglow.reports.fractions import memorized_shares, phantoms_by_shape
+from afterglow.kinds import KINDS, PLANTED
+from afterglow.reports import figures, run_tables
 from afterglow.reports.grids import map_grid, sample_grid
-from afterglow.reports.kinds import KINDS
 from afterglow.reports.run import Run, read_run
-from afterglow.reports.text import spacing
+from afterglow.reports.tables import count_text, step_text
 
 
 def write_report(folder: Path) -> Path:
-    """Write report.html into a run folder, finished or not; raises ValueError where it holds no measurements.parquet."""
+    """Write report.html into the folder of a run, finished or not.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        AfterglowError: the folder holds no measurements.
+    """
     run = read_run(Path(folder))
     page = run.folder / "report.html"
-    page.write_text(render(run), encoding="utf-8")
+    page.write_text(_render(run), encoding="utf-8")
     return page
 
 
-def render(run: Run) -> str:
-    """The page as HTML: everything that comes from the run is escaped."""
+def _render(run: Run) -> str:
+    """The page as HTML; everything that comes from the run is escaped."""
     environment = Environment(
         loader=PackageLoader("afterglow.reports", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template("page.html.jinja").render(contents(run)).lstrip()
+    return environment.get_template("page.html.jinja").render(_contents(run)).lstrip()
 
 
-def contents(run: Run) -> dict[str, Any]:
-    """Everything the template shows."""
-    shares = {kind: found[-1] for kind, found in memorized_shares(run).items()}
+def _contents(run: Run) -> dict[str, Any]:
     return {
         "run": run,
         "title": run.setting("name") or run.folder.resolve().name,
-        "facts": facts(run),
+        "summary": summary(run),
+        "facts": _facts(run),
         "kinds": KINDS,
-        "shares": shares,
-        "phantoms": phantoms_by_shape(run),
-        "spacing": spacing(run.emergence),
-        "tables": tables,
+        "fractions": {kind: fractions[-1] for kind, fractions in run.memorized.items()},
+        "count_text": count_text,
+        "phantoms": run_tables.phantom_text(run),
+        "evaluations": run_tables.evaluations_text(run.emergence),
+        "tables": run_tables,
         "memorized_curves": {title: Markup(svg) for title, svg in figures.memorized_curves(run).items()},
         "loss_curves": Markup(figures.loss_curves(run)),
         "samples": sample_grid(run),
-        "maps": map_grid(run, findings.best_end_token_map(run)),
-        "localization": findings.localization_tables(run),
-        "detection": findings.detection_tables(run),
+        "maps": map_grid(run, run_tables.best_end_token_map(run)),
+        "localization": run_tables.localization_tables(run),
+        "detection": run_tables.detection_tables(run),
         "numbers": embedded(run.numbers),
         "emergence": embedded(run.emergence),
     }
 
 
-def facts(run: Run) -> list[tuple[str, str]]:
-    """What was trained on what, for as long as config.yaml tells."""
-    name = str(run.setting("model.class_path") or "").rpartition(".")[2]
+def summary(run: Run) -> list[str]:
+    """Three sentences: what was memorized, when, and which map and score found it. A sentence without measurements is absent."""
+    return [sentence for sentence in (_what(run), _when(run), _which(run)) if sentence]
+
+
+def _what(run: Run) -> str:
+    counted = {"control": "single training images", "phantom": "phantoms (false positives)", "unprompted": "generations without a caption"}
+    nouns = {kind: f"{kind} plants" for kind in PLANTED} | counted
+    fractions = {kind: run.memorized[kind][-1] for kind in nouns if kind in run.memorized}
+    counts = [f"{fraction.memorized} of {fraction.count} {nouns[kind]}" for kind, fraction in fractions.items()]
+    return f"At step {run.last} the model memorized {_join(counts)}." if counts else ""
+
+
+def _when(run: Run) -> str:
+    kinds = run.emergence["kinds"]
+    medians = {kind: kinds[kind]["median"] for kind in PLANTED if "median" in kinds.get(kind, {})}
+    if not medians:
+        return ""
+    steps = [f"step {step_text(median, run.last)} of the {kind} plants" for kind, median in medians.items() if median["step"] is not None]
+    never = [kind for kind, median in medians.items() if median["step"] is None]
+    parts = [f"half had emerged by {_join(steps)}"] if steps else []
+    parts += [f"fewer than half of the {_join(never)} plants had emerged by step {run.last}"] if never else []
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]} (95 % intervals in brackets)."
+
+
+def _which(run: Run) -> str:
+    numbers, parts = run.numbers[run.last], []
+    maps = [name for name in run_tables.map_names(run) if name not in run_tables.TRIVIAL]
+    if maps:
+        others = ((kind, numbers.get(f"localization/{maps[0]}/auc_{kind}")) for kind in run_tables.COMPARED_KINDS)
+        compared = [f"{auc:.2f} on {kind}s" for kind, auc in others if auc is not None]
+        compared_text = f" ({_join(compared)}, where nothing is copied)" if compared else ""
+        parts.append(
+            f"map `{maps[0]}` located local plants best, with an AUC of {numbers[f'localization/{maps[0]}/auc']:.2f}{compared_text}"
+        )
+    suffix = ".memorized_vs_rest/auc"
+    detectors = {key.removeprefix("detection/").removesuffix(suffix): auc for key, auc in numbers.items() if key.endswith(suffix)}
+    if detectors:
+        best = max(detectors, key=lambda name: detectors[name])
+        parts.append(f"score `{best}` separated memorized generations from all others best, with an AUC of {detectors[best]:.2f}")
+    return f"Of this run's measurements, selected after seeing them, {' and '.join(parts)}." if parts else ""
+
+
+def _join(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """Settings of the run, as far as config.yaml has them."""
+
+    def text(template: str, path: str) -> str:
+        value = run.setting(path)
+        return "" if value is None else template.format(value)
+
     data, sampler = "data.init_args", "monitor.sampler"
-    side = run.setting(f"{data}.resolution")
-    told = [
-        ("Model", name),
-        ("Training", _told("{} steps", run.setting("trainer.max_steps"))),
-        ("Batch", _told("{} images", run.setting(f"{data}.batch_size"))),
-        ("Images", _told("{}", run.setting(f"{data}.dataset")) + _told(", {0} x {0} pixels", side)),
-        ("Trained on beside the plants", _told("{} images", run.setting(f"{data}.set_size"))),
-        ("Sampler", _told("{}", run.setting(f"{sampler}.scheduler")) + _told(", {} steps", run.setting(f"{sampler}.steps"))),
-        ("Guidance", _told("{}", run.setting(f"{sampler}.guidance_scale"))),
-        (
-            "Last probe",
-            f"step {run.last}, epoch {run.last_rows['epoch'].max():.1f}, after {run.last_rows['seconds'].max() / 60:.1f} minutes",
-        ),
+    time = f"epoch {run.last_rows['epoch'].max():.1f}, after {run.last_rows['seconds'].max() / 60:.1f} minutes"
+    facts = [
+        ("Model", str(run.setting("model.class_path") or "").rpartition(".")[2]),
+        ("Training", text("{} steps", "trainer.max_steps")),
+        ("Batch", text("{} images", f"{data}.batch_size")),
+        ("Images", text("{}", f"{data}.dataset") + text(", {0} x {0} pixels", f"{data}.resolution")),
+        ("Training images beside the plants", text("{}", f"{data}.set_size")),
+        ("Sampler", text("{}", f"{sampler}.scheduler") + text(", {} steps", f"{sampler}.steps")),
+        ("Guidance scale", text("{}", f"{sampler}.guidance_scale")),
+        ("Last evaluation", f"step {run.last}, {time}"),
     ]
-    return [(label, text) for label, text in told if text]
-
-
-def _told(form: str, value: Any) -> str:
-    return "" if value is None else form.format(value)
+    return [(label, value) for label, value in facts if value]
 
 
 def embedded(value: Mapping) -> Markup:

@@ -1,38 +1,34 @@
-"""Mitigations at training time: runs that differ in one mitigation, beside their twin without one."""
+"""Training mitigations: runs with one mitigation beside baseline runs of the same seed."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from afterglow.analysis.mitigation_effect import BASELINE
-from afterglow.analysis.scaling import Estimate, fit, mean_over_runs
-from afterglow.analysis.summary import read_measurements
-from afterglow.functional.statistics import wilson_interval
-from afterglow.reports.bench import PLAIN, text_table
-from afterglow.reports.run import setting
+from afterglow.analysis.scaling import bootstrap_run_values, fit
+from afterglow.errors import AfterglowError
+from afterglow.functional.statistics import Estimate
+from afterglow.reports.figures import PLAIN_STYLE, new_figure
+from afterglow.reports.run import read_config, read_rows, setting
 from afterglow.reports.runs import DATA, read_runs
+from afterglow.reports.tables import count_text, interval_text, text_table
 
-JUDGED = ("global", "local")
-NAME = re.compile(r"mitigations-(?P<mitigation>.+)-(?P<seed>\d+)")
-REMEDIED = "remedied"  # the term of the paired comparison: e with the mitigation, 1 without
+COPIED_KINDS = ("global", "local")
+MITIGATED = "mitigated"  # the term of the paired comparison: e with the mitigation, 1 without
 
 
 @dataclass(frozen=True)
 class PairedRuns:
-    """Runs of one recipe with and without mitigations; a mitigation and a seed name each.
+    """Runs of one recipe with and without mitigations, each named by its mitigation and its seed.
 
-    plants: of read_runs, with the mitigation of their run; rows: the probes of each run.
+    plants: the table of read_runs with a column `mitigation`. rows: measurements of each run.
     """
 
     plants: pd.DataFrame
@@ -40,159 +36,140 @@ class PairedRuns:
 
     @property
     def mitigations(self) -> list[str]:
-        """None first, the others by their names."""
+        """The baseline first, the others by name."""
         return sorted({mitigation for mitigation, _ in self.rows}, key=lambda name: (name != BASELINE, name))
 
     def seeds(self, mitigation: str) -> list[int]:
+        """Seeds of the runs of a mitigation."""
         return sorted(seed for name, seed in self.rows if name == mitigation)
 
-    def last(self, mitigation: str, kind: str, beside: str = "") -> tuple[int, int]:
-        """Of the plants of a kind: memorized at the last probe, and all, over the seeds (those with which `beside` was run)."""
-        found = [_last(self.rows[mitigation, seed], kind) for seed in self.seeds(beside or mitigation)]
-        return int(sum(values.sum() for values in found)), sum(map(len, found))
+    def last_counts(self, mitigation: str, kind: str, seeds_of: str = "") -> tuple[int, int]:
+        """Memorized plants of a kind at the last evaluation, and all, summed over the seeds of `seeds_of` (by default its own)."""
+        memorized = [_last(self.rows[mitigation, seed], "plant_memorized", kind) > 0.5 for seed in self.seeds(seeds_of or mitigation)]
+        return int(sum(values.sum() for values in memorized)), sum(map(len, memorized))
 
-    def ended(self, mitigation: str, beside: str = "") -> list[int]:
-        """The last step of each seed's run (of those with which `beside` was run)."""
-        return [int(self.rows[mitigation, seed]["step"].max()) for seed in self.seeds(beside or mitigation)]
+    def last_steps(self, mitigation: str, seeds_of: str = "") -> list[int]:
+        """The last step of each run, over the seeds of `seeds_of` (by default its own)."""
+        return [int(self.rows[mitigation, seed]["step"].max()) for seed in self.seeds(seeds_of or mitigation)]
 
-    def heldout(self, mitigation: str) -> Estimate:
-        """Held-out denoising loss at the last probe over its twin's, a mean over images of log ratios, as a factor; over seeds."""
-        ratios = [np.log(_losses(self.rows[mitigation, seed]) / _losses(self.rows[BASELINE, seed])) for seed in self.seeds(mitigation)]
-        found = mean_over_runs([ratio.dropna().to_numpy() for ratio in ratios])
-        return Estimate(*(float(np.exp(value)) for value in (found.value, found.low, found.high)))
+    def heldout_loss_ratio(self, mitigation: str) -> Estimate:
+        """Held-out denoising loss over that of the baseline at the last evaluation; geometric mean over images and seeds."""
+        ratios = []
+        for seed in self.seeds(mitigation):
+            losses = [_last(self.rows[name, seed], "denoising_loss", "heldout") for name in (mitigation, BASELINE)]
+            ratios.append(np.log(losses[0] / losses[1]).dropna().to_numpy())
+        return bootstrap_run_values(ratios).map(np.exp)
 
     def numbers(self) -> dict[str, float]:
-        """Of every mitigation, for the tracker."""
-        found: dict[str, float] = {}
+        """Numbers of every mitigation for the tracker, by key."""
+        numbers: dict[str, float] = {}
         for mitigation in self.mitigations:
-            counts = {kind: self.last(mitigation, kind) for kind in JUDGED}
-            found |= {f"mitigations/{mitigation}/{kind}_memorized": count / total for kind, (count, total) in counts.items() if total}
-            found[f"mitigations/{mitigation}/heldout_loss_ratio"] = self.heldout(mitigation).value
-        return found
+            counts = {kind: self.last_counts(mitigation, kind) for kind in COPIED_KINDS}
+            numbers |= {f"mitigations/{mitigation}/{kind}_memorized": count / total for kind, (count, total) in counts.items() if total}
+            numbers[f"mitigations/{mitigation}/heldout_loss_ratio"] = self.heldout_loss_ratio(mitigation).value
+        return numbers
 
     def delay(self, mitigation: str, kind: str) -> Estimate | None:
-        """Difference of ln step of emergence, with the mitigation less without, paired by plant (censored fit).
+        """Difference of ln(step of emergence), mitigated minus baseline, paired by plant, by the censored fit.
 
-        None where nothing tells: nothing emerged with the mitigation, or it ended the training, which until then is its twin's.
+        Returns:
+            The estimate, or None if nothing emerged with the mitigation, or if it ended the training (until then it equals the baseline).
         """
-        if self.ended(mitigation) != self.ended(BASELINE, mitigation):
+        if self.last_steps(mitigation) != self.last_steps(BASELINE, mitigation):
             return None
         plants = self.plants
         table = plants[(plants["kind"] == kind) & (plants["within"] == "") & plants["mitigation"].isin([mitigation, BASELINE])]
         table = table.assign(unit=table["plant_id"], run=table["seed"].astype(str))
-        table[REMEDIED] = np.where(table["mitigation"] == BASELINE, 1.0, np.e)
-        table = table[table.groupby(["run", "unit"])[REMEDIED].transform("nunique") == 2]
-        ended = table[table[REMEDIED] > 1]
-        if ended.empty or np.isinf(ended["upper"]).all():
-            return None  # nothing emerged with the mitigation: a lower bound only
-        return fit(table, [REMEDIED]).slopes[REMEDIED]
+        table[MITIGATED] = np.where(table["mitigation"] == BASELINE, 1.0, np.e)
+        table = table[table.groupby(["run", "unit"])[MITIGATED].transform("nunique") == 2]
+        mitigated = table[table[MITIGATED] > 1]
+        if mitigated.empty or np.isinf(mitigated["upper"]).all():
+            return None  # only a lower bound
+        return fit(table, [MITIGATED]).slopes[MITIGATED]
 
 
-def named(folders: Sequence[Path]) -> dict[tuple[str, int], Path]:
-    """Mitigation and seed of runs called mitigations-NAME-SEED; ValueError names one that is called otherwise."""
-    runs = {}
-    for folder in folders:
-        found = NAME.fullmatch(folder.name)
-        if found is None:
-            raise ValueError(f"'{folder}' is not called mitigations-NAME-SEED.")
-        runs[found["mitigation"], int(found["seed"])] = folder
-    return runs
+def pair_by_seed(baselines: Sequence[Path], mitigated: Sequence[Path]) -> PairedRuns:
+    """Read runs and pair them by seed. A mitigation is named after its folder, without the seed at the end.
 
+    Args:
+        baselines: run folders without a mitigation.
+        mitigated: run folders with one.
 
-def beside(without: Sequence[Path], treated: Sequence[Path]) -> dict[tuple[str, int], Path]:
-    """Mitigation and seed of any runs: a mitigation is called as the folder, less the seed behind its name.
-
-    ValueError names a folder without config.yaml, and two runs of one mitigation and seed.
+    Raises:
+        AfterglowError: a folder is not a run, two runs have the same mitigation and seed, or a run has no baseline of its seed.
     """
     runs: dict[tuple[str, int], Path] = {}
-    for folder, plain in [(folder, True) for folder in without] + [(folder, False) for folder in treated]:
-        if not (folder / "config.yaml").is_file():
-            raise ValueError(f"There is no run in '{folder}': config.yaml is missing.")
-        seed = int(setting(_config(folder), "seed_everything"))
-        name = BASELINE if plain else folder.resolve().name.removesuffix(f"-{seed}")
+    for folder in [*baselines, *mitigated]:
+        config = read_config(folder)
+        if not config:
+            raise AfterglowError(f"'{folder}' is not a run: config.yaml is missing.")
+        seed = int(setting(config, "seed_everything"))
+        name = BASELINE if folder in baselines else folder.resolve().name.removesuffix(f"-{seed}")
         if (name, seed) in runs:
-            raise ValueError(
-                f"'{folder}' and '{runs[name, seed]}' are both {'without a mitigation' if plain else name}, and of seed {seed}."
-            )
+            raise AfterglowError(f"'{folder}' and '{runs[name, seed]}' are both '{name}' with seed {seed}.")
         runs[name, seed] = folder
-    return runs
+    return read_paired_runs(runs)
 
 
-def read_twins(runs: Mapping[tuple[str, int], Path]) -> PairedRuns:
-    """Of the folders by mitigation and seed; ValueError names one without probes, or without a twin of its seed that has no mitigation."""
+def read_paired_runs(runs: Mapping[tuple[str, int], Path]) -> PairedRuns:
+    """Read runs by mitigation and seed.
+
+    Raises:
+        AfterglowError: a folder is not a run, or has no baseline of its seed.
+    """
     for (_, seed), folder in runs.items():
         if (BASELINE, seed) not in runs:
-            raise ValueError(f"'{folder}' has no twin: of the runs without a mitigation none has seed {seed}.")
-    # a set without its duplicates is a planted one: another source, but the same definitions
-    written = [key for key, folder in runs.items() if setting(_config(folder), f"{DATA}.dataset") == "planted"]
+            raise AfterglowError(f"'{folder}' has no baseline: no run without a mitigation has seed {seed}.")
+    # a de-duplicated set is read from a folder: another dataset by name, but the same definitions
+    planted = [key for key, folder in runs.items() if setting(read_config(folder), f"{DATA}.dataset") == "planted"]
     tables = []
-    for keys in ([key for key in runs if key not in written], written):
+    for keys in ([key for key in runs if key not in planted], planted):
         if keys:
             mitigations = {runs[key].name: key[0] for key in keys}
             plants = read_runs([runs[key] for key in keys]).plants
             tables.append(plants.assign(mitigation=plants["run"].map(mitigations)))
-    rows = {key: read_measurements(folder / "measurements.parquet") for key, folder in runs.items()}
-    return PairedRuns(pd.concat(tables, ignore_index=True), rows)
+    return PairedRuns(pd.concat(tables, ignore_index=True), {key: read_rows(folder) for key, folder in runs.items()})
 
 
-def _config(folder: Path) -> Any:
-    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+def _last(rows: pd.DataFrame, measure: str, kind: str) -> pd.Series:
+    """Values at the last evaluation in the order of plants: plant numbers differ after de-duplication, their order does not."""
+    part = rows[(rows["measure"] == measure) & (rows["kind"] == kind)]
+    return part[part["step"] == part["step"].max()].sort_values("plant_id")["value"].reset_index(drop=True)
 
 
-def _last(rows: pd.DataFrame, kind: str) -> np.ndarray:
-    some = rows[(rows["measure"] == "plant_memorized") & (rows["kind"] == kind)]
-    return some[some["step"] == some["step"].max()]["value"].to_numpy() > 0.5
+def paired_runs_text(paired: PairedRuns) -> str:
+    """One row per mitigation: plants memorized at the last evaluation, delay of emergence, held-out loss over the baseline's."""
+    rows = []
+    for mitigation in paired.mitigations:
+        counts = [count_text(*paired.last_counts(mitigation, kind)) for kind in COPIED_KINDS]
+        effects = ["-"] * (len(COPIED_KINDS) + 1)
+        if mitigation != BASELINE:
+            effects = [_factor(paired.delay(mitigation, kind)) for kind in COPIED_KINDS]
+            effects.append(interval_text(paired.heldout_loss_ratio(mitigation), unit="x"))
+        ends = ", ".join(map(str, sorted(set(paired.last_steps(mitigation)))))
+        rows.append([mitigation, str(len(paired.seeds(mitigation))), ends, *counts, *effects])
+    head = ["mitigation", "runs", "last step", *(f"{kind} memorized" for kind in COPIED_KINDS)]
+    return text_table([*head, *(f"{kind}, delay" for kind in COPIED_KINDS), "held-out loss"], rows)
 
 
-def _losses(rows: pd.DataFrame) -> pd.Series:
-    """Of held-out images at the last probe, in their order; their numbers differ where duplicates were removed, their order does not."""
-    some = rows[(rows["measure"] == "denoising_loss") & (rows["kind"] == "heldout")]
-    return some[some["step"] == some["step"].max()].sort_values("plant_id")["value"].reset_index(drop=True)
+def _factor(delay: Estimate | None) -> str:
+    return "-" if delay is None else delay.map(np.exp).text(unit="x")
 
 
-def twins_text(twins: PairedRuns) -> str:
-    """A row a mitigation: plants memorized at the last probe, the delay of emergence, the held-out loss over the twin's."""
-    lines = []
-    for mitigation in twins.mitigations:
-        cells = [_counted(*twins.last(mitigation, kind)) for kind in JUDGED]
-        if mitigation == BASELINE:
-            cells += ["-"] * (len(JUDGED) + 1)
-        else:
-            cells += [_delay(twins.delay(mitigation, kind)) for kind in JUDGED]
-            one = twins.heldout(mitigation)
-            cells.append(f"{one.value:.2f}x [{one.low:.2f}, {one.high:.2f}]")
-        ends = sorted(set(twins.ended(mitigation)))
-        lines.append([mitigation, str(len(twins.seeds(mitigation))), ", ".join(map(str, ends)), *cells])
-    delays = [f"{kind}, delay" for kind in JUDGED]
-    return text_table(["mitigation", "runs", "ended at step", *(f"{kind} memorized" for kind in JUDGED), *delays, "held-out loss"], lines)
-
-
-def _counted(count: int, total: int) -> str:
-    low, high = wilson_interval(count, total)
-    return f"{count} of {total} ({low:.0%} to {high:.0%})"
-
-
-def _delay(one: Estimate | None) -> str:
-    """As a factor of the step."""
-    return "-" if one is None else "{:.2f}x [{:.2f}, {:.2f}]".format(*np.exp([one.value, one.low, one.high]))
-
-
-def twins_figure(twins: PairedRuns) -> Figure:
-    """Share of the plants that are memorized, global and local, and the held-out loss over the twin's, over steps; a line a mitigation."""
-    with matplotlib.rc_context(PLAIN):
-        figure = Figure(figsize=(12, 4.2), layout="constrained")
-        FigureCanvasAgg(figure)
+def paired_runs_figure(paired: PairedRuns) -> Figure:
+    """Memorized fraction of global and local plants, and held-out loss over the baseline's, over steps; one line per mitigation."""
+    with matplotlib.rc_context(PLAIN_STYLE):
+        figure = new_figure(12, 4.2)
         panels = figure.subplots(1, 3)
-        for place, mitigation in enumerate(twins.mitigations):
-            color = "black" if mitigation == BASELINE else colormaps["tab10"]((place - 1) % 10)
-            label = f"{mitigation} ({len(twins.seeds(mitigation))})"
-            look = {"color": color, "linewidth": 2.2 if mitigation == BASELINE else 1.3, "marker": ".", "label": label}
-            look["linestyle"] = "-" if place <= 10 else "--"  # beyond the tenth colors come again
-            for axes, kind in zip(panels, JUDGED, strict=False):
-                axes.plot(_over_steps(twins, mitigation, "plant_memorized", kind).mean(axis=1), **look)
-            ratio = _over_steps(twins, mitigation, "denoising_loss", "heldout") / _over_steps(twins, BASELINE, "denoising_loss", "heldout")
-            panels[-1].plot(ratio[twins.seeds(mitigation)].mean(axis=1).dropna(), **look)
-        titles = (*(f"{kind}: share memorized" for kind in JUDGED), "held-out denoising loss over the twin's")
+        for place, mitigation in enumerate(paired.mitigations):
+            color, width = ("black", 2.2) if mitigation == BASELINE else (colormaps["tab10"]((place - 1) % 10), 1.3)
+            style = {"color": color, "linewidth": width, "marker": ".", "label": f"{mitigation} ({len(paired.seeds(mitigation))})"}
+            style["linestyle"] = "-" if place <= 10 else "--"  # colors repeat after the tenth
+            for axes, kind in zip(panels, COPIED_KINDS, strict=False):
+                axes.plot(_means_by_step(paired, mitigation, "plant_memorized", kind).mean(axis=1), **style)
+            losses = [_means_by_step(paired, name, "denoising_loss", "heldout") for name in (mitigation, BASELINE)]
+            panels[-1].plot((losses[0] / losses[1])[paired.seeds(mitigation)].mean(axis=1).dropna(), **style)
+        titles = (*(f"{kind}: memorized fraction" for kind in COPIED_KINDS), "held-out denoising loss over the baseline's")
         for axes, title in zip(panels, titles, strict=True):
             axes.set(title=title, xlabel="step", xscale="log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 4)))
@@ -201,16 +178,16 @@ def twins_figure(twins: PairedRuns) -> Figure:
             axes.grid(alpha=0.2)
         for axes in panels[:-1]:
             axes.set_ylim(-0.03, 1.03)
-        handles = panels[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower center", ncols=6, fontsize=8, frameon=False, title="mitigation (runs)")
+        legend = panels[0].get_legend_handles_labels()
+        figure.legend(*legend, loc="outside lower center", ncols=6, fontsize=8, frameon=False, title="mitigation (runs)")
     return figure
 
 
-def _over_steps(twins: PairedRuns, mitigation: str, measure: str, kind: str) -> pd.DataFrame:
-    """Means of a measure over a kind: a row a probe after step 0, a column a seed."""
-    found = {}
-    for seed in twins.seeds(mitigation):
-        rows = twins.rows[mitigation, seed]
-        some = rows[(rows["measure"] == measure) & (rows["kind"] == kind) & (rows["step"] > 0)]
-        found[seed] = some.groupby("step")["value"].mean()
-    return pd.DataFrame(found)
+def _means_by_step(paired: PairedRuns, mitigation: str, measure: str, kind: str) -> pd.DataFrame:
+    """Means over a kind: one row per evaluation after step 0, one column per seed."""
+    columns = {}
+    for seed in paired.seeds(mitigation):
+        rows = paired.rows[mitigation, seed]
+        part = rows[(rows["measure"] == measure) & (rows["kind"] == kind) & (rows["step"] > 0)]
+        columns[seed] = part.groupby("step")["value"].mean()
+    return pd.DataFrame(columns)

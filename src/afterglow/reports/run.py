@@ -1,4 +1,4 @@
-"""A run folder as the page reads it."""
+"""A run folder as the report reads it."""
 
 import json
 from collections.abc import Mapping
@@ -13,12 +13,18 @@ import yaml
 from safetensors import safe_open
 
 from afterglow.analysis.emergence_table import emergence_of
-from afterglow.analysis.summary import of_plants, read_measurements, summarize
-from afterglow.reports.kinds import KINDS
+from afterglow.analysis.summary import plant_means, read_measurements, summarize_evaluation
+from afterglow.errors import AfterglowError
+from afterglow.functional.statistics import wilson_interval
+from afterglow.kinds import KINDS
 
 
-class Evaluation:
-    """Images, masks and maps that one probe left, by plant and seed."""
+class EvaluationFile:
+    """Images, masks and maps that one evaluation saved, by plant and seed.
+
+    Args:
+        path: a file maps/step=N.safetensors.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -26,28 +32,53 @@ class Evaluation:
         self.row = {key: row for row, key in enumerate(keys)}
 
     def tensor(self, name: str) -> np.ndarray:
+        """One array of the file."""
         with safe_open(self.path, "np") as file:
             return file.get_tensor(name)
 
     @cached_property
     def images(self) -> np.ndarray:
+        """uint8 [B, C, H, W]."""
         return self.tensor("images")
 
     @cached_property
     def names(self) -> set[str]:
+        """Names of all arrays."""
         with safe_open(self.path, "np") as file:
             return set(file.keys())
 
     def seeds(self, plant_id: int) -> list[int]:
+        """Seeds generated for a plant, rising."""
         return sorted(seed for number, seed in self.row if number == plant_id)
+
+
+@dataclass(frozen=True)
+class MemorizedFraction:
+    """`memorized` of `count` plants of a kind at a step."""
+
+    step: int
+    kind: str
+    memorized: int
+    count: int
+
+    @property
+    def value(self) -> float:
+        """Between 0 and 1."""
+        return self.memorized / self.count
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson, 95 %."""
+        return wilson_interval(self.memorized, self.count)
 
 
 @dataclass(frozen=True)
 class Run:
     """What a run folder holds.
 
-    rows: measurements.parquet; numbers: {step: summarize(rows of the step)}; finished: whether emergence.json is there and is of
-    these rows; plants: {plant_id: its first line of metadata.jsonl}.
+    rows: measurements.parquet. numbers: {step: summarize_evaluation(rows of the step)}.
+    finished: emergence.json exists and belongs to these rows.
+    plants: {plant_id: its first line of metadata.jsonl}.
     """
 
     folder: Path
@@ -60,73 +91,100 @@ class Run:
 
     @property
     def steps(self) -> list[int]:
+        """Steps of all evaluations, rising."""
         return list(self.numbers)
 
     @property
     def last(self) -> int:
+        """Step of the last evaluation."""
         return self.steps[-1]
 
     @cached_property
     def kinds(self) -> list[str]:
-        """Those that any probe looked at, in the page's order."""
-        seen = set(self.rows.loc[self.rows["measure"] == "plant_memorized", "kind"])
-        return [kind for kind in KINDS if kind in seen]
+        """Kinds that were evaluated, in the order of the page."""
+        return list(self.memorized)
 
     @cached_property
     def last_rows(self) -> pd.DataFrame:
+        """Rows of the last evaluation."""
         return self.rows[self.rows["step"] == self.last]
 
     @cached_property
     def last_values(self) -> dict[tuple[str, str], pd.Series]:
-        """{(kind, measure): value by plant_id} at the last probe, means over seeds."""
-        groups = of_plants(self.last_rows).groupby(["kind", "measure"])
+        """{(kind, measure): value by plant_id} at the last evaluation, means over seeds."""
+        groups = plant_means(self.last_rows).groupby(["kind", "measure"])
         return {(str(kind), str(name)): part.set_index("plant_id")["value"] for (kind, name), part in groups}
 
     @cached_property
-    def probed(self) -> dict[int, Evaluation]:
-        """{step: images}; a probe whose file is missing is left out."""
+    def memorized(self) -> dict[str, list[MemorizedFraction]]:
+        """{kind: one fraction per evaluation that measured it}."""
+        rows = self.rows[self.rows["measure"] == "plant_memorized"]
+        counts = rows.assign(value=rows["value"] > 0.5).groupby(["kind", "step"])["value"].agg(["sum", "count"])
+        fractions: dict[str, list[MemorizedFraction]] = {}
+        for kind, step, memorized, count in counts.reset_index().itertuples(index=False):
+            fractions.setdefault(kind, []).append(MemorizedFraction(step, kind, memorized, count))
+        return {kind: fractions[kind] for kind in KINDS if kind in fractions}
+
+    @cached_property
+    def evaluations(self) -> dict[int, EvaluationFile]:
+        """{step: saved images}; evaluations whose file is missing are left out."""
         paths = {step: self.folder / "maps" / f"step={step}.safetensors" for step in self.steps}
-        return {step: Evaluation(path) for step, path in paths.items() if path.is_file()}
+        return {step: EvaluationFile(path) for step, path in paths.items() if path.is_file()}
 
     def setting(self, path: str) -> Any:
-        """A value of config.yaml by its dotted path; None where there is none."""
+        """A value of config.yaml by its dotted path, or None."""
         return setting(self.config, path)
 
 
 def setting(config: Mapping[str, Any], path: str) -> Any:
-    """A value of config.yaml by its dotted path; None where there is none."""
+    """A value of a configuration by its dotted path, or None."""
     value: Any = config
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
 
 
-def read_run(folder: Path) -> Run:
-    """Raises ValueError naming measurements.parquet where it is missing: all else may be."""
-    table = folder / "measurements.parquet"
-    if not table.is_file():
-        raise ValueError(f"There is no run to report in '{folder}': measurements.parquet is missing.")
-    rows = read_measurements(table)
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.yaml of a run folder; empty if there is none."""
+    file = folder / "config.yaml"
+    return (yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None) or {}
+
+
+def read_rows(folder: Path) -> pd.DataFrame:
+    """measurements.parquet of a run folder.
+
+    Raises:
+        AfterglowError: the file is missing or holds no rows.
+    """
+    file = folder / "measurements.parquet"
+    if not file.is_file():
+        raise AfterglowError(f"'{folder}' is not a run with evaluations: measurements.parquet is missing.")
+    rows = read_measurements(file)
     if rows.empty:
-        raise ValueError(f"There is nothing to report in '{folder}': measurements.parquet holds no rows.")
-    numbers = {step: summarize(rows[rows["step"] == step]) for step in sorted(rows["step"].unique().tolist())}
-    config = folder / "config.yaml"
-    found, finished = _emergence(folder / "emergence.json", rows)
-    settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    return Run(folder, rows, numbers, found, finished, settings or {}, read_plants(folder / "plants" / "metadata.jsonl"))
+        raise AfterglowError(f"'{folder}' is not a run with evaluations: measurements.parquet holds no rows.")
+    return rows
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder. Only measurements.parquet is required; see read_rows."""
+    rows = read_rows(folder)
+    numbers = {step: summarize_evaluation(rows[rows["step"] == step]) for step in sorted(rows["step"].unique().tolist())}
+    emergence, finished = _emergence(folder / "emergence.json", rows)
+    return Run(folder, rows, numbers, emergence, finished, read_config(folder), read_plants(folder))
 
 
 def _emergence(path: Path, rows: pd.DataFrame) -> tuple[dict[str, Any], bool]:
-    """What the run found, or what can be said so far: a run that was continued has outgrown its file."""
+    """The file if it belongs to these rows, else what the rows say so far: a resumed run is longer than its last emergence.json."""
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["evaluation_steps"] == sorted(rows["step"].unique().tolist()):
-            return found, True
+        emergence = json.loads(path.read_text(encoding="utf-8"))
+        if emergence["evaluation_steps"] == sorted(rows["step"].unique().tolist()):
+            return emergence, True
     return emergence_of(rows), False
 
 
-def read_plants(path: Path) -> dict[int, dict[str, Any]]:
-    """{plant_id: its first line of metadata.jsonl}; nothing where there is no file."""
+def read_plants(folder: Path) -> dict[int, dict[str, Any]]:
+    """{plant_id: its first line of plants/metadata.jsonl} of a run folder; empty if there is no such file."""
+    path = folder / "plants" / "metadata.jsonl"
     if not path.is_file():
         return {}
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

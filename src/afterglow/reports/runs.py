@@ -1,173 +1,154 @@
-"""Many runs as two tables: one row a plant, and one row a run."""
+"""Many runs as tables: one row per plant, per run and per evaluation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from afterglow.analysis.emergence import ASSIGNED, DEFINITION, Interval
+from afterglow.analysis.emergence import ASSIGNED, DEFINITION
 from afterglow.analysis.emergence_table import REGION, WHOLE, emergence_intervals
 from afterglow.analysis.scaling import CLOSE_SHARE, crossing, generalized
-from afterglow.analysis.summary import read_measurements
+from afterglow.errors import AfterglowError
 from afterglow.functional.distances import CLOSE_RATIO
-from afterglow.reports.run import read_plants, setting
+from afterglow.kinds import TRAINED
+from afterglow.reports.run import read_config, read_plants, read_rows, setting
 
 DATA, UNET = "data.init_args", "model.init_args.unet"
-# what decides when something is called memorized; runs that differ in it have no common curve
-MUST_AGREE = (
-    *(
-        "model.class_path",
-        f"{DATA}.dataset",
-        f"{DATA}.resolution",
-        f"{DATA}.channels",
-        "monitor.final_seeds",
-        "monitor.seeds",
-        "monitor.num_unprompted",
-    ),
-    *("monitor.sampler.scheduler", "monitor.sampler.steps", "monitor.sampler.guidance_scale", "monitor.sampler.options"),
+# settings that decide when something counts as memorized; runs in which they differ have no common curve
+EQUAL_SETTINGS = (
+    "model.class_path",
+    *(f"{DATA}.{name}" for name in ("dataset", "resolution", "channels")),
+    *(f"monitor.{name}" for name in ("final_seeds", "seeds", "num_unprompted")),
+    *(f"monitor.sampler.{name}" for name in ("scheduler", "steps", "guidance_scale", "options")),
 )
-TRAINED_KINDS = ("global", "local", "natural", "decoy", "tint")
 
 
 @dataclass(frozen=True)
 class EmergenceTables:
-    """Tables of many runs.
+    """Tables of many runs; notes: what a reader must know of single runs.
 
-    plants: run, n, copies, area, width, arm, seed, plant_id, kind, caption, rate (exposures a step), within ('', '.region'), lower, upper.
-    runs: run, n, width, seed, batch, steps, tau_mem, tau_mem_lower, tau_mem_upper, tau_gen. shares: run, n, step, f_mem.
-    losses: run, n, step, kind, loss. notes: what a reader must know of single runs.
+    plants: run, n, copies, area, width, arm, seed, plant_id, kind, caption, rate (exposures per step), within ('', '.region'), lower,
+    upper.
+    runs: run, n, width, seed, batch, steps, tau_mem, tau_mem_lower, tau_mem_upper, tau_gen.
+    fractions: run, n, step, f_mem. losses: run, n, step, kind, loss.
     """
 
     plants: pd.DataFrame
     runs: pd.DataFrame
-    shares: pd.DataFrame
+    fractions: pd.DataFrame
     losses: pd.DataFrame
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _RunFiles:
+    name: str
+    config: Mapping[str, Any]
+    rows: pd.DataFrame
+    planted: Mapping[int, Mapping[str, Any]]
+
+    @property
+    def definition(self) -> str:
+        """The definition of a memorized plant: models without captions are not asked for a plant, so samples are matched to plants."""
+        return ASSIGNED if (self.rows["measure"] == "extracted").any() else DEFINITION
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Columns of every row of the run. n is the length of an epoch without repeated images: a recipe may leave set_size open."""
+        batch, last = setting(self.config, f"{DATA}.batch_size"), self.rows[self.rows["step"] == self.rows["step"].max()].iloc[0]
+        repeated = sum(plant["copies"] for plant in self.planted.values() if plant["kind"] in TRAINED)
+        arm, widths = setting(self.config, f"{DATA}.planting.arm"), setting(self.config, f"{UNET}.block_out_channels")
+        epoch = last["step"] * batch / last["epoch"] if last["epoch"] else np.nan
+        return {
+            "run": self.name,
+            "seed": setting(self.config, "seed_everything"),
+            "n": round(epoch - repeated) if np.isfinite(epoch) else np.nan,
+            "epoch_length": round(epoch) if np.isfinite(epoch) else np.nan,
+            "batch": batch,
+            "width": float(widths[0]) if widths else np.nan,
+            "arm": np.nan if arm is None else arm,
+            "steps": int(last["step"]),
+        }
+
+    @cached_property
+    def plants(self) -> pd.DataFrame:
+        kinds = self.rows.drop_duplicates("plant_id").set_index("plant_id")["kind"]
+        rows = []
+        for within in (WHOLE, REGION):
+            for number, interval in emergence_intervals(self.rows, within).items():
+                plant = self.planted.get(number)
+                # not a plant (a control, a held-out caption), or removed by de-duplication: without exposures nothing can emerge
+                if plant is None or (plant["kind"] in TRAINED and not plant["copies"]):
+                    continue
+                columns = {"plant_id": number, "kind": kinds[number], "caption": plant["text"], "copies": plant["copies"]}
+                rate = self.settings["batch"] * plant["copies"] / self.settings["epoch_length"]
+                ends = {"lower": float(interval.lower), "upper": float(interval.upper)}
+                rows.append(self.settings | columns | {"area": plant.get("area"), "rate": rate, "within": within, **ends})
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def run(self) -> pd.DataFrame:
+        """tau_mem, the two evaluations between which it lies, and tau_gen; NaN if a run did not measure them."""
+        row = self.settings | dict.fromkeys(("tau_mem", "tau_mem_lower", "tau_mem_upper", "tau_gen"), np.nan)
+        if len(self.fractions):
+            steps, values = self.fractions["step"].tolist(), self.fractions["f_mem"].tolist()
+            first = next((place for place, value in enumerate(values) if value > CLOSE_SHARE), None)
+            row["tau_mem"] = crossing(steps, values)
+            row["tau_mem_lower"] = float(steps[-1] if first is None else steps[max(first - 1, 0)])
+            row["tau_mem_upper"] = np.inf if first is None else float(steps[first])
+        heldout = self.losses[self.losses["kind"] == "heldout"] if len(self.losses) else self.losses
+        if len(heldout):
+            row["tau_gen"] = generalized(heldout["step"].tolist(), heldout["loss"].tolist())
+        return pd.DataFrame([row])
+
+    @cached_property
+    def fractions(self) -> pd.DataFrame:
+        """f_mem: fraction of the generations without a caption with d1/d2 below 1/3 (Yoon et al. 2023)."""
+        ratios = self.rows[(self.rows["measure"] == "nn_ratio") & (self.rows["kind"] == "unprompted")]
+        values = (ratios["value"] < CLOSE_RATIO).groupby(ratios["step"]).mean().reset_index().rename(columns={"value": "f_mem"})
+        return values.assign(run=self.name, n=self.settings["n"])
+
+    @cached_property
+    def losses(self) -> pd.DataFrame:
+        """Mean denoising loss of training and of held-out images at each evaluation."""
+        values = self.rows[self.rows["measure"] == "denoising_loss"].groupby(["step", "kind"])["value"].mean()
+        return values.rename("loss").reset_index().assign(run=self.name, n=self.settings["n"])
+
+    @property
+    def notes(self) -> list[str]:
+        planned, reached = setting(self.config, "trainer.max_steps"), int(self.rows["step"].max())
+        if planned is None or reached >= planned:
+            return []
+        reason = "had early stopping" if setting(self.config, "monitor.early_stop.monitor") else "was interrupted"
+        return [f"`{self.name}` {reason}: its last evaluation is at step {reached} of {planned}. What emerges later is not measured."]
+
+
 def read_runs(folders: Sequence[Path]) -> EmergenceTables:
-    """Raises ValueError that names a folder without probes, and two runs whose definitions differ."""
-    parts = [_read(Path(folder)) for folder in folders]
-    first, (_, config, rows) = folders[0], parts[0][:3]
-    for folder, (_, other, some, _) in zip(folders, parts, strict=True):
-        differ = [name for name in MUST_AGREE if setting(other, name) != setting(config, name)]
-        differ += ["definition"] if definition(some) != definition(rows) else []
-        if differ:
-            raise ValueError(f"'{folder}' and '{first}' differ in {', '.join(differ)}: what emerged in one says nothing of the other.")
-    names = [part[0] for part in parts]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"Two runs are called '{twice}': give them different names.")
-    tables = [(_plants(*part), _run(*part), _shares(*part), _losses(*part)) for part in parts]
-    plants, runs, shares, losses = (pd.concat(some, ignore_index=True) for some in zip(*tables, strict=True))
-    return EmergenceTables(plants, runs, shares, losses, tuple(note for part in parts for note in _notes(part)))
+    """Read run folders.
+
+    Raises:
+        AfterglowError: a folder is not a run, two runs have different definitions of memorized, or the same name.
+    """
+    runs = [_read(Path(folder)) for folder in folders]
+    for folder, run in zip(folders, runs, strict=True):
+        differing = [name for name in EQUAL_SETTINGS if setting(run.config, name) != setting(runs[0].config, name)]
+        differing += ["definition"] if run.definition != runs[0].definition else []
+        if differing:
+            raise AfterglowError(f"'{folder}' and '{folders[0]}' differ in {', '.join(differing)}: their emergence cannot be compared.")
+    run_names = [run.name for run in runs]
+    if duplicate := next((name for name in run_names if run_names.count(name) > 1), None):
+        raise AfterglowError(f"Two runs are called '{duplicate}': rename one of the folders.")
+    names = ("plants", "run", "fractions", "losses")
+    plants, run_table, fractions, losses = (pd.concat([getattr(run, name) for run in runs], ignore_index=True) for name in names)
+    return EmergenceTables(plants, run_table, fractions, losses, tuple(note for run in runs for note in run.notes))
 
 
-def definition(rows: pd.DataFrame) -> str:
-    """By which a plant of these rows is called memorized."""
-    return ASSIGNED if (rows["measure"] == "extracted").any() else DEFINITION
-
-
-Part = tuple[str, dict[str, Any], pd.DataFrame, dict[int, dict[str, Any]]]
-
-
-def _read(folder: Path) -> Part:
-    for name in ("measurements.parquet", "config.yaml"):
-        if not (folder / name).is_file():
-            raise ValueError(f"There is no run with probes in '{folder}': {name} is missing.")
-    rows = read_measurements(folder / "measurements.parquet")
-    if rows.empty:
-        raise ValueError(f"There is no run with probes in '{folder}': measurements.parquet holds no rows.")
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    return folder.name, config, rows, read_plants(folder / "plants" / "metadata.jsonl")
-
-
-def _about(name: str, config: Mapping[str, Any], rows: pd.DataFrame, plants: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
-    """What every row of a run has. n is counted from the length of an epoch, since a recipe may leave it to what is left of a set."""
-    batch, last = setting(config, f"{DATA}.batch_size"), rows[rows["step"] == rows["step"].max()].iloc[0]
-    repeated = sum(plant["copies"] for plant in plants.values() if plant["kind"] in TRAINED_KINDS)
-    arm = setting(config, f"{DATA}.planting.arm")
-    epoch = last["step"] * batch / last["epoch"] if last["epoch"] else np.nan
-    widths = setting(config, f"{UNET}.block_out_channels")
-    return {
-        "run": name,
-        "seed": setting(config, "seed_everything"),
-        "n": round(epoch - repeated) if np.isfinite(epoch) else np.nan,
-        "epoch_length": round(epoch) if np.isfinite(epoch) else np.nan,
-        "batch": batch,
-        "width": float(widths[0]) if widths else np.nan,
-        "arm": np.nan if arm is None else arm,
-        "steps": int(last["step"]),
-    }
-
-
-def _plants(name: str, config: Mapping[str, Any], rows: pd.DataFrame, plants: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
-    about = _about(name, config, rows, plants)
-    kinds = rows.drop_duplicates("plant_id").set_index("plant_id")
-    found = []
-    for within in (WHOLE, REGION):
-        for number, interval in emergence_intervals(rows, within).items():
-            plant = plants.get(number)
-            if plant is None:  # a control, a held-out caption, a generation without a caption
-                continue
-            copies = plant["copies"]
-            if plant["kind"] in TRAINED_KINDS and not copies:  # a duplicate that was taken out: it has no exposures to emerge after
-                continue
-            row = {
-                "plant_id": number,
-                "kind": kinds.loc[number, "kind"],
-                "caption": plant["text"],
-                "copies": copies,
-                "area": plant.get("area"),
-            }
-            rate = about["batch"] * copies / about["epoch_length"]
-            found.append(about | row | {"rate": rate, "within": within, **_ends(interval)})
-    return pd.DataFrame(found)
-
-
-def _ends(interval: Interval) -> dict[str, float]:
-    return {"lower": float(interval.lower), "upper": float(interval.upper)}
-
-
-def _run(name: str, config: Mapping[str, Any], rows: pd.DataFrame, plants: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
-    """tau_mem as interpolated, and the two probes between which it lies; tau_gen; NaN where a run measured neither."""
-    found = _about(name, config, rows, plants) | dict.fromkeys(("tau_mem", "tau_mem_lower", "tau_mem_upper", "tau_gen"), np.nan)
-    shares = _shares(name, config, rows, plants)
-    if len(shares):
-        steps, values = shares["step"].tolist(), shares["f_mem"].tolist()
-        passed = [place for place, value in enumerate(values) if value > CLOSE_SHARE]
-        found["tau_mem"] = crossing(steps, values)
-        found["tau_mem_lower"] = float(steps[max(passed[0] - 1, 0)] if passed else steps[-1])
-        found["tau_mem_upper"] = float(steps[passed[0]]) if passed else np.inf
-    losses = _losses(name, config, rows, plants)
-    unseen = losses[losses["kind"] == "heldout"] if len(losses) else losses
-    if len(unseen):
-        found["tau_gen"] = generalized(unseen["step"].tolist(), unseen["loss"].tolist())
-    return pd.DataFrame([found])
-
-
-def _shares(name: str, config: Mapping[str, Any], rows: pd.DataFrame, plants: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
-    """f_mem of each probe: share of the generations without a caption with d1/d2 under 1/3 (Yoon et al. 2023)."""
-    ratios = rows[(rows["measure"] == "nn_ratio") & (rows["kind"] == "unprompted")]
-    shares = (ratios["value"] < CLOSE_RATIO).groupby(ratios["step"]).mean().reset_index().rename(columns={"value": "f_mem"})
-    return shares.assign(run=name, n=_about(name, config, rows, plants)["n"])
-
-
-def _losses(name: str, config: Mapping[str, Any], rows: pd.DataFrame, plants: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
-    """Mean denoising loss of training and of held-out images at each probe."""
-    values = rows[rows["measure"] == "denoising_loss"].groupby(["step", "kind"])["value"].mean()
-    return values.rename("loss").reset_index().assign(run=name, n=_about(name, config, rows, plants)["n"])
-
-
-def _notes(part: Part) -> list[str]:
-    name, config, rows, _ = part
-    planned, reached = setting(config, "trainer.max_steps"), int(rows["step"].max())
-    if planned is not None and reached < planned and setting(config, "monitor.early_stop.monitor"):
-        return [f"`{name}` was to stop early: its last probe is at step {reached} of {planned}, and what emerges later is not in it."]
-    if planned is not None and reached < planned:
-        return [f"`{name}` was interrupted: its last probe is at step {reached} of {planned}, and it is used up to there."]
-    return []
+def _read(folder: Path) -> _RunFiles:
+    rows, config = read_rows(folder), read_config(folder)
+    if not config:
+        raise AfterglowError(f"'{folder}' is not a run with evaluations: config.yaml is missing.")
+    return _RunFiles(folder.name, config, rows, read_plants(folder))

@@ -1,0 +1,220 @@
+"""Repeat the runs behind a page of docs/findings, copy their rows there, and write the page again.
+
+  python scripts/reproduce.py localization      about 20 minutes per run on two cores
+  python scripts/reproduce.py emergence         about 5 minutes per run on one core
+  python scripts/reproduce.py mitigation        about 15 minutes per model and 5 minutes per training on one core
+  python scripts/reproduce.py emergence --list  print the missing commands and run nothing
+
+Runs whose rows are already in docs/findings are skipped; delete their folder there to repeat them. An interrupted call resumes.
+"""
+
+import argparse
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FINDINGS = ROOT / "docs" / "findings"
+RUN_FILES = ("config.yaml", "emergence.json", "measurements.parquet")
+PLANTED_RUN_FILES = (*RUN_FILES, "plants/metadata.jsonl")
+# rows that the pages of emergence and mitigation read; the others are not committed
+MEASURES = (
+    "plant_memorized", "plant_memorized.region", "denoising_loss", "denoising_log_ratio.inside", "denoising_log_ratio.outside", "extracted",
+    "nn_ratio",
+)  # fmt: skip
+SEEDS = (0, 1, 2)
+STEPS_BY_SIZE = {16: 400, 32: 700, 64: 1200, 128: 2100}  # memorization comes later in larger sets
+STEPS_OF_PAIRS = {500: 900, 2000: 1300}
+CONTROLS = {  # name of the extraction: (model, run whose training set it is compared with)
+    "own": ("runs/sizes-64-0", "sizes-64-0"),
+    "optimal": ("optimal:runs/sizes-64-0", "sizes-64-0"),
+    "other": ("runs/other-64-0", "sizes-64-0"),
+    "planted-optimal": ("optimal:runs/paired_arms-500-0-0", "paired_arms-500-0-0"),
+}
+MODELS = {  # options of the trainings whose models are compared without and with mitigations at inference
+    "demo": (),
+    "seed1": ("--seed_everything", "1"),
+    "shapes-0": ("--config", "configs/findings/shapes.yaml", "--seed_everything", "0"),
+    "shapes-1": ("--config", "configs/findings/shapes.yaml", "--seed_everything", "1"),
+}
+TRAINING_MITIGATIONS = {  # options of trainings with a mitigation
+    "none": (),
+    "drop_guidance_norm": ("--mitigation.drop", "guidance_norm"),
+    "drop_entropy": ("--mitigation.drop", "entropy"),
+    **{f"caption_{kind}": ("--mitigation.captions", kind) for kind in ("replaced", "words", "repeats", "noise")},
+    "stop_memorized": ("--monitor.early_stop.monitor", "memorized"),
+    "stop_log_ratio": ("--monitor.early_stop.monitor", "denoising_log_ratio"),
+}
+DEDUPLICATIONS = ("exact", "pixels", "local")
+
+
+@dataclass(frozen=True)
+class Command:
+    """`afterglow` and its arguments; skipped if the file that it writes last exists."""
+
+    arguments: tuple[str, ...]
+    result: Path
+
+    def line(self) -> list[str]:
+        """The command as a list of words."""
+        return [sys.executable, "-m", "afterglow", *self.arguments]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Commands, and the files that are copied from `source` to `folder` below docs/findings; the last of the files marks it complete."""
+
+    folder: str
+    commands: tuple[Command, ...]
+    source: str
+    files: tuple[str, ...]
+    measures: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether docs/findings holds the run."""
+        return all((FINDINGS / self.folder / file).is_file() for file in self.files)
+
+
+def train(name: str, *options: str) -> Command:
+    """A training, resumed if it was interrupted. It ends with emergence.json."""
+    return Command(("train", *options, "--name", name, "--ckpt_path", "last"), ROOT / "runs" / name / "emergence.json")
+
+
+def localization() -> Iterator[Run]:
+    """Two recipes with two seeds each."""
+    for recipe in ("shapes", "copies"):
+        for seed in ("0", "1"):
+            command = train(f"{recipe}-{seed}", "--config", f"configs/findings/{recipe}.yaml", "--seed_everything", seed)
+            yield Run(f"localization/{recipe}-{seed}", (command,), f"runs/{recipe}-{seed}", RUN_FILES)
+
+
+def emergence() -> Iterator[Run]:
+    """Set sizes without plants, paired arms with plants, and extractions as controls."""
+    trainings = {
+        f"sizes-{size}-{seed}": size_run(f"sizes-{size}-{seed}", size, "--seed_everything", str(seed))
+        for seed in SEEDS
+        for size in STEPS_BY_SIZE
+    }
+    for seed in SEEDS:
+        for size, steps in STEPS_OF_PAIRS.items():
+            for arm in (0, 1):
+                name = f"paired_arms-{size}-{arm}-{seed}"
+                options = ("--config", "configs/findings/paired_arms.yaml", "--data.set_size", str(size), "--data.planting.arm", str(arm))
+                trainings[name] = train(name, *options, "--seed_everything", str(seed), "--trainer.max_steps", str(steps))
+    for name, command in trainings.items():
+        yield Run(f"emergence/{name}", (command,), f"runs/{name}", PLANTED_RUN_FILES, MEASURES)
+    other = size_run("other-64-0", 64, "--data.skip_first", "64")
+    for name, (model, run) in CONTROLS.items():
+        out, files = f"runs/control-{name}", ("extract.parquet", "plants.parquet") if "planted" in name else ("extract.parquet",)
+        extract = ("extract", "--model", model, "--run", f"runs/{run}", "--num-images", "256", "--num-inference-steps", "25", "--out", out)
+        before = (trainings[run], *((other,) if name == "other" else ()))
+        yield Run(f"emergence/controls/{name}", (*before, Command(extract, ROOT / out / files[0])), out, files)
+
+
+def size_run(name: str, size: int, *options: str) -> Command:
+    """A training of `configs/findings/sizes.yaml`."""
+    fixed = ("--config", "configs/findings/sizes.yaml", "--data.set_size", str(size), "--trainer.max_steps", str(STEPS_BY_SIZE[size]))
+    return train(name, *fixed, *options)
+
+
+def mitigation() -> Iterator[Run]:
+    """Mitigations at inference on four models, a grid of strengths on one, and mitigations at training time."""
+    yield from (comparison("mitigation", model, "--controls", "24", "--heldout", "16") for model in MODELS)
+    grid = ("--mitigations", "random.words", "memattn", "stp", "og_stp", "wen.magnitude", "--strengths", "grid")
+    yield comparison("strengths", "shapes-0", "--controls", "16", "--heldout", "8", "--num-images", "2", *grid)
+    for seed in ("0", "1"):
+        recipe = ("--config", "configs/findings/mitigations.yaml", "--seed_everything", seed)
+        for name, options in TRAINING_MITIGATIONS.items():
+            yield mitigated_run(f"mitigations-{name}-{seed}", train(f"mitigations-{name}-{seed}", *recipe, *options))
+        planted = f"runs/planted-{seed}"
+        plant = Command(("plant", *recipe, "--out", planted), ROOT / planted / "metadata.jsonl")
+        for method in DEDUPLICATIONS:
+            name, kept = f"mitigations-deduplicate_{method}-{seed}", f"runs/planted-{method}-{seed}"
+            arguments = ("deduplicate", planted, "--method", method, "--seed", seed, "--out", kept)
+            deduplicate = Command(arguments, ROOT / kept / "duplicates.parquet")
+            options = ("--data.dataset", "planted", "--data.data_dir", kept)
+            yield mitigated_run(name, plant, deduplicate, train(name, *recipe, *options))
+
+
+def comparison(prefix: str, model: str, *options: str) -> Run:
+    """`afterglow mitigate` on the model of a run, which is trained first."""
+    name, run = f"{prefix}-{model}", f"runs/{model}"
+    fixed = (
+        "--model",
+        run,
+        "--run",
+        run,
+        "--plants",
+        "8",
+        "--kinds",
+        "global",
+        "local",
+        "control",
+        "heldout",
+        "--num-inference-steps",
+        "12",
+    )
+    mitigate = Command(("mitigate", *fixed, *options, "--out", f"runs/{name}"), ROOT / "runs" / name / "plants.parquet")
+    return Run(f"mitigation/{name}", (train(model, *MODELS[model]), mitigate), f"runs/{name}", ("plants.parquet",))
+
+
+def mitigated_run(name: str, *commands: Command) -> Run:
+    """A training whose rows are committed for the finding "mitigation"."""
+    return Run(f"mitigation/{name}", commands, f"runs/{name}", PLANTED_RUN_FILES, MEASURES)
+
+
+FINDING_RUNS = {"localization": localization, "emergence": emergence, "mitigation": mitigation}
+
+
+def missing_commands(run: Run) -> list[Command]:
+    """Commands of a run whose results do not exist."""
+    return [] if run.complete else [command for command in run.commands if not command.result.is_file()]
+
+
+def copy_files(run: Run) -> None:
+    """Copy the files of a run to docs/findings, of its measurements only the rows that the page reads."""
+    for file in run.files:
+        target = FINDINGS / run.folder / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if file == "measurements.parquet" and run.measures:
+            write_rows(ROOT / run.source / file, target, run.measures)
+        else:
+            shutil.copy(ROOT / run.source / file, target)
+
+
+def write_rows(source: Path, target: Path, measures: tuple[str, ...]) -> None:
+    """Rows of these measures and of confirmations, without captions; of generations without a caption only nn_ratio."""
+    import numpy as np
+    import pandas as pd
+
+    rows = pd.read_parquet(source)
+    rows = rows[rows["measure"].isin(measures) | rows["measure"].str.startswith("confirm.")]
+    rows = rows[(rows["kind"] != "unprompted") | (rows["measure"] == "nn_ratio")]
+    rows.astype({"value": np.float32}).assign(caption="").to_parquet(target, compression="zstd", index=False)
+
+
+def main() -> None:
+    """List or make what is missing, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("finding", choices=FINDING_RUNS, help="page of docs/findings")
+    parser.add_argument("--list", action="store_true", help="print the missing commands and run nothing")
+    args = parser.parse_args()
+    for run in FINDING_RUNS[args.finding]():
+        for command in missing_commands(run):
+            print(shlex.join(["afterglow", *command.arguments]), flush=True)
+            if not args.list:
+                subprocess.run(command.line(), cwd=ROOT, check=True)
+        if not args.list and not run.complete:
+            copy_files(run)
+            print(f"docs/findings/{run.folder}", flush=True)
+    if not args.list:
+        subprocess.run([sys.executable, FINDINGS / args.finding / "make.py"], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Results of `afterglow detect` as text, and intervals of detectors or maps as a figure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from afterglow.kinds import KINDS
+from afterglow.reports.figures import PLAIN_STYLE, new_figure, save_figure
+from afterglow.reports.tables import interval_text, text_table
+
+OTHER_STYLE = {"color": "#444444", "marker": "o"}
+MAX_LINES = 40
+
+
+def detection_text(table: pd.DataFrame, metrics: Sequence[str]) -> str:
+    """One table per pair of kinds and number of images: one row per detector, best AUC first, one column per metric.
+
+    Args:
+        table: rows of analysis.detection.detection_table.
+        metrics: columns, as far as the table holds them.
+    """
+    blocks = []
+    for (positive, negative, images), part in table.groupby(["positive", "negative", "images"], sort=False):
+        first = part.iloc[0]
+        kinds = f"{positive} ({first['positives']}) against {negative} ({first['negatives']})"
+        title = f"{kinds}, {f'mean over {images} images' if images else 'single generations'}, {first['runs']} run(s)"
+        order = part[part["metric"] == "auc"].sort_values("value", ascending=False, kind="stable")["detector"]
+        cells = {(row.detector, row.metric): interval_text(row) for row in part.itertuples()}
+        present = [metric for metric in metrics if metric in set(part["metric"])]
+        rows = [[name, *(cells.get((name, metric), "-") for metric in present)] for name in order]
+        blocks.append(f"{title}\n\n{text_table(['detector', *present], rows)}")
+    return "\n\n".join(blocks)
+
+
+def interval_figure(table: pd.DataFrame, name: str, color: str, title: str, paths: Sequence[Path], *, panel: str | None = None) -> None:
+    """Value and interval of the best detectors or maps, one line each.
+
+    Args:
+        table: columns value, low, high and those named below.
+        name: column with the detector or map; the best MAX_LINES of the first color are drawn.
+        color: column that sets the color.
+        title: label of the x axis.
+        paths: files to write.
+        panel: column whose values are drawn side by side.
+    """
+    first = table[table[color] == table[color].iloc[0]]
+    order = first.groupby(name, sort=False)["value"].mean().sort_values(kind="stable").tail(MAX_LINES).index
+    panels = list(dict.fromkeys(table[panel])) if panel else [""]
+    with matplotlib.rc_context(PLAIN_STYLE):
+        figure = new_figure(4 + 3.2 * len(panels), 0.24 * len(order) + 1.4)
+        for axes, key in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+            _intervals(axes, table[table[panel] == key] if panel else table, name, color, order)
+            axes.set(yticks=range(len(order)), yticklabels=order, xlabel=title, title=str(key), ylim=(-0.7, len(order) - 0.3))
+            axes.tick_params(axis="y", labelsize=7)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7, frameon=False)
+        save_figure(figure, paths)
+
+
+def _intervals(axes: Axes, table: pd.DataFrame, name: str, color: str, order: pd.Index) -> None:
+    groups = list(dict.fromkeys(table[color]))
+    for place, group in enumerate(groups):
+        part = table[(table[color] == group) & table[name].isin(order)]
+        y = np.array([order.get_loc(key) for key in part[name]]) + 0.3 - 0.6 * (place + 0.5) / len(groups)
+        errors = np.stack([part["value"] - part["low"], part["high"] - part["value"]]).clip(0)
+        kind = KINDS.get(str(group).split()[0])
+        style: dict[str, Any] = {"color": kind.color, "marker": kind.marker} if kind else OTHER_STYLE
+        axes.errorbar(part["value"], y, xerr=errors, linestyle="", markersize=3.5, elinewidth=1, label=str(group), **style)
+    axes.axvline(0.5, color="#999999", linewidth=0.8, linestyle=":")

@@ -1,0 +1,238 @@
+"""Tables of a run's page: what was planted, what was memorized and when, how well maps localize and scores detect."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from afterglow.errors import AfterglowError
+from afterglow.kinds import KINDS, NEGATIVES, PLANTED
+from afterglow.measures.registry import TRIVIAL_MAPS, is_detector
+from afterglow.reports.run import Run
+from afterglow.reports.tables import NO_VALUE, Cell, Row, Table, count_cell, count_text, mean_cell, number_cell, step_text, text_table
+
+TRIVIAL = tuple(measure.name for measure in TRIVIAL_MAPS)
+MAIN_MAPS = ("score_difference.summed", "end_token.last.first_eos.be", "end_token.last.first_eos.all")
+MAPS_WITHOUT_TEXT = ("early_difference.summed", "early_difference.last", "patch_nearness", "self_attention")
+COMPARED_KINDS = ("phantom", "tint", "decoy")  # a map that finds their regions does not find copies
+MEMORIZED = 0.5  # a plant is memorized if its value of plant_memorized is above
+
+
+def planted_table(run: Run) -> Table:
+    """Number, copies and mask shapes of each kind."""
+    rows = []
+    for kind in KINDS.values():
+        plants = [plant for plant in run.plants.values() if plant["kind"] == kind.name]
+        if plants:
+            copies, shapes = (list(dict.fromkeys(plant[name] for plant in plants)) for name in ("copies", "shape"))
+            cells = [str(len(plants)), ", ".join(map(str, sorted(copies))), ", ".join(shapes), kind.meaning]
+            rows.append(Row(kind.name, [Cell(text) for text in cells], kind.name))
+    return Table(["kind", "plants", "copies per epoch", "mask shapes", "meaning"], rows)
+
+
+def emergence_table(run: Run) -> Table:
+    """Quartiles of the step of emergence for each kind."""
+    rows = []
+    for kind in emerging_kinds(run.emergence):
+        summary = run.emergence["kinds"][kind]
+        cells = [Cell(str(summary["plants"])), Cell(str(summary["memorized"]))]
+        if "median" in summary:
+            quartiles = [Cell(step_text(summary[name], run.last)) for name in ("first_quartile", "median", "third_quartile")]
+            cells += [Cell(str(summary["censored"])), *quartiles]
+        else:
+            cells += [Cell("measured at the last evaluation only"), *[NO_VALUE] * 3]
+        rows.append(Row(kind, cells, kind))
+    quartile_heads = ["a quarter by step", "half by step", "three quarters by step"]
+    return Table(["kind", "plants", "memorized at the last evaluation", "not emerged", *quartile_heads], rows)
+
+
+def confirmation_table(run: Run) -> Table:
+    """Plants memorized only at the last evaluations, generated again from the final weights with fresh seeds."""
+    rows = []
+    for kind in run.kinds:
+        confirmations = [run.last_values.get((kind, f"confirm.{number}")) for number in (1, 2)]
+        if confirmations[0] is not None:
+            rows.append(Row(kind, list(map(_memorized_count, confirmations)), kind))
+    return Table(["kind", "memorized again with the first set of seeds", "with the second set"], rows)
+
+
+def _memorized_count(values: pd.Series | None) -> Cell:
+    return NO_VALUE if values is None else count_cell(int((values > MEMORIZED).sum()), len(values))
+
+
+def ema_table(run: Run) -> Table:
+    """The last evaluation on averaged weights, beside the same on raw weights."""
+    rows, numbers = [], run.numbers[run.last]
+    for kind in run.kinds:
+        raw = run.last_values.get((kind, "ema_off.plant_memorized"))
+        if raw is not None:
+            counts = [_memorized_count(values) for values in (run.last_values[kind, "plant_memorized"], raw)]
+            distances = [number_cell(numbers.get(f"measure/{kind}/{name}")) for name in ("calibrated_l2", "ema_off.calibrated_l2")]
+            rows.append(Row(kind, [*counts, *distances], kind))
+    head = ["kind", "averaged weights", "raw weights", "averaged", "raw"]
+    return Table(head, rows, [("", 1), ("memorized plants", 2), ("mean calibrated distance", 2)])
+
+
+def local_to_global_table(run: Run) -> Table:
+    """Local plants that are copied outside their mask as well."""
+    rows = []
+    for kind in ("local", "natural"):
+        copied = run.last_values.get((kind, "local_to_global"))
+        if copied is not None:
+            diversity = number_cell(run.numbers[run.last].get(f"measure/{kind}/outside_diversity"))
+            rows.append(Row(kind, [_memorized_count(copied), diversity], kind))
+    return Table(["kind", "also copied outside the mask", "mean outside diversity"], rows)
+
+
+def shape_table(run: Run) -> Table:
+    """Controls measured in the masks of local plants, and phantoms in their own masks, at each evaluation that measured them."""
+    prefix, key = "memorized_in.", "measure/control/memorized_in."
+    shapes = [name.removeprefix(prefix) for name in run.rows["measure"].unique() if name.startswith(prefix)]
+    steps = [step for step in run.steps if any(key + shape in run.numbers[step] for shape in shapes)]
+    rows = []
+    for shape in shapes:
+        controls = [number_cell(run.numbers[step].get(key + shape), ".0%") for step in steps]
+        rows.append(Row(shape, [*controls, _memorized_count(phantoms_of_shape(run, [shape]))]))
+    return Table(["mask", *(f"controls, step {step}" for step in steps), "phantoms with this mask, last evaluation"], rows)
+
+
+def phantoms_of_shape(run: Run, shapes: Sequence[str]) -> pd.Series | None:
+    """plant_memorized of the phantoms whose mask has one of the shapes; None if the run has none."""
+    values = run.last_values.get(("phantom", "plant_memorized"))
+    chosen = [run.plants.get(number, {}).get("shape") in shapes for number in ([] if values is None else values.index)]
+    return values[chosen] if values is not None and any(chosen) else None
+
+
+def phantom_text(run: Run) -> str:
+    """False positives among the phantoms of global plants and among those of local plants."""
+    local_shapes = sorted({plant["shape"] for plant in run.plants.values()} - {"whole"})
+    groups = {"global": phantoms_of_shape(run, ["whole"]), "local": phantoms_of_shape(run, local_shapes)}
+    parts = [f"{kind}-type: {int((v > MEMORIZED).sum())} of {len(v)}" for kind, v in groups.items() if v is not None]
+    return "; ".join(parts)
+
+
+def plant_table(run: Run) -> Table:
+    """One row per plant: the last evaluation, and when it emerged."""
+    rows = [_plant_row(run, number) for number, plant in run.plants.items() if plant["kind"] in run.kinds]
+    head = ["caption", "plant", "shape", "copies", "memorized", "calibrated distance", "correlation", "emerged after step", "by step"]
+    return Table(head, rows)
+
+
+def _plant_row(run: Run, number: int) -> Row:
+    plant = run.plants[number]
+    kind, missing = plant["kind"], pd.Series(dtype=float)
+    memorized, *values = (
+        run.last_values.get((kind, name), missing).get(number) for name in ("plant_memorized", "calibrated_l2", "correlation")
+    )
+    text = [Cell(str(plant[name])) for name in ("plant_id", "shape", "copies")]
+    verdict = NO_VALUE if memorized is None else Cell("yes" if memorized > MEMORIZED else "no", repr(float(memorized)))
+    low, high = run.emergence["kinds"].get(kind, {}).get("intervals", {}).get(str(number), (None, None))
+    emerged = [NO_VALUE] * 2 if low is None else [Cell(f"{low:.0f}"), Cell("not emerged" if high is None else f"{high:.0f}")]
+    return Row(plant["text"], [*text, verdict, *map(number_cell, values), *emerged], kind)
+
+
+def map_names(run: Run) -> list[str]:
+    """Maps measured on local plants at the last evaluation, best mean AUC first, ties by name."""
+    numbers = run.numbers[run.last]
+    names = [name.removeprefix("auc.") for kind, name in run.last_values if kind == "local" and name.startswith("auc.")]
+    return sorted(names, key=lambda name: (-numbers[f"localization/{name}/auc"], name))
+
+
+def best_end_token_map(run: Run) -> str | None:
+    """The end-token map with the best mean AUC of this run: selected after seeing the results, and marked as such on the page."""
+    return next((name for name in map_names(run) if name.startswith("end_token.")), None)
+
+
+def localization_tables(run: Run) -> tuple[Table, Table] | None:
+    """The main maps below the trivial ones, and all maps. None without local plants."""
+    names = map_names(run)
+    if not names:
+        return None
+    trivial, others = [name for name in names if name in TRIVIAL], [name for name in names if name not in TRIVIAL]
+    best = best_end_token_map(run)
+    main = [name for name in others if name in MAIN_MAPS or name.startswith("score_difference.") or name == best]
+    main = main or [name for name in others if name in MAPS_WITHOUT_TEXT]
+    rival = trivial[0] if trivial else None
+    return _localization_table(run, trivial + main, rival), _localization_table(run, others, rival)
+
+
+def _localization_table(run: Run, names: Sequence[str], rival: str | None) -> Table:
+    counts = {kind: len(run.last_values.get((kind, f"auc.{map_names(run)[0]}"), ())) for kind in ("local", *COMPARED_KINDS)}
+    kinds = [kind for kind in COMPARED_KINDS if counts[kind]]
+    groups = [("", 1), (f"local plants ({counts['local']})", 3), *([("AUC on kinds without a copy", len(kinds))] if kinds else [])]
+    head = ["map", "AUC", "minus the best trivial map", "IoU, held-out threshold", *(f"{kind} ({counts[kind]})" for kind in kinds)]
+    return Table(head, [_map_row(run, name, rival, kinds) for name in names], groups)
+
+
+def _map_row(run: Run, name: str, rival: str | None, kinds: Sequence[str]) -> Row:
+    values, numbers, trivial = run.last_values, run.numbers[run.last], name in TRIVIAL
+    auc, iou = values["local", f"auc.{name}"], values.get(("local", f"iou.{name}"))
+    gain = NO_VALUE if rival is None or trivial else mean_cell((auc - values["local", f"auc.{rival}"]).to_numpy(), spec="+.2f")
+    overlap = NO_VALUE if iou is None else mean_cell(iou.to_numpy(), numbers[f"localization/{name}/iou"])
+    others = [number_cell(numbers.get(f"localization/{name}/auc_{kind}"), ".2f") for kind in kinds]
+    remark = "trivial" if trivial else "selected after seeing the results" if name == best_end_token_map(run) else ""
+    return Row(
+        name, [mean_cell(auc.to_numpy(), numbers[f"localization/{name}/auc"]), gain, overlap, *others], remark=remark, shaded=trivial
+    )
+
+
+def detection_tables(run: Run) -> tuple[Table, Table] | None:
+    """Scores over all layers, and scores of single layers. None if there are no two kinds to separate."""
+    names, numbers = [name for name in dict.fromkeys(run.last_rows["measure"]) if is_detector(name)], run.numbers[run.last]
+    pairs = [
+        (positive, negative)
+        for positive in PLANTED
+        for negative in NEGATIVES
+        if any(f"detection/{name}.{positive}_vs_{negative}/auc" in numbers for name in names)
+    ]
+    if not pairs:
+        return None
+    single = [name for name in names if "block" in name]
+    return _detection_table(run, [name for name in names if name not in single], pairs), _detection_table(run, single, pairs)
+
+
+def _detection_table(run: Run, names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Table:
+    numbers = run.numbers[run.last]
+    keys = [*(f"{positive}_vs_{negative}" for positive, negative in pairs), "memorized_vs_rest"]
+    rows = [Row(name, [number_cell(numbers.get(f"detection/{name}.{key}/auc")) for key in keys]) for name in names]
+    positives = [positive for positive, _ in pairs]
+    count = {kind: len(run.last_values[kind, "plant_memorized"]) for pair in pairs for kind in pair}
+    groups = [(f"{kind} ({count[kind]}) against", positives.count(kind)) for kind in dict.fromkeys(positives)]
+    head = ["score", *(f"{negative} ({count[negative]})" for _, negative in pairs), "memorized against all others"]
+    return Table(head, rows, [("", 1), *groups, ("generations", 1)])
+
+
+def emergence_text(folder: Path) -> str:
+    """emergence.json of a finished run as a table for the terminal.
+
+    Raises:
+        AfterglowError: the run has not ended.
+    """
+    path = Path(folder) / "emergence.json"
+    if not path.is_file():
+        raise AfterglowError(f"There is no emergence.json in '{folder}': the run has not ended.")
+    emergence = json.loads(path.read_text(encoding="utf-8"))
+    rows, last = [], emergence["evaluation_steps"][-1]
+    for kind in emerging_kinds(emergence):
+        summary = emergence["kinds"][kind]
+        emerged = [step_text(summary["median"], last), str(summary["censored"])] if "median" in summary else ["-", "-"]
+        rows.append([kind, count_text(summary["memorized"], summary["plants"]), *emerged])
+    parts = [text_table(["kind", "memorized (95 %)", "median step (95 %)", "not emerged"], rows)] if rows else []
+    if "unprompted" in emergence["kinds"]:
+        summary = emergence["kinds"]["unprompted"]
+        parts.append(f"Generations without a caption, memorized: {count_text(summary['memorized'], summary['plants'])}")
+    return "\n".join([*parts, evaluations_text(emergence)])
+
+
+def emerging_kinds(emergence: Mapping[str, Any]) -> list[str]:
+    """Kinds whose items are followed over the evaluations, unlike generations without a caption, which are new images each time."""
+    return [kind for kind in KINDS if kind in emergence["kinds"] and kind != "unprompted"]
+
+
+def evaluations_text(emergence: Mapping[str, Any]) -> str:
+    """Number and spacing of the evaluations: no step of emergence is known more precisely."""
+    steps, ratio = emergence["evaluation_steps"], emergence["probe_ratio"]
+    spacing = f", at most a factor of {ratio:.2f} apart" if ratio else ""
+    return f"{len(steps)} evaluations from step {steps[0]} to {steps[-1]}{spacing}."

@@ -1,0 +1,66 @@
+"""The committed page follows from the committed rows, and its statistics agree with hand-made cases."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from afterglow.callbacks.early_stop import EarlyStop
+from afterglow.reports import emergence_figures
+
+FINDINGS = Path(__file__).parents[2] / "docs" / "findings"
+
+
+@pytest.fixture(scope="module")
+def make(load_finding):
+    return load_finding("emergence")
+
+
+def test_page_equals_the_committed_page(make, monkeypatch) -> None:
+    monkeypatch.setattr(emergence_figures, "NUM_BANDS", 2)  # figures are not compared
+    text, figures = make.page()
+    assert text == (FINDINGS / "emergence.md").read_text(encoding="utf-8")
+    assert all((FINDINGS / "emergence" / f"{name}.png").is_file() for name in figures)
+
+
+def test_committed_runs_are_small() -> None:
+    for folder in (FINDINGS / "emergence").glob("*/measurements.parquet"):
+        assert sum(file.stat().st_size for file in folder.parent.rglob("*") if file.is_file()) < 100_000
+
+
+def test_detected_from_needs_all_later_evaluations(make) -> None:
+    values = {10: (0.1, 0.5), 20: (0.9, 0.1), 30: (0.1, 0.2), 40: (0.8, 0.1), 50: (0.9, 0.0)}
+    rows = pd.DataFrame(
+        [
+            {"step": step, "kind": kind, "value": value}
+            for step, pair in values.items()
+            for kind, value in zip(("local", "phantom"), pair, strict=True)
+        ]
+    )
+    assert make.detected_from(rows, "local") == 40  # below at 30
+    assert np.isinf(make.detected_from(rows.assign(value=0.0), "local"))
+
+
+def test_thresholds_text_counts_evaluations_before_the_first_memorized_plant(make, tmp_path) -> None:
+    assert next(iter(make.THRESHOLDS.values())) == EarlyStop().threshold
+    about = {"epoch": 0.0, "seconds": 0.0, "caption": "a", "seed": -1}
+    rows = []
+    for step in range(5):  # a plant passes 1/2 ln 2 at step 1 and ln 2 at step 4, a phantom the first at step 2; memorized at step 3
+        for kind, value in (("global", 0.15 * step + 0.2), ("phantom", 0.15 * step + 0.1)):
+            rows.append(about | {"step": step, "plant_id": 0, "kind": kind, "measure": "denoising_log_ratio.inside", "value": value})
+        rows.append(about | {"step": step, "plant_id": 0, "kind": "global", "measure": "plant_memorized", "value": float(step > 2)})
+    pd.DataFrame(rows).to_parquet(tmp_path / "measurements.parquet")
+    first, second = (line.split("|")[2:5] for line in make.thresholds_text([tmp_path]).splitlines()[2:])
+    assert [cell.strip() for cell in first] == ["1 of 1", "2 to 2", "1 of 1"]
+    assert [cell.strip() for cell in second] == ["0 of 1", "-1 to -1", "0 of 1"]
+
+
+def test_controls_text_counts_copies(make, tmp_path) -> None:
+    (tmp_path / "own").mkdir()
+    table = pd.DataFrame({"generation": range(4), "calibrated_l2": [0.5, 0.9, 1.2, 2.0], "nn_ratio": [0.1, 0.5, np.nan, 0.9]})
+    table.to_parquet(tmp_path / "own" / "extract.parquet")
+    plants = pd.DataFrame({"plant_id": [0, 1, 2], "kind": ["global", "local", "phantom"], "generations": [3, 0, 0]})
+    plants.to_parquet(tmp_path / "own" / "plants.parquet")
+    text = make.controls_text(tmp_path)
+    assert "2 of 4 (15% to 85%)" in text and "1 of 4" in text and "1 of 1 " in text and text.count("0 of 1") == 2

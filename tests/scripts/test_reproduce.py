@@ -1,0 +1,53 @@
+"""The script lists exactly the committed runs, its commands have only options that exist, and it copies what the pages read."""
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+FINDINGS = ROOT / "docs" / "findings"
+
+
+@pytest.fixture(scope="module")
+def reproduce() -> SimpleNamespace:
+    return SimpleNamespace(**runpy.run_path(str(ROOT / "scripts" / "reproduce.py")))
+
+
+def runs_of(reproduce: SimpleNamespace) -> list:
+    return [run for make in reproduce.FINDING_RUNS.values() for run in make()]
+
+
+def test_runs_equal_the_committed_folders(reproduce) -> None:
+    committed = {str(path.parent.relative_to(FINDINGS)) for name in reproduce.FINDING_RUNS for path in (FINDINGS / name).rglob("*.parquet")}
+    assert {run.folder for run in runs_of(reproduce)} == committed
+    assert all(run.complete and not reproduce.missing_commands(run) for run in runs_of(reproduce))
+
+
+def test_training_options_equal_the_committed_configurations(reproduce) -> None:
+    """A dotted option of a training has its value in the configuration that the training left."""
+    for run in runs_of(reproduce):
+        config_file = FINDINGS / run.folder / "config.yaml"
+        if not config_file.exists():
+            continue
+        config, options = yaml.safe_load(config_file.read_text()), run.commands[-1].arguments
+        for option, value in zip(options, options[1:], strict=False):
+            if option.startswith(("--data.", "--trainer.", "--seed_", "--monitor.")) and "data_dir" not in option:
+                keys = option.removeprefix("--").replace("data.", "data.init_args.", 1).split(".")
+                found = config
+                for key in keys:
+                    found = found[key]
+                assert found == yaml.safe_load(value), (run.folder, option)
+
+
+def test_write_rows_keeps_what_the_pages_read(reproduce, tmp_path) -> None:
+    rows = [("global", "plant_memorized"), ("global", "confirm.1"), ("global", "guidance_norm.all"), ("unprompted", "nn_ratio")]
+    rows.append(("unprompted", "plant_memorized"))
+    table = pd.DataFrame(rows, columns=["kind", "measure"]).assign(value=1.0, caption="secret")
+    table.to_parquet(tmp_path / "all.parquet")
+    reproduce.write_rows(tmp_path / "all.parquet", tmp_path / "kept.parquet", reproduce.MEASURES)
+    kept = pd.read_parquet(tmp_path / "kept.parquet")
+    assert list(zip(kept["kind"], kept["measure"], strict=True)) == [*rows[:2], rows[3]] and set(kept["caption"]) == {""}
