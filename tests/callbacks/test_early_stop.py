@@ -43,7 +43,7 @@ def test_a_plant_of_the_kinds_has_emerged(stop, expected):
 
 def test_the_default_is_half_of_the_error_and_other_kinds_are_refused():
     assert math.exp(-2 * EarlyStop().threshold) == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="global, local, natural, and not 'phantom'"):
+    with pytest.raises(ValueError, match="global, local, natural, not 'phantom'"):
         EarlyStop("memorized", kinds=("phantom",))
     for options in ({"kinds": ("global",)}, {"threshold": 1.0}, {"monitor": "memorized", "threshold": 1.0}):
         with pytest.raises(ValueError, match="here it would do nothing"):

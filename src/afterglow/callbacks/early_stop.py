@@ -7,8 +7,8 @@ from typing import Literal
 import pandas as pd
 
 from afterglow.errors import AfterglowError
+from afterglow.kinds import PLANTED
 
-KINDS = ("global", "local", "natural")
 HALF_SQUARED_ERROR = 0.5 * math.log(2)  # log ratio of an image with half of the squared error of held-out images
 
 
@@ -24,13 +24,13 @@ class EarlyStop:
     """
 
     monitor: Literal["memorized", "denoising_log_ratio"] | None = None
-    kinds: tuple[str, ...] = KINDS
+    kinds: tuple[str, ...] = PLANTED
     threshold: float = HALF_SQUARED_ERROR
 
     def __post_init__(self) -> None:
-        if unknown := sorted(set(self.kinds) - set(KINDS)):
-            raise AfterglowError(f"monitor.early_stop.kinds must be of {', '.join(KINDS)}, not '{unknown[0]}'.")
-        if self.monitor is None and tuple(self.kinds) != KINDS:
+        if unknown := sorted(set(self.kinds) - set(PLANTED)):
+            raise AfterglowError(f"monitor.early_stop.kinds must be of {', '.join(PLANTED)}, not '{unknown[0]}'.")
+        if self.monitor is None and tuple(self.kinds) != PLANTED:
             raise AfterglowError("monitor.early_stop.kinds has no effect without monitor.early_stop.monitor.")
         if self.monitor != "denoising_log_ratio" and self.threshold != HALF_SQUARED_ERROR:
             raise AfterglowError("monitor.early_stop.threshold has an effect only if monitor.early_stop.monitor is denoising_log_ratio.")

@@ -231,6 +231,3 @@ class Planner:
         if count > len(background_pool):
             raise AfterglowError(f"num_backgrounds_per_plant is {count}, but num_backgrounds is only {len(background_pool)}.")
         return tuple(int(row) for row in self.generator.choice(background_pool, size=count, replace=False))
-
-
-plant = plant_images

@@ -88,6 +88,3 @@ def _spread(images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Standard deviation over images [V, C, H, W] in [0, 1], root mean square over the values of a mask [1, H, W]."""
     deviation = images.var(dim=0, unbiased=len(images) > 1).sqrt()
     return masked_rms(deviation, torch.zeros_like(deviation), mask)
-
-
-unprompted = unconditional_targets
