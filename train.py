@@ -1,8 +1,8 @@
-"""The door: `accelerate launch train.py`. `--help` teaches."""
+"""`afterglow train` as a script: `python train.py`, or `accelerate launch train.py` for several processes."""
 
-from pathlib import Path
+import sys
 
-from afterglow.cli.train import main
+from afterglow.cli import main
 
 if __name__ == "__main__":
-    main(Path(__file__).parent)
+    main(["train", *sys.argv[1:]])

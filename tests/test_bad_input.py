@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from afterglow.cli.train import main
+from afterglow.cli import main
 
 ROOT = Path(__file__).parent.parent
 FAST = ["--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
@@ -21,7 +21,7 @@ def refused(tmp_path, monkeypatch, capsys):
 
     def run(*arguments: str) -> str:
         with pytest.raises(SystemExit) as left:
-            main(ROOT, [*FAST, "--name", "x", *arguments])
+            main(["train", *FAST, "--name", "x", *arguments])
         assert left.value.code == 2
         text = capsys.readouterr().err
         exit_on_user_error = [line for line in text.splitlines() if line.startswith("error: ")]
@@ -151,14 +151,14 @@ def test_remedies_of_a_training_without_captions(refused):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: a full disk cannot be had")
 def test_disk_full_while_writing_a_probe(refused, tmp_path, monkeypatch, capsys):
     """The probe before stays readable, and the run continues once there is room."""
-    main(ROOT, [*FAST, "--name", "x", "--trainer.max_steps", "2"])
+    main(["train", *FAST, "--name", "x", "--trainer.max_steps", "2"])
     before = pd.read_parquet("runs/x/measurements.parquet")
     unfinished = tmp_path / "runs" / "x" / "measurements.parquet.unfinished"
     unfinished.symlink_to("/dev/full")
     sentence = refused("--ckpt_path", "last", "--trainer.max_steps", "4")
     assert "No space left" in sentence and "measurements.parquet" in sentence
     pd.testing.assert_frame_equal(pd.read_parquet("runs/x/measurements.parquet"), before)
-    main(ROOT, [*FAST, "--name", "x", "--trainer.max_steps", "4", "--ckpt_path", "last"])
+    main(["train", *FAST, "--name", "x", "--trainer.max_steps", "4", "--ckpt_path", "last"])
     after = pd.read_parquet("runs/x/measurements.parquet")
     assert after["step"].max() == 4 and not after.duplicated(["step", "plant_id", "seed", "measure"]).any()
 
@@ -168,14 +168,14 @@ def test_no_network_for_the_tracker(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    main(ROOT, [*FAST, "--name", "alone", "--trainer.max_steps", "2"])
+    main(["train", *FAST, "--name", "alone", "--trainer.max_steps", "2"])
     assert Path("runs/alone/report.html").exists() and list(Path("runs/alone/wandb").glob("offline-run-*"))
 
 
 def test_a_tracker_that_breaks_does_not_end_the_training(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger.log_metrics", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("gone")))
-    main(ROOT, [*FAST, "--name", "broken", "--trainer.max_steps", "2"])
+    main(["train", *FAST, "--name", "broken", "--trainer.max_steps", "2"])
     assert Path("runs/broken/report.html").exists()
     assert sum("W&B failed" in record.message for record in caplog.records) == 1
     assert os.path.getsize("runs/broken/measurements.parquet") > 0

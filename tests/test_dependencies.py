@@ -233,7 +233,7 @@ def test_prose_and_longer_words_are_not_reported(source: Path) -> None:
 
 def test_a_command_imported_is_reported(source: Path) -> None:
     root = source.parents[1]
-    write(root / "train.py", "from afterglow.cli.train import main")
+    write(root / "train.py", "from afterglow.cli import main")
     write(root / "analysis/detect.py", "import torch\nfrom afterglow import report")
     assert command_faults(root) == []
     write(root / "analysis/localize.py", "from detect import roc")

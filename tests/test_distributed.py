@@ -55,7 +55,10 @@ def test_two_asked_for_and_one_started_is_refused_with_the_command_that_works(tm
 def test_plain_python_trains_in_one_process(monkeypatch):
     for name in ("ACCELERATE_MIXED_PRECISION", "WORLD_SIZE", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    assert distributed.trainer_defaults() == {"use_distributed_sampler": False, "devices": 1} and distributed.share() == (0, 1)
+    assert distributed.trainer_defaults() == {"use_distributed_sampler": False, "devices": 1} and distributed.rank_and_world_size() == (
+        0,
+        1,
+    )
 
 
 def test_the_launcher_decides_devices_nodes_and_precision(monkeypatch):
@@ -68,7 +71,10 @@ def test_the_launcher_decides_devices_nodes_and_precision(monkeypatch):
     }.items():
         monkeypatch.setenv(name, value)
     found = distributed.trainer_defaults()
-    assert (found["devices"], found["num_nodes"], found["precision"]) == (4, 2, "bf16-mixed") and distributed.share() == (5, 8)
+    assert (found["devices"], found["num_nodes"], found["precision"]) == (4, 2, "bf16-mixed") and distributed.rank_and_world_size() == (
+        5,
+        8,
+    )
 
 
 @pytest.mark.parametrize("variable", list(distributed.UNSUPPORTED))
@@ -83,6 +89,6 @@ def test_a_mismatch_between_launcher_and_trainer_raises(monkeypatch, key, value)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
     good = {"world_size": 1, "precision": "32-true"}
-    distributed.check(type("Trainer", (), good))
+    distributed.validate_trainer(type("Trainer", (), good))
     with pytest.raises(ValueError, match="launcher"):
-        distributed.check(type("Trainer", (), good | {key: value}))
+        distributed.validate_trainer(type("Trainer", (), good | {key: value}))

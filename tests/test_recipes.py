@@ -7,7 +7,7 @@ import torch
 import yaml
 from diffusers import UNet2DModel
 
-from afterglow.cli.train import main
+from afterglow.cli import main
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted({*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs/findings").glob("*.yaml")} - {ROOT / "configs/base.yaml"})
@@ -16,7 +16,7 @@ SWEEPS = sorted((ROOT / "configs/sweeps").glob("*.yaml"))
 
 def printed(capsys, *arguments: str) -> dict:
     with pytest.raises(SystemExit) as stop:
-        main(ROOT, [*arguments, "--print_config"])
+        main(["train", *arguments, "--print_config"])
     out = capsys.readouterr()
     assert stop.value.code in (0, None), out.err
     return yaml.safe_load(out.out)

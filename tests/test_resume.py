@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from afterglow.cli.train import main
+from afterglow.cli import main
 
 ROOT = Path(__file__).parent.parent
 FAST = ["--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml"), "--trainer.max_steps", "24"]
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
         patch.chdir(where)
         patch.setenv("WANDB_MODE", "offline")
         patch.delenv("WANDB_DATA_DIR", raising=False)
-        main(ROOT, [*FAST, *OFTEN, "--name", "whole"])
+        main(["train", *FAST, *OFTEN, "--name", "whole"])
     torn = subprocess.Popen([*COMMAND, "--name", "torn"], cwd=where, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     last = where / "runs/torn/checkpoints/last.ckpt"
     deadline = time.monotonic() + 200
@@ -68,10 +68,10 @@ def test_the_run_id_stays(folder):
 def test_a_kill_before_the_first_checkpoint_starts_anew(tmp_path, monkeypatch):
     """A step-0 probe without a checkpoint is made again, once."""
     monkeypatch.chdir(tmp_path)
-    base = [*FAST, "--trainer.max_steps", "2", "--name", "early"]
-    main(ROOT, base)
+    base = ["train", *FAST, "--trainer.max_steps", "2", "--name", "early"]
+    main(base)
     for path in (tmp_path / "runs/early/checkpoints").iterdir():
         path.unlink()
-    main(ROOT, [*base, "--ckpt_path", "last"])
+    main([*base, "--ckpt_path", "last"])
     rows = pd.read_parquet(tmp_path / "runs/early/measurements.parquet")
     assert not rows.duplicated(["step", "plant_id", "seed", "measure"]).any()

@@ -12,7 +12,7 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from afterglow.cli.train import main
+from afterglow.cli import main
 from afterglow.models.io import load_denoiser
 from afterglow.models.stable_diffusion import StableDiffusion
 
@@ -59,7 +59,7 @@ def runs(sd_folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("AFTERGLOW_CACHE", str(folder / "cache"))
-        main(ROOT, [*args, "--name", "whole"])
+        main(["train", *args, "--name", "whole"])
         step = StableDiffusion.training_step
 
         def stops(self, batch, batch_idx):
@@ -69,9 +69,9 @@ def runs(sd_folder, tmp_path_factory):
 
         patch.setattr(StableDiffusion, "training_step", stops)
         with pytest.raises(RuntimeError, match="went away"):
-            main(ROOT, [*args, "--name", "torn"])
+            main(["train", *args, "--name", "torn"])
         patch.setattr(StableDiffusion, "training_step", step)
-        main(ROOT, [*args, "--name", "torn", "--ckpt_path", "last"])
+        main(["train", *args, "--name", "torn", "--ckpt_path", "last"])
     return folder / "runs"
 
 
@@ -98,9 +98,9 @@ def test_only_the_unet_is_in_the_checkpoint_and_it_opens(runs, tmp_path, monkeyp
 def test_a_folder_is_collected_with_images_and_measured(sd_folder, tmp_path, monkeypatch, capsys):
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (80, 100, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "list.jsonl").write_text('{"caption": "a house", "image": "a.png", "label": "VM"}\n')
-    source = ["--model", str(sd_folder), "--prompts", str(tmp_path / "list.jsonl"), "--guidance", "7.5", "--num-images", "2"]
+    source = ["--model", str(sd_folder), "--prompts", str(tmp_path / "list.jsonl"), "--guidance-scale", "7.5", "--num-images", "2"]
     options = [
-        "--steps",
+        "--num-inference-steps",
         "12",
         "--scheduler",
         "DPMSolverMultistepScheduler",
@@ -120,8 +120,19 @@ def test_a_folder_is_collected_with_images_and_measured(sd_folder, tmp_path, mon
 def test_a_run_is_asked_for_its_plants(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(runs.parent)
     monkeypatch.setenv("AFTERGLOW_CACHE", str(runs.parent / "cache"))
-    options = ["--steps", "2", "--num-images", "1", "--controls", "1", "--measures", "calibrated_l2", "reconstruction_error", "s_latent"]
-    command(monkeypatch, "analysis/collect.py", "--model", "runs/whole", "--planted", "runs/whole", *options, "--out", str(tmp_path / "e"))
+    options = [
+        "--num-inference-steps",
+        "2",
+        "--num-images",
+        "1",
+        "--controls",
+        "1",
+        "--measures",
+        "calibrated_l2",
+        "reconstruction_error",
+        "s_latent",
+    ]
+    command(monkeypatch, "analysis/collect.py", "--model", "runs/whole", "--run", "runs/whole", *options, "--out", str(tmp_path / "e"))
     command(monkeypatch, "analysis/measure.py", str(tmp_path / "e"), "--out", str(tmp_path / "m.parquet"))
     assert {"calibrated_l2", "reconstruction_error"} <= set(pd.read_parquet(tmp_path / "m.parquet")["measure"])
 
@@ -137,5 +148,5 @@ def test_halves_without_a_gpu_are_refused(sd_folder, tmp_path, monkeypatch, caps
         monkeypatch.chdir(tmp_path)
         with pytest.raises(SystemExit) as left:
             command(monkeypatch, file, *arguments)
-        assert left.value.code == 2 and "fp16 was asked for on a CPU" in capsys.readouterr().err
+        assert left.value.code == 2 and "fp16 is not supported on CPU" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists() and not (tmp_path / "e").exists()

@@ -1,52 +1,70 @@
-"""Bad input ends with one sentence and exit code 2; anything else keeps its traceback."""
+"""Errors that a user can repair: one sentence and exit code 2. All other errors keep their traceback."""
 
+import difflib
+import importlib
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-
-import datasets
-import transformers
-from jsonargparse import ArgumentError
+from types import ModuleType
 
 
 class AfterglowError(ValueError):
     """A mistake of the user: one sentence that names the culprit. Commands print it and exit with code 2."""
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ": did you mean NEAREST?" for a misspelled name, or an empty string if no known name is near."""
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f": did you mean {nearest[0]}?" if nearest else ""
+
+
+def import_optional(module: str, extra: str) -> ModuleType:
+    """Import a package that serves one optional path.
+
+    Args:
+        module: name of the module.
+        extra: the extra of this package that installs it.
+
+    Raises:
+        AfterglowError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise AfterglowError(f"The package {module} is not installed: run `pip install 'afterglow[{extra}]'`.") from error
+
+
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Turn a ValueError that our own code raised, a refused argument, and what the operating system refuses into a sentence.
+    """Print an AfterglowError or an OSError as one line and exit with code 2.
 
-    AFTERGLOW_TRACEBACK=1 shows the whole traceback.
+    The environment variable AFTERGLOW_TRACEBACK=1 shows the traceback instead.
     """
     try:
         yield
-    except (ValueError, OSError, ArgumentError) as error:
-        ours = _ours(error)
-        if os.environ.get("AFTERGLOW_TRACEBACK") or not (ours or isinstance(error, OSError | ArgumentError)):
+    except Exception as error:
+        known = user_error(error)
+        if known is None or os.environ.get("AFTERGLOW_TRACEBACK"):
             raise
-        print(f"error: {_text(ours or error)}", file=sys.stderr)
+        print(f"error: {_text(known)}", file=sys.stderr)
         raise SystemExit(2) from error
 
 
-def _ours(error: BaseException | None) -> BaseException | None:
-    """The error that our own code raised, of this one and those it was raised from (jsonargparse wraps what constructors raise)."""
-    while error is not None and not (isinstance(error, ValueError) and _is_ours(error.__traceback__)):
+def user_error(error: BaseException | None) -> BaseException | None:
+    """Return the AfterglowError or OSError among an error and those that it was raised from, or None."""
+    while error is not None and not isinstance(error, AfterglowError | OSError) and not _raised_here(error):
         error = error.__cause__ or error.__context__
     return error
 
 
-def _is_ours(trace: TracebackType | None) -> bool:
-    """Whether the innermost frame, where the error was raised, lies in this package."""
-    name = ""
+def _raised_here(error: BaseException) -> bool:
+    trace, name = error.__traceback__, ""
     while trace is not None:
-        name = trace.tb_frame.f_globals.get("__name__", "")
-        trace = trace.tb_next
-    return name.split(".")[0] == __package__
+        name, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
+    return isinstance(error, ValueError) and name.split(".")[0] == __package__
 
 
 def _text(error: BaseException) -> str:
@@ -56,13 +74,15 @@ def _text(error: BaseException) -> str:
 
 
 def configure_logging() -> None:
-    """Silence what libraries say to nobody: a training's screen is its bar, its warnings and its result."""
+    """Show Afterglow's messages and silence those of libraries; call it before the libraries are imported."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("afterglow").setLevel(logging.INFO)
     for name in ("lightning.pytorch", "lightning.fabric", "httpx", "huggingface_hub", "datasets", "transformers", "diffusers"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    for name in ("DATASETS", "TRANSFORMERS", "DIFFUSERS"):  # they read these variables when they are imported
+        os.environ.setdefault(f"{name}_VERBOSITY", "error")
+    for name in ("HF_DATASETS", "HF_HUB"):
+        os.environ.setdefault(f"{name}_DISABLE_PROGRESS_BARS", "1")
     for text in (
         ".*does not have many workers.*",
         ".*isinstance.treespec.*",

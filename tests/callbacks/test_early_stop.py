@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from afterglow.callbacks.early_stop import EarlyStop
-from afterglow.cli.train import main
+from afterglow.cli import main
 
 ROOT = Path(__file__).parent.parent.parent
 FAST = ["--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
@@ -74,7 +74,7 @@ def run(tmp_path_factory):
             "--monitor.early_fraction",
             "0.9",
         ]
-        main(ROOT, [*FAST, *EARLY, *measures, "--name", "x"])
+        main(["train", *FAST, *EARLY, *measures, "--name", "x"])
     return folder / "runs" / "x"
 
 
@@ -94,8 +94,8 @@ def test_a_stopped_run_trains_nothing_more_and_says_so_until_it_is_told_to_go_on
     monkeypatch.chdir(run.parent.parent)
     monkeypatch.setattr("afterglow.cli.train.write_report", lambda folder: folder / "report.html")
     before = pd.read_parquet(run / "measurements.parquet")
-    main(ROOT, [*FAST, *EARLY, "--name", "x", "--ckpt_path", "last"])
+    main(["train", *FAST, *EARLY, "--name", "x", "--ckpt_path", "last"])
     assert "This run had ended before: nothing was trained now." in capsys.readouterr().out
     pd.testing.assert_frame_equal(pd.read_parquet(run / "measurements.parquet"), before)
-    main(ROOT, [*FAST, "--trainer.max_steps", "2", "--monitor.measures", "[calibrated_l2]", "--name", "x", "--ckpt_path", "last"])
+    main(["train", *FAST, "--trainer.max_steps", "2", "--monitor.measures", "[calibrated_l2]", "--name", "x", "--ckpt_path", "last"])
     assert pd.read_parquet(run / "measurements.parquet")["step"].max() == 2

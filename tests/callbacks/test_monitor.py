@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from afterglow.cli.train import main
+from afterglow.cli import main
 from afterglow.models.io import load_denoiser
 from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig
@@ -19,7 +19,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("probe")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        main(ROOT, [*FAST, "--name", "x", "--model.learning_rate", "0.01", "--model.warmup_steps", "0"])
+        main(["train", *FAST, "--name", "x", "--model.learning_rate", "0.01", "--model.warmup_steps", "0"])
     return folder / "runs" / "x"
 
 
@@ -56,7 +56,7 @@ def test_monitor_last_evaluation_adds_raw_weights_and_controls_in_each_shape(run
 def test_monitor_unconditional_model_has_unprompted_rows(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = ["--config", str(ROOT / "configs/openmoji_ddpm.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
-    main(ROOT, [*recipe, "--name", "free", "--trainer.max_steps", "2"])
+    main(["train", *recipe, "--name", "free", "--trainer.max_steps", "2"])
     rows = pd.read_parquet("runs/free/measurements.parquet")
     assert (rows[rows["measure"] == "memorized"]["kind"] == "unprompted").all() and len(rows[rows["measure"] == "memorized"]) == 2 * 8 + 8
     assert not rows["measure"].str.startswith(("guidance_norm", "auc.end_token")).any() and Path("runs/free/report.html").exists()
@@ -68,7 +68,7 @@ COSTLY = {"curvature_difference", "early_difference.last", "early_difference.sum
 
 def test_monitor_last_evaluation_measures_everything_and_keeps_early_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    main(ROOT, [*FAST, "--name", "all", *EVERYTHING])
+    main(["train", *FAST, "--name", "all", *EVERYTHING])
     rows = pd.read_parquet("runs/all/measurements.parquet")
     last = rows[rows["step"] == 6]
     of_maps = {name.partition(".")[2] for name in last["measure"] if name.startswith("auc.")}
@@ -82,7 +82,7 @@ def test_monitor_last_evaluation_measures_everything_and_keeps_early_weights(tmp
 def test_monitor_unconditional_model_has_all_measures_without_text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = ["--config", str(ROOT / "configs/openmoji_ddpm.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
-    main(ROOT, [*recipe, "--name", "free", "--trainer.max_steps", "2", *EVERYTHING])
+    main(["train", *recipe, "--name", "free", "--trainer.max_steps", "2", *EVERYTHING])
     found = load_file("runs/free/maps/step=2.safetensors")
     assert {f"map/{name}" for name in COSTLY - {"curvature_difference"}} <= set(found)
     assert "map/curvature_difference" not in found and not any("end_token" in name for name in found)
@@ -91,5 +91,5 @@ def test_monitor_unconditional_model_has_all_measures_without_text(tmp_path, mon
 def test_monitor_unknown_measure_is_refused_before_training(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
-        main(ROOT, [*FAST, "--name", "x", "--monitor.measures", "[magnitud]"])
+        main(["train", *FAST, "--name", "x", "--monitor.measures", "[magnitud]"])
     assert stop.value.code == 2 and "No measure is named 'magnitud'" in capsys.readouterr().err

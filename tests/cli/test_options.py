@@ -1,11 +1,30 @@
-from argparse import ArgumentParser
+import importlib
 from types import SimpleNamespace
 
-from afterglow.cli.options import sampler_of, sampler_options
+import pytest
+
+from afterglow.cli import COMMANDS, options
+from afterglow.cli.parser import CommandParser
+
+PARSED = [name for name in COMMANDS if name != "train"]
 
 
-def test_sampler_of_options():
-    parser = ArgumentParser()
-    sampler_options(parser)
-    sampler = sampler_of(SimpleNamespace(grid=8), parser.parse_args(["--steps", "3", "--guidance", "7.5"]))
-    assert (sampler.steps, sampler.guidance_scale, dict(sampler.options)) == (3, 7.5, {})
+@pytest.mark.parametrize("name", PARSED)
+def test_every_option_of_a_command_has_a_text_with_its_default(name):
+    module = importlib.import_module(f"afterglow.cli.{name.replace('-', '_')}")
+    parser = CommandParser(prog=f"afterglow {name}", description=module.__doc__)
+    module.add_arguments(parser)
+    formatter = parser._get_formatter()
+    for action in parser._actions[1:]:
+        text = formatter._get_help_string(action)
+        assert action.help and (not action.option_strings or "default: " in text or "(required)" in text), action.option_strings
+        assert "None" not in text and "(default: )" not in text, action.option_strings
+
+
+@pytest.mark.parametrize(("latent_factor", "spacing", "expected"), [(1, None, "trailing"), (8, None, None), (8, "leading", "leading")])
+def test_sampler_from_keeps_the_own_spacing_of_latent_models(latent_factor, spacing, expected):
+    parser = CommandParser(prog="x")
+    options.add_sampler_arguments(parser)
+    args = parser.parse_args(["--num-inference-steps", "7", "--guidance-scale", "2", *(["--timestep-spacing", spacing] if spacing else [])])
+    sampler = options.sampler_from(args, SimpleNamespace(grid=latent_factor))
+    assert (sampler.steps, sampler.guidance_scale, sampler.options.get("timestep_spacing")) == (7, 2, expected)

@@ -12,7 +12,7 @@ from datasets import load_dataset
 from safetensors.torch import load_file
 
 from afterglow.analysis.summary import ALL_SEEDS, summarize
-from afterglow.cli.train import main
+from afterglow.cli import main
 from afterglow.functional.localization import map_auc
 from afterglow.generations import Generations
 from afterglow.measures.memorized import memorized
@@ -31,7 +31,7 @@ def run(tmp_path_factory):
         patch.chdir(folder)
         patch.setenv("WANDB_MODE", "offline")
         patch.delenv("WANDB_DATA_DIR", raising=False)
-        main(ROOT, [*FAST, *HALVES, "--name", "demo"])
+        main(["train", *FAST, *HALVES, "--name", "demo"])
     return folder / "runs" / "demo"
 
 
@@ -105,7 +105,7 @@ def test_permuting_the_truth_among_plants_forgets_everything(run):
 def test_a_run_that_exists_is_not_overwritten(run, monkeypatch, capsys):
     monkeypatch.chdir(run.parent.parent)
     with pytest.raises(SystemExit) as left:
-        main(ROOT, [*FAST, "--name", "demo"])
+        main(["train", *FAST, "--name", "demo"])
     assert left.value.code == 2 and "--ckpt_path last" in capsys.readouterr().err
 
 
@@ -113,20 +113,20 @@ def test_a_finished_run_continues_to_nothing(run, monkeypatch):
     monkeypatch.chdir(run.parent.parent)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     before = pd.read_parquet(run / "measurements.parquet")
-    main(ROOT, [*FAST, *HALVES, "--name", "demo", "--ckpt_path", "last"])
+    main(["train", *FAST, *HALVES, "--name", "demo", "--ckpt_path", "last"])
     pd.testing.assert_frame_equal(pd.read_parquet(run / "measurements.parquet"), before)
 
 
 def test_config_repeats_the_run(run, monkeypatch):
     monkeypatch.chdir(run.parent.parent)
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    main(ROOT, ["--config", str(run / "config.yaml"), "--name", "again"])
+    main(["train", "--config", str(run / "config.yaml"), "--name", "again"])
     first, second = (pd.read_parquet(run.parent / name / "measurements.parquet").drop(columns="seconds") for name in ("demo", "again"))
     pd.testing.assert_frame_equal(first, second)
 
 
 def test_without_copies_nothing_is_memorized(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    main(ROOT, [*FAST, "--name", "none", "--data.planting.copies", "[0]", "--trainer.max_steps", "2"])
+    main(["train", *FAST, "--name", "none", "--data.planting.copies", "[0]", "--trainer.max_steps", "2"])
     rows = pd.read_parquet("runs/none/measurements.parquet")
     assert rows[rows["measure"] == "plant_memorized"]["value"].sum() == 0

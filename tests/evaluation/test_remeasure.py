@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from afterglow.cli.train import main
+from afterglow.cli import main
 from afterglow.evaluation.remeasure import remeasure
 
 ROOT = Path(__file__).parent.parent.parent
@@ -14,10 +14,10 @@ def test_a_measure_that_a_run_did_not_ask_for_joins_its_last_probe(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     asked = "[calibrated_l2, memorized, score_difference.summed, luminance]"
     more_at_last = asked.replace("]", ", guidance_norm.all, local_contrast]")
-    main(ROOT, [*FAST, "--name", "few", "--monitor.measures", asked])
+    main(["train", *FAST, "--name", "few", "--monitor.measures", asked])
     main(
-        ROOT,
         [
+            "train",
             *FAST,
             "--name",
             "more",

@@ -1,20 +1,80 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the values that they stand for."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from afterglow.evaluation.evaluate import build_sampler
-from afterglow.models.denoiser import Denoiser
-from afterglow.sampling.loop import Sampler
+if TYPE_CHECKING:
+    from afterglow.models.denoiser import Denoiser
+    from afterglow.sampling.loop import Sampler
+
+MODEL = "run folder, checkpoint, diffusers folder, hub id, or optimal:RUN for the closed-form optimal denoiser of a run's training set"
+DATASETS = "openmoji, imagefolder, cifar10, celeba, flowers102 or fashion_mnist"
+IMAGE_FILES = ("png", "svg")
 
 
-def sampler_options(parser: ArgumentParser) -> None:
-    """Add the options of the sampler."""
-    parser.add_argument("--steps", type=int, default=50, help="sampler steps")
-    parser.add_argument("--scheduler", default="DDIMScheduler", help="class name of a diffusers scheduler")
-    parser.add_argument("--spacing", help="timestep spacing: trailing, leading or linspace; default: Stable Diffusion's own, else trailing")
-    parser.add_argument("--guidance", type=float, default=1.0, help="guidance scale: 1 for models trained here, 7.5 for Stable Diffusion")
+def add_dataset_arguments(group: Any, purpose: str, default: str | None = None) -> None:
+    """Add --dataset and --data-dir to an argument group."""
+    group.add_argument(
+        "--dataset", default=default, metavar="NAME", help=f"{purpose}: {DATASETS}" + (" (default: none)" * (default is None))
+    )
+    group.add_argument("--data-dir", metavar="DIR", help="folder of the dataset (default: none, openmoji needs no folder)")
 
 
-def sampler_of(model: Denoiser, args: Namespace) -> Sampler:
-    """The sampler that these options name."""
-    return build_sampler(model, scheduler=args.scheduler, steps=args.steps, guidance_scale=args.guidance, spacing=args.spacing)
+def add_sampler_arguments(parser: ArgumentParser) -> None:
+    """Add the argument group that configures the sampler."""
+    group = parser.add_argument_group("sampling")
+    group.add_argument("--num-inference-steps", type=int, default=50, metavar="N", help="sampler steps")
+    group.add_argument("--scheduler", default="DDIMScheduler", metavar="CLASS", help="class name of a diffusers scheduler")
+    group.add_argument(
+        "--timestep-spacing",
+        choices=["trailing", "leading", "linspace"],
+        help="spacing of the timesteps (default: the pipeline's own for Stable Diffusion, otherwise trailing)",
+    )
+    group.add_argument(
+        "--guidance-scale", type=float, default=1.0, metavar="W", help="classifier-free guidance scale; 7.5 is common for Stable Diffusion"
+    )
+    group.add_argument("--seed", type=int, default=0, help="first seed")
+
+
+def sampler_from(args: Namespace, model: "Denoiser") -> "Sampler":
+    """Return the sampler that the options describe."""
+    from afterglow.evaluation.evaluate import build_sampler
+
+    return build_sampler(
+        model,
+        scheduler=args.scheduler,
+        steps=args.num_inference_steps,
+        guidance_scale=args.guidance_scale,
+        spacing=args.timestep_spacing,
+    )
+
+
+def add_sscd_arguments(group: Any) -> None:
+    """Add --sscd and --sscd-transform to an argument group."""
+    group.add_argument("--sscd", metavar="FILE", help="SSCD's TorchScript file, or 'immaculate' for the optional package (default: none)")
+    group.add_argument(
+        "--sscd-transform", choices=["resize_288", "skew_320", "crop_224"], default="skew_320", help="how SSCD resizes its input"
+    )
+
+
+def add_wandb_run_argument(group: Any) -> None:
+    """Add --wandb-run to an argument group."""
+    group.add_argument("--wandb-run", type=Path, metavar="RUN", help="run folder whose W&B run also receives the results (default: none)")
+
+
+def log_to_wandb(run: Path | None, numbers: Mapping[str, float], images: Mapping[str, Path]) -> None:
+    """Log numbers and those figures that exist to the W&B run of a run folder, if one is given."""
+    if run is not None:
+        from afterglow.loggers.run_logger import log_analysis
+
+        print(log_analysis(run, numbers, {name: path for name, path in images.items() if path.exists()}))
+
+
+def open_model(source: str, **options: Any) -> "Denoiser":
+    """Open a model on this process's device, in the precision of the launcher."""
+    from afterglow import distributed
+    from afterglow.models import io
+
+    return io.open_model(source, **options).to(distributed.device(), distributed.dtype())

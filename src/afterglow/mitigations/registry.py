@@ -124,7 +124,7 @@ def named(patterns: Sequence[str]) -> list[MitigationSpec]:
     """The mitigations whose names match (shell wildcards); ValueError names a pattern that matches none."""
     for pattern in patterns:
         if not any(fnmatchcase(entry.name, pattern) for entry in CATALOG):
-            raise ValueError(f"No mitigation is named '{pattern}'; `python analysis/mitigate.py --list` names them all.")
+            raise ValueError(f"No mitigation is named '{pattern}'; `afterglow mitigate --list` names them all.")
     return [entry for entry in CATALOG if any(fnmatchcase(entry.name, pattern) for pattern in patterns)]
 
 

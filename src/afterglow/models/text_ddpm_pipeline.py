@@ -1,4 +1,4 @@
-"""Captions => images with nothing but diffusers and transformers; `train/export.py` puts this file into every exported folder."""
+"""Captions => images with nothing but diffusers and transformers; `afterglow export` puts this file into every exported folder."""
 
 import inspect
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from afterglow.cli.train import main
+from afterglow.cli import main
 from afterglow.mitigations.training import sample_dropping
 from afterglow.mitigations.training.callback import Mitigation
 from afterglow.mitigations.training.caption_perturbation import CaptionPerturbation
@@ -64,8 +64,8 @@ def test_a_run_through_the_door_drops_by_entropy_with_other_captions(steps, tmp_
     monkeypatch.setattr("afterglow.cli.train.write_report", lambda folder: folder / "report.html")
     mitigations = ["--mitigation.drop", "entropy", "--mitigation.threshold", "0", "--mitigation.captions", "words"]
     main(
-        ROOT,
         [
+            "train",
             *FAST,
             "--name",
             "x",

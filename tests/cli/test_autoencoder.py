@@ -14,7 +14,7 @@ def test_it_writes_a_folder_that_opens_and_prints_its_error_on_held_out_images(t
     for number in range(20):
         Image.fromarray(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(images / f"{number}.png")
     (images / "metadata.jsonl").write_text("".join(f'{{"file_name": "{number}.png", "text": "{number}"}}\n' for number in range(20)))
-    assert command("autoencoder.py", "--out", str(out), "--steps", "2", "--source", "imagefolder", "--folder", str(images)) == 0
+    assert command("autoencoder", "--out", str(out), "--steps", "2", "--dataset", "imagefolder", "--data-dir", str(images)) == 0
     printed = capsys.readouterr().out
     error, block = (float(value) for value in re.search(r"RMS ([.\d]+), .*block means: ([.\d]+)", printed).groups())
     assert "held-out images" in printed and 0 < error < 1 and 0 < block < 1
@@ -22,7 +22,7 @@ def test_it_writes_a_folder_that_opens_and_prints_its_error_on_held_out_images(t
     assert model.image_shape() == (3, 64, 64) and model.scaling != 0.18215
 
 
-@pytest.mark.parametrize(("arguments", "culprit"), [(("--divide", "3"), "not by 3"), (("--resolution", "96"), "it is 96")])
+@pytest.mark.parametrize(("arguments", "culprit"), [(("--width-divisor", "3"), "not by 3"), (("--resolution", "96"), "it is 96")])
 def test_bad_input_is_one_sentence(arguments, culprit, tmp_path, command, capsys):
-    assert command("autoencoder.py", "--out", str(tmp_path / "x"), *arguments) == 2
+    assert command("autoencoder", "--out", str(tmp_path / "x"), *arguments) == 2
     assert culprit in capsys.readouterr().err and not (tmp_path / "x").exists()

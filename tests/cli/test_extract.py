@@ -1,11 +1,6 @@
-"""analysis/extract.py as a user types it, on a model of a few thousand weights and made-up images."""
+"""`afterglow extract` on a model of a few thousand weights and made-up images."""
 
-import io
-import runpy
 import shutil
-import sys
-from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,21 +11,20 @@ from transformers import ViTConfig, ViTModel
 
 from afterglow.models.io import export
 
-COMMAND = Path(__file__).parents[2] / "analysis" / "extract.py"
 
+@pytest.fixture
+def extract(place, command, capsys, monkeypatch):
+    """extract(*words, code=0) => what `afterglow extract` prints, run in the folder of the model."""
+    monkeypatch.chdir(place)
 
-def extract(folder, *words, code=0):
-    """What the command prints, run in a folder."""
-    said, ended = io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["extract.py", *map(str, words)])
-        try:
-            runpy.run_path(str(COMMAND), run_name="__main__")
-        except SystemExit as stop:
-            ended = stop.code
-    assert ended == code, said.getvalue()
-    return said.getvalue()
+    def run(*words, code=0):
+        capsys.readouterr()
+        ended = command("extract", *words)
+        captured = capsys.readouterr()
+        assert ended == code, captured.err
+        return captured.out + captured.err
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +38,24 @@ def place(tmp_path_factory, small_plain):
     return folder
 
 
-WORDS = ("--model", "model", "--source", "imagefolder", "--folder", "images", "--num-images", 7, "--batch-size", 3, "--steps", 2)
+WORDS = (
+    "--model",
+    "model",
+    "--dataset",
+    "imagefolder",
+    "--data-dir",
+    "images",
+    "--num-images",
+    7,
+    "--batch-size",
+    3,
+    "--num-inference-steps",
+    2,
+)
 
 
-def test_it_goes_on_after_a_kill_and_says_the_same(place):
-    said = extract(place, *WORDS, "--out", "whole")
+def test_extract_interrupted_resumes_with_equal_results(place, extract):
+    said = extract(*WORDS, "--out", "whole")
     assert "whole image, extracted: under 1" in said and "0 / 7" in said
     for name in ("extract.parquet", "summary.txt", "extracted.png", "histograms.png"):
         assert (place / "whole" / name).stat().st_size > 300
@@ -58,9 +65,9 @@ def test_it_goes_on_after_a_kill_and_says_the_same(place):
     shutil.rmtree(place / "torn" / "part=00001")
     (place / "torn" / "part=00001.unfinished").mkdir()
     (place / "torn" / "extract.parquet").unlink()
-    extract(place, *WORDS, "--out", "torn")
+    extract(*WORDS, "--out", "torn")
     pd.testing.assert_frame_equal(pd.read_parquet(place / "torn" / "extract.parquet"), table)
-    assert "begun with other settings" in extract(place, *WORDS, "--seed", 5, "--out", "torn", code=2)
+    assert "with other settings" in extract(*WORDS, "--seed", 5, "--out", "torn", code=2)
 
 
 class Means(torch.nn.Module):
@@ -70,25 +77,25 @@ class Means(torch.nn.Module):
         return torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(1)
 
 
-def test_a_model_with_captions_is_asked_for_the_training_captions_and_judged_in_any_embedding(place, small_captioned):
+def test_extract_captioned_model_uses_training_captions_and_any_embedding(place, extract, small_captioned):
     export(small_captioned(), place / "captioned")
     torch.jit.script(Means()).save(str(place / "sscd.pt"))
     vit = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=16, patch_size=8)
     ViTModel(vit, add_pooling_layer=False).save_pretrained(place / "vit")
     words = ("--model", "captioned", *WORDS[2:])
-    for option, file, name in (("--sscd", "sscd.pt", "sscd.pt skew_320, cosine"), ("--tokens", "vit", "vit, mean patch token, cosine")):
-        said = extract(place, *words, option, file, "--out", option.strip("-"))
+    for option, file, name in (("--sscd", "sscd.pt", "sscd.pt skew_320, cosine"), ("--vit", "vit", "vit, mean patch token, cosine")):
+        said = extract(*words, option, file, "--out", f"by{option}")
         assert name in said
-        table = pd.read_parquet(place / option.strip("-") / "extract.parquet")
-        assert len(table) == 7 and (place / option.strip("-") / "histograms.png").stat().st_size > 300
+        table = pd.read_parquet(place / f"by{option}" / "extract.parquet")
+        assert len(table) == 7 and (place / f"by{option}" / "histograms.png").stat().st_size > 300
 
 
-def test_two_processes_write_what_one_writes(place, monkeypatch):
-    one = extract(place, *WORDS, "--out", "one")
+def test_extract_two_processes_write_what_one_writes(place, extract, monkeypatch):
+    one = extract(*WORDS, "--out", "one")
     monkeypatch.setenv("WORLD_SIZE", "2")
     for number, finished in (("1", False), ("0", True)):
         monkeypatch.setenv("RANK", number)
-        assert ("whole image" in extract(place, *WORDS, "--out", "two")) == finished
+        assert ("whole image" in extract(*WORDS, "--out", "two")) == finished
     pd.testing.assert_frame_equal(*(pd.read_parquet(place / name / "extract.parquet") for name in ("one", "two")))
     assert (place / "two" / "summary.txt").read_text() in one
 
@@ -96,14 +103,14 @@ def test_two_processes_write_what_one_writes(place, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--model", "none", "--source", "openmoji", "--out", "o"), "No model in 'none'"),
-        (("--model", "model", "--out", "o"), "either --planted RUN, or --source NAME"),
-        (("--model", "model", "--source", "imagefolder", "--folder", "gone", "--out", "o"), "gone"),
+        (("--model", "none", "--dataset", "openmoji", "--out", "o"), "No model in 'none'"),
+        (("--model", "model", "--out", "o"), "either --run RUN or --dataset NAME"),
+        (("--model", "model", "--dataset", "imagefolder", "--data-dir", "gone", "--out", "o"), "gone"),
         ((*WORDS, "--sscd", "no.pt", "--out", "o"), "There is no SSCD model 'no.pt'"),
-        ((*WORDS, "--tiles", 3, "--out", "o"), "does not divide into 3 tiles"),
-        ((*WORDS, "--out", "images"), "holds other things"),
+        ((*WORDS, "--grid", 3, "--out", "o"), "does not divide into 3 tiles"),
+        ((*WORDS, "--out", "images"), "no collection"),
     ],
 )
-def test_bad_input_is_one_sentence(place, words, sentence):
-    said = extract(place, *words, code=2)
+def test_extract_bad_input_is_one_sentence(extract, words, sentence):
+    said = extract(*words, code=2)
     assert sentence in said and "Traceback" not in said and said.count("error: ") == 1

@@ -36,12 +36,12 @@ def folder(tmp_path: Path) -> Path:
 
 def test_copies_go_and_a_training_opens_what_is_left(folder, tmp_path, command, capsys):
     out = tmp_path / "out"
-    assert command("deduplicate.py", str(folder), "--by", "exact", "--out", str(out)) == 0
+    assert command("deduplicate", str(folder), "--method", "exact", "--out", str(out)) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "before after control 20 19 global 6 2 local 6 6 decoy 3 3 tint 3 3" in printed
-    assert "5 of 38 appearances dropped, in 3 groups of duplicates" in printed
-    assert "1 of 5 were of images that nobody planted" in printed and f"{out}: 19 training images" in printed
-    assert "copies an epoch that each plant has left: global 1 1; local 3 3; decoy 3; tint 3" in printed
+    assert "5 of 38 appearances dropped, in 3 clusters of duplicates" in printed
+    assert "1 of the 5 dropped appearances were controls, not plants" in printed and f"{out}: 19 training images" in printed
+    assert "Copies of each plant that remain per epoch: global 1 1; local 3 3; decoy 3; tint 3" in printed
     before, after = read_planted(folder), read_planted(out)
     assert len(after.controls) == 19 and [p.plant_id for p in after.plants] == [p.plant_id for p in before.plants]
     assert len(after.of_kind("phantom")) == 4
@@ -57,8 +57,8 @@ def test_copies_go_and_a_training_opens_what_is_left(folder, tmp_path, command, 
 
 def test_regions_go_too(folder, tmp_path, command, capsys):
     out = tmp_path / "out"
-    assert command("deduplicate.py", str(folder), "--by", "local", "--limit", "0.12", "--out", str(out)) == 0
-    assert "copies an epoch that each plant has left: global 1 1; local 1 1; decoy 3; tint 3" in capsys.readouterr().out
+    assert command("deduplicate", str(folder), "--method", "local", "--limit", "0.12", "--out", str(out)) == 0
+    assert "Copies of each plant that remain per epoch: global 1 1; local 1 1; decoy 3; tint 3" in capsys.readouterr().out
     table = pd.read_parquet(out / "duplicates.parquet")
     shares = table["share"][table["kind"] == "local"]
     assert len(shares) == 4 and shares.between(0.12, 0.5).all()
@@ -74,8 +74,8 @@ def test_embeddings_of_a_file(folder, tmp_path, command, capsys, monkeypatch):
 
     torch.jit.script(Sides()).save(str(tmp_path / "sscd.pt"))
     sscd = ("--sscd", str(tmp_path / "sscd.pt"), "--out", str(tmp_path / "out"))
-    assert command("deduplicate.py", str(folder), "--by", "sscd", "--limit", "0.95", *sscd) == 0
-    assert "copies an epoch that each plant has left: global" in capsys.readouterr().out
+    assert command("deduplicate", str(folder), "--method", "sscd", "--limit", "0.95", *sscd) == 0
+    assert "Copies of each plant that remain per epoch: global" in capsys.readouterr().out
     table = pd.read_parquet(tmp_path / "out" / "duplicates.parquet")
     assert (table["cosine"] >= 0.95).all() and (table["cosine"] == 1).sum() >= 5 and set(table["method"]) == {"sscd"}
 
@@ -83,23 +83,23 @@ def test_embeddings_of_a_file(folder, tmp_path, command, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "culprit"),
     [
-        (["--by", "pixels", "--limit", "1.5"], "lies between 0 and 1, and it is 1.5"),
-        (["--by", "pixels", "--limit", "0.9"], "No control would stay"),  # the epoch begins with a plant
-        (["--by", "local", "--limit", "0"], "lies between 0 and 1, and it is 0.0"),
-        (["--by", "exact", "--limit", "0.1"], "equal pixels have no limit"),
-        (["--by", "sscd"], "--sscd FILE and --by sscd go together"),
-        (["--by", "exact", "--sscd", "gone.pt"], "--sscd FILE and --by sscd go together"),
-        (["--by", "sscd", "--sscd", "gone.pt"], "There is no SSCD model 'gone.pt'"),
+        (["--method", "pixels", "--limit", "1.5"], "lie between 0 and 1, and it is 1.5"),
+        (["--method", "pixels", "--limit", "0.9"], "No control would stay"),  # the epoch begins with a plant
+        (["--method", "local", "--limit", "0"], "lie between 0 and 1, and it is 0.0"),
+        (["--method", "exact", "--limit", "0.1"], "equal pixels have no limit"),
+        (["--method", "sscd"], "--sscd FILE and --method sscd must be given together"),
+        (["--method", "exact", "--sscd", "gone.pt"], "--sscd FILE and --method sscd must be given together"),
+        (["--method", "sscd", "--sscd", "gone.pt"], "There is no SSCD model 'gone.pt'"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, culprit, folder, tmp_path, command, capsys):
-    assert command("deduplicate.py", str(folder), *arguments, "--out", str(tmp_path / "out")) == 2
+    assert command("deduplicate", str(folder), *arguments, "--out", str(tmp_path / "out")) == 2
     said = capsys.readouterr().err
     assert culprit in said and "Traceback" not in said and not (tmp_path / "out").exists()
 
 
 def test_folders_that_will_not_do(folder, tmp_path, command, capsys):
-    assert command("deduplicate.py", str(tmp_path), "--by", "exact", "--out", str(tmp_path / "out")) == 2
+    assert command("deduplicate", str(tmp_path), "--method", "exact", "--out", str(tmp_path / "out")) == 2
     assert "There is no planted set" in capsys.readouterr().err
-    assert command("deduplicate.py", str(folder), "--by", "exact", "--out", str(folder)) == 2
+    assert command("deduplicate", str(folder), "--method", "exact", "--out", str(folder)) == 2
     assert "is not empty" in capsys.readouterr().err

@@ -1,0 +1,52 @@
+"""Evaluate how well each score detects memorized samples: tables with intervals, a parquet file and a figure.
+
+  afterglow detect measures.parquet --out detection
+  afterglow detect memorized.parquet others.parquet --images 1 4 --out detection
+
+Label set (i): each positive kind against each negative kind, separately.
+Label set (ii): memorized generations against all others.
+The score of a caption is the mean over its first n generations.
+"""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from afterglow.cli.options import IMAGE_FILES, add_wandb_run_argument, log_to_wandb
+from afterglow.cli.parser import announce
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="parquet file that `afterglow measure` wrote")
+    parser.add_argument("--images", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="numbers of generations to average")
+    parser.add_argument("--detectors", nargs="+", metavar="NAME", help="measures to evaluate (default: all detectors)")
+    labels = parser.add_argument_group("labels")
+    labels.add_argument("--positive", nargs="+", default=["global", "local", "natural"], metavar="KIND", help="positive kinds")
+    labels.add_argument("--negative", nargs="+", default=["phantom", "control", "decoy", "tint"], metavar="KIND", help="negative kinds")
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", type=Path, default=Path("detection"), metavar="DIR", help="folder for tables and figures")
+    add_wandb_run_argument(output)
+
+
+def run(args: Namespace) -> None:
+    """Print the tables and write the files."""
+    announce(f"Reading {', '.join(map(str, args.files))} ...")
+    import pandas as pd
+
+    from afterglow.analysis.detection import METRICS, both_tables
+    from afterglow.analysis.summary import read_measurements
+    from afterglow.reports.detection import detection_text, interval_figure
+
+    rows = pd.concat([read_measurements(file) for file in args.files], ignore_index=True)
+    pairs = [(positive, negative) for positive in args.positive for negative in args.negative]
+    table = both_tables(rows, args.detectors, pairs, args.images)
+    args.out.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(args.out / "detection.parquet", index=False)
+    (args.out / "detection.md").write_text(detection_text(table, METRICS) + "\n", encoding="utf-8")
+    figures = [args.out / f"detection.{ending}" for ending in IMAGE_FILES]
+    auc = table[(table["metric"] == "auc") & (table["images"] == table["images"].max())]
+    interval_figure(auc, "detector", "negative", "AUC, 95 % interval", figures, panel="positive")
+    print(detection_text(table, ("auc", "f1", "f1_held_out", "tpr_at_1fpr_under", "tpr_at_1fpr_nearest")))
+    print(f"\n{args.out}: detection.parquet, detection.md, detection.png, detection.svg")
+    keys = "detection/" + auc["detector"] + "/" + auc["positive"] + "_vs_" + auc["negative"] + "/auc"
+    log_to_wandb(args.wandb_run, dict(zip(keys, auc["value"], strict=True)), {"media/detection": figures[0]})

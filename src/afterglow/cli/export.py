@@ -1,0 +1,38 @@
+"""Write the model of a checkpoint as a diffusers folder. The folder opens without Afterglow.
+
+  afterglow export runs/demo --out exported
+  afterglow export runs/demo/checkpoints/last.ckpt --out exported_raw --no-ema
+
+A model without captions opens with `DDPMPipeline.from_pretrained(DIR)`, or `DDIMPipeline.from_pretrained(DIR)` for fewer steps.
+A model with captions needs its pipeline's code, which is written to DIR/pipeline.py:
+
+  pipeline = DiffusionPipeline.from_pretrained(DIR, custom_pipeline=DIR, trust_remote_code=True)
+  pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, timestep_spacing="trailing")
+  pipeline(["a cat"], num_inference_steps=25, generator=torch.Generator().manual_seed(0)).images[0]
+"""
+
+from argparse import ArgumentParser, Namespace
+
+from afterglow.cli.parser import announce
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument("checkpoint", help="checkpoint, or run folder (its last checkpoint is exported)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write; it must be empty or new")
+    parser.add_argument("--no-ema", action="store_true", help="export the trained weights instead of their moving average")
+
+
+def run(args: Namespace) -> None:
+    """Export the model."""
+    announce(f"Opening {args.checkpoint} ...")
+    from afterglow.models.io import export, load_denoiser
+    from afterglow.models.text_ddpm_pipeline import TextConditionalPipeline
+
+    model = load_denoiser(args.checkpoint, raw=args.no_ema)
+    folder = export(model, args.out)
+    weights = "raw weights" if args.no_ema else "averaged weights if the training averaged them"
+    pipeline = type(model.pipeline()).__name__
+    print(f"{folder}: {type(model).__name__}, {weights}, as {pipeline}")
+    code = f", custom_pipeline='{folder}', trust_remote_code=True" if pipeline == TextConditionalPipeline.__name__ else ""
+    print(f"Open it with DiffusionPipeline.from_pretrained('{folder}'{code}).")

@@ -1,0 +1,161 @@
+"""Generate many samples and find the training images among them, whole or in a tile. An interrupted extraction resumes.
+
+  afterglow extract --model runs/demo --run runs/demo --num-images 1024 --out extraction/demo
+  afterglow extract --model google/ddpm-cifar10-32 --dataset cifar10 --data-dir DIR --num-images 10000 --out extraction/cifar10
+  accelerate launch --multi_gpu --num_processes 2 analysis/extract.py --model runs/a --run runs/b --out extraction/other_arm
+
+Generations are compared with the training set of a run (--run, which may be another run than the model's) or with a dataset at the size
+of the model's images. --model optimal:RUN is the positive control. The last of several processes writes the summary.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from afterglow.cli.options import (
+    MODEL,
+    add_dataset_arguments,
+    add_sampler_arguments,
+    add_sscd_arguments,
+    add_wandb_run_argument,
+    log_to_wandb,
+    open_model,
+    sampler_from,
+)
+from afterglow.cli.parser import announce
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from afterglow.evaluation.extraction import SimilaritySpace
+    from afterglow.evaluation.plan import GenerationPlan
+    from afterglow.neighbors.gallery import Gallery
+    from afterglow.planting.targets import Target
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument("--model", required=True, help=MODEL)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the extraction")
+    training = parser.add_argument_group("training set")
+    training.add_argument("--run", type=Path, help="run folder: compare with what it was trained on (default: none)")
+    add_dataset_arguments(training, "compare with a dataset instead")
+    training.add_argument(
+        "--set-size", type=int, metavar="N", help="with --dataset: use the first N images in the training's seeded order (default: all)"
+    )
+    add_sampler_arguments(parser)
+    generations = parser.add_argument_group("generations")
+    generations.add_argument("--num-images", type=int, default=1024, metavar="N", help="number of generations")
+    generations.add_argument(
+        "--caption", nargs="+", default=[], metavar="TEXT", help="captions to sample in turn (default: the training captions in turn)"
+    )
+    generations.add_argument(
+        "--batch-size", type=int, default=256, metavar="N", help="generations at a time and in a shard; an interruption loses one shard"
+    )
+    comparison = parser.add_argument_group("comparison")
+    comparison.add_argument(
+        "--grid", type=int, default=2, metavar="N", help="tiles per side: 2 finds copies of quarters, 4 of sixteenths, 1 of whole images"
+    )
+    add_sscd_arguments(comparison)
+    comparison.add_argument("--vit", metavar="DIR", help="vision transformer whose mean patch token measures similarity (default: pixels)")
+    comparison.add_argument(
+        "--background", type=int, default=10_000, metavar="N", help="training images that are compared with the training set"
+    )
+    add_wandb_run_argument(comparison)
+
+
+def run(args: Namespace) -> None:
+    """Generate, compare, summarize."""
+    announce(f"Opening {args.model} ...")
+    from afterglow import distributed
+    from afterglow.evaluation.extraction import extraction_captions, extraction_request, similarity_space
+    from afterglow.evaluation.plan import GenerationPlan
+    from afterglow.evaluation.requests import copyable_targets, training_set
+    from afterglow.evaluation.store import collect
+    from afterglow.sampling.recorder import CaptureConfig
+
+    model, (rank, world_size) = open_model(args.model), distributed.rank_and_world_size()
+    planted = training_set(model, planted=args.run, source=args.dataset, folder=args.data_dir, set_size=args.set_size)
+    captions = extraction_captions(model, planted, args.num_images, args.caption)
+    gallery = planted.gallery(distributed.device())
+    space = similarity_space(
+        gallery, sscd_file=args.sscd, sscd_transform=args.sscd_transform, tokens=args.vit, rank=rank, world_size=world_size
+    )
+    plants = copyable_targets(planted)
+    request = extraction_request(captions, gallery, space, args.grid, plants)
+    plan = GenerationPlan(num_images=1, seed=args.seed, seed_rule="prompt", prompts_per_part=args.batch_size)
+    settings = {"model": args.model, "judged against": str(args.run or args.dataset), "set size": args.set_size, **request.metadata}
+    collect(
+        model, request, plan, args.out, sampler_from(args, model), CaptureConfig(guidance=False, tokens=False, end_steps=()),
+        rank=rank, world_size=world_size, metadata=settings, batch_size=args.batch_size,
+    )  # fmt: skip
+    numbers = summarize(Extraction(args.out, plan, args.num_images, gallery, space, plants), settings, args.background)
+    if numbers is not None:
+        log_to_wandb(args.wandb_run, numbers, {f"media/{name}": args.out / f"{name}.png" for name in ("extracted", "histograms")})
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """A collection of generations, what they are compared with, and the plants (with phantoms) that they may copy."""
+
+    folder: Path
+    plan: "GenerationPlan"
+    num_images: int
+    gallery: "Gallery"
+    space: "SimilaritySpace"
+    plants: Sequence["Target"]
+
+
+def summarize(extraction: Extraction, settings: Mapping[str, Any], num_background: int) -> dict[str, float] | None:
+    """Write table, figures and summary of a finished extraction.
+
+    Args:
+        extraction: the collection.
+        settings: settings to print.
+        num_background: training images whose similarity to the rest of the set is drawn beside that of the generations.
+
+    Returns:
+        numbers for W&B; None if shards are missing because other processes still work on them (the last process writes).
+    """
+    from afterglow.analysis.extraction import fractions, write_generations
+    from afterglow.evaluation.extraction import background_similarity, extracted_plants
+    from afterglow.generations import parts_of
+    from afterglow.reports.extraction import extraction_text, histograms_figure
+
+    out, shards = extraction.folder, parts_of(extraction.folder)
+    if len(shards) < len(extraction.plan.parts(extraction.num_images)):
+        return None
+    table = write_generations(shards, out / "extract.parquet")
+    training = background_similarity(extraction.space, num_background)
+    kinds = {plant.plant_id: plant.kind for plant in extraction.plants}
+    result = fractions(table, training, kinds)
+    if extraction.plants:
+        extracted_plants(table, extraction.plants).to_parquet(out / "plants.parquet", index=False)
+    histograms_figure(table, training, extraction.space.name, out / "histograms.png")
+    _draw_extracted(extraction, table, shards, settings["tiles"])
+    text = extraction_text(result, table, training, settings)
+    (out / "summary.txt").write_text(text + "\n", encoding="utf-8")
+    print(f"{text}\n\n{out}: extract.parquet, summary.txt, extracted.png, histograms.png")
+    names = ["extracted", "extracted_loosely", "tile", "tile_loosely", *(f"captured_{kind}" for kind in dict.fromkeys(kinds.values()))]
+    named = dict(zip([*names, "similar"], result, strict=True))
+    numbers = {f"extraction/{name}": part.count / part.total for name, part in named.items()}
+    return numbers | {f"extraction/{name}_distinct": float(part.distinct) for name, part in named.items() if part.distinct is not None}
+
+
+def _draw_extracted(extraction: Extraction, table: "pd.DataFrame", shards: Sequence[Path], grid: int) -> None:
+    from afterglow.generations import Generations
+    from afterglow.reports.extraction import extracted_figure
+
+    @lru_cache(maxsize=2)
+    def images_of(shard: int) -> "np.ndarray":
+        return Generations.load(shards[shard]).images.numpy()
+
+    def image_of(generation: int) -> "np.ndarray":
+        shard, row = divmod(generation, extraction.plan.prompts_per_part)
+        return images_of(shard)[row]
+
+    extracted_figure(table, image_of, extraction.gallery.image, grid, extraction.folder / "extracted.png")

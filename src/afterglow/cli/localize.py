@@ -1,0 +1,52 @@
+"""Evaluate how well each map locates the memorized region: AUC of the map, IoU of its mask, tables with intervals, figures.
+
+  afterglow localize generations/demo --out localization
+  afterglow localize generations/demo --maps 'score_difference.*' luminance --group-by kind shape
+
+A mask is a map thresholded at the value that gives the best mean IoU on other plants of the same run.
+"""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from afterglow.cli.options import IMAGE_FILES, add_wandb_run_argument, log_to_wandb
+from afterglow.cli.parser import announce
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Define the options."""
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="folder that `afterglow collect --run` wrote")
+    parser.add_argument("--maps", nargs="+", default=["*"], metavar="NAME", help="names of maps; wildcards are allowed")
+    parser.add_argument("--group-by", nargs="+", choices=["kind", "shape"], default=["kind"], help="columns that separate groups")
+    parser.add_argument("--allow-mixed", action="store_true", help="accept folders of different models or samplers")
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", type=Path, default=Path("localization"), metavar="DIR", help="folder for tables and figures")
+    add_wandb_run_argument(output)
+
+
+def run(args: Namespace) -> None:
+    """Print the table and write the files."""
+    announce(f"Reading {', '.join(map(str, args.folders))} ...")
+    from afterglow.analysis.localization import collect_maps, localization_table, map_rows
+    from afterglow.measures.tables import read_parts
+    from afterglow.reports.detection import interval_figure
+    from afterglow.reports.localization import gallery_figure, localization_text
+
+    collected = collect_maps(read_parts(args.folders, mixed=args.allow_mixed), args.maps)
+    rows = map_rows(collected)
+    table = localization_table(rows, args.group_by)
+    args.out.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(args.out / "localization.parquet", index=False)
+    rows.to_parquet(args.out / "generations.parquet", index=False)
+    text = localization_text(table, args.group_by)
+    (args.out / "localization.md").write_text(text + "\n", encoding="utf-8")
+    figures = {name: [args.out / f"{name}.{ending}" for ending in IMAGE_FILES] for name in ("localization", "gallery")}
+    auc = table[table["metric"] == "auc"].assign(label=table[args.group_by].agg(" ".join, axis=1))
+    interval_figure(auc, "map", "label", "AUC against the region, 95 % interval", figures["localization"])
+    local = auc[auc["kind"] == "local"].sort_values("value", ascending=False) if "kind" in args.group_by else auc
+    if len(local):
+        gallery_figure(collected, rows, list(dict.fromkeys(local["map"]))[:12], figures["gallery"])
+    print(text)
+    print(f"\n{args.out}: localization.parquet, generations.parquet, localization.md, localization and gallery as .png and .svg")
+    numbers = {f"localization/{row.map}/auc_{row.label.replace(' ', '_')}": row.value for row in auc.itertuples()}
+    log_to_wandb(args.wandb_run, numbers, {f"media/{name}": paths[0] for name, paths in figures.items()})

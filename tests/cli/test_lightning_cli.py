@@ -1,0 +1,94 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from afterglow.cli import lightning_cli
+from afterglow.errors import AfterglowError
+
+ROOT = Path(__file__).parents[2]
+FAST = ("--config", ROOT / "configs/demo.yaml", "--config", ROOT / "configs/overlays/fast.yaml", "--name", "x")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_help_shows_every_option_of_ours_with_a_text_and_hides_those_of_lightning(command, capsys):
+    assert command("train", "--help") == 0
+    text = capsys.readouterr().out
+    assert "\n  afterglow train --name first --ckpt_path last  " in text
+    for option in (
+        "--name",
+        "--model.learning_rate",
+        "--data.planting.copies",
+        "--monitor.seeds",
+        "--wandb.project",
+        "--trainer.max_steps",
+    ):
+        assert f"  {option} " in text
+    for option in ("--trainer.barebones", "--trainer.overfit_batches", "--checkpoint.save_top_k"):
+        assert option not in text
+    assert command("train", "--trainer.help") == 0
+    text = capsys.readouterr().out
+    assert "--trainer.barebones" in text and "--checkpoint.save_top_k" in text and "--wandb.entity" not in text
+
+
+def test_print_config_shows_the_values_of_the_recipe(command, capsys):
+    assert command("train", *FAST, "--data.planting.copies", "8", "--model.learning_rate", "3e-4", "--print_config") == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["model"]["init_args"]["learning_rate"] == 3e-4 and config["trainer"]["max_steps"] == 6
+    assert config["data"]["init_args"]["planting"]["copies"] in (8, [8])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--model.lerning_rate", "1e-3"), "Unknown option model.lerning_rate: did you mean model.learning_rate?"),
+        (("--data.sett_size", "3"), "Unknown option data.sett_size: did you mean data.set_size?"),
+        (("--data.planting.copes", "[8]"), "Unknown option data.planting.copes: did you mean data.planting.copies?"),
+        (("--trainer.max_stepps", "3"), "Unknown option trainer.max_stepps: did you mean trainer.max_steps?"),
+        (("--monitor.seds", "3"), "Unknown option monitor.seds: did you mean monitor.seeds?"),
+        (("--nme", "3"), "Unknown option nme: did you mean name?"),
+        (("--config", "model.yaml"), "Unknown option model.lerning_rate: did you mean model.learning_rate?"),
+        (("--config", "trainer.yaml"), "Unknown option trainer.max_stepps: did you mean trainer.max_steps?"),
+        (("--config", "gone.yaml"), "gone.yaml"),
+        (("--model.learning_rate", "fast"), "model.learning_rate must be of type float, and it is fast."),
+        (("--trainer.logger", "CSVLogger"), "trainer.logger cannot be changed"),
+        (("--trainer.max_epochs", "3"), "set trainer.max_steps, not trainer.max_epochs"),
+    ],
+)
+def test_bad_options_are_one_sentence_with_the_nearest_name(command, capsys, words, sentence):
+    Path("model.yaml").write_text("model: {init_args: {lerning_rate: 1}}\n")
+    Path("trainer.yaml").write_text("trainer: {max_stepps: 1}\n")
+    assert command("train", *FAST, *words) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert sentence in line and not Path("runs").exists()
+
+
+def test_default_name_is_the_recipe_and_the_id_of_a_sweep(monkeypatch):
+    config = SimpleNamespace(config=["configs/demo.yaml"])
+    monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
+    assert lightning_cli.default_name(config) == "demo" and lightning_cli.default_name(SimpleNamespace(config=None)) == "demo"
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s")
+    monkeypatch.setenv("WANDB_RUN_ID", "r")
+    assert lightning_cli.default_name(config) == "demo-r"
+
+
+def test_find_checkpoint_refuses_to_overwrite_and_names_what_is_missing(tmp_path):
+    assert lightning_cli.find_checkpoint(tmp_path, None) is None and lightning_cli.find_checkpoint(tmp_path, "last") is None
+    with pytest.raises(AfterglowError, match="no checkpoint 'gone.ckpt'"):
+        lightning_cli.find_checkpoint(tmp_path, "gone.ckpt")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    assert lightning_cli.find_checkpoint(tmp_path, "last") == str(tmp_path / "checkpoints" / "last.ckpt")
+    with pytest.raises(AfterglowError, match="already holds a run"):
+        lightning_cli.find_checkpoint(tmp_path, None)
+
+
+def test_create_run_dir_names_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "x").write_text("a file")
+    with pytest.raises(AfterglowError, match="cannot be written"):
+        lightning_cli.create_run_dir(tmp_path / "x")
