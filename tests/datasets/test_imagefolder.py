@@ -267,3 +267,13 @@ def test_a_set_too_large_for_memory_is_kept_on_disk(tmp_path: Path, monkeypatch:
     pixels = load_imagefolder(str(tmp_path / "set"), 4, 3).pixels
     assert isinstance(pixels, np.memmap) and np.array_equal(pixels, expected)
     assert list((tmp_path / "kept").iterdir()) == []  # without a name, gone with the process
+
+
+def test_load_imagefolder_announces_reading_and_missing_captions(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("flat/0.png", "classes/cat/0.png"):
+        save(tmp_path / name, RED)
+    with caplog.at_level("INFO", "afterglow"):
+        load_imagefolder(str(tmp_path / "classes"), 4, 3)
+    assert caplog.messages == [f"Reading 1 images from {tmp_path / 'classes'}."]
+    load_imagefolder(str(tmp_path / "flat"), 4, 3)
+    assert f"No captions found in {tmp_path / 'flat'}" in caplog.messages[-1] and "invented name" in caplog.messages[-1]

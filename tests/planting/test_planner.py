@@ -1,4 +1,5 @@
 import itertools
+import re
 from collections.abc import Callable
 from dataclasses import fields
 
@@ -7,6 +8,7 @@ import pytest
 
 from afterglow.datasets.images import CaptionedImages
 from afterglow.datasets.openmoji import load_openmoji
+from afterglow.errors import AfterglowError
 from afterglow.neighbors.clusters import cluster_images
 from afterglow.planting.names import NAMES
 from afterglow.planting.planner import ELIGIBLE_DISTANCE, plant_images
@@ -275,3 +277,14 @@ def test_a_set_that_skips_another_is_disjoint_from_it():
     assert {p.tobytes() for p in both.pixels[both.controls]} >= {p.tobytes() for p in second.pixels[second.controls]}
     with pytest.raises(ValueError, match="skip_first must not be negative"):
         plant_images(load_openmoji(16), options, skip_first=-1)
+
+
+def test_plant_images_of_too_few_images_shows_the_budget(make: Callable[..., CaptionedImages]) -> None:
+    images = make()
+    few = CaptionedImages(images.pixels[:60], images.captions[:60], images.names[:60], np.full(60, -1), True)
+    planting = PlantingConfig(num_global=2, num_local=2, num_decoys=1, num_tints=1, num_backgrounds=6, num_decoy_images=5, num_heldout=4)
+    budget = r"60 images = \d+ for plants, phantoms, decoys and tints \+ \d+ backgrounds \+ \d+ images for decoys and tints \+ \d+ held-out"
+    with pytest.raises(AfterglowError, match=budget) as caught:
+        plant_images(few, planting, set_size=100)
+    numbers = [int(word) for word in re.findall(r"(?:= |\+ )(\d+)|(\d+) remain", str(caught.value)) for word in word if word]
+    assert sum(numbers) == 60 and "and set_size is 100" in str(caught.value)

@@ -3,6 +3,7 @@ from collections.abc import Callable
 import numpy as np
 
 from afterglow.datasets.images import CaptionedImages
+from afterglow.kinds import TRAINED
 from afterglow.planting.names import COLOR_NAMES
 from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
@@ -62,3 +63,10 @@ def test_no_copies_means_never_shown(small: PlantingConfig, images: CaptionedIma
     assert (none.appearances[:, 0] == -1).all() and len(none.appearances) == 30
     gallery = none.gallery()
     assert not gallery.templates and not {p.cluster for p in none.plants} & set(gallery.clusters.tolist())
+
+
+def test_planting_config_accepts_a_single_value_for_a_list(small: PlantingConfig, images: CaptionedImages) -> None:
+    single = PlantingConfig(**{**vars(small), "copies": 7, "shapes": "box"})
+    assert single.list_of_copies == (7,) and single.list_of_shapes == ("box",)
+    planted = plant_images(images, single, set_size=20)
+    assert {plant.copies for plant in planted.of_kind(*TRAINED)} == {7} and {p.shape for p in planted.of_kind("local")} == {"box"}

@@ -15,10 +15,10 @@ import yaml
 
 from afterglow.analysis.detection import detection_table, memorized_table, prompt_scores
 from afterglow.analysis.localization import localization_table
-from afterglow.analysis.summary import ALL_SEEDS, NEGATIVES, read_measurements
+from afterglow.analysis.summary import ALL_SEEDS, read_measurements
 from afterglow.functional.roc import resampled_metrics
 from afterglow.functional.statistics import Estimate, bootstrap_runs, resample
-from afterglow.kinds import KINDS
+from afterglow.kinds import KINDS, NEGATIVES
 from afterglow.measures.registry import TRIVIAL_MAPS, is_detector
 from afterglow.reports.tables import count_text, interval_text, text_table
 

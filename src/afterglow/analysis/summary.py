@@ -14,7 +14,6 @@ from afterglow.measures.registry import is_detector
 
 ALL_SEEDS = -1
 COLUMNS = ["step", "epoch", "seconds", "plant_id", "kind", "caption", "seed", "measure", "value"]
-POSITIVES = PLANTED
 
 
 def read_measurements(path: Path) -> pd.DataFrame:
@@ -46,7 +45,7 @@ def detection_numbers(rows: pd.DataFrame, plants: pd.DataFrame) -> dict[str, flo
     numbers: dict[str, float] = {}
     for name in [name for name in plants["measure"].unique() if is_detector(name)]:
         scores = plants[plants["measure"] == name].groupby("kind")["value"].apply(np.asarray)
-        for positive in [kind for kind in POSITIVES if kind in scores]:
+        for positive in [kind for kind in PLANTED if kind in scores]:
             for negative in [kind for kind in NEGATIVES if kind in scores]:
                 for metric, value in detection_metrics(scores[positive], scores[negative]).items():
                     numbers[f"detection/{name}.{positive}_vs_{negative}/{metric}"] = value
