@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from afterglow.functional.statistics import Estimate, bootstrap_interval, wilson_interval
+from afterglow.functional.statistics import Estimate, bootstrap, wilson_interval
 from afterglow.reports.tables import count_cell, count_text, interval_text, mean_cell, number_cell, step_text, text_table
 
 
@@ -36,9 +36,9 @@ def test_count_text_has_the_wilson_interval() -> None:
 
 def test_mean_cell_has_the_bootstrap_interval() -> None:
     values = np.array([0.2, 0.4, 0.9])
-    low, high = bootstrap_interval(values)
-    assert mean_cell(values).text == f"0.50 [{low:.2f}, {high:.2f}]"
-    assert repr(low) in mean_cell(values).exact and mean_cell(values, 0.123).text.startswith("0.12 ")
+    estimate = bootstrap(values)
+    assert mean_cell(values).text == str(estimate)
+    assert repr(estimate.low) in mean_cell(values).exact and mean_cell(values, 0.123).text.startswith("0.12 ")
     assert mean_cell(np.full(4, 0.25), spec="+.2f").text == "+0.25 [+0.25, +0.25]"
 
 

@@ -161,7 +161,7 @@ def conclusions(
 
     def kinds(name: str, *others: str) -> str:
         return "; ".join(
-            f"{kind} {auc[name, kind]} ({difference_text(kind_difference(maps, name, kind))} on local plants)" for kind in others
+            f"{kind} {auc[name, kind]} (local minus {kind}: {difference_text(kind_difference(maps, name, kind))})" for kind in others
         )
 
     yield (
@@ -180,17 +180,17 @@ def conclusions(
     yield (
         f"`{DIFFERENCE_MAP}` has an AUC of {auc[DIFFERENCE_MAP, 'local']} on local plants and {auc[DIFFERENCE_MAP, 'tint']} on tints, "
         f"of which nothing is copied. Local minus tint: {difference_text(kind_difference(maps, DIFFERENCE_MAP, 'tint'))}. "
-        "This map finds what the caption predicts, not what is copied."
+        "This map responds to what the caption predicts, also if nothing is copied."
     )
-    yield f"The best end-token map on kinds without a copy: {kinds(best, 'tint', 'decoy', 'phantom')}."
-    yield f"`{DIFFERENCE_MAP}` on phantoms: {kinds(DIFFERENCE_MAP, 'phantom')}."
+    yield f"AUC of the best end-token map on kinds without a copy: {kinds(best, 'tint', 'decoy', 'phantom')}."
+    yield f"AUC of `{DIFFERENCE_MAP}` without a copy and without training: {kinds(DIFFERENCE_MAP, 'phantom')}."
     yield (
         f"The best of the other maps is `{other}`: {auc[other, 'local']} on local plants, {auc[other, 'tint']} on tints, "
         f"{auc[other, 'phantom']} on phantoms. The curvature difference has {auc['curvature_difference', 'local']} as published "
         f"(`-sum diag J(eps_c - eps_u)`) and {auc['curvature_difference.of_score', 'local']} with the sign of the scores."
     )
     yield (
-        "Small and large regions: "
+        "AUC by the size of the region: "
         + "; ".join(
             f"`{name}` {auc[name, 'small']} on small regions and {auc[name, 'large']} on large regions" for name in (best, DIFFERENCE_MAP)
         )

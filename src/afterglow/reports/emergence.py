@@ -214,8 +214,9 @@ def paired_text(paired: PairedPlants | None) -> str:
     return (
         f"Local plants are memorized {verdict} the same images planted whole, in the same region, under the same caption and with the same "
         f"number of copies: difference of ln(step) {interval_text(difference, '+.2f')}, a factor of {interval_text(factor)}, over "
-        f"{paired.pairs} templates in {paired.runs} {'pair' if paired.runs == 1 else 'pairs'} of runs. The local plant emerged first for "
-        f"{paired.local_first} templates, the global one for {paired.global_first}; {paired.undecided} are undecided."
+        f"{paired.pairs} templates in {paired.runs} {'pair' if paired.runs == 1 else 'pairs'} of runs. Number of "
+        f"templates whose local plant emerged first: {paired.local_first}; global plant first: {paired.global_first}; "
+        f"undecided: {paired.undecided}."
     )
 
 

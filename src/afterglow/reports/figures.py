@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from afterglow.analysis.summary import plant_means
-from afterglow.functional.statistics import bootstrap_interval
+from afterglow.functional.statistics import bootstrap
 from afterglow.kinds import KINDS, NEGATIVES, PLANTED
 from afterglow.reports.run import MemorizedFraction, Run
 
@@ -94,7 +94,8 @@ def loss_curves(run: Run) -> str:
 
 
 def _loss(axes: Axes, values: Mapping[int, np.ndarray], label: str, color: str, style: str) -> None:
-    band = tuple(zip(*(bootstrap_interval(part) for part in values.values()), strict=True))
+    estimates = [bootstrap(part) for part in values.values()]
+    band = [estimate.low for estimate in estimates], [estimate.high for estimate in estimates]
     _curve(axes, list(values), [part.mean() for part in values.values()], band, color, marker="o", linestyle=style, label=label)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from afterglow.functional.statistics import bootstrap_interval, wilson_interval
+from afterglow.functional.statistics import Estimate, bootstrap, wilson_interval
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -18,7 +18,7 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def interval_text(row: Any, spec: str = ".2f", unit: str = "") -> str:
     """'0.88 [0.83, 0.91]' of anything with value, low and high: an Estimate or a row of a table."""
-    return f"{row.value:{spec}}{unit} [{row.low:{spec}}, {row.high:{spec}}]"
+    return Estimate(row.value, row.low, row.high).text(spec, unit)
 
 
 def count_text(successes: float, count: int, digits: int = 0) -> str:
@@ -70,9 +70,9 @@ def count_cell(successes: float, count: int) -> Cell:
 
 def mean_cell(values: np.ndarray, mean: float | None = None, spec: str = ".2f") -> Cell:
     """Mean over plants with its 95 % bootstrap interval. values: [N]; mean: the logged mean, if it is known."""
-    center = float(values.mean()) if mean is None else float(mean)
-    low, high = bootstrap_interval(values)
-    return Cell(f"{center:{spec}} [{low:{spec}}, {high:{spec}}]", f"{center!r}, 95 %: {low!r} to {high!r}")
+    interval = bootstrap(values)
+    estimate = Estimate(float(values.mean()) if mean is None else float(mean), interval.low, interval.high)
+    return Cell(estimate.text(spec), f"{estimate.value!r}, 95 %: {estimate.low!r} to {estimate.high!r}")
 
 
 def step_text(quantile: Mapping[str, float | None], last: int) -> str:
