@@ -35,9 +35,7 @@ def test_the_kinds_are_kept_apart_and_the_fraction_memorized_has_its_own_key():
     )
     assert summarize(rows) == pytest.approx(
         {
-            "measure/global/plant_memorized": 1 / 3,
             "memorized/global": 1 / 3,
-            "measure/phantom/plant_memorized": 0.0,
             "memorized/phantom": 0.0,
         }
     )
@@ -51,8 +49,7 @@ def test_localization_of_local_plants_has_the_plain_name_and_that_of_others_thei
         (1, "tint", 0, "auc.luminance", 0.6),
         (2, "phantom", 0, "auc.luminance", 0.5),
     )
-    found = {key: value for key, value in summarize(rows).items() if key.startswith("localization/")}
-    assert found == pytest.approx(
+    assert summarize(rows) == pytest.approx(
         {
             "localization/luminance/auc": 0.8,
             "localization/luminance/auc_tint": 0.6,
@@ -71,19 +68,19 @@ def test_planted_against_each_negative_apart_and_memorized_against_the_rest():
         return np.mean([1.0 if a > b else 0.5 if a == b else 0.0 for a in high for b in low])
 
     # plants by the means over their seeds: 6 and 2 against phantoms at 1 and 8, and against a decoy at 0
-    assert found["detection/guidance_norm.all.local_vs_phantom/auc"] == auc([6, 2], [1, 8]) == 0.5
-    assert found["detection/guidance_norm.all.local_vs_decoy/auc"] == 1.0
+    assert found["detection/guidance_norm.all/local_vs_phantom/auc"] == auc([6, 2], [1, 8]) == 0.5
+    assert found["detection/guidance_norm.all/local_vs_decoy/auc"] == 1.0
     # generations one by one: the seed of plant 1 that is no copy is a negative
-    assert found["detection/guidance_norm.all.memorized_vs_rest/auc"] == pytest.approx(auc([5, 7, 3], [1, 1, 1, 8, 8, 0, 0]))
-    sets = {key.split("/")[1] for key in found if key.startswith("detection/")}
-    assert sets == {"guidance_norm.all.local_vs_phantom", "guidance_norm.all.local_vs_decoy", "guidance_norm.all.memorized_vs_rest"}
+    assert found["detection/guidance_norm.all/memorized_vs_rest/auc"] == pytest.approx(auc([5, 7, 3], [1, 1, 1, 8, 8, 0, 0]))
+    comparisons = {key.split("/")[2] for key in found if key.startswith("detection/guidance_norm.all/")}
+    assert comparisons == {"local_vs_phantom", "local_vs_decoy", "memorized_vs_rest"}
 
 
 @pytest.mark.parametrize("answer", [0, 1])
 def test_detection_of_copies_is_absent_where_all_or_none_are(answer):
     magnitudes = {(0, "global"): [5, 7], (1, "control"): [1, 3]}
     found = summarize(probe(magnitudes, copied={key: [answer] * 2 for key in magnitudes}))
-    assert "detection/guidance_norm.all.global_vs_control/auc" in found
+    assert "detection/guidance_norm.all/global_vs_control/auc" in found
     assert not any("memorized_vs_rest" in key for key in found)
 
 

@@ -21,7 +21,7 @@ def test_log_media_logs_samples_requested_masks_and_histograms(generations):
     images, masks, captions, step = logger.calls["media/masks/score_difference.summed"][1]
     assert len(images) == len(captions) == 2 and set(masks) == {"planted", "predicted"} and step == 7  # one seed of each local plant
     assert np.array_equal(masks["planted"], generations.eval_mask[[4, 6], 0].numpy())
-    assert {key.split("/")[2] for key in logger.calls if key.startswith("media/end_token_be")} == {"global", "local", "none"}
+    assert {key.split("/")[2] for key in logger.calls if key.startswith("media/end_token/")} == {"global", "local", "none"}
     assert "tables/evaluation" not in logger.calls
 
 

@@ -81,7 +81,7 @@ def test_tracker_parquet_and_page_agree_to_the_last_digit(run, history):
 
 def test_masks_samples_tables_and_histograms_reach_the_tracker(run, history):
     keys = {key for segment in history(run) for row in segment for key in row}
-    for wanted in ("media/samples", "media/masks/score_difference.summed", "tables/evaluation", "media/end_token_all/global", "train/lr"):
+    for wanted in ("media/samples", "media/masks/score_difference.summed", "tables/evaluation", "media/end_token/global", "train/lr"):
         assert any(key.startswith(wanted) for key in keys), wanted
     assert list((run / "wandb").glob("offline-run-*/files/media/images/**/*.mask.png"))
 

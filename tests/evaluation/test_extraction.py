@@ -161,7 +161,7 @@ def test_bad_input_is_refused_by_name(place, small_plain):
         ({"planted": place / "run", "source": "openmoji"}, "either --run RUN or --dataset NAME"),
         ({"planted": place / "run", "set_size": 3}, "whole training set"),
         ({"planted": place / "none"}, "There is no run in"),
-        ({"source": "imagenet"}, "no source 'imagenet'"),
+        ({"source": "imagenet"}, "no dataset 'imagenet'"),
         ({"source": "imagefolder", "folder": str(place / "images"), "set_size": 99}, "99"),
     ):
         with pytest.raises(ValueError, match=sentence):

@@ -125,8 +125,8 @@ def test_detection_tables_separate_negative_kinds(run_folder: Path) -> None:
     assert whole.head[1:5] == ["phantom (4)", "control (3)", "decoy (2)", "tint (2)"]
     assert whole.groups[1:3] == [("global (2) against", 4), ("local (2) against", 4)]
     numbers = run.numbers[run.last]
-    assert whole.rows[0].cells[1].exact == repr(numbers["detection/guidance_norm.all.global_vs_control/auc"])
-    assert whole.rows[0].cells[-1].exact == repr(numbers["detection/guidance_norm.all.memorized_vs_rest/auc"])
+    assert whole.rows[0].cells[1].exact == repr(numbers["detection/guidance_norm.all/global_vs_control/auc"])
+    assert whole.rows[0].cells[-1].exact == repr(numbers["detection/guidance_norm.all/memorized_vs_rest/auc"])
 
 
 def test_tables_without_plants_are_absent(make_run: Callable[..., Path]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from afterglow import keys
 from afterglow.analysis.emergence import ASSIGNED, DEFINITION, NUM_CONFIRMATIONS, emergence_interval, emergence_quartiles, finite_or_none
 from afterglow.functional.survival import Interval
 
@@ -52,9 +53,9 @@ def emergence_summary(found: Mapping[str, Any]) -> dict[str, Any]:
     numbers: dict[str, Any] = {}
     for kind, about in found["kinds"].items():
         if "median" in about:
-            numbers[f"emergence/{kind}_step"] = about["median"]["step"]
-            numbers[f"emergence/{kind}_interval"] = [about["median"]["low"], about["median"]["high"]]
-            numbers[f"emergence/{kind}_censored"] = about["censored"]
+            numbers[keys.emergence(kind, "step")] = about["median"]["step"]
+            numbers[keys.emergence(kind, "interval")] = [about["median"]["low"], about["median"]["high"]]
+            numbers[keys.emergence(kind, "censored")] = about["censored"]
     return numbers
 
 

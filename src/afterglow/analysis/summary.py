@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from afterglow import keys
 from afterglow.functional.roc import detection_metrics
 from afterglow.kinds import NEGATIVES, PLANTED
 from afterglow.measures.registry import is_detector
@@ -31,12 +32,7 @@ def summarize_evaluation(rows: pd.DataFrame) -> dict[str, float]:
     plants = plant_means(rows)
     numbers: dict[str, float] = {}
     for (kind, name), value in plants.groupby(["kind", "measure"], sort=True)["value"].mean().items():
-        numbers[f"measure/{kind}/{name}"] = float(value)
-        if name == "plant_memorized":
-            numbers[f"memorized/{kind}"] = float(value)
-        elif name.startswith(("auc.", "iou.")):
-            what, _, which = name.partition(".")
-            numbers[f"localization/{which}/{what if kind == 'local' else f'{what}_{kind}'}"] = float(value)
+        numbers[keys.measurement(str(kind), str(name))] = float(value)
     return numbers | detection_numbers(rows, plants)
 
 
@@ -48,9 +44,9 @@ def detection_numbers(rows: pd.DataFrame, plants: pd.DataFrame) -> dict[str, flo
         for positive in [kind for kind in PLANTED if kind in scores]:
             for negative in [kind for kind in NEGATIVES if kind in scores]:
                 for metric, value in detection_metrics(scores[positive], scores[negative]).items():
-                    numbers[f"detection/{name}.{positive}_vs_{negative}/{metric}"] = value
+                    numbers[keys.detection(name, f"{positive}_vs_{negative}", metric)] = value
         for metric, value in _memorized_against_rest(rows, name).items():
-            numbers[f"detection/{name}.memorized_vs_rest/{metric}"] = value
+            numbers[keys.detection(name, "memorized_vs_rest", metric)] = value
     return numbers
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from afterglow import keys
 from afterglow.analysis.summary import ALL_SEEDS
 from afterglow.evaluation.result import EvaluationResult
 from afterglow.measures.bright_ending import end_token_map, layer_sets
@@ -33,18 +34,19 @@ def log_media(logger: Any, result: EvaluationResult, step: int, *, maps: Sequenc
     generations = result.generations
     samples = [row for row in range(len(generations)) if int(generations.seed[row]) == 0 or generations.kind[row] == "unprompted"]
     captions = [f"{generations.kind[row]}: {generations.caption[row]}" for row in samples]
-    logger.log_images("media/samples", generations.images[samples].numpy(), captions, step)
+    logger.log_images(keys.SAMPLES, generations.images[samples].numpy(), captions, step)
     local = [row for row in result.rows_of("local") if int(generations.seed[row]) == 0]  # one seed: W&B stores a file per mask
     for name in result.thresholds if maps is None else [name for name in maps if name in result.thresholds]:
         masks = {"planted": generations.planted_mask[local, 0].numpy(), "predicted": result.mask(name)[local].numpy()}
-        logger.log_masks(f"media/masks/{name}", generations.images[local].numpy(), masks, [generations.caption[row] for row in local], step)
+        logger.log_masks(keys.masks(name), generations.images[local].numpy(), masks, [generations.caption[row] for row in local], step)
     for kind, kinds in (("global", ("global",)), ("local", ("local",)), ("none", ("phantom", "control", "heldout"))):
         members = result.rows_of(*kinds)
-        for name, layers in layer_sets(generations.layers).items() if members else ():
-            if name in ("be", "all"):
-                logger.log_histogram(f"media/end_token_{name}/{kind}", end_token_map(generations[members], layers).numpy(), step)
+        if members and generations.layers:
+            sets = layer_sets(generations.layers)
+            values = end_token_map(generations[members], sets.get("be", sets["all"])).numpy()
+            logger.log_histogram(keys.end_token(kind), values, step)
     if maps is None:
-        logger.log_rows("tables/evaluation", *evaluation_table(result), step=step)
+        logger.log_rows(keys.EVALUATION_TABLE, *evaluation_table(result), step=step)
 
 
 def evaluation_table(result: EvaluationResult) -> tuple[dict[str, list[Any]], np.ndarray, dict[str, np.ndarray]]:

@@ -12,8 +12,9 @@ import lightning as L
 import numpy as np
 import pandas as pd
 
+from afterglow import keys
 from afterglow.analysis.emergence_table import emergence_summary
-from afterglow.analysis.summary import summarize
+from afterglow.analysis.summary import summarize_evaluation
 from afterglow.callbacks.clock import Clock
 from afterglow.callbacks.early_stop import EarlyStop
 from afterglow.callbacks.media import log_media
@@ -178,8 +179,8 @@ class MemorizationMonitor(L.Callback):
         epoch = step * trainer.datamodule.batch_size / trainer.datamodule.samples.epoch_length  # type: ignore[attr-defined]
         values = rows["value"].astype(np.float32).astype(np.float64)  # as they are read from the file
         result = replace(result, measurements=rows.assign(step=step, epoch=epoch, seconds=self.clock.elapsed, value=values))
-        summary = summarize(result.measurements)
-        self.fractions = {kind: summary[f"memorized/{kind}"] for kind in SHOWN_KINDS if f"memorized/{kind}" in summary}
+        summary = summarize_evaluation(result.measurements)
+        self.fractions = {kind: summary[keys.memorized(kind)] for kind in SHOWN_KINDS if keys.memorized(kind) in summary}
         self.files.table.add(result.measurements, write=trainer.is_global_zero)
         if not trainer.is_global_zero:
             return
@@ -187,7 +188,7 @@ class MemorizationMonitor(L.Callback):
         logger: Any = trainer.logger
         if logger is None:
             return
-        logger.log_metrics(summary | ({"measure/ema_window": self.ema.window} if self.ema else {}), step=step)
+        logger.log_metrics(summary | ({keys.EMA_WINDOW: self.ema.window} if self.ema else {}), step=step)
         log_media(logger, result, step, maps=None if last else self.logged_maps)
         if emergence is not None:
             logger.summarize(emergence_summary(emergence))

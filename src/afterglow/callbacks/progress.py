@@ -7,6 +7,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from afterglow import keys
 from afterglow.callbacks.monitor import MemorizationMonitor
 
 
@@ -40,7 +41,7 @@ class Progress(ProgressBar):
         images = (trainer.global_step - self._begin_step) * trainer.datamodule.batch_size  # type: ignore[attr-defined]
         speed = images / max(training, 1e-9)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        pl_module.log_dict({"train/images_per_second": speed, "train/lr": rate}, batch_size=1)
+        pl_module.log_dict({keys.SPEED: speed, keys.LEARNING_RATE: rate}, batch_size=1)
         self._bar.n = trainer.global_step
         self._bar.set_postfix_str(_postfix(trainer, float(outputs["loss"]), speed), refresh=False)
         self._bar.update(0)

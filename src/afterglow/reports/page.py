@@ -97,7 +97,7 @@ def _which(run: Run) -> str:
         parts.append(
             f"map `{maps[0]}` located local plants best, with an AUC of {numbers[f'localization/{maps[0]}/auc']:.2f}{compared_text}"
         )
-    suffix = ".memorized_vs_rest/auc"
+    suffix = "/memorized_vs_rest/auc"
     detectors = {key.removeprefix("detection/").removesuffix(suffix): auc for key, auc in numbers.items() if key.endswith(suffix)}
     if detectors:
         best = max(detectors, key=lambda name: detectors[name])

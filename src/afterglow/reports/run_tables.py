@@ -185,7 +185,7 @@ def detection_tables(run: Run) -> tuple[Table, Table] | None:
         (positive, negative)
         for positive in PLANTED
         for negative in NEGATIVES
-        if any(f"detection/{name}.{positive}_vs_{negative}/auc" in numbers for name in names)
+        if any(f"detection/{name}/{positive}_vs_{negative}/auc" in numbers for name in names)
     ]
     if not pairs:
         return None
@@ -196,7 +196,7 @@ def detection_tables(run: Run) -> tuple[Table, Table] | None:
 def _detection_table(run: Run, names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Table:
     numbers = run.numbers[run.last]
     keys = [*(f"{positive}_vs_{negative}" for positive, negative in pairs), "memorized_vs_rest"]
-    rows = [Row(name, [number_cell(numbers.get(f"detection/{name}.{key}/auc")) for key in keys]) for name in names]
+    rows = [Row(name, [number_cell(numbers.get(f"detection/{name}/{key}/auc")) for key in keys]) for name in names]
     positives = [positive for positive, _ in pairs]
     count = {kind: len(run.last_values[kind, "plant_memorized"]) for pair in pairs for kind in pair}
     groups = [(f"{kind} ({count[kind]}) against", positives.count(kind)) for kind in dict.fromkeys(positives)]
