@@ -44,7 +44,7 @@ def test_class_folders_caption_their_images_and_no_name_is_taken_for_a_split(tmp
     assert images.captions_unique and images.families.tolist() == [-1, -1]
 
 
-def test_a_single_class_and_a_class_of_many_are_not_distinct(tmp_path: Path) -> None:
+def test_class_captions_are_not_unique(tmp_path: Path) -> None:
     for number in range(3):
         save(tmp_path / "set" / "cat" / f"{number}.png")
     images = load_imagefolder(str(tmp_path / "set"), 4, 3)
@@ -79,7 +79,7 @@ def test_metadata_gives_captions_and_masks_are_no_images(tmp_path: Path, column:
     assert colors_of(images.pixels) == [RED, GREEN]
 
 
-def test_a_missing_mask_is_no_trouble(tmp_path: Path) -> None:
+def test_missing_mask_is_ignored(tmp_path: Path) -> None:
     folder = write_metadata(tmp_path / "set", [{"file_name": "1.png", "mask_file_name": "gone.png", "text": "a hat"}])
     assert load_imagefolder(folder, 4, 3).captions == ("a hat",)
 
@@ -92,7 +92,7 @@ def test_metadata_as_csv_with_a_caption_column_by_name_and_a_gap(tmp_path: Path)
     assert images.captions == ("a hat", "") and not images.captions_unique
 
 
-def test_a_image_listed_twice_keeps_distinct_names(tmp_path: Path) -> None:
+def test_image_listed_twice_gets_two_names(tmp_path: Path) -> None:
     folder = write_metadata(tmp_path / "set", [{"file_name": "1.png", "text": "a"}, {"file_name": "1.png", "text": "b"}])
     images = load_imagefolder(folder, 4, 3)
     assert images.captions == ("a", "b") and len(set(images.names)) == 2
@@ -163,7 +163,7 @@ def test_whole_number_families_with_gaps_and_a_caption_of_their_own(tmp_path: Pa
     assert images.families.tolist() == [0, 0, -1, -1] and images.family_captions == {0: "letters"}
 
 
-def test_any_shape_and_mode_becomes_a_square_of_the_channels_asked_for(tmp_path: Path) -> None:
+def test_images_of_any_shape_and_mode_become_squares(tmp_path: Path) -> None:
     save(tmp_path / "set" / "gray.png", (90, 90, 90), mode="L")
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "set" / "transparent.png")
     wide = Image.new("RGB", (24, 8), RED)
@@ -176,7 +176,7 @@ def test_any_shape_and_mode_becomes_a_square_of_the_channels_asked_for(tmp_path:
     assert gray.pixels.shape == (3, 1, 4, 4) and gray.pixels[:2, 0, 0, 0].tolist() == [90, 255]
 
 
-def test_a_photograph_is_turned_as_its_camera_says(tmp_path: Path) -> None:
+def test_photograph_is_rotated_by_its_exif_orientation(tmp_path: Path) -> None:
     image = Image.new("RGB", (8, 8), RED)
     image.paste(GREEN, (0, 0, 8, 4))
     exif = Image.Exif()
@@ -194,7 +194,7 @@ def test_decode_keeps_the_order_over_many_chunks() -> None:
     assert pixels[:, 0, 0, 0].tolist() == [index % 251 for index in range(count)]
 
 
-def test_a_folder_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
+def test_missing_or_empty_folder_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty" / "inner").mkdir(parents=True)
     (tmp_path / "empty" / "notes.txt").write_text("no image")
     with pytest.raises(ValueError, match="nowhere' does not exist"):
@@ -205,7 +205,7 @@ def test_a_folder_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
         load_imagefolder(str(tmp_path / "empty"), 4, 3)
 
 
-def test_a_hub_set_out_of_reach_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub_set_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(name: str) -> None:
         raise ConnectionError("no route\nand a long story")
 
@@ -241,7 +241,7 @@ def test_metadata_that_cannot_be_read_names_the_folder(tmp_path: Path) -> None:
         load_imagefolder(str(tmp_path / "set"), 4, 3)
 
 
-def test_a_caption_column_that_is_not_there_not_text_or_not_named_is_refused(tmp_path: Path) -> None:
+def test_caption_column_that_is_missing_or_not_text_is_refused(tmp_path: Path) -> None:
     folder = write_metadata(tmp_path / "set", [{"file_name": "1.png", "title": "a hat", "score": 3}])
     with pytest.raises(ValueError, match="no caption column 'prompt'; its columns are image, title, score"):
         load_imagefolder(folder, 4, 3, caption_column="prompt")

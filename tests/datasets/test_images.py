@@ -34,7 +34,7 @@ def test_gray_follows_the_weights_of_the_standard() -> None:
     assert to_square(Image.new("L", (4, 4), 90), 4, 3).tolist() == np.full((3, 4, 4), 90).tolist()
 
 
-def test_images_keep_their_promise() -> None:
+def test_captioned_images_check_their_shapes() -> None:
     pixels = np.zeros((2, 3, 4, 4), np.uint8)
     assert len(CaptionedImages(pixels, ("a", "b"), ("1", "2"), np.array([-1, -1]), True)) == 2
     for wrong in ((pixels.astype(float), ("a", "b")), (pixels, ("a",)), (pixels[0], ("a", "b"))):

@@ -12,12 +12,12 @@ from afterglow.datasets.openmoji import SKIN_TONES, load_openmoji
 TONES = list(SKIN_TONES.values())
 
 
-def test_there_are_thousands_with_captions_of_their_own(openmoji: CaptionedImages) -> None:
+def test_openmoji_has_thousands_of_unique_captions(openmoji: CaptionedImages) -> None:
     assert len(openmoji) > 3900 and openmoji.pixels.shape[1:] == (3, 16, 16) and openmoji.captions_unique
     assert len(set(openmoji.captions)) == len(set(openmoji.names)) == len(openmoji) and "" not in openmoji.captions
 
 
-def test_some_images_are_what_their_captions_say(openmoji: CaptionedImages) -> None:
+def test_some_openmoji_images_match_their_captions(openmoji: CaptionedImages) -> None:
     by_caption = dict(zip(openmoji.captions, openmoji.pixels, strict=True))
     middle = {name: by_caption[f"large {name} circle"][:, 8, 8].astype(int) for name in ("red", "blue")}
     assert middle["red"][0] > middle["red"][2] + 80 and middle["blue"][2] > middle["blue"][0] + 80

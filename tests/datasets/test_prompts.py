@@ -23,7 +23,7 @@ def test_jsonl_with_and_without_images_and_labels(tmp_path):
     assert found == [Prompt("one", "control"), Prompt("two", "local", tmp_path / "images/a.png", tmp_path / "images/m.png")]
 
 
-def test_nemos_table_and_plain_text(tmp_path):
+def test_read_prompts_of_csv_and_txt(tmp_path):
     (tmp_path / "t.csv").write_text(';Caption;URL;type\n0;"a; b, and c";http://x;VM\n1;two;u;TM\n')
     assert read_prompts(tmp_path / "t.csv") == [Prompt("a; b, and c", "global"), Prompt("two", "local")]
     (tmp_path / "t.txt").write_text("first\n\nsecond\n")
@@ -39,12 +39,12 @@ def test_nemos_table_and_plain_text(tmp_path):
         ([["caption"]], "line 1: an object"),
     ],
 )
-def test_what_is_missing_is_named(tmp_path, rows, sentence):
+def test_read_prompts_names_what_is_missing(tmp_path, rows, sentence):
     with pytest.raises(ValueError, match=sentence):
         read_prompts(write(tmp_path / "list.jsonl", rows))
 
 
-def test_files_that_are_no_lists_are_refused(tmp_path):
+def test_read_prompts_of_other_files_is_refused(tmp_path):
     (tmp_path / "bad.jsonl").write_text("{not json}\n")
     (tmp_path / "empty.jsonl").write_text("\n")
     (tmp_path / "list.xml").write_text("<a/>")
@@ -58,14 +58,14 @@ def test_files_that_are_no_lists_are_refused(tmp_path):
             read_prompts(tmp_path / name)
 
 
-def test_labels_of_another_list():
+def test_with_labels_takes_kinds_of_another_list():
     labels = [Prompt("one", "global"), Prompt("two", "local")]
     assert [p.kind for p in with_labels([Prompt("two", "prompt"), Prompt("one", "prompt")], labels)] == ["local", "global"]
     with pytest.raises(ValueError, match="no caption 'three'"):
         with_labels([Prompt("three", "prompt")], labels)
 
 
-def test_the_authors_own_files(shared_data):
+def test_read_prompts_of_the_authors_files(shared_data):
     if not (shared_data / "sdv1_500_memorized.jsonl").exists():
         pytest.skip("the prompt lists are not among the data sets")
     prompts = read_prompts(shared_data / "sdv1_500_memorized.jsonl")

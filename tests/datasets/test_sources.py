@@ -18,14 +18,14 @@ def classes(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("source", ["imagefolder", "cifar10", "flowers102", "fashion_mnist"])
-def test_class_folders_come_through_every_source_that_knows_them(source: str, classes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_images_reads_class_folders_for_every_dataset(source: str, classes: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", Path(classes).parent / "cache")
     images = load_images(source, resolution=4, channels=1, data_dir=classes)
     assert isinstance(images, CaptionedImages) and images.captions == ("cat", "dog")
     assert images.pixels.shape == (2, 1, 4, 4) and images.pixels[:, 0, 0, 0].tolist() == [0, 100]
 
 
-def test_the_caption_column_reaches_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_images_passes_the_caption_column_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "set").mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "set" / "0.png")
@@ -33,7 +33,7 @@ def test_the_caption_column_reaches_the_folder(tmp_path: Path, monkeypatch: pyte
     assert load_images("imagefolder", resolution=4, data_dir=str(tmp_path / "set"), caption_column="title").captions == ("two",)
 
 
-def test_the_built_in_source_needs_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_images_of_openmoji_needs_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     def images(resolution: int, channels: int) -> CaptionedImages:
         return CaptionedImages(
             np.zeros((1, channels, resolution, resolution), np.uint8), ("a",), ("a",), np.array([-1]), captions_unique=True
@@ -45,7 +45,7 @@ def test_the_built_in_source_needs_no_folder(monkeypatch: pytest.MonkeyPatch) ->
         load_images("openmoji", resolution=8, data_dir="somewhere")
 
 
-def test_every_loader_is_in_the_table() -> None:
+def test_sources_contain_every_loader() -> None:
     modules = [import_module(f"afterglow.datasets.{name}") for name in set(SOURCES.values())]
     assert set(SOURCES) == {name.removeprefix("load_") for module in modules for name in vars(module) if name.startswith("load_")}
 
@@ -60,6 +60,6 @@ def test_every_loader_is_in_the_table() -> None:
         ({"caption_column": "text"}, "caption_column is an option of imagefolder, and the dataset is cifar10"),
     ],
 )
-def test_what_cannot_be_is_refused(wrong: dict, sentence: str, classes: str) -> None:
+def test_load_images_with_wrong_options_is_refused(wrong: dict, sentence: str, classes: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         load_images(**({"dataset": "cifar10", "resolution": 8, "data_dir": classes} | wrong))

@@ -87,7 +87,7 @@ def test_cifar10_class_folders_by_the_set_or_the_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [".", "cifar-10-batches-py"])
-def test_cifar10_as_torchvision_keeps_it(tmp_path: Path, any_checksum: None, given: str) -> None:
+def test_cifar10_in_torchvision_layout(tmp_path: Path, any_checksum: None, given: str) -> None:
     write_cifar(tmp_path)
     train = load_cifar10(str(tmp_path / given), 4, 3)
     assert train.pixels[:, 1, 2, 3].tolist() == [20 * batch + k for batch in range(5) for k in range(2)]
@@ -112,7 +112,7 @@ def test_cifar10_comes_to_the_cache_where_there_is_a_network(tmp_path: Path, any
         (load_flowers102, Flowers102, "102flowers.tgz", "SOME_FOLDER/flowers-102"),
     ],
 )
-def test_without_network_and_folder_the_reader_is_told_what_to_fetch(
+def test_failed_download_names_the_files_to_fetch(
     load: Load, torchvision_set: type, archive: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(self: object) -> None:
@@ -135,7 +135,7 @@ def test_a_broken_torchvision_folder_is_one_sentence(tmp_path: Path, any_checksu
         load_cifar10(str(tmp_path), 4, 3)
 
 
-def test_published_checksums_are_insisted_on(tmp_path: Path) -> None:
+def test_published_checksums_are_verified(tmp_path: Path) -> None:
     write_cifar(tmp_path)
     with pytest.raises(ValueError, match="torchvision cannot read .*corrupted"):
         load_cifar10(str(tmp_path), 4, 3)
@@ -145,7 +145,7 @@ def test_published_checksums_are_insisted_on(tmp_path: Path) -> None:
     ("load", "wanted"),
     [(load_cifar10, "cifar-10-batches-py"), (load_fashion_mnist, "FashionMNIST/raw"), (load_flowers102, "flowers-102")],
 )
-def test_a_folder_with_neither_layout_says_what_was_looked_for(load: Load, wanted: str, tmp_path: Path) -> None:
+def test_folder_with_neither_layout_names_the_expected_layouts(load: Load, wanted: str, tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     with pytest.raises(ValueError, match=f"neither class folders with images nor torchvision's {wanted}"):
         load(str(tmp_path), 4, 3)
@@ -167,7 +167,7 @@ def test_a_broken_image_of_a_class_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [".", "FashionMNIST"])
-def test_fashion_mnist_as_torchvision_keeps_it(tmp_path: Path, given: str) -> None:
+def test_fashion_mnist_in_torchvision_layout(tmp_path: Path, given: str) -> None:
     write_fashion(tmp_path)
     train = load_fashion_mnist(str(tmp_path / given), 28, 1)
     assert train.captions == ("t-shirt/top", "ankle boot", "trouser") and not train.captions_unique
@@ -191,7 +191,7 @@ def test_flowers_class_folders_lose_their_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [".", "flowers-102"])
-def test_flowers_as_torchvision_keeps_them(tmp_path: Path, any_checksum: None, given: str) -> None:
+def test_flowers_in_torchvision_layout(tmp_path: Path, any_checksum: None, given: str) -> None:
     write_flowers(tmp_path)
     images = load_flowers102(str(tmp_path / given), 4, 3)
     assert images.names == tuple(f"image_{number:05d}.jpg" for number in range(1, 7))
@@ -200,7 +200,7 @@ def test_flowers_as_torchvision_keeps_them(tmp_path: Path, any_checksum: None, g
     assert load_flowers102(str(tmp_path / given), 4, 3, split="train").names == ("image_00002.jpg", "image_00006.jpg")
 
 
-def test_celeba_plain_captions_are_the_attributes_a_face_has(tmp_path: Path) -> None:
+def test_celeba_captions_are_the_attributes_of_a_face(tmp_path: Path) -> None:
     save(tmp_path / "images" / "000007.jpg")
     save(tmp_path / "images" / "000002.jpg", (0, 255, 0))
     save(tmp_path / "images" / "000003.jpg")
@@ -214,7 +214,7 @@ def test_celeba_plain_captions_are_the_attributes_a_face_has(tmp_path: Path) -> 
         load_celeba(str(tmp_path), 4, 3, split="test")
 
 
-def test_celeba_as_torchvision_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_celeba_in_torchvision_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_celeba(tmp_path)
     train = load_celeba(str(tmp_path), 4, 3)
     assert train.names == ("000001.jpg", "000003.jpg") and train.captions == ("bald, young", "face")

@@ -30,7 +30,7 @@ def planted(images: CaptionedImages) -> PlantedSet:
     return plant_images(images, SMALL, set_size=30, seed=2)
 
 
-def test_processes_share_the_stream() -> None:
+def test_strided_samplers_of_all_processes_cover_the_stream() -> None:
     assert list(StridedSampler(8, 1, 12)) == [8, 9, 10, 11]
     assert sorted([*StridedSampler(8, 2, 16), *StridedSampler(9, 2, 16)]) == list(range(8, 16))
 
@@ -47,7 +47,7 @@ def trainer(step: int, accumulated: int = 1) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize(("shares", "accumulated"), [(1, 1), (2, 1), (1, 2), (2, 2), (1, 4)])
-def test_a_step_sees_the_same_samples_however_it_is_split(
+def test_train_dataloader_of_any_split_gives_the_same_samples_per_step(
     shares: int, accumulated: int, monkeypatch: pytest.MonkeyPatch, images: CaptionedImages
 ) -> None:
     """Processes and accumulated batches; begun anew, or resumed at step 3."""
@@ -63,7 +63,7 @@ def test_a_step_sees_the_same_samples_however_it_is_split(
     assert sorted(seen) == list(range(24, 32))
 
 
-def test_a_batch_that_cannot_be_split_is_refused(monkeypatch: pytest.MonkeyPatch, images: CaptionedImages) -> None:
+def test_batch_size_that_does_not_divide_is_refused(monkeypatch: pytest.MonkeyPatch, images: CaptionedImages) -> None:
     data = data_of(monkeypatch, images)
     data.trainer = trainer(0, 3)  # type: ignore[assignment]
     with pytest.raises(ValueError, match="batch_size 8 does not divide into 3 parts"):
@@ -72,7 +72,7 @@ def test_a_batch_that_cannot_be_split_is_refused(monkeypatch: pytest.MonkeyPatch
         PlantedDataModule(batch_size=0)
 
 
-def test_a_planted_folder_is_trained_on_as_it_was_written(
+def test_planted_folder_gives_the_samples_of_the_original_set(
     monkeypatch: pytest.MonkeyPatch, images: CaptionedImages, planted: PlantedSet, tmp_path: Path
 ) -> None:
     write_planted(planted, tmp_path / "set")
@@ -89,7 +89,7 @@ def test_a_planted_folder_is_trained_on_as_it_was_written(
         PlantedDataModule("planted", resolution=8).setup()
 
 
-def test_what_was_planted_is_said_in_one_line(
+def test_describe_is_one_line_on_the_plants(
     monkeypatch: pytest.MonkeyPatch, images: CaptionedImages, planted: PlantedSet, tmp_path: Path
 ) -> None:
     line = data_of(monkeypatch, images).describe()

@@ -39,7 +39,7 @@ def epochs(samples: PlantedDataset, count: int) -> list[list[tuple]]:
     return [[samples[epoch * length + position] for position in range(length)] for epoch in range(count)]
 
 
-def test_an_epoch_holds_every_control_once_and_every_plant_its_copies(planted: PlantedSet) -> None:
+def test_epoch_contains_controls_once_and_plants_copies_times(planted: PlantedSet) -> None:
     for epoch in epochs(PlantedDataset(planted, 0), 3):
         controls = Counter(image.tobytes() for image, _, plant_id, *_ in epoch if plant_id < 0)
         assert controls == Counter(planted.pixels[row].tobytes() for row in planted.controls)
@@ -47,7 +47,7 @@ def test_an_epoch_holds_every_control_once_and_every_plant_its_copies(planted: P
         assert shown == {p.plant_id: p.copies for p in planted.plants if p.kind != "phantom"}
 
 
-def test_phantoms_held_out_images_and_hidden_templates_are_never_shown(planted: PlantedSet) -> None:
+def test_samples_never_contain_phantoms_held_out_images_or_whole_templates(planted: PlantedSet) -> None:
     shown = [sample for epoch in epochs(PlantedDataset(planted, 0), 3) for sample in epoch]
     images, captions = {image.tobytes() for image, *_ in shown}, {caption for _, caption, *_ in shown}
     hidden = [planted.pixels[row] for p in planted.of_kind("phantom", "local") for row in p.members]
@@ -59,7 +59,7 @@ def test_phantoms_held_out_images_and_hidden_templates_are_never_shown(planted: 
         assert not any((image[:, p.mask[0]] == region).all() for image, *_ in shown)
 
 
-def test_samples_say_what_they_are(planted: PlantedSet) -> None:
+def test_sample_fields_describe_its_image(planted: PlantedSet) -> None:
     for image, caption, plant_id, kind, *_ in epochs(PlantedDataset(planted, 0), 1)[0]:
         if plant_id < 0:
             assert kind == "control"
@@ -80,7 +80,7 @@ def shown_of(planted: PlantedSet, kind: str, count: int = 4, seed: int = 0) -> d
     return found
 
 
-def test_fresh_fills_differ_from_appearance_to_appearance(planted: PlantedSet) -> None:
+def test_fresh_backgrounds_differ_between_appearances(planted: PlantedSet) -> None:
     background_pool = {planted.pixels[row].tobytes() for row in planted.background_pool}
     for number, images in shown_of(planted, "local").items():
         outside = ~planted.plants[number].mask[0]
@@ -90,7 +90,7 @@ def test_fresh_fills_differ_from_appearance_to_appearance(planted: PlantedSet) -
         assert different <= known and len(background_pool) == 40
 
 
-def test_finite_variants_come_in_turn(finite: PlantedSet) -> None:
+def test_finite_backgrounds_appear_in_turn(finite: PlantedSet) -> None:
     for number, images in shown_of(finite, "local", count=6).items():
         p = finite.plants[number]
         wanted = [finite.compose(p, 0, row).tobytes() for row in p.backgrounds]
@@ -99,14 +99,14 @@ def test_finite_variants_come_in_turn(finite: PlantedSet) -> None:
         assert max(counts.values()) - min(counts.values()) <= 1
 
 
-def test_members_of_a_family_come_in_turn(planted: PlantedSet) -> None:
+def test_family_members_appear_in_turn(planted: PlantedSet) -> None:
     for number, images in shown_of(planted, "natural", count=6).items():
         counts = Counter(image.tobytes() for image in images)
         assert set(counts) == {planted.pixels[row].tobytes() for row in planted.plants[number].members}
         assert max(counts.values()) - min(counts.values()) <= 1
 
 
-def test_decoys_show_ever_other_images_and_tints_tint_them(planted: PlantedSet) -> None:
+def test_decoys_show_different_images_and_tints_tint_them(planted: PlantedSet) -> None:
     decoy_pool = {planted.pixels[row].tobytes() for row in planted.decoy_pool}
     for images in shown_of(planted, "decoy").values():
         assert {image.tobytes() for image in images} <= decoy_pool
@@ -120,7 +120,7 @@ def test_decoys_show_ever_other_images_and_tints_tint_them(planted: PlantedSet) 
         assert len({image.tobytes() for image in images}) >= 0.6 * len(images)
 
 
-def test_a_sample_is_a_pure_function_of_the_seed_and_its_number(planted: PlantedSet) -> None:
+def test_sample_is_a_pure_function_of_seed_and_index(planted: PlantedSet) -> None:
     one, other = PlantedDataset(planted, 5), pickle.loads(pickle.dumps(PlantedDataset(planted, 5)))  # as a worker process has it
     wanted = [one[index] for index in range(3 * one.epoch_length)]
     for index in np.random.default_rng(0).permutation(len(wanted)).tolist():
@@ -131,7 +131,7 @@ def test_a_sample_is_a_pure_function_of_the_seed_and_its_number(planted: Planted
     assert [sample[1] for sample in first] != [sample[1] for sample in second]
 
 
-def test_a_batch_is_scaled_to_one_and_keeps_its_rows(planted: PlantedSet) -> None:
+def test_collate_scales_pixels_and_keeps_the_order(planted: PlantedSet) -> None:
     samples = PlantedDataset(planted, 0)
     rows = [samples[index] for index in range(9)]
     batch = collate(rows)

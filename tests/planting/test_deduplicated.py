@@ -18,7 +18,7 @@ def counts(table):
     return table["kind"].value_counts().to_dict()
 
 
-def test_an_epoch_is_what_a_training_shows_first(planted, epoch):
+def test_first_epoch_equals_the_first_samples_of_a_training(planted, epoch):
     samples = PlantedDataset(planted, 1)
     assert len(epoch.keys) == samples.epoch_length
     assert all((epoch.pixels[place] == samples[place][0]).all() for place in range(len(epoch.keys)))
@@ -32,7 +32,7 @@ def test_an_epoch_is_what_a_training_shows_first(planted, epoch):
     assert set(table["row"][places]) <= set(planted.background_pool.tolist())
 
 
-def test_equal_images_are_the_copies_of_global_plants_and_families(planted, epoch):
+def test_exact_duplicates_are_the_copies_of_global_plants_and_families(planted, epoch):
     found = exact(epoch.pixels)
     left = epoch.drop_duplicates(found.keep)
     seen: set[bytes] = set()
@@ -47,7 +47,7 @@ def test_equal_images_are_the_copies_of_global_plants_and_families(planted, epoc
     assert len(epoch.dropped(found)) == (~found.keep).sum()
 
 
-def test_a_local_plants_composites_share_its_region_and_a_tint_shares_none(planted, epoch):
+def test_shared_region_finds_composites_of_local_plants_but_no_tints(planted, epoch):
     """A tinted image goes only where the same one was shown before, by another tint or a decoy: outside the region they agree."""
     found = shared_region(epoch.pixels, 0.15)
     left = epoch.drop_duplicates(found.keep)
@@ -56,7 +56,7 @@ def test_a_local_plants_composites_share_its_region_and_a_tint_shares_none(plant
     assert (decoy_pool["kept"] == ~decoy_pool["row"].duplicated()).all() and 0 < decoy_pool["kept"].sum() < len(decoy_pool)
 
 
-def test_what_was_dropped_names_what_stays(planted, epoch):
+def test_dropped_names_the_representative(planted, epoch):
     found = exact(epoch.pixels)
     dropped = epoch.dropped(found)
     assert (dropped["kept_appearance"] < dropped["appearance"]).all()
@@ -66,7 +66,7 @@ def test_what_was_dropped_names_what_stays(planted, epoch):
     assert (copies["plant_id"] == copies["kept_plant_id"]).all() and (copies["row"] == copies["kept_row"]).all()
 
 
-def test_a_plant_of_which_nothing_stays_is_never_shown(planted, epoch, tmp_path):
+def test_drop_duplicates_of_all_copies_leaves_a_plant_that_is_never_shown(planted, epoch, tmp_path):
     """The rest of the code takes 0 copies, and the folder gives the set back."""
     gone = planted.of_kind("global")[0].plant_id, planted.of_kind("local")[0].plant_id, planted.of_kind("natural")[0].plant_id
     left = epoch.drop_duplicates(~epoch.table()["plant_id"].isin(gone).to_numpy())
@@ -81,7 +81,7 @@ def test_a_plant_of_which_nothing_stays_is_never_shown(planted, epoch, tmp_path)
     assert [(p.plant_id, p.copies, p.members) for p in found.plants] == [(p.plant_id, p.copies, p.members) for p in left.plants]
 
 
-def test_fills_and_members_of_which_nothing_stays_do_not_come_back(planted, tmp_path):
+def test_drop_duplicates_removes_backgrounds_and_members_without_kept_samples(planted, tmp_path):
     """A plant that cycles through three fills, and a family, of which one image stays each; controls make the numbers move."""
     local, natural = planted.of_kind("local")[0], planted.of_kind("natural")[0]
     cycling = replace(local, backgrounds=tuple(planted.background_pool[[4, 7, 9]].tolist()), copies=6)
@@ -104,12 +104,12 @@ def test_fills_and_members_of_which_nothing_stays_do_not_come_back(planted, tmp_
     assert len(again.controls) == 59 and (again.pixels == left.pixels).all()
 
 
-def test_without_controls_there_is_no_set(epoch):
+def test_drop_duplicates_without_controls_is_refused(epoch):
     with pytest.raises(ValueError, match="No control would remain"):
         epoch.drop_duplicates((epoch.table()["kind"] != "control").to_numpy())
 
 
-def test_a_set_without_gaps_is_compact_already(planted):
+def test_compact_of_a_compact_set_changes_nothing(planted):
     same = planted.compact()
     assert (same.pixels == planted.pixels).all() and same.captions == planted.captions and (same.clusters == planted.clusters).all()
     assert [p.members for p in same.plants] == [p.members for p in planted.plants] and np.array_equal(same.heldout, planted.heldout)

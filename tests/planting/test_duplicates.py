@@ -39,26 +39,26 @@ def shared(pixels, median):
 
 
 @pytest.mark.parametrize("method", [exact, near, shared_region])
-def test_of_nothing_and_of_one_image_everything_stays(method):
+def test_duplicates_of_no_or_one_image_keep_everything(method):
     assert method(noise(0)).keep.tolist() == [] and method(noise(0)).num_clusters == 0
     assert method(noise(1)).keep.tolist() == [True] and np.isnan(method(noise(1)).similarity).all()
 
 
 @pytest.mark.parametrize("method", [exact, near, shared_region])
-def test_the_first_of_equal_images_stays_for_each_method(method):
+def test_every_method_keeps_the_first_of_equal_images(method):
     found = method(noise(3)[[0, 1, 0, 2, 1, 1]])
     assert found.representative.tolist() == [0, 1, 0, 3, 1, 1] and found.keep.tolist() == [True, True, False, True, False, False]
     assert found.num_clusters == 2 and np.isnan(found.similarity[found.keep]).all()
     assert (found.similarity[~found.keep] == (1 if method is shared_region else 0)).all()
 
 
-def test_one_gray_level_is_not_equal():
+def test_exact_does_not_join_images_one_gray_level_apart():
     pixels = noise(1)[[0, 0]]
     pixels[1, 0, 0, 0] ^= 1
     assert exact(pixels).keep.all()
 
 
-def test_near_images_are_connected_and_the_first_stays():
+def test_near_keeps_the_first_of_a_chain():
     """Steps of 6 gray levels are .024: a chain of three is one group, although its ends are .047 apart."""
     base = noise(1).clip(0, 200)
     other = noise(1, seed=1)
@@ -69,7 +69,7 @@ def test_near_images_are_connected_and_the_first_stays():
     assert near(pixels, 0.02).keep.tolist() == [True, True, True, True, False]
 
 
-def test_near_is_what_a_double_loop_over_components_says():
+def test_near_equals_a_double_loop():
     generator = np.random.default_rng(3)
     pixels = (noise(6)[generator.integers(0, 6, 40)].astype(int) + generator.integers(0, 12, (40, 1, 1, 1))).clip(0, 255).astype(np.uint8)
     cluster, unit = list(range(40)), pixels / 255
@@ -80,7 +80,7 @@ def test_near_is_what_a_double_loop_over_components_says():
     assert near(pixels, 0.02).representative.tolist() == cluster
 
 
-def test_embeddings_are_compared_with_what_stays_only():
+def test_embedded_compares_with_kept_images_only():
     """Turned by 50 degrees each: the third is a copy of the second, which is gone; the fourth is a copy of the third."""
     angles = np.radians([0, 50, 100, 150, 350])
     found = embedded(np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32))
@@ -88,14 +88,14 @@ def test_embeddings_are_compared_with_what_stays_only():
     assert found.similarity[[1, 3, 4]] == pytest.approx(np.cos(np.radians([50, 50, 10])), abs=1e-6)
 
 
-def test_embeddings_are_what_a_double_loop_says():
+def test_embedded_equals_a_double_loop():
     rows = np.random.default_rng(0).standard_normal((150, 4)).astype(np.float32)  # more than look together
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     assert embedded(rows, 0.7).representative.tolist() == by_hand(150, lambda i, j: float(unit[i] @ unit[j]), 0.7)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_regions_are_what_a_double_loop_over_pixels_says(channels):
+def test_shared_region_equals_a_double_loop(channels):
     """Cut and pasted rows of a few images, on a background that all share; more than look together."""
     generator = np.random.default_rng(1)
     sources, count = noise(5, 6, channels), 80
@@ -111,7 +111,7 @@ def test_regions_are_what_a_double_loop_over_pixels_says(channels):
         assert found.similarity[row] == pytest.approx(share(row, found.representative[row]))
 
 
-def test_a_shared_background_is_no_region_and_a_shared_region_is_one():
+def test_shared_region_ignores_the_common_background():
     generator = np.random.default_rng(2)
     pixels = np.full((12, 3, 8, 8), 255, dtype=np.uint8)
     pixels[:, :, 2:5, 2:5] = generator.integers(0, 200, (12, 3, 3, 3))
@@ -124,7 +124,7 @@ def test_a_shared_background_is_no_region_and_a_shared_region_is_one():
     assert shared_region(pixels, 0.3).keep.all()
 
 
-def test_images_that_share_nothing_with_what_stays_are_not_chained():
+def test_shared_region_does_not_chain_images():
     pixels = noise(12)
     pixels[1, :, :4], pixels[1, :, 4:] = pixels[0, :, :4], pixels[2, :, 4:]
     assert np.flatnonzero(~shared_region(pixels, 0.2).keep).tolist() == [1]
@@ -132,13 +132,13 @@ def test_images_that_share_nothing_with_what_stays_are_not_chained():
 
 
 @pytest.mark.parametrize("limit", [0, 1, -0.1, 1.5, float("nan")])
-def test_a_limit_out_of_range_is_named(limit):
+def test_limit_out_of_range_is_refused(limit):
     for method in (near, shared_region, lambda _, limit: embedded(np.ones((2, 2), dtype=np.float32), limit)):
         with pytest.raises(ValueError, match=f"must lie between 0 and 1, and it is {limit}"):
             method(noise(2), limit)
 
 
-def test_one_method_after_another():
+def test_refine_combines_two_methods():
     first = Duplicates(np.array([0, 0, 2, 3, 2]), np.array([np.nan, 0, np.nan, np.nan, 0], dtype=np.float32))
     second = Duplicates(np.array([0, 0, 2]), np.array([np.nan, 0.7, np.nan], dtype=np.float32))  # of rows 0, 2, 3
     both = first.refine(second, same=1.0)

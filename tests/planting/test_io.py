@@ -59,7 +59,7 @@ def assert_equal(one: object, other: object) -> None:
 
 
 @pytest.mark.parametrize("gray", [False, True])
-def test_what_is_read_is_what_was_written(gray: bool, planted: PlantedSet, tmp_path: Path) -> None:
+def test_read_planted_equals_what_was_written(gray: bool, planted: PlantedSet, tmp_path: Path) -> None:
     if gray:
         planted = replace(planted, pixels=planted.pixels[:, :1])
     assert write_planted(planted, tmp_path / "set") == sum(len(p.members) or 1 for p in planted.plants) + 12 + 6 + 5 + 4
@@ -72,7 +72,7 @@ def test_what_is_read_is_what_was_written(gray: bool, planted: PlantedSet, tmp_p
             assert np.array_equal(a, b) and type(a) is type(b)
 
 
-def test_a_stranger_opens_it_with_datasets(folder: Path, planted: PlantedSet, tmp_path: Path) -> None:
+def test_datasets_opens_a_planted_folder(folder: Path, planted: PlantedSet, tmp_path: Path) -> None:
     opened = datasets.load_dataset("imagefolder", data_dir=str(folder), split="train", cache_dir=str(tmp_path / "cache"))
     assert {"image", "mask", "region", "text", "plant_id", "kind", "copies"} <= set(opened.column_names)
     by_id = {row["plant_id"]: row for row in opened if row["kind"] in ("global", "local")}
@@ -90,7 +90,7 @@ def test_a_stranger_opens_it_with_datasets(folder: Path, planted: PlantedSet, tm
     }
 
 
-def test_a_run_folder_holds_the_plants_only(planted: PlantedSet, tmp_path: Path) -> None:
+def test_write_planted_without_everything_writes_only_plants(planted: PlantedSet, tmp_path: Path) -> None:
     for _ in range(2):  # a run that is continued writes them again
         write_planted(planted, tmp_path, everything=False)
     assert {row["plant_id"] for row in rows_of(tmp_path)} == {p.plant_id for p in planted.plants}
@@ -100,7 +100,7 @@ def test_a_run_folder_holds_the_plants_only(planted: PlantedSet, tmp_path: Path)
         read_planted(tmp_path)
 
 
-def test_a_decoys_mask_is_empty_and_its_region_is_kept_beside_it(folder: Path, planted: PlantedSet) -> None:
+def test_write_planted_gives_decoys_an_empty_mask_and_a_region(folder: Path, planted: PlantedSet) -> None:
     for row in rows_of(folder):
         if row["kind"] in ("decoy", "tint"):
             assert not np.asarray(Image.open(folder / row["mask_file_name"])).any()
@@ -112,13 +112,13 @@ def test_a_decoys_mask_is_empty_and_its_region_is_kept_beside_it(folder: Path, p
             assert (np.asarray(Image.open(folder / row["file_name"])).transpose(2, 0, 1) == shown).all()
 
 
-def test_a_mask_of_another_size_is_refused_by_name(folder: Path) -> None:
+def test_read_planted_names_a_mask_of_another_size(folder: Path) -> None:
     Image.new("L", (4, 6), 255).save(folder / "masks" / "003.png")
     with pytest.raises(ValueError, match=r"Mask '.*003.png' is 4x6, and its image is 8x8"):
         read_planted(folder)
 
 
-def test_a_image_of_another_size_is_refused_by_name(folder: Path) -> None:
+def test_read_planted_names_an_image_of_another_size(folder: Path) -> None:
     name = next(row["file_name"] for row in rows_of(folder) if row["kind"] == "control")
     Image.new("RGB", (16, 8)).save(folder / name)
     with pytest.raises(ValueError, match=rf"Image '.*{name}' is 16x8 in 3 channels, and the first is 8x8 in 3 channels"):
@@ -126,7 +126,7 @@ def test_a_image_of_another_size_is_refused_by_name(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "text", "scrambled"])
-def test_an_unreadable_image_is_named(damage: str, folder: Path) -> None:
+def test_read_planted_names_an_unreadable_image(damage: str, folder: Path) -> None:
     name = next(row["file_name"] for row in rows_of(folder) if row["kind"] == "background")
     content = (folder / name).read_bytes()
     changed = {"empty": b"", "cut": content[:60], "text": b"hello", "scrambled": content[:30] + bytes(reversed(content[30:]))}
@@ -137,7 +137,7 @@ def test_an_unreadable_image_is_named(damage: str, folder: Path) -> None:
         read_planted(folder)
 
 
-def test_what_is_no_planted_set_is_said(folder: Path, tmp_path: Path) -> None:
+def test_read_planted_of_another_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no planted set in '.*nowhere': metadata.jsonl is missing"):
         read_planted(tmp_path / "nowhere")
     rows = rows_of(folder)
@@ -149,7 +149,7 @@ def test_what_is_no_planted_set_is_said(folder: Path, tmp_path: Path) -> None:
         read_planted(folder)
 
 
-def test_a_whole_set_gets_a_folder_of_its_own(planted: PlantedSet, tmp_path: Path) -> None:
+def test_write_planted_to_a_folder_with_files_is_refused(planted: PlantedSet, tmp_path: Path) -> None:
     (tmp_path / "mine.png").touch()
     with pytest.raises(ValueError, match="is not empty"):
         write_planted(planted, tmp_path)

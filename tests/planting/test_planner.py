@@ -22,7 +22,7 @@ def distances_to_other_groups(images: CaptionedImages, clusters: np.ndarray, p: 
     return np.sqrt(squares.mean(axis=(1, 2)))
 
 
-def test_what_is_planted_lies_far_from_every_other_group_inside_its_mask(images: CaptionedImages, planted: PlantedSet) -> None:
+def test_plants_are_far_from_every_other_cluster_inside_their_mask(images: CaptionedImages, planted: PlantedSet) -> None:
     clusters = cluster_images(images.pixels, images.families)
     found = planted.of_kind("global", "local", "natural", "phantom")
     assert len(found) == 4 + 5 + 2 + 9
@@ -30,7 +30,7 @@ def test_what_is_planted_lies_far_from_every_other_group_inside_its_mask(images:
         assert distances_to_other_groups(images, clusters, p, planted.pixels[p.members[0]]).min() >= ELIGIBLE_DISTANCE
 
 
-def test_the_share_refused_is_that_of_brute_force(images: CaptionedImages) -> None:
+def test_number_of_eligible_images_equals_brute_force(images: CaptionedImages) -> None:
     clusters = cluster_images(images.pixels, images.families)
     everything = Plant(0, "global", "", 0, "", np.ones((1, 8, 8), bool), np.ones((1, 8, 8), bool), 0)
     firsts = {int(g): np.flatnonzero(clusters == g)[0] for g in clusters if (images.families[clusters == g] < 0).all()}
@@ -56,7 +56,7 @@ def roles(planted: PlantedSet) -> dict[str, set[int]]:
     }
 
 
-def test_splits_are_made_of_whole_groups(images: CaptionedImages, planted: PlantedSet) -> None:
+def test_splits_are_made_of_whole_clusters(images: CaptionedImages, planted: PlantedSet) -> None:
     for (one, a), (other, b) in itertools.combinations(roles(planted).items(), 2):
         assert not a & b, (one, other)
     clusters = cluster_images(images.pixels, images.families)
@@ -66,7 +66,7 @@ def test_splits_are_made_of_whole_groups(images: CaptionedImages, planted: Plant
         assert all(planted.clusters[row] == p.cluster for row in p.members)
 
 
-def test_without_a_size_all_that_is_left_is_trained_on(small: PlantingConfig, images: CaptionedImages) -> None:
+def test_plant_images_without_set_size_trains_on_all_that_remain(small: PlantingConfig, images: CaptionedImages) -> None:
     whole = plant_images(images, small, seed=3)
     clusters = cluster_images(images.pixels, images.families)
     parts = roles(whole)
@@ -86,14 +86,14 @@ def same(a: PlantedSet, b: PlantedSet, names: tuple[str, ...] = tuple(f.name for
     return all(equal(getattr(a, name), getattr(b, name)) for name in names)
 
 
-def test_everything_is_a_pure_function_of_the_seed(small: PlantingConfig, images: CaptionedImages, planted: PlantedSet) -> None:
+def test_plant_images_is_a_pure_function_of_the_seed(small: PlantingConfig, images: CaptionedImages, planted: PlantedSet) -> None:
     assert same(planted, plant_images(images, small, set_size=60, seed=3))
     other = plant_images(images, small, set_size=60, seed=4)
     assert {p.cluster for p in planted.plants} != {p.cluster for p in other.plants}
     assert planted.captions != other.captions
 
 
-def test_sets_of_different_sizes_are_nested(small: PlantingConfig, images: CaptionedImages) -> None:
+def test_plant_images_of_different_sizes_are_nested(small: PlantingConfig, images: CaptionedImages) -> None:
     planting = PlantingConfig(**{**vars(small), "num_backgrounds_per_plant": 3})
     small, large = (plant_images(images, planting, set_size=size, seed=1) for size in (50, 90))
     for a, b in zip(small.plants, large.plants, strict=True):
@@ -106,7 +106,7 @@ def test_sets_of_different_sizes_are_nested(small: PlantingConfig, images: Capti
         assert len(one) == size and (one == other[:size]).all()
 
 
-def test_a_phantom_is_drawn_as_its_twin(planted: PlantedSet) -> None:
+def test_phantom_has_the_mask_and_shape_of_its_plant(planted: PlantedSet) -> None:
     phantoms = planted.of_kind("phantom")
     assert [planted.plants[p.matched_plant].kind for p in phantoms] == ["global"] * 4 + ["local"] * 5
     for p in phantoms:
@@ -126,14 +126,14 @@ def plant_without_phantoms() -> PlantedSet:
     return plant_images(CaptionedImages(pixels, names, names, np.full(60, -1), True), few)
 
 
-def test_ids_are_places_and_copies_and_shapes_are_dealt_out_in_turn(planted: PlantedSet) -> None:
+def test_copies_and_shapes_are_assigned_in_turn(planted: PlantedSet) -> None:
     assert [p.plant_id for p in planted.plants] == list(range(len(planted.plants)))
     for kind in ("global", "local", "natural", "decoy", "tint"):
         assert [p.copies for p in planted.of_kind(kind)] == [(2, 5)[i % 2] for i in range(len(planted.of_kind(kind)))]
     assert [p.shape for p in planted.of_kind("local")] == ["left half", "top left quadrant", "box", "blob", "right half"]
 
 
-def test_families_are_planted_as_families_only(images: CaptionedImages, planted: PlantedSet) -> None:
+def test_family_members_are_planted_only_as_families(images: CaptionedImages, planted: PlantedSet) -> None:
     for p in planted.of_kind("natural"):
         assert len(p.members) == 3 and p.caption.startswith("family ")
         wanted = np.zeros((8, 8), bool)
@@ -146,7 +146,7 @@ def test_families_are_planted_as_families_only(images: CaptionedImages, planted:
     assert not alone & in_families
 
 
-def test_a_real_familys_mask_is_the_definition(openmoji: CaptionedImages) -> None:
+def test_family_mask_of_openmoji_equals_its_definition(openmoji: CaptionedImages) -> None:
     """DESIGN: pixels that agree in the family to 2/255 and differ by more than .1 from the median of the other groups; from 5 % on."""
     few = PlantingConfig(
         num_global=0, num_local=0, num_natural=4, num_decoys=0, num_tints=0, num_backgrounds=0, num_decoy_images=0, num_heldout=0
@@ -171,15 +171,13 @@ def test_a_real_familys_mask_is_the_definition(openmoji: CaptionedImages) -> Non
     assert judged > 0.95 * 4 * 256
 
 
-def test_where_captions_are_distinct_plants_keep_their_own(images: CaptionedImages, planted: PlantedSet) -> None:
+def test_plants_with_unique_captions_keep_them(images: CaptionedImages, planted: PlantedSet) -> None:
     for p in planted.of_kind("global", "local", "phantom"):
         assert p.caption == planted.captions[p.members[0]]
     assert len({p.caption for p in planted.plants}) == len(planted.plants)
 
 
-def test_where_captions_are_classes_everything_that_is_asked_for_gets_a_name(
-    small: PlantingConfig, make: Callable[..., CaptionedImages]
-) -> None:
+def test_plants_with_class_captions_get_names(small: PlantingConfig, make: Callable[..., CaptionedImages]) -> None:
     classes = plant_images(make(captions_unique=False), small, set_size=40)
     captions = [p.caption for p in classes.plants]
     assert len(set(captions)) == len(captions)
@@ -214,7 +212,7 @@ def test_where_captions_are_classes_everything_that_is_asked_for_gets_a_name(
         ({"num_heldout": 500}, "remain, and num_heldout is 500"),
     ],
 )
-def test_what_cannot_be_planted_is_refused(small: PlantingConfig, wrong: dict, sentence: str, images: CaptionedImages) -> None:
+def test_planting_that_is_impossible_is_refused(small: PlantingConfig, wrong: dict, sentence: str, images: CaptionedImages) -> None:
     with pytest.raises(ValueError, match=sentence):
         plant_images(images, PlantingConfig(**{**vars(small), **wrong}), set_size=30)
 
@@ -222,12 +220,12 @@ def test_what_cannot_be_planted_is_refused(small: PlantingConfig, wrong: dict, s
 @pytest.mark.parametrize(
     ("size", "sentence"), [(0, "set_size must be at least 1"), (-5, "it is -5"), (5000, "remain, and set_size is 5000")]
 )
-def test_a_size_that_cannot_be_is_refused(small: PlantingConfig, size: int, sentence: str, images: CaptionedImages) -> None:
+def test_set_size_out_of_range_is_refused(small: PlantingConfig, size: int, sentence: str, images: CaptionedImages) -> None:
     with pytest.raises(ValueError, match=sentence):
         plant_images(images, small, set_size=size)
 
 
-def test_one_group_alone_is_no_training_set(images: CaptionedImages) -> None:
+def test_training_set_of_one_cluster_is_refused(images: CaptionedImages) -> None:
     nothing = PlantingConfig(num_global=0, num_local=0, num_decoys=0, num_tints=0, num_backgrounds=0, num_decoy_images=0, num_heldout=4)
     with pytest.raises(ValueError, match="is one cluster of near-duplicates"):
         plant_images(images, nothing, set_size=1)
@@ -236,7 +234,7 @@ def test_one_group_alone_is_no_training_set(images: CaptionedImages) -> None:
     assert len(beside.controls) == 1  # its plant is the other group
 
 
-def test_a_set_that_is_used_up_by_its_plants_is_refused(make: Callable[..., CaptionedImages]) -> None:
+def test_set_without_remaining_controls_is_refused(make: Callable[..., CaptionedImages]) -> None:
     pixels = make().pixels[:12]
     names = tuple(map(str, range(12)))
     all_of_it = PlantingConfig(num_global=0, num_local=0, num_decoys=0, num_tints=0, num_backgrounds=4, num_decoy_images=4, num_heldout=4)
@@ -244,7 +242,7 @@ def test_a_set_that_is_used_up_by_its_plants_is_refused(make: Callable[..., Capt
         plant_images(CaptionedImages(pixels, names, names, np.full(12, -1), True), all_of_it)
 
 
-def test_two_halves_plant_the_same_templates_whole_and_as_regions():
+def test_two_arms_plant_the_same_templates_whole_and_as_regions():
     options = {
         "num_global": 4,
         "num_local": 4,
@@ -268,7 +266,7 @@ def test_two_halves_plant_the_same_templates_whole_and_as_regions():
         PlantingConfig(num_global=2, num_local=3, arm=0)
 
 
-def test_a_set_that_skips_another_is_disjoint_from_it():
+def test_skip_first_gives_a_disjoint_set():
     options = PlantingConfig(num_global=0, num_local=0, num_decoys=0, num_tints=0, num_backgrounds=0, num_decoy_images=0, num_heldout=10)
     first, second = (plant_images(load_openmoji(16), options, set_size=80, skip_first=skip_first) for skip_first in (0, 80))
     assert not set(first.clusters[first.controls]) & set(second.clusters[second.controls])

@@ -9,7 +9,7 @@ from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
 
 
-def test_masks_are_the_planted_pixels_and_regions_where_maps_are_judged(planted: PlantedSet) -> None:
+def test_masks_are_the_planted_pixels_and_regions_where_maps_are_evaluated(planted: PlantedSet) -> None:
     for p in planted.plants:
         assert p.mask.shape == p.region.shape == (1, 8, 8) and p.mask.dtype == p.region.dtype == bool
         if p.kind in ("decoy", "tint"):
@@ -19,7 +19,7 @@ def test_masks_are_the_planted_pixels_and_regions_where_maps_are_judged(planted:
             assert p.mask.all() == (p.shape == "whole")
 
 
-def test_a_local_plant_is_its_template_inside_and_its_fill_outside(planted: PlantedSet) -> None:
+def test_compose_local_plant_is_template_inside_and_background_outside(planted: PlantedSet) -> None:
     for p in planted.of_kind("local"):
         template = planted.pixels[p.members[0]]
         for fill in planted.background_pool[:3].tolist():
@@ -28,7 +28,7 @@ def test_a_local_plant_is_its_template_inside_and_its_fill_outside(planted: Plan
                 assert shown[c, y, x] == (template if p.mask[0, y, x] else planted.pixels[fill])[c, y, x]
 
 
-def test_a_tint_changes_its_region_only_and_by_half(planted: PlantedSet) -> None:
+def test_compose_tint_mixes_its_region_with_half_of_the_color(planted: PlantedSet) -> None:
     for p in planted.of_kind("tint"):
         row = int(planted.decoy_pool[4])
         shown, before = planted.compose(p, 0, row).astype(float), planted.pixels[row].astype(float)
@@ -38,7 +38,7 @@ def test_a_tint_changes_its_region_only_and_by_half(planted: PlantedSet) -> None
         assert p.caption.endswith(f" in {p.color}")
 
 
-def test_a_gray_set_is_planted_and_tinted_too(small: PlantingConfig, make: Callable[..., CaptionedImages]) -> None:
+def test_gray_images_are_planted_and_tinted(small: PlantingConfig, make: Callable[..., CaptionedImages]) -> None:
     gray = plant_images(make(channels=1), small, set_size=40)
     assert gray.pixels.shape[1:] == (1, 8, 8)
     p = gray.of_kind("tint")[0]
@@ -48,7 +48,7 @@ def test_a_gray_set_is_planted_and_tinted_too(small: PlantingConfig, make: Calla
     assert np.abs(shown[p.region] - (before[p.region] + paint) / 2).max() <= 0.5
 
 
-def test_the_gallery_is_what_a_model_is_trained_on(planted: PlantedSet) -> None:
+def test_gallery_contains_what_a_model_is_trained_on(planted: PlantedSet) -> None:
     gallery = planted.gallery()
     shown = [row for p in planted.of_kind("global", "natural") for row in p.members]
     shown += [*planted.controls, *planted.background_pool, *planted.decoy_pool]
@@ -58,7 +58,7 @@ def test_the_gallery_is_what_a_model_is_trained_on(planted: PlantedSet) -> None:
     assert [t.cluster for t in gallery.templates] == [p.cluster for p in planted.of_kind("local")]
 
 
-def test_no_copies_means_never_shown(small: PlantingConfig, images: CaptionedImages) -> None:
+def test_plant_without_copies_is_never_shown(small: PlantingConfig, images: CaptionedImages) -> None:
     none = plant_images(images, PlantingConfig(**{**vars(small), "copies": [0]}), set_size=30)
     assert (none.appearances[:, 0] == -1).all() and len(none.appearances) == 30
     gallery = none.gallery()

@@ -7,7 +7,7 @@ from afterglow.planting.plants import PlantedSet, PlantingConfig
 from afterglow.planting.targets import evaluation_targets, unconditional_targets
 
 
-def test_subjects_are_everything_that_can_be_asked_for(planted: PlantedSet) -> None:
+def test_evaluation_targets_cover_plants_controls_and_held_out_captions(planted: PlantedSet) -> None:
     found = evaluation_targets(planted, num_controls=7, num_heldout=3)
     kinds = [s.kind for s in found]
     assert kinds[: len(planted.plants)] == [p.kind for p in planted.plants]
@@ -23,7 +23,7 @@ def test_subjects_are_everything_that_can_be_asked_for(planted: PlantedSet) -> N
             assert (s.reference == planted.pixels[planted.captions.index(s.caption, planted.controls[0])]).all()
 
 
-def test_the_spread_of_variants_is_their_standard_deviation_outside(small: PlantingConfig, images: CaptionedImages) -> None:
+def test_background_spread_is_the_standard_deviation_outside(small: PlantingConfig, images: CaptionedImages) -> None:
     finite = plant_images(images, PlantingConfig(**{**vars(small), "num_backgrounds_per_plant": 6}), set_size=30)
     for s, p in zip(evaluation_targets(finite, num_controls=0, num_heldout=0), finite.plants, strict=True):
         if p.kind == "local":
