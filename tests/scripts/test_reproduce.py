@@ -1,12 +1,15 @@
 """The script lists exactly the committed runs, its commands have only options that exist, and it copies what the pages read."""
 
 import runpy
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import yaml
+
+from afterglow.cli.parser import CommandParser
 
 ROOT = Path(__file__).parents[2]
 FINDINGS = ROOT / "docs" / "findings"
@@ -51,3 +54,14 @@ def test_write_rows_keeps_what_the_pages_read(reproduce, tmp_path) -> None:
     reproduce.write_rows(tmp_path / "all.parquet", tmp_path / "kept.parquet", reproduce.MEASURES)
     kept = pd.read_parquet(tmp_path / "kept.parquet")
     assert list(zip(kept["kind"], kept["measure"], strict=True)) == [*rows[:2], rows[3]] and set(kept["caption"]) == {""}
+
+
+def test_options_of_analysis_commands_exist(reproduce) -> None:
+    """Options of `train` and `plant` are checked against the committed configurations above."""
+    for run in runs_of(reproduce):
+        for command in run.commands:
+            name, *arguments = command.arguments
+            if name not in ("train", "plant"):
+                parser = CommandParser(prog=name)
+                import_module(f"afterglow.cli.{name}").add_arguments(parser)
+                parser.parse_args(arguments)  # exits on an unknown option or a value of a wrong type
