@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from afterglow.functional.pixels import resize
@@ -27,6 +26,8 @@ def map_auc(maps: Tensor, regions: Tensor) -> Tensor:
     >>> map_auc(torch.tensor([[[0.9, 0.2], [0.1, 0.0]]]), region)
     tensor([1.], dtype=torch.float64)
     """
+    from scipy.stats import rankdata  # takes half a second to import
+
     truth = regions[:, 0].flatten(1).numpy()
     ranks = rankdata(resize(maps.float(), regions.shape[-2:]).flatten(1).double().numpy(), axis=1)
     inside = truth.sum(1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.stats import beta, norm
+from scipy.special import betaincinv, ndtri
 
 NUM_RESAMPLES = 1000
 Groups: TypeAlias = "np.ndarray | Sequence[Groups]"  # numbers of units, nested by run, and by seed above the runs
@@ -50,7 +50,7 @@ def wilson_interval(successes: float, count: int, confidence: float = 0.95) -> t
     """
     if count == 0:
         return 0.0, 1.0
-    z, share = float(norm.ppf((1 + confidence) / 2)), successes / count
+    z, share = float(ndtri((1 + confidence) / 2)), successes / count
     center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * float(np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)))
     return max(0.0, center - half), min(1.0, center + half)
@@ -64,8 +64,8 @@ def exact_interval(successes: int, count: int, confidence: float = 0.95) -> tupl
     0.00 0.31
     """
     tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, successes, count - successes + 1)) if successes else 0.0
-    high = float(beta.ppf(1 - tail, successes + 1, count - successes)) if successes < count else 1.0
+    low = float(betaincinv(successes, count - successes + 1, tail)) if successes else 0.0
+    high = float(betaincinv(successes + 1, count - successes, 1 - tail)) if successes < count else 1.0
     return low, high
 
 

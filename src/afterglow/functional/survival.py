@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import log_ndtr
 
 NUM_ITERATIONS, TOLERANCE = 1000, 1e-9
@@ -103,6 +102,8 @@ def interval_regression(lower: np.ndarray, upper: np.ndarray, design: np.ndarray
     >>> print(f"{slope:.2f}")
     1.00
     """
+    from scipy.optimize import minimize  # takes a quarter of a second to import
+
     # a start from the middle of each interval; a right-censored one is taken to end at twice its lower end
     ends = np.where(np.isinf(upper), 2 * np.maximum(lower, 1), upper)
     start = np.linalg.lstsq(design, np.log(np.maximum(1, np.sqrt(np.maximum(lower, 1) * ends))), rcond=None)[0]
