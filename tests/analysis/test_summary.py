@@ -2,13 +2,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from afterglow.analysis.summary import ALL_SEEDS, COLUMNS, of_plants, summarize
+from afterglow.analysis.summary import ALL_SEEDS, MEASUREMENT_COLUMNS, plant_means, summarize_evaluation
 
 
 def table(*rows):
     """Rows (plant_id, kind, seed, measure, value) as the table of one probe."""
     frame = pd.DataFrame(rows, columns=["plant_id", "kind", "seed", "measure", "value"])
-    return frame.assign(step=7, epoch=0.5, seconds=1.0, caption="an image")[COLUMNS]
+    return frame.assign(step=7, epoch=0.5, seconds=1.0, caption="an image")[MEASUREMENT_COLUMNS]
 
 
 def probe(magnitudes, *, copied):
@@ -22,8 +22,8 @@ def probe(magnitudes, *, copied):
 
 def test_means_are_over_seeds_first_and_plants_second():
     rows = table((0, "global", 0, "distance", 1.0), (0, "global", 1, "distance", 3.0), (1, "global", 0, "distance", 8.0))
-    assert of_plants(rows)["value"].tolist() == [2.0, 8.0]
-    assert summarize(rows) == {"measure/global/distance": 5.0}
+    assert plant_means(rows)["value"].tolist() == [2.0, 8.0]
+    assert summarize_evaluation(rows) == {"measure/global/distance": 5.0}
 
 
 def test_the_kinds_are_kept_apart_and_the_fraction_memorized_has_its_own_key():
@@ -33,7 +33,7 @@ def test_the_kinds_are_kept_apart_and_the_fraction_memorized_has_its_own_key():
         (2, "global", ALL_SEEDS, "plant_memorized", 0.0),
         (3, "phantom", ALL_SEEDS, "plant_memorized", 0.0),
     )
-    assert summarize(rows) == pytest.approx(
+    assert summarize_evaluation(rows) == pytest.approx(
         {
             "memorized/global": 1 / 3,
             "memorized/phantom": 0.0,
@@ -49,7 +49,7 @@ def test_localization_of_local_plants_has_the_plain_name_and_that_of_others_thei
         (1, "tint", 0, "auc.luminance", 0.6),
         (2, "phantom", 0, "auc.luminance", 0.5),
     )
-    assert summarize(rows) == pytest.approx(
+    assert summarize_evaluation(rows) == pytest.approx(
         {
             "localization/luminance/auc": 0.8,
             "localization/luminance/auc_tint": 0.6,
@@ -62,7 +62,7 @@ def test_localization_of_local_plants_has_the_plain_name_and_that_of_others_thei
 def test_planted_against_each_negative_apart_and_memorized_against_the_rest():
     magnitudes = {(0, "local"): [5, 7], (1, "local"): [1, 3], (2, "phantom"): [1, 1], (3, "phantom"): [8, 8], (4, "decoy"): [0, 0]}
     copied = {(0, "local"): [1, 1], (1, "local"): [0, 1], (2, "phantom"): [0, 0], (3, "phantom"): [0, 0], (4, "decoy"): [0, 0]}
-    found = summarize(probe(magnitudes, copied=copied))
+    found = summarize_evaluation(probe(magnitudes, copied=copied))
 
     def auc(high, low):
         return np.mean([1.0 if a > b else 0.5 if a == b else 0.0 for a in high for b in low])
@@ -79,7 +79,7 @@ def test_planted_against_each_negative_apart_and_memorized_against_the_rest():
 @pytest.mark.parametrize("answer", [0, 1])
 def test_detection_of_copies_is_absent_where_all_or_none_are(answer):
     magnitudes = {(0, "global"): [5, 7], (1, "control"): [1, 3]}
-    found = summarize(probe(magnitudes, copied={key: [answer] * 2 for key in magnitudes}))
+    found = summarize_evaluation(probe(magnitudes, copied={key: [answer] * 2 for key in magnitudes}))
     assert "detection/guidance_norm.all/global_vs_control/auc" in found
     assert not any("memorized_vs_rest" in key for key in found)
 
@@ -89,5 +89,5 @@ def test_only_detectors_are_judged_as_detectors():
         (n, kind, 0, name, float(n)) for n, kind in enumerate(("global", "phantom")) for name in ("distance", "correlation", "entropy.last")
     ]
     rows += [(n, kind, 0, "memorized", float(kind == "global")) for n, kind in enumerate(("global", "phantom"))]
-    found = summarize(table(*rows))
+    found = summarize_evaluation(table(*rows))
     assert {key.split("/")[1].split(".")[0] for key in found if key.startswith("detection/")} == {"entropy"}

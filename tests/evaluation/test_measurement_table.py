@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from afterglow.analysis.summary import COLUMNS
+from afterglow.analysis.summary import MEASUREMENT_COLUMNS
 from afterglow.evaluation.measurement_table import MeasurementTable
 
 
@@ -27,7 +27,7 @@ def test_probes_add_up_and_are_read_again(tmp_path):
         assert not table.has(step)
         table.add(rows(step))
     again = MeasurementTable(tmp_path / "measurements.parquet")
-    assert again.has(5) and list(again.table.columns) == COLUMNS and len(again.table) == 4
+    assert again.has(5) and list(again.table.columns) == MEASUREMENT_COLUMNS and len(again.table) == 4
     assert (again.table["value"] == np.float32(0.1)).all()
 
 

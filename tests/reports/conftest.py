@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from afterglow.analysis.emergence_table import emergence_of
-from afterglow.analysis.summary import ALL_SEEDS, COLUMNS
+from afterglow.analysis.summary import ALL_SEEDS, MEASUREMENT_COLUMNS
 
 SIDE = 8
 STEPS = (0, 10, 20, 30, 40)
@@ -59,7 +59,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         recipe, folder = Recipe(**about), tmp_path / "run"  # type: ignore[arg-type]
         (folder / "plants" / "masks").mkdir(parents=True)
         steps = STEPS if recipe.finished else STEPS[:3]
-        table = pd.concat([rows(recipe, step) for step in steps], ignore_index=True)[COLUMNS]
+        table = pd.concat([rows(recipe, step) for step in steps], ignore_index=True)[MEASUREMENT_COLUMNS]
         table.to_parquet(folder / "measurements.parquet", index=False)
         for step in steps:
             save_maps(recipe, step, folder)

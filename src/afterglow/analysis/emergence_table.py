@@ -9,16 +9,16 @@ from afterglow import keys
 from afterglow.analysis.emergence import ASSIGNED, DEFINITION, NUM_CONFIRMATIONS, emergence_interval, emergence_quartiles, finite_or_none
 from afterglow.functional.survival import Interval
 
-WHOLE, REGION = "", ".region"  # judged in a plant's mask; or, of a global plant, in the region that it has in the other half
+IN_MASK, IN_REGION = "", ".region"  # evaluated in the plant's mask, or (a global plant) in the region that it has in the other arm
 
 
-def memorized_history(rows: pd.DataFrame, within: str = WHOLE) -> dict[int, tuple[list[int], list[bool]]]:
+def memorized_history(rows: pd.DataFrame, within: str = IN_MASK) -> dict[int, tuple[list[int], list[bool]]]:
     """{plant_id: (steps of its probes, whether it was memorized at each)}."""
     seen = rows[rows["measure"] == f"plant_memorized{within}"].sort_values("step")
     return {int(number): (part["step"].tolist(), (part["value"] > 0.5).tolist()) for number, part in seen.groupby("plant_id")}
 
 
-def emergence_intervals(rows: pd.DataFrame, within: str = WHOLE) -> dict[int, Interval]:
+def emergence_intervals(rows: pd.DataFrame, within: str = IN_MASK) -> dict[int, Interval]:
     """{plant_id: interval of steps in which it emerged}, from the rows of all probes of a run."""
     names = [f"confirm.{turn + 1}{within}" for turn in range(NUM_CONFIRMATIONS)]
     confirmed = rows[rows["measure"].isin(names)].sort_values("measure")

@@ -14,7 +14,7 @@ from afterglow.kinds import NEGATIVES, PLANTED
 from afterglow.measures.registry import is_detector
 
 ALL_SEEDS = -1
-COLUMNS = ["step", "epoch", "seconds", "plant_id", "kind", "caption", "seed", "measure", "value"]
+MEASUREMENT_COLUMNS = ["step", "epoch", "seconds", "plant_id", "kind", "caption", "seed", "measure", "value"]
 
 
 def read_measurements(path: Path) -> pd.DataFrame:

@@ -7,13 +7,13 @@ from typing import Any
 import pandas as pd
 
 from afterglow.analysis.emergence import NUM_CONFIRMATIONS, num_confirmations_needed
-from afterglow.analysis.emergence_table import REGION, WHOLE, memorized_history
+from afterglow.analysis.emergence_table import IN_MASK, IN_REGION, memorized_history
 from afterglow.evaluation.denoising_loss import denoising_loss_rows
 from afterglow.evaluation.evaluate import Processes, evaluate, model_measures
 from afterglow.evaluation.plan import GenerationPlan
 from afterglow.evaluation.requests import EvalRequest, PlantedRequest, UnconditionalRequest, copyable_targets
 from afterglow.evaluation.result import EvaluationResult
-from afterglow.measures.registry import chosen, requirements
+from afterglow.measures.registry import filter_measures, requirements
 from afterglow.models.denoiser import Denoiser
 from afterglow.neighbors.gallery import Gallery
 from afterglow.planting.plants import PlantedSet
@@ -97,7 +97,7 @@ class TrainingEvaluation:
             history: measurements of all evaluations, the last one included.
         """
         needed: dict[int, int] = {}
-        for within in (WHOLE, REGION):
+        for within in (IN_MASK, IN_REGION):
             for plant_id, (_, memorized) in memorized_history(history, within).items():
                 needed[plant_id] = max(needed.get(plant_id, 0), num_confirmations_needed(memorized))
         request = self.request(model, last=False)  # without kinds that have no history
@@ -122,7 +122,7 @@ class TrainingEvaluation:
         return self._needs_early(model, self.settings.final_measures)
 
     def _needs_early(self, model: Denoiser, patterns: Sequence[str]) -> bool:
-        requires = requirements(chosen(model_measures(model, self.settings.sampler.steps), patterns))
+        requires = requirements(filter_measures(model_measures(model, self.settings.sampler.steps), patterns))
         return any(need.startswith("extras.early_difference") for need in requires)
 
     def _evaluate(

@@ -12,7 +12,7 @@ from afterglow.evaluation.plan import GenerationPlan
 from afterglow.evaluation.requests import EvalRequest, UnconditionalRequest, as_request
 from afterglow.evaluation.result import EvaluationResult
 from afterglow.generations import Generations
-from afterglow.measures.registry import ANY_MEASURES, Measure, chosen, maps_of, named, requirements, scores_of
+from afterglow.measures.registry import ANY_MEASURES, Measure, filter_measures, list_maps, list_scores, requirements, resolve_names
 from afterglow.models.denoiser import Denoiser
 from afterglow.planting.targets import Target
 from afterglow.sampling.attention import self_attention_layers
@@ -131,7 +131,7 @@ def _gathered(generations: Generations, captions: Sequence[str], processes: Proc
 def model_measures(model: Denoiser, num_steps: int) -> list[Measure]:
     """Every measure that a model with these layers can have."""
     layers = cross_attention_of(model)
-    return scores_of(layers, layers, num_steps) + maps_of(layers, num_steps)
+    return list_scores(layers, layers, num_steps) + list_maps(layers, num_steps)
 
 
 def required_inputs(model: Denoiser, num_steps: int, patterns: Sequence[str], *, strict: bool = True) -> set[str]:
@@ -147,11 +147,11 @@ def required_inputs(model: Denoiser, num_steps: int, patterns: Sequence[str], *,
         AfterglowError: if a name matches no measure; if strict, also if the model cannot have the measure.
     """
     table = model_measures(model, num_steps)
-    wanted = named(table + ANY_MEASURES, patterns)
+    wanted = resolve_names(table + ANY_MEASURES, patterns)
     impossible = [m.name for m in wanted if "guidance" in m.requires or any(need.startswith(TEXT_INPUTS) for need in m.requires)]
     if strict and not model.has_text and impossible and "*" not in patterns:
         raise AfterglowError(f"{impossible[0]} measures the effect of a caption, and {type(model).__name__} has no captions.")
-    requires = requirements(chosen(table, patterns))
+    requires = requirements(filter_measures(table, patterns))
     if "*" in patterns and not self_attention_layers(model.unet):  # named explicitly, it is an error of the sampling
         requires -= {"extras.self_attention"}
     return requires if model.has_text else {need for need in requires if need.partition(".")[2] not in NEEDS_TEXT}

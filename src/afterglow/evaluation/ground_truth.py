@@ -12,8 +12,8 @@ from torch import Tensor
 from afterglow.datasets.images import to_square
 from afterglow.datasets.prompts import Prompt
 from afterglow.errors import AfterglowError
-from afterglow.functional.distances import masked_rms
-from afterglow.functional.pixels import to_unit
+from afterglow.functional.distances import calibrated_l2, masked_rms
+from afterglow.functional.pixels import to_signed, to_unit
 from afterglow.generations import Generations, Neighbors
 from afterglow.models.denoiser import Denoiser
 from afterglow.neighbors.gallery import Gallery
@@ -77,7 +77,7 @@ def _neighbors(images: Tensor, references: Tensor, gallery: Gallery, masks: Tens
     """The reference's cluster and the nearest others. masks: bool [B, 1, H, W]; own: clusters of the references, [B]."""
     exclude = [{int(cluster)} for cluster in own]
     clusters, distances, _ = gallery.nearest(images, masks, exclude, num_clusters=NUM_NEIGHBORS)
-    nearest = masked_rms(images.float() / 255, references.float() / 255, masks)
+    nearest = masked_rms(to_unit(images), to_unit(references), masks)
     return Neighbors(torch.cat([own[:, None], clusters], dim=1), torch.cat([nearest[:, None], distances], dim=1))
 
 
@@ -93,12 +93,11 @@ def _background_extras(images: Tensor, targets: Sequence[Target], gallery: Galle
         target, own_images = targets[rows[0]], images[rows]
         assert target.backgrounds is not None
         outside = torch.from_numpy(~target.mask)
-        each = torch.stack([masked_rms(own_images.float() / 255, background, outside) for background in to_unit(target.backgrounds)])
+        each = torch.stack([masked_rms(to_unit(own_images), background, outside) for background in to_unit(target.backgrounds)])
         # the source image of a background is itself a training image, which must not count as another cluster here
         own = {target.cluster, *target.background_clusters}
-        clusters, others, _ = gallery.nearest(own_images, outside, [own] * len(rows), num_clusters=NUM_NEIGHBORS)
-        known = clusters >= 0
-        nearest[rows] = each.min(0).values / (0.5 * others.where(known, 0.0).sum(1) / known.sum(1))
+        _, others, _ = gallery.nearest(own_images, outside, [own] * len(rows), num_clusters=NUM_NEIGHBORS)
+        nearest[rows] = calibrated_l2(each.min(0).values, others)
     return {"background_spread": torch.tensor([target.background_spread for target in targets]), "background_distance": nearest}
 
 
@@ -142,7 +141,7 @@ def attach_prompt_ground_truth(
         )
     images = np.stack([to_square(_open(prompt.image), side, generations.images.shape[1]) for prompt in own if prompt.image is not None])
     references = torch.from_numpy(reconstruct(images))
-    errors = masked_rms(references.float() / 255, to_unit(images), masks)
+    errors = masked_rms(to_unit(references), to_unit(images), masks)
     extras = {**generations.extras, **({"reconstruction_error": errors} if errors.any() else {})}
     return replace(annotated, references=references, eval_mask=masks, region=masks, extras=extras)
 
@@ -151,7 +150,7 @@ def with_latent_difference(generations: Generations, model: Denoiser) -> Generat
     """Add extras['latent_difference'], the encoded generation minus the encoded reference, [B, C, h, w], for a latent model."""
     if model.grid == 1 or generations.references is None:
         return generations
-    images, references = (model.encode(pixels.float() / 127.5 - 1).cpu() for pixels in (generations.images, generations.references))
+    images, references = (model.encode(to_signed(pixels)).cpu() for pixels in (generations.images, generations.references))
     return replace(generations, extras={**generations.extras, "latent_difference": (images - references).float()})
 
 

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from afterglow.evaluation.ground_truth import NUM_NEIGHBORS
-from afterglow.functional.distances import masked_rms
+from afterglow.functional.distances import calibrated_l2, masked_rms
+from afterglow.functional.pixels import to_unit
 from afterglow.neighbors.gallery import Gallery
 from afterglow.planting.targets import Target
-
-ALPHA = 0.5  # Carlini et al. 2023
 
 
 def match_to_plants(images: Tensor, plants: Sequence[Target], gallery: Gallery) -> tuple[Tensor, Tensor]:
@@ -31,15 +30,14 @@ def match_to_plants(images: Tensor, plants: Sequence[Target], gallery: Gallery) 
         for position, plant in enumerate(plants):
             if plant.mask.tobytes() == key:
                 assert plant.reference is not None
-                reference = torch.from_numpy(plant.reference.copy()).float() / 255
-                others = _mean_of_others(clusters, near, plant.cluster)
-                calibrated[position] = masked_rms(images.float() / 255, reference, mask) / (ALPHA * others)
+                distance = masked_rms(to_unit(images), to_unit(plant.reference), mask)
+                calibrated[position] = calibrated_l2(distance, _others(clusters, near, plant.cluster))
     smallest = calibrated.min(dim=0)
     return smallest.indices, smallest.values
 
 
-def _mean_of_others(clusters: Tensor, near: Tensor, own: int) -> Tensor:
-    """Mean distance to the 50 nearest clusters but `own`, [B]; fewer if the set has fewer. clusters, near: [B, 51], nearest first."""
+def _others(clusters: Tensor, near: Tensor, own: int) -> Tensor:
+    """Distances to the 50 nearest clusters but `own`; infinite for all others. clusters, near: [B, 51], nearest first."""
     counted = (clusters >= 0) & (clusters != own)
     counted &= counted.cumsum(1) <= NUM_NEIGHBORS
-    return near.where(counted, 0.0).sum(1) / counted.sum(1)
+    return near.masked_fill(~counted, torch.inf)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from afterglow.analysis.summary import COLUMNS, read_measurements
+from afterglow.analysis.summary import MEASUREMENT_COLUMNS, read_measurements
 from afterglow.cache import atomic_path
 
 
@@ -14,7 +14,7 @@ class MeasurementTable:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.table = read_measurements(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
+        self.table = read_measurements(path) if path.exists() else pd.DataFrame(columns=MEASUREMENT_COLUMNS)
 
     def drop_after(self, step: int) -> None:
         """Drop the rows of later steps, which a resumed training repeats."""
@@ -26,12 +26,12 @@ class MeasurementTable:
 
     def add(self, rows: pd.DataFrame, *, write: bool = True) -> None:
         """Add the rows of an evaluation; only one process writes. Raises OSError on a full disk, which leaves the old file unchanged."""
-        parts = [part for part in (self.table, rows[COLUMNS]) if len(part)]
+        parts = [part for part in (self.table, rows[MEASUREMENT_COLUMNS]) if len(part)]
         self.table = pd.concat(parts, ignore_index=True)
         if not write:
             return
         # single precision, its bytes in streams of their own: half the size
-        names, encoding = [name for name in COLUMNS if name != "value"], {"value": "BYTE_STREAM_SPLIT"}
+        names, encoding = [name for name in MEASUREMENT_COLUMNS if name != "value"], {"value": "BYTE_STREAM_SPLIT"}
         table = self.table.astype({"value": np.float32})
         try:
             with atomic_path(self.path) as path:

@@ -7,13 +7,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from afterglow.analysis.summary import ALL_SEEDS, COLUMNS
+from afterglow.analysis.summary import ALL_SEEDS, MEASUREMENT_COLUMNS
 from afterglow.evaluation.result import EvaluationResult
 from afterglow.functional.localization import held_out_iou
 from afterglow.generations import Generations
 from afterglow.measures import memorized
-from afterglow.measures.registry import chosen, maps, measure, scores
-from afterglow.measures.tables import frame, ids, localization_rows
+from afterglow.measures.registry import available_maps, available_scores, compute_measures, filter_measures
+from afterglow.measures.tables import map_auc_rows, plant_ids, value_rows
 from afterglow.planting.targets import Target
 
 
@@ -27,33 +27,33 @@ def measure_generations(generations: Generations, patterns: Sequence[str] = ("*"
     Returns:
         The measurements and maps. A local plant's threshold is chosen on the other plants; all other generations get the median.
     """
-    values = measure(generations, chosen(scores(generations), ("memorized", *patterns)))
-    soft = measure(generations, chosen(maps(generations), patterns))
+    values = compute_measures(generations, filter_measures(available_scores(generations), ("memorized", *patterns)))
+    soft = compute_measures(generations, filter_measures(available_maps(generations), patterns))
     everything = torch.arange(len(generations))
-    frames = [frame(generations, everything, name, of_each) for name, of_each in values.items()]
+    frames = [value_rows(generations, everything, name, of_each) for name, of_each in values.items()]
     thresholds: dict[str, Tensor] = {}
     if generations.region is not None:
-        frames += localization_rows(generations, soft)
+        frames += map_auc_rows(generations, soft)
         local = torch.tensor([row for row, kind in enumerate(generations.kind) if kind == "local"], dtype=torch.long)
-        for name, of_each in soft.items() if len(set(ids(generations, local))) > 1 else ():
-            overlap, used = held_out_iou(of_each[local], generations.region[local], ids(generations, local))
-            frames.append(frame(generations, local, f"iou.{name}", overlap))
+        for name, of_each in soft.items() if len(set(plant_ids(generations)[local].tolist())) > 1 else ():
+            overlap, used = held_out_iou(of_each[local], generations.region[local], plant_ids(generations)[local].tolist())
+            frames.append(value_rows(generations, local, f"iou.{name}", overlap))
             thresholds[name] = torch.full((len(generations),), float(used.median())).index_put((local,), used.float())
     if "memorized" in values:
         frames.append(_plant_rows(generations, values["memorized"]))
-    rows = pd.concat(frames, ignore_index=True).dropna(subset="value") if frames else pd.DataFrame(columns=COLUMNS[3:])
+    rows = pd.concat(frames, ignore_index=True).dropna(subset="value") if frames else pd.DataFrame(columns=MEASUREMENT_COLUMNS[3:])
     return EvaluationResult(generations, rows, soft, thresholds)
 
 
 def shape_rows(generations: Generations, shape: str) -> pd.DataFrame:
     """memorized_in.<shape> of controls whose ground truth has the mask of a plant's shape."""
-    return frame(generations, torch.arange(len(generations)), f"memorized_in.{shape}", memorized.memorized(generations))
+    return value_rows(generations, torch.arange(len(generations)), f"memorized_in.{shape}", memorized.memorized(generations))
 
 
 def region_rows(generations: Generations) -> pd.DataFrame:
     """memorized.region and plant_memorized.region of global plants whose mask is the region that they have in the other arm."""
     copied = memorized.memorized(generations)
-    own = frame(generations, torch.arange(len(generations)), "memorized.region", copied)
+    own = value_rows(generations, torch.arange(len(generations)), "memorized.region", copied)
     plants = _plant_rows(generations, copied)
     plants = plants[plants["measure"] == "plant_memorized"]
     return pd.concat([own, plants.assign(measure="plant_memorized.region")], ignore_index=True)
@@ -70,7 +70,7 @@ def extracted_rows(generations: Generations, plants: Sequence[Target], num_gener
     Returns:
         extracted: the fraction of all generations that copies the plant; plant_memorized: whether at least one does.
     """
-    counts = Counter(ids(generations, torch.arange(len(generations)))) if len(generations) else Counter()
+    counts = Counter(plant_ids(generations).tolist()) if len(generations) else Counter()
     rows = []
     for plant in plants:
         about = {"plant_id": plant.plant_id, "kind": plant.kind, "caption": plant.caption, "seed": ALL_SEEDS}
@@ -82,7 +82,7 @@ def extracted_rows(generations: Generations, plants: Sequence[Target], num_gener
 def _plant_rows(generations: Generations, copied: Tensor) -> pd.DataFrame:
     """Rows of whole plants (seed -1): memorized by half of the seeds; area and shape of a region; diversity outside a local mask."""
     assert generations.region is not None
-    numbers = ids(generations, torch.arange(len(generations)))
+    numbers = plant_ids(generations).tolist()
     spread = generations.extras.get("background_spread")
     table = []
     for number in dict.fromkeys(numbers):

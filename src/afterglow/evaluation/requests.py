@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from afterglow.analysis.mitigation_effect import PIXELS, pixel_features
+from afterglow.analysis.mitigation_effect import PIXELS
 from afterglow.datasets.prompts import Prompt, read_prompts, with_labels
 from afterglow.datasets.sources import load_images
 from afterglow.errors import AfterglowError
@@ -23,6 +23,7 @@ from afterglow.evaluation.matching import match_to_plants
 from afterglow.evaluation.measurements import extracted_rows, region_rows, shape_rows
 from afterglow.evaluation.patches import with_patch_distance
 from afterglow.evaluation.quality import clip_agreement, mean_patch_tokens, with_agreement, with_features
+from afterglow.functional.features import pixel_features
 from afterglow.generations import Generations
 from afterglow.kinds import COPYABLE
 from afterglow.models.denoiser import Denoiser

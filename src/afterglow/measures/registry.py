@@ -267,8 +267,3 @@ _FAMILIES = {m.name.partition(".")[0] for m in ANY_MEASURES if m.detector}
 def is_detector(name: str) -> bool:
     """True if a name, also with another model's layer, is a detector's: all variants of a measure share its first word."""
     return name.partition(".")[0] in _FAMILIES
-
-
-chosen, named, measure, scores, maps, scores_of, maps_of = (
-    filter_measures, resolve_names, compute_measures, available_scores, available_maps, list_scores, list_maps,
-)  # fmt: skip

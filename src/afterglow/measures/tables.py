@@ -24,6 +24,12 @@ log = logging.getLogger(__name__)
 SAME_SETTINGS = ("model", "scheduler", "steps", "guidance_scale", "scheduler_options", "dtype", "end_token", "pads_masked")
 
 
+def plant_ids(generations: Generations) -> Tensor:
+    """plant_id of each sample, int64 [B]; generations with measurements always have it."""
+    assert generations.plant_id is not None
+    return generations.plant_id
+
+
 def value_rows(generations: Generations, rows: Tensor, name: str, values: Tensor) -> pd.DataFrame:
     """Tidy rows of one measure: plant_id, kind, caption, seed, measure, value.
 
@@ -33,11 +39,10 @@ def value_rows(generations: Generations, rows: Tensor, name: str, values: Tensor
         name: of the measure.
         values: float [N].
     """
-    assert generations.plant_id is not None
     indices = rows.tolist()
     return pd.DataFrame(
         {
-            "plant_id": generations.plant_id[rows].tolist(),
+            "plant_id": plant_ids(generations)[rows].tolist(),
             "kind": [generations.kind[i] for i in indices],
             "caption": [generations.caption[i] for i in indices],
             "seed": generations.seed[rows].tolist(),
@@ -71,8 +76,7 @@ def measurement_rows(generations: Generations, patterns: Sequence[str] = ("*",))
     frames = [value_rows(generations, everything, name, values) for name, values in scores.items()]
     if generations.region is not None:
         frames += map_auc_rows(generations, compute_measures(generations, filter_measures(available_maps(generations), patterns)))
-    assert generations.plant_id is not None
-    keys = zip(generations.plant_id.tolist(), generations.seed.tolist(), strict=True)
+    keys = zip(plant_ids(generations).tolist(), generations.seed.tolist(), strict=True)
     shapes = dict(zip(keys, generations.shape or ("whole",) * len(generations), strict=True))
     rows = pd.concat(frames, ignore_index=True).dropna(subset="value")
     return rows.assign(shape=[shapes[key] for key in zip(rows["plant_id"], rows["seed"], strict=True)])
@@ -135,10 +139,4 @@ def _writer(file: Path, table: pa.Table) -> pq.ParquetWriter:
     return pq.ParquetWriter(file, table.schema, compression="zstd", use_dictionary=named, column_encoding={"value": "BYTE_STREAM_SPLIT"})
 
 
-def ids(generations: Generations, rows: Tensor) -> list[int]:
-    """plant_id of some rows."""
-    assert generations.plant_id is not None
-    return generations.plant_id[rows].tolist()
-
-
-frame, localization_rows, rows_of, write_rows = value_rows, map_auc_rows, measurement_rows, write_measurements
+rows_of, write_rows = measurement_rows, write_measurements

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from afterglow.analysis.emergence import ASSIGNED, DEFINITION
-from afterglow.analysis.emergence_table import REGION, WHOLE, emergence_intervals
+from afterglow.analysis.emergence_table import IN_REGION, IN_MASK, emergence_intervals
 from afterglow.analysis.scaling import CLOSE_SHARE, crossing, generalized
 from afterglow.errors import AfterglowError
 from afterglow.functional.distances import CLOSE_RATIO
@@ -78,7 +78,7 @@ class _RunFiles:
     def plants(self) -> pd.DataFrame:
         kinds = self.rows.drop_duplicates("plant_id").set_index("plant_id")["kind"]
         rows = []
-        for within in (WHOLE, REGION):
+        for within in (IN_MASK, IN_REGION):
             for number, interval in emergence_intervals(self.rows, within).items():
                 plant = self.planted.get(number)
                 # not a plant (a control, a held-out caption), or removed by de-duplication: without exposures nothing can emerge
