@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from afterglow.analysis.emergence import ASSIGNED, DEFINITION
-from afterglow.analysis.emergence_table import IN_REGION, IN_MASK, emergence_intervals
+from afterglow.analysis.emergence_table import IN_MASK, IN_REGION, emergence_intervals
 from afterglow.analysis.scaling import CLOSE_SHARE, crossing, generalized
 from afterglow.errors import AfterglowError
 from afterglow.functional.distances import CLOSE_RATIO
