@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from afterglow.generations import Generations
-from afterglow.measures.tables import write_rows
+from afterglow.measures.tables import write_measurements
 
 LAYERS = [
     *(f"down_blocks.{level}.attentions.{place}.transformer_blocks.0.attn2" for level in range(3) for place in range(2)),
@@ -65,7 +65,7 @@ def main() -> None:
         total = size * options.prompts * options.images / 1000
         print(f"{size:.2f} MB an image on disk; {options.prompts} prompts x {options.images} images: {total:.1f} GB")
         print(f"peak memory after 1 part {peaks[0]:.2f} GiB, after {options.parts} parts {peaks[-1]:.2f} GiB")
-        write_rows([folder], Path(place) / "measures.parquet")
+        write_measurements([folder], Path(place) / "measures.parquet")
         print(f"peak memory after measuring all of them {peak():.2f} GiB")
 
 

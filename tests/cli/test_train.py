@@ -11,7 +11,7 @@ import torch
 from datasets import load_dataset
 from safetensors.torch import load_file
 
-from afterglow.analysis.summary import ALL_SEEDS, summarize
+from afterglow.analysis.summary import ALL_SEEDS, summarize_evaluation
 from afterglow.cli import main
 from afterglow.functional.localization import map_auc
 from afterglow.generations import Generations
@@ -74,7 +74,7 @@ def test_tracker_parquet_and_page_agree_to_the_last_digit(run, history):
     for row in (row for segment in history(run) for row in segment if "trainer/global_step" in row):
         recorded.setdefault(row["trainer/global_step"], {}).update(row)
     for step, part in rows.groupby("step"):
-        expected = summarize(part)
+        expected = summarize_evaluation(part)
         assert expected and embedded[str(step)] == expected
         assert {key: recorded[step][key] for key in expected} == expected
 

@@ -5,7 +5,6 @@ from scipy.stats import binomtest, t
 from afterglow.functional.statistics import (
     Estimate,
     bootstrap,
-    bootstrap_interval,
     bootstrap_runs,
     draw_nested,
     exact_interval,
@@ -33,7 +32,8 @@ def test_bootstrap_covers_the_mean_of_a_normal_about_as_often_as_it_says():
     covered, widths, exact = 0, [], []
     for turn in range(200):
         sample = generator.normal(3.0, 2.0, size=30)
-        low, high = bootstrap_interval(sample, seed=turn)
+        found = bootstrap(sample, seed=turn)
+        low, high = found.low, found.high
         covered += low < 3.0 < high
         widths.append(high - low)
         exact.append(2 * t.ppf(0.975, 29) * sample.std(ddof=1) / 30**0.5)
@@ -43,12 +43,13 @@ def test_bootstrap_covers_the_mean_of_a_normal_about_as_often_as_it_says():
 
 def test_bootstrap_holds_the_mean_repeats_itself_and_narrows():
     sample = np.random.default_rng(1).random(40)
-    low, high = bootstrap_interval(sample)
+    found = bootstrap(sample)
+    low, high = found.low, found.high
     assert low < sample.mean() < high
-    assert bootstrap_interval(sample) == (low, high)
-    narrow = bootstrap_interval(sample, confidence=0.5)
-    assert low < narrow[0] < narrow[1] < high
-    assert bootstrap_interval([0.25] * 5) == (0.25, 0.25)
+    assert bootstrap(sample) == found
+    narrow = bootstrap(sample, confidence=0.5)
+    assert low < narrow.low < narrow.high < high
+    assert bootstrap([0.25] * 5) == Estimate(0.25, 0.25, 0.25)
 
 
 @pytest.mark.parametrize(("successes", "count"), [(0, 8), (8, 8), (3, 8), (1, 1), (0, 1), (50, 1000)])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from afterglow.analysis.thresholds import Thresholds, published
+from afterglow.analysis.thresholds import Thresholds, published_thresholds
 from afterglow.mitigations.cost import CostTracker, flops_an_image
 from afterglow.mitigations.registry import CATALOG, MitigationInputs, check_text, named, plan
 from afterglow.sampling.loop import Sampler, generate
@@ -40,13 +40,13 @@ def test_what_needs_more_calls_costs_no_more_a_call(name, strength, heard, setup
 def test_every_strength_of_every_grid_can_be_made():
     for entry in CATALOG:
         for strength in (entry.default, entry.neutral, *entry.grid):
-            assert callable(entry(strength, published(6), MitigationInputs(trigger=0.5)))
+            assert callable(entry(strength, published_thresholds(6), MitigationInputs(trigger=0.5)))
 
 
 @pytest.mark.parametrize(("name", "strength"), [("stp", -1), ("noise", 0), ("noise", 1.5), ("memattn", 0.5), ("dtp", 1.1), ("prss", -2)])
 def test_a_strength_out_of_range_is_refused_by_name(name, strength):
     with pytest.raises(ValueError, match=rf"The strength of {name} .*not {strength:g}"):
-        BY_NAME[name](strength, published(6))
+        BY_NAME[name](strength, published_thresholds(6))
 
 
 def test_names_and_strengths():
@@ -68,7 +68,7 @@ def test_a_model_without_captions_is_refused_by_name(small_plain):
     with pytest.raises(ValueError, match="stp, noise: a mitigation changes what a caption does, and DDPM has no captions"):
         check_text(model, named(["stp", "noise"]))
     with pytest.raises(ValueError, match="StaticTransition changes what a caption does, and DDPM has no captions"):
-        generate(model, [""], [0], Sampler(steps=1), mitigation=BY_NAME["stp"](500, published(1)))
+        generate(model, [""], [0], Sampler(steps=1), mitigation=BY_NAME["stp"](500, published_thresholds(1)))
 
 
 def test_ld_without_its_layers_is_refused():

@@ -111,12 +111,3 @@ def evaluate_detectors(
         kinds = ", ".join(sorted(set(rows["kind"])))
         raise AfterglowError(f"No pair of positives and negatives found: the files contain only the kinds {kinds}.")
     return table
-
-
-judge, scores_of_prompts, both_tables = resampled_metrics, prompt_scores, evaluate_detectors
-
-
-def over_runs(each: Sequence[np.ndarray], seed: int = 0) -> tuple[float, float, float]:
-    """Value and interval of `bootstrap_runs`."""
-    found = bootstrap_runs(each, seed=seed)
-    return found.value, found.low, found.high

@@ -68,6 +68,3 @@ def emergence_quartiles(intervals: Sequence[Interval], seed: int = 0) -> dict[st
 def finite_or_none(step: float) -> float | None:
     """None where a step is infinite: JSON has no infinity."""
     return None if math.isinf(step) else step
-
-
-summary, quantile = emergence_quartiles, interval_quantile

@@ -123,6 +123,3 @@ def bootstrap_run_values(runs: Sequence[np.ndarray], *, seed: int = 0) -> Estima
     values = np.concatenate(list(runs))
     groups = nested_groups(np.repeat(np.arange(len(runs)), [len(run) for run in runs]))
     return nested_bootstrap(groups, lambda units: float(values[units].mean()), num_resamples=NUM_TABLE_RESAMPLES, seed=seed)
-
-
-over_runs, mean_over_runs, resampled = bootstrap_table, bootstrap_run_values, resampled_tables

@@ -55,6 +55,3 @@ def _memorized_against_rest(rows: pd.DataFrame, name: str) -> dict[str, float]:
     wide = rows[rows["measure"].isin([name, "memorized"])].pivot(index=["plant_id", "seed"], columns="measure", values="value")
     copied = wide["memorized"].to_numpy() > 0.5
     return detection_metrics(wide[name].to_numpy()[copied], wide[name].to_numpy()[~copied]) if 0 < copied.sum() < len(copied) else {}
-
-
-summarize, of_plants = summarize_evaluation, plant_means

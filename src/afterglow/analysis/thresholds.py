@@ -53,6 +53,3 @@ def control_thresholds(parts: Iterable[Generations]) -> Thresholds:
     curve = torch.cat(norms, dim=1).quantile(CONTROL_QUANTILE, dim=1).tolist()
     ld = float(torch.cat(local).quantile(CONTROL_QUANTILE)) if local else None
     return Thresholds(tuple(curve), ld, curve[0], f"99th percentile of {sum(map(len, controls))} generations of controls")
-
-
-of_controls, published = control_thresholds, published_thresholds

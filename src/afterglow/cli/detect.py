@@ -33,13 +33,13 @@ def run(args: Namespace) -> None:
     announce(f"Reading {', '.join(map(str, args.files))} ...")
     import pandas as pd
 
-    from afterglow.analysis.detection import METRICS, both_tables
+    from afterglow.analysis.detection import METRICS, evaluate_detectors
     from afterglow.analysis.summary import read_measurements
     from afterglow.reports.detection import detection_text, interval_figure
 
     rows = pd.concat([read_measurements(file) for file in args.files], ignore_index=True)
     pairs = [(positive, negative) for positive in args.positive for negative in args.negative]
-    table = both_tables(rows, args.detectors, pairs, args.images)
+    table = evaluate_detectors(rows, args.detectors, pairs, args.images)
     args.out.mkdir(parents=True, exist_ok=True)
     table.to_parquet(args.out / "detection.parquet", index=False)
     (args.out / "detection.md").write_text(detection_text(table, METRICS) + "\n", encoding="utf-8")

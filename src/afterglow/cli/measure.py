@@ -36,20 +36,20 @@ def run(args: Namespace) -> None:
     if not (args.folders or args.remeasure or args.list):
         raise AfterglowError("Name at least one folder of generations, or use --remeasure RUN or --list.")
     announce("Loading the measures ..." if args.list else f"Measuring {args.remeasure or ' '.join(map(str, args.folders))} ...")
-    from afterglow.measures.registry import ANY_MEASURES, named
+    from afterglow.measures.registry import ANY_MEASURES, resolve_names
 
     if args.list:
         _print_measures()
         return
-    named(ANY_MEASURES, [pattern for pattern in args.measures if "block" not in pattern])  # names of layers are the model's own
+    resolve_names(ANY_MEASURES, [pattern for pattern in args.measures if "block" not in pattern])  # names of layers are the model's own
     if args.remeasure:
         from afterglow.evaluation.remeasure import remeasure
 
         print(f"{args.remeasure}: new measures: {', '.join(remeasure(args.remeasure, args.measures)) or 'none'}")
         return
-    from afterglow.measures.tables import write_rows
+    from afterglow.measures.tables import write_measurements
 
-    print(f"{args.out}: {write_rows(args.folders, args.out, args.measures, mixed=args.allow_mixed)} numbers")
+    print(f"{args.out}: {write_measurements(args.folders, args.out, args.measures, mixed=args.allow_mixed)} numbers")
 
 
 def _print_measures() -> None:

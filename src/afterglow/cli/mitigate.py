@@ -89,7 +89,7 @@ def run(args: Namespace) -> None:
     if not args.list and (not args.model or (args.prompts is None) == (args.run is None)):
         raise AfterglowError("Give --model and the targets: either --run RUN or --prompts FILE.")
     announce("Loading the mitigations ..." if args.list else f"Opening {args.model} ...")
-    from afterglow.analysis.thresholds import published
+    from afterglow.analysis.thresholds import published_thresholds
     from afterglow.mitigations.inference.reanchoring import read_paraphrases
     from afterglow.mitigations.registry import MitigationInputs, check_text, named, plan
 
@@ -99,7 +99,7 @@ def run(args: Namespace) -> None:
     inputs = MitigationInputs(args.skip_below, read_paraphrases(args.paraphrases) if args.paraphrases else {})
     settings = plan(named(args.mitigations), args.strengths)
     for spec, strength in settings:
-        spec(strength, published(args.num_inference_steps), inputs)
+        spec(strength, published_thresholds(args.num_inference_steps), inputs)
     model = open_model(args.model)
     check_text(model, [spec for spec, _ in settings])
     _compare(args, model, settings, inputs)
@@ -133,7 +133,7 @@ def _compare(args: Namespace, model: "Denoiser", settings: "Sequence[tuple[Mitig
     import pandas as pd
 
     from afterglow.analysis.mitigation_effect import BASELINE, images_only, mitigation_rows, number_row
-    from afterglow.analysis.thresholds import of_controls, published
+    from afterglow.analysis.thresholds import control_thresholds, published_thresholds
     from afterglow.evaluation.plan import GenerationPlan
     from afterglow.evaluation.requests import heldout_features
     from afterglow.evaluation.store import collect
@@ -166,7 +166,7 @@ def _compare(args: Namespace, model: "Denoiser", settings: "Sequence[tuple[Mitig
     images = heldout_features(request, features)
     rows = [collect_with(BASELINE, 0.0, BASELINE)]
     baseline = (Generations.load(part) for part in parts_of(args.out / BASELINE))
-    thresholds = of_controls(baseline) if args.thresholds == "controls" else published(args.num_inference_steps)
+    thresholds = control_thresholds(baseline) if args.thresholds == "controls" else published_thresholds(args.num_inference_steps)
     for spec, strength in settings:
         rows.append(collect_with(spec.name, strength, f"{spec.name}={strength:g}", spec(strength, thresholds, inputs)))
     _write(args, pd.concat(rows, ignore_index=True), thresholds, examples)

@@ -166,9 +166,3 @@ def nested_bootstrap(
 
 def _units(groups: Groups) -> np.ndarray:
     return groups if isinstance(groups, np.ndarray) else np.concatenate([_units(group) for group in groups])
-
-
-def bootstrap_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Interval of `bootstrap` alone."""
-    found = bootstrap(values, confidence=confidence, seed=seed)
-    return found.low, found.high

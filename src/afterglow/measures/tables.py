@@ -137,6 +137,3 @@ def write_measurements(folders: Sequence[Path], file: Path, patterns: Sequence[s
 def _writer(file: Path, table: pa.Table) -> pq.ParquetWriter:
     named = [name for name in table.column_names if name != "value"]
     return pq.ParquetWriter(file, table.schema, compression="zstd", use_dictionary=named, column_encoding={"value": "BYTE_STREAM_SPLIT"})
-
-
-rows_of, write_rows = measurement_rows, write_measurements
