@@ -47,7 +47,7 @@ def cpu_seconds(words: list[str], folder: str, *, first_line: bool = False) -> f
 
 def measured(name: str, words: list[str], code: str, bound: float, num_pairs: int, folder: str, *, first_line: bool = False) -> bool:
     """Print one line; whether the bound holds."""
-    from afterglow.measures.timing import median_interval
+    from timing import median_interval
 
     python = [sys.executable, "-c", code]
     pairs = [(cpu_seconds(words, folder, first_line=first_line), cpu_seconds(python, folder)) for _ in range(num_pairs)]

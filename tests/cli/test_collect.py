@@ -33,7 +33,7 @@ def test_collect_prompts_with_images_records_only_what_the_measures_require(insi
     [
         (("--model", "runs/none", "--run", "runs/x"), "No model in 'runs/none'"),
         (("--model", "runs/x", "--run", "nowhere"), "There is no run in 'nowhere'"),
-        (("--model", "runs/x", "--prompts", "gone.jsonl"), "There is no list of prompts 'gone.jsonl'"),
+        (("--model", "runs/x", "--prompts", "gone.jsonl"), "'gone.jsonl'"),
         (("--model", "runs/x", "--prompts", "torn.jsonl"), "its image 'missing.png' is missing"),
         (("--model", "runs/x", "--run", "runs/x", "--measures", "ld.bee"), "No measure is named 'ld.bee'"),
         (("--model", "runs/x", "--run", "runs/x", "--sscd", "no.pt"), "There is no SSCD model 'no.pt'"),

@@ -6,7 +6,7 @@ import pandas as pd
 def test_detect_writes_tables_and_figures_and_logs_them(inside, command, capsys):
     assert command("detect", "measures.parquet", "--images", 1, 2, "--wandb-run", "runs/x") == 0
     printed = capsys.readouterr().out
-    assert "global (2) against phantom (4), n = 2 images" in printed and "W&B" in printed
+    assert "global (2) against phantom (4), mean over 2 images" in printed and "W&B" in printed
     for name in ("detection.parquet", "detection.md", "detection.png", "detection.svg"):
         assert (Path("detection") / name).stat().st_size > 500
 

@@ -138,7 +138,7 @@ def _compare(args: Namespace, model: "Denoiser", settings: "Sequence[tuple[Mitig
     from afterglow.evaluation.requests import heldout_features
     from afterglow.evaluation.store import collect
     from afterglow.generations import Generations, parts_of
-    from afterglow.measures.end_token import BRIGHT_ENDING_LAYERS
+    from afterglow.measures.bright_ending import BRIGHT_ENDING_LAYERS
     from afterglow.mitigations.cost import CostTracker, remembered_gflops
     from afterglow.reports.mitigation import first_generations
     from afterglow.sampling.loop import cross_attention_of

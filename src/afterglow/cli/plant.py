@@ -20,8 +20,8 @@ from afterglow.cli.parser import announce
 if TYPE_CHECKING:
     import jsonargparse
 
-IGNORED = {"name": str, "ckpt_path": str} | dict.fromkeys(
-    ("model", "trainer", "monitor", "progress", "ema", "mitigation", "checkpoint", "wandb"), dict
+IGNORED = {"name": str, "ckpt_path": str, "mitigations": list} | dict.fromkeys(
+    ("model", "trainer", "monitor", "progress", "ema", "optimizer", "checkpoint", "wandb"), dict
 )
 
 
