@@ -46,19 +46,19 @@ def trainer(step: int, accumulated: int = 1) -> SimpleNamespace:
     return SimpleNamespace(global_step=step, accumulate_grad_batches=accumulated, max_steps=100)
 
 
-@pytest.mark.parametrize(("shares", "accumulated"), [(1, 1), (2, 1), (1, 2), (2, 2), (1, 4)])
+@pytest.mark.parametrize(("world_size", "accumulated"), [(1, 1), (2, 1), (1, 2), (2, 2), (1, 4)])
 def test_train_dataloader_of_any_split_gives_the_same_samples_per_step(
-    shares: int, accumulated: int, monkeypatch: pytest.MonkeyPatch, images: CaptionedImages
+    world_size: int, accumulated: int, monkeypatch: pytest.MonkeyPatch, images: CaptionedImages
 ) -> None:
     """Processes and accumulated batches; begun anew, or resumed at step 3."""
     seen = []
-    for share in range(shares):
+    for rank in range(world_size):
         data = data_of(monkeypatch, images)
-        data.share, data.trainer = (share, shares), trainer(3, accumulated)  # type: ignore[assignment]
+        data.rank, data.world_size, data.trainer = rank, world_size, trainer(3, accumulated)  # type: ignore[assignment]
         loader = iter(data.train_dataloader())
         for _ in range(accumulated):
             batch: Batch = next(loader)
-            assert len(batch.image) == 8 // (shares * accumulated)
+            assert len(batch.image) == 8 // (world_size * accumulated)
             seen += batch.index.tolist()
     assert sorted(seen) == list(range(24, 32))
 

@@ -97,7 +97,7 @@ class AfterglowCLI(LightningCLI):
         self.monitor, mitigation = self.config_init.monitor, self.config_init.mitigation
         mitigation.check(self.model)
         self.monitor.rank, self.monitor.world_size = distributed.rank_and_world_size()
-        self.datamodule.share = distributed.rank_and_world_size()
+        self.datamodule.rank, self.datamodule.world_size = distributed.rank_and_world_size()
         self.monitor.ema = self.config_init.ema
         if distributed.is_main_process():
             self.datamodule.prepare_data()

@@ -62,7 +62,7 @@ class PlantedDataModule(L.LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise AfterglowError(f"batch_size must be at least 1, and it is {batch_size}.")
-        self.share = (0, 1)  # rank and world size; the command sets them from the launcher
+        self.rank, self.world_size = 0, 1  # the command sets them from the launcher
         self.options: dict[str, Any] = {
             "dataset": dataset,
             "data_dir": data_dir,
@@ -75,6 +75,11 @@ class PlantedDataModule(L.LightningDataModule):
             "seed": seed,
         }
         self.planting, self.seed, self.batch_size, self.num_workers = planting, seed, batch_size, num_workers
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Rank and world size."""
+        return self.rank, self.world_size
 
     def prepare_data(self) -> None:
         """Build the set on one process per machine first, so that the others find downloads and rendered images in the cache."""
@@ -93,12 +98,11 @@ class PlantedDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Return the samples from the first that no optimizer step has used."""
         assert self.trainer is not None
-        rank, world_size = self.share
-        parts = world_size * self.trainer.accumulate_grad_batches
+        parts = self.world_size * self.trainer.accumulate_grad_batches
         if self.batch_size % parts:
             raise AfterglowError(f"batch_size {self.batch_size} does not divide into {parts} parts (processes x accumulated batches).")
         begin, end = (step * self.batch_size for step in (self.trainer.global_step, self.trainer.max_steps))
-        sampler = StridedSampler(begin + rank, world_size, end)  # loaders read ahead, and latents exist only up to `end`
+        sampler = StridedSampler(begin + self.rank, self.world_size, end)  # loaders read ahead, and latents exist only up to `end`
         size = self.batch_size // parts
         return DataLoader(self.samples, batch_size=size, sampler=sampler, num_workers=self.num_workers, collate_fn=collate)
 
