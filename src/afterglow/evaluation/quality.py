@@ -1,7 +1,4 @@
-"""Quality by encoders that are passed in: what images look like to one, and whether they agree with their captions.
-
-No weights come with this package; without a folder these numbers are absent.
-"""
+"""Image quality by encoders that the user provides: CLIP scores and features for Frechet distances."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,33 +8,36 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from afterglow.errors import AfterglowError
 from afterglow.evaluation.embeddings import PatchTokens, with_extras
 from afterglow.generations import Generations
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """name: for the provenance; compute: uint8 [B, C, H, W] and B captions => cosine, [B]."""
+    """An image-text encoder. name: for provenance; compute: uint8 [B, C, H, W] and B captions to cosines, [B]."""
 
     name: str
     compute: Callable[[Tensor, Sequence[str]], Tensor]
 
 
 def clip_agreement(folder: str | Path) -> Agreement:
-    """CLIP's cosine of image and caption, from a `transformers` folder; ValueError where there is none (Hessel et al. 2021)."""
+    """CLIP score from a `transformers` folder (Hessel et al. 2021); AfterglowError if the folder holds no model."""
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
     if not (Path(folder) / "config.json").is_file():
-        raise ValueError(f"There is no CLIP model in '{folder}' (config.json is missing): OpenAI publishes openai/clip-vit-large-patch14.")
+        raise AfterglowError(
+            f"There is no CLIP model in '{folder}' (config.json is missing): OpenAI publishes openai/clip-vit-large-patch14."
+        )
     model = CLIPModel.from_pretrained(folder, use_safetensors=True).eval()
     processor, tokenizer = CLIPImageProcessor.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder)
 
     @torch.no_grad()
     def compute(images: Tensor, captions: Sequence[str]) -> Tensor:
-        shown = [image.expand(3, -1, -1) for image in images]
+        rgb = [image.expand(3, -1, -1) for image in images]
         tokens = tokenizer(list(captions), padding=True, truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt")
-        found = model(pixel_values=processor(shown, return_tensors="pt")["pixel_values"], **tokens)
-        return (normalize(found.image_embeds, dim=1) * normalize(found.text_embeds, dim=1)).sum(1)
+        output = model(pixel_values=processor(rgb, return_tensors="pt")["pixel_values"], **tokens)
+        return (normalize(output.image_embeds, dim=1) * normalize(output.text_embeds, dim=1)).sum(1)
 
     return Agreement(Path(folder).name, compute)
 
