@@ -2,34 +2,56 @@ import logging
 
 import pytest
 
-from afterglow.errors import configure_logging, exit_on_user_error
+from afterglow.errors import AfterglowError, configure_logging, did_you_mean, exit_on_user_error, import_optional, user_error
 from afterglow.planting.regions import region
 
 
-def test_a_value_error_of_ours_is_one_sentence(capsys):
-    with pytest.raises(SystemExit) as left, exit_on_user_error():
+def test_exit_on_user_error_prints_one_sentence(capsys):
+    with pytest.raises(SystemExit) as stop, exit_on_user_error():
         region("star", 8, 0, None)
-    assert left.value.code == 2
+    assert stop.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_value_error_of_others_keeps_its_traceback():
+def test_exit_on_user_error_keeps_the_traceback_of_a_bug():
     with pytest.raises(ValueError, match="invalid literal"), exit_on_user_error():
         int("x")
 
 
-def test_what_the_system_refuses_names_the_file(capsys, tmp_path):
+def test_exit_on_user_error_names_the_file_of_an_os_error(capsys, tmp_path):
     with pytest.raises(SystemExit), exit_on_user_error():
         (tmp_path / "gone").read_text()
     assert str(tmp_path / "gone") in capsys.readouterr().err
 
 
-def test_a_traceback_can_be_asked_for(monkeypatch):
+def test_exit_on_user_error_shows_the_traceback_on_request(monkeypatch):
     monkeypatch.setenv("AFTERGLOW_TRACEBACK", "1")
     with pytest.raises(ValueError, match="star"), exit_on_user_error():
         region("star", 8, 0, None)
 
 
-def test_our_own_messages_stay():
+def test_user_error_is_found_behind_errors_of_libraries():
+    try:
+        try:
+            raise AfterglowError("the culprit")
+        except AfterglowError as error:
+            raise TypeError("wrapped") from error
+    except TypeError as error:
+        assert str(user_error(error)) == "the culprit"
+    assert user_error(TypeError("a bug")) is None
+
+
+def test_did_you_mean_names_the_nearest_or_nothing():
+    assert did_you_mean("lerning_rate", ["learning_rate", "seed"]) == ": did you mean learning_rate?"
+    assert did_you_mean("quux", ["learning_rate", "seed"]) == ""
+
+
+def test_import_optional_names_the_extra_of_a_missing_package():
+    assert import_optional("json", "none") is __import__("json")
+    with pytest.raises(AfterglowError, match=r"no_such_package is not installed: run `pip install 'afterglow\[vit\]'`"):
+        import_optional("no_such_package", "vit")
+
+
+def test_configure_logging_keeps_our_messages():
     configure_logging()
     assert logging.getLogger("afterglow").isEnabledFor(logging.INFO) and not logging.getLogger("datasets").isEnabledFor(logging.WARNING)

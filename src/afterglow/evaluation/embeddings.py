@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torchvision.transforms import v2
 
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, import_optional
 from afterglow.generations import Generations
 
 PUBLISHED = "its authors publish disc_mixup and disc_large as TorchScript files at github.com/facebookresearch/sscd-copy-detection"
@@ -122,7 +122,7 @@ def _transformers_tokens(folder: Path) -> PatchTokens:
 
 
 def _timm_tokens(folder: Path) -> PatchTokens:
-    import timm
+    timm = import_optional("timm", "vit")
 
     model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
     config = model.pretrained_cfg
