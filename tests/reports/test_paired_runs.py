@@ -39,8 +39,8 @@ def test_delay_of_a_run_that_stopped_early_is_absent(tmp_path: Path, write_run) 
 def test_command_prints_and_writes_table_and_curves(tmp_path: Path, write_run, monkeypatch, capsys) -> None:
     plain, dropped = write_run(tmp_path / "plain"), write_run(tmp_path / "dropped", factor=2.0)
     out = tmp_path / "out"
-    monkeypatch.setattr("sys.argv", ["remedy_twins.py", "--without", str(plain), "--treated", str(dropped), "--out", str(out)])
-    runpy.run_path(str(Path(__file__).parents[2] / "analysis/remedy_twins.py"), run_name="__main__")
+    monkeypatch.setattr("sys.argv", ["paired_runs.py", "--baseline", str(plain), "--mitigated", str(dropped), "--out", str(out)])
+    runpy.run_path(str(Path(__file__).parents[2] / "analysis/paired_runs.py"), run_name="__main__")
     table = (out / "mitigations.md").read_text()
     assert table in capsys.readouterr().out and "| dropped    | 1 " in table
     assert sorted(path.name for path in out.iterdir()) == ["mitigations.md", "training.png", "training.svg"]
