@@ -17,7 +17,6 @@ import torch
 from timing import time_ratio
 
 from afterglow.datasets.images import CaptionedImages
-from afterglow.models.latent_cache import cache_latents, cache_text_embeddings
 from afterglow.models.stable_diffusion import StableDiffusion
 from afterglow.planting.dataset import PlantedDataset, collate
 from afterglow.planting.planner import plant_images
@@ -61,12 +60,12 @@ def compare(source: str, options: argparse.Namespace) -> None:
     planted, size = random_set(options.resolution), options.batch_size
     encoding, remembered = PlantedDataset(planted, 0), PlantedDataset(planted, 0)
     total = 8 * size
-    remembered.latents = cache_latents(model, remembered, total, (0, 1))
-    texts = cache_text_embeddings(model, planted, (0, 1))
+    model.prepare_training(remembered, total, 0, 1, lambda: None)
+    texts = model.text.cached
 
     def losses(samples: PlantedDataset, start: int) -> torch.Tensor:
-        model.text.states.clear()  # captions of a real set do not repeat within a few steps
-        model.text.stored = texts if samples is remembered else None
+        model.text.recent.clear()  # captions of a real set do not repeat within a few steps
+        model.text.cached = texts if samples is remembered else None
         return model.losses(collate([samples[start + row] for row in range(size)]).to(options.device))
 
     def step(samples: PlantedDataset) -> None:

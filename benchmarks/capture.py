@@ -59,7 +59,7 @@ def main() -> None:
     nothing = CaptureConfig(guidance=False, tokens=False, end_steps=())
     sample(nothing)  # memory is taken and kernels are chosen at the first run
     plain, memory = flops(nothing), peak_memory(lambda: sample(nothing), device)
-    what = f"{options.images} images, {options.steps} steps, side {options.side}, width {options.width}, {model.precision}"
+    what = f"{options.images} images, {options.steps} steps, side {options.side}, width {options.width}, {model.dtype}"
     print(f"{what}: {plain / 1e9:.1f} GFLOP and {memory / 2**30:.2f} GiB without capture")
     for name, capture in captures(options.steps).items():
         more = peak_memory(lambda capture=capture: sample(capture), device)

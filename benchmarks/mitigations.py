@@ -16,8 +16,8 @@ import torch
 from timing import time_ratio
 
 from afterglow.analysis.thresholds import Thresholds
-from afterglow.mitigations.cost import CostTracker, flops_an_image
-from afterglow.mitigations.registry import named
+from afterglow.mitigations.cost import CostTracker, flops_per_image
+from afterglow.mitigations.registry import find_mitigations
 from afterglow.reports.tables import text_table
 from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig
@@ -44,7 +44,7 @@ def main() -> None:
     captions, seeds = ["a photograph"] * options.images, list(range(options.images))
     thresholds = Thresholds((0.0,) * options.steps, 0.0, 0.0, "so low that every mitigation does all that it can")
     setup = sampler.setup(model, captions, seeds)
-    plain = flops_an_image(model, setup)
+    plain = flops_per_image(model, setup)
 
     def sample(mitigation: Mitigation | None) -> None:
         generate(model, captions, seeds, sampler, NO_PLANTS, mitigation=mitigation)
@@ -52,11 +52,11 @@ def main() -> None:
             torch.cuda.synchronize()
 
     rows = []
-    for entry in named(options.mitigations):
+    for entry in find_mitigations(options.mitigations):
         mitigation = entry(entry.default, thresholds)
         counted = generate(model, captions, seeds, sampler, NO_PLANTS, mitigation=CostTracker(mitigation))
         calls = float(counted.extras["cost.evaluations"][0]) / (2 * options.steps)
-        flops = flops_an_image(model, setup, mitigation) / plain
+        flops = flops_per_image(model, setup, mitigation) / plain
         found = time_ratio(partial(sample, mitigation), partial(sample, None), pairs=options.pairs) if options.pairs else None
         seconds = "-" if found is None else "{:.2f}x [{:.2f}, {:.2f}]".format(*found)
         rows.append([entry.name, f"{calls:.2f}x", f"{flops:.3f}x", "-" if entry.gradients else f"{flops / calls:.4f}x", seconds])

@@ -43,7 +43,7 @@ def two_passes(model: Denoiser, sampler: Sampler) -> torch.Tensor:
     )
     mask = bright_ending(first, layer_sets(first.layers)["be"])
     scheduler = sampler.build(model.scheduler)
-    sample = torch.randn(model.shape(), generator=torch.Generator().manual_seed(0))[None]
+    sample = torch.randn(model.latent_shape(), generator=torch.Generator().manual_seed(0))[None]
     condition, empty = model.condition(CAPTIONS), model.condition([""])
     total = torch.zeros(1)
     for timestep in scheduler.timesteps:

@@ -43,9 +43,12 @@ MODELS = {  # options of the trainings whose models are compared without and wit
 }
 TRAINING_MITIGATIONS = {  # options of trainings with a mitigation
     "none": (),
-    "drop_guidance_norm": ("--mitigation.drop", "guidance_norm"),
-    "drop_entropy": ("--mitigation.drop", "entropy"),
-    **{f"caption_{kind}": ("--mitigation.captions", kind) for kind in ("replaced", "words", "repeats", "noise")},
+    "drop_guidance_norm": ("--mitigations+=SampleDropping", "--mitigations.measure=guidance_norm"),
+    "drop_entropy": ("--mitigations+=SampleDropping", "--mitigations.measure=entropy"),
+    "caption_replaced": ("--mitigations+=RandomCaption",),
+    "caption_words": ("--mitigations+=RandomTokens",),
+    "caption_repeats": ("--mitigations+=CaptionWordRepetition",),
+    "caption_noise": ("--mitigations+=GaussianNoise",),
     "stop_memorized": ("--monitor.early_stop.monitor", "memorized"),
     "stop_log_ratio": ("--monitor.early_stop.monitor", "denoising_log_ratio"),
 }
@@ -125,7 +128,7 @@ def size_run(name: str, size: int, *options: str) -> Command:
 def mitigation() -> Iterator[Run]:
     """Mitigations at inference on four models, a grid of strengths on one, and mitigations at training time."""
     yield from (comparison("mitigation", model, "--controls", "24", "--heldout", "16") for model in MODELS)
-    grid = ("--mitigations", "random.words", "memattn", "stp", "og_stp", "wen.magnitude", "--strengths", "grid")
+    grid = ("--mitigations", "insert_words", "memattn", "stp", "og_stp", "wen.magnitude", "--strengths", "grid")
     yield comparison("strengths", "shapes-0", "--controls", "16", "--heldout", "8", "--num-images", "2", *grid)
     for seed in ("0", "1"):
         recipe = ("--config", "configs/findings/mitigations.yaml", "--seed_everything", seed)

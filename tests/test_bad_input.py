@@ -128,7 +128,7 @@ def test_batch_that_does_not_divide(refused):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--mitigation.captions", "words", "--mitigation.share", "1.5"], "it is 1.5"),
+        (["--mitigations+=RandomTokens", "--mitigations.fraction=1.5"], "not 1.5"),
         (["--monitor.early_stop.monitor", "memorized", "--monitor.early_stop.kinds", "[phantom]"], "phantom"),
     ],
 )
@@ -139,13 +139,15 @@ def test_remedies_of_a_training_that_cannot_be(refused, arguments, named):
 
 def test_paraphrases_of_other_captions(refused, tmp_path):
     (tmp_path / "others.jsonl").write_text('{"caption": "no such caption", "paraphrases": ["none"]}\n')
-    sentence = refused("--mitigation.captions", "several", "--mitigation.paraphrases", "others.jsonl")
-    assert "no caption of the file" in sentence and not Path("runs/x").exists()
+    sentence = refused("--mitigations+=MultipleCaptions", "--mitigations.paraphrases=others.jsonl")
+    assert "no caption of the training set" in sentence and not Path("runs/x").exists()
 
 
 def test_remedies_of_a_training_without_captions(refused):
-    sentence = refused("--config", str(ROOT / "configs/openmoji_ddpm.yaml"), "--mitigation.drop", "guidance_norm")
-    assert "mitigation.drop guidance_norm" in sentence and "DDPM has none" in sentence and not Path("runs/x").exists()
+    sentence = refused(
+        "--config", str(ROOT / "configs/openmoji_ddpm.yaml"), "--mitigations+=SampleDropping", "--mitigations.measure=entropy"
+    )
+    assert "SampleDropping act on captions" in sentence and "DDPM has no captions" in sentence and not Path("runs/x").exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: a full disk cannot be had")

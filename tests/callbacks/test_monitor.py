@@ -19,7 +19,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("probe")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        main(["train", *FAST, "--name", "x", "--model.learning_rate", "0.01", "--model.warmup_steps", "0"])
+        main(["train", *FAST, "--name", "x", "--optimizer.learning_rate", "0.01", "--optimizer.warmup_steps", "0"])
     return folder / "runs" / "x"
 
 

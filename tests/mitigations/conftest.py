@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from afterglow.analysis.thresholds import Thresholds
-from afterglow.mitigations.inference.passes import first_magnitude
 from afterglow.models.text_ddpm import TextConditionalDDPM
-from afterglow.sampling.loop import Sampler, generate
+from afterglow.sampling.loop import Sampler, generate, initial_delta_norm
 from afterglow.sampling.recorder import CaptureConfig
 from afterglow.sampling.setup import SamplingSetup
 
@@ -46,7 +45,7 @@ def setup(heard: TextConditionalDDPM) -> SamplingSetup:
 def thresholds(heard: TextConditionalDDPM, setup: SamplingSetup) -> Thresholds:
     """So low that every caption of the course is over them."""
     with torch.no_grad():
-        first = float(first_magnitude(heard, setup).min())
+        first = float(initial_delta_norm(heard, setup).min())
     return Thresholds((first / 2,) * SAMPLER.steps, first / 2, 0.9 * first, "a test")
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from afterglow.mitigations.cost import CostTracker, flops_an_image, remembered_gflops
+from afterglow.mitigations.cost import CostTracker, cached_gflops, flops_per_image
 from afterglow.mitigations.inference.noise_selection import NoiseSelection
 from afterglow.mitigations.inference.prompt_optimization import PromptOptimization
 from afterglow.sampling.loop import generate
@@ -32,12 +32,12 @@ def test_a_remedy_that_fails_leaves_no_hook(heard, sampler, nothing, setup):
 
 def test_flops_are_those_of_the_network_at_every_step_and_gradients_cost_more(heard, setup, tmp_path):
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        heard.unet(torch.zeros(2, 3, 8, 8), 1, setup.condition.states[:2])
-    plain = flops_an_image(heard, setup)
+        heard.unet(torch.zeros(2, 3, 8, 8), 1, setup.condition.encoder_hidden_states[:2])
+    plain = flops_per_image(heard, setup)
     assert plain == pytest.approx(6 * counter.get_total_flops())
     one_more = PromptOptimization(0.0, max_steps=1)  # two calls more, one of them with its way back
-    assert plain * (1 + 2 / 6) < flops_an_image(heard, setup, one_more) < plain * (1 + 4 / 6)
+    assert plain * (1 + 2 / 6) < flops_per_image(heard, setup, one_more) < plain * (1 + 4 / 6)
     file = tmp_path / "gflops.json"
-    assert remembered_gflops(file, "none", heard, setup, None) == plain / 1e9
+    assert cached_gflops(file, "none", heard, setup, None) == plain / 1e9
     file.write_text(json.dumps({"none": 7.0}))
-    assert remembered_gflops(file, "none", heard, setup, None) == 7.0
+    assert cached_gflops(file, "none", heard, setup, None) == 7.0

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from afterglow.analysis.thresholds import Thresholds, published_thresholds
-from afterglow.mitigations.cost import CostTracker, flops_an_image
-from afterglow.mitigations.registry import CATALOG, MitigationInputs, check_text, named, plan
+from afterglow.mitigations.cost import CostTracker, flops_per_image
+from afterglow.mitigations.registry import CATALOG, MitigationInputs, check_text, expand_strengths, find_mitigations
 from afterglow.sampling.loop import Sampler, generate
 
 BY_NAME = {entry.name: entry for entry in CATALOG}
@@ -14,15 +14,15 @@ ONE_PASS = [name for name in FREE if name not in ("noise", "prss", "og_dtp", "og
 @pytest.mark.parametrize("name", BY_NAME)
 def test_at_its_neutral_strength_a_remedy_changes_nothing_and_at_its_default_it_does(name, thresholds, pixels, untouched):
     entry = BY_NAME[name]
-    neutral, usual = (pixels(entry(strength, thresholds)) for strength in (entry.neutral, entry.default))
+    neutral, usual = (pixels(entry(strength, thresholds)) for strength in (entry.identity_strength, entry.default))
     assert (neutral - untouched).abs().max() <= 1e-4
     assert (usual - untouched).abs().flatten(1).amax(1).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ONE_PASS)
 def test_without_gradients_a_remedy_costs_no_more_than_plain_sampling(name, heard, setup, thresholds):
-    plain = flops_an_image(heard, setup)
-    assert plain > 0 and flops_an_image(heard, setup, BY_NAME[name](BY_NAME[name].default, thresholds)) <= 1.03 * plain
+    plain = flops_per_image(heard, setup)
+    assert plain > 0 and flops_per_image(heard, setup, BY_NAME[name](BY_NAME[name].default, thresholds)) <= 1.03 * plain
 
 
 @pytest.mark.parametrize(("name", "strength"), [("noise", 3), ("prss", 2), ("og_dtp", 1)])
@@ -32,14 +32,14 @@ def test_what_needs_more_calls_costs_no_more_a_call(name, strength, heard, setup
     with torch.no_grad():
         evaluations = generate(heard, setup.captions, setup.seeds, Sampler(steps=6, guidance_scale=2.0), mitigation=CostTracker(mitigation))
     calls = float(evaluations.extras["cost.evaluations"][0])
-    with counted.edit():
+    with counted.attention_context():
         pass  # which takes its hook away again
-    assert calls > 12 and flops_an_image(heard, setup, mitigation) / calls <= 1.03 * flops_an_image(heard, setup) / 12
+    assert calls > 12 and flops_per_image(heard, setup, mitigation) / calls <= 1.03 * flops_per_image(heard, setup) / 12
 
 
 def test_every_strength_of_every_grid_can_be_made():
     for entry in CATALOG:
-        for strength in (entry.default, entry.neutral, *entry.grid):
+        for strength in (entry.default, entry.identity_strength, *entry.grid):
             assert callable(entry(strength, published_thresholds(6), MitigationInputs(trigger=0.5)))
 
 
@@ -50,27 +50,27 @@ def test_a_strength_out_of_range_is_refused_by_name(name, strength):
 
 
 def test_names_and_strengths():
-    assert [entry.name for entry in named(["stp", "og_*"])] == ["stp", "og_stp", "og_dtp", "og_dtp.toggled"]
-    with pytest.raises(ValueError, match="No mitigation is named 'prayer'"):
-        named(["prayer"])
-    entries = named(["stp", "noise"])
-    assert [(e.name, s) for e, s in plan(entries, [])] == [("stp", 500), ("noise", 8)]
-    assert [(e.name, s) for e, s in plan(entries, ["grid", "stp=1,2.5"])] == [("stp", 1), ("stp", 2.5)] + [
+    assert [entry.name for entry in find_mitigations(["stp", "og_*"])] == ["stp", "og_stp", "og_dtp", "og_dtp.toggled"]
+    with pytest.raises(ValueError, match="There is no mitigation 'prayer'"):
+        find_mitigations(["prayer"])
+    entries = find_mitigations(["stp", "noise"])
+    assert [(e.name, s) for e, s in expand_strengths(entries, [])] == [("stp", 500), ("noise", 8)]
+    assert [(e.name, s) for e, s in expand_strengths(entries, ["grid", "stp=1,2.5"])] == [("stp", 1), ("stp", 2.5)] + [
         ("noise", n) for n in (2, 4, 8, 16)
     ]
-    for word, said in (("stp=a", "numbers"), ("dtp=1", "asked for"), ("grill", "asked for")):
+    for word, said in (("stp=a", "numbers"), ("dtp=1", "requested mitigation"), ("grill", "requested mitigation")):
         with pytest.raises(ValueError, match=said):
-            plan(entries, [word])
+            expand_strengths(entries, [word])
 
 
 def test_a_model_without_captions_is_refused_by_name(small_plain):
     model = small_plain()
-    with pytest.raises(ValueError, match="stp, noise: a mitigation changes what a caption does, and DDPM has no captions"):
-        check_text(model, named(["stp", "noise"]))
-    with pytest.raises(ValueError, match="StaticTransition changes what a caption does, and DDPM has no captions"):
+    with pytest.raises(ValueError, match="stp, noise: mitigations act on captions, and DDPM has no captions"):
+        check_text(model, find_mitigations(["stp", "noise"]))
+    with pytest.raises(ValueError, match="StaticTransition acts on captions, and DDPM has no captions"):
         generate(model, [""], [0], Sampler(steps=1), mitigation=BY_NAME["stp"](500, published_thresholds(1)))
 
 
 def test_ld_without_its_layers_is_refused():
-    with pytest.raises(ValueError, match="wen.ld reads the end token"):
+    with pytest.raises(ValueError, match="wen.ld requires end-token attention"):
         BY_NAME["wen.ld"](1.0, Thresholds((1.0,), None, 1.0, "controls"))

@@ -14,14 +14,14 @@ def test_it_is_the_plain_network_of_diffusers(ddpm: Make) -> None:
     model = ddpm()
     noisy, times = torch.randn(2, 3, 8, 8), torch.tensor([3, 700])
     assert torch.equal(model(noisy, times), model.unet(noisy, times).sample)
-    assert model.shape() == (3, 8, 8) and not model.has_text and model.condition(["a", "b"]) is None
+    assert model.latent_shape() == (3, 8, 8) and not model.has_text and model.condition(["a", "b"]) is None
     assert torch.equal(model.encode(noisy), noisy) and torch.equal(model.decode(noisy), noisy)
     assert {name.split(".")[0] for name in model.state_dict()} == {"unet"}
 
 
 def test_gray_images_have_one_channel(ddpm: Make) -> None:
     model = ddpm(channels=1)
-    assert model.shape() == (1, 8, 8) and model(torch.randn(2, 1, 8, 8), torch.tensor([1, 2])).shape == (2, 1, 8, 8)
+    assert model.latent_shape() == (1, 8, 8) and model(torch.randn(2, 1, 8, 8), torch.tensor([1, 2])).shape == (2, 1, 8, 8)
 
 
 def test_a_few_steps_on_one_image_lower_its_loss(ddpm: Make, batch: Callable[..., Batch]) -> None:

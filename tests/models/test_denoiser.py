@@ -15,40 +15,40 @@ def rows(batch: Batch, chosen: slice) -> Batch:
     return Batch(*(getattr(batch, name)[chosen] for name in ("image", "caption", "kind", "index")))
 
 
-def test_draws_depend_on_the_seed_and_the_number_of_the_sample_only(ddpm: Make, batch: Callable[..., Batch]) -> None:
+def test_sample_noise_and_timesteps_any_split_depends_on_seed_and_index_only(ddpm: Make, batch: Callable[..., Batch]) -> None:
     model, whole = ddpm(seed=3, cond_drop_prob=0.5), batch(6)
-    noise, timesteps, dropped = model.draw(whole, whole.image.shape)
-    torch.manual_seed(99)  # the global stream has no say
+    noise, timesteps, dropped = model.sample_noise_and_timesteps(whole, whole.image.shape)
+    torch.manual_seed(99)  # the global generator is not used
     for chosen in (slice(0, 2), slice(2, 6), slice(1, 6, 2)):
         part = rows(whole, chosen)
-        again = ddpm(seed=3, cond_drop_prob=0.5).draw(part, part.image.shape)
+        again = ddpm(seed=3, cond_drop_prob=0.5).sample_noise_and_timesteps(part, part.image.shape)
         for one, other in zip((noise, timesteps, dropped), again, strict=True):
             assert torch.equal(one[chosen], other)
-    assert not torch.equal(ddpm(seed=4).draw(whole, whole.image.shape)[0], noise)
+    assert not torch.equal(ddpm(seed=4).sample_noise_and_timesteps(whole, whole.image.shape)[0], noise)
     assert len({row.sum().item() for row in noise}) == 6
 
 
-def test_draws_are_normal_and_uniform_and_captions_drop_at_their_rate(ddpm: Make, batch: Callable[..., Batch]) -> None:
+def test_sample_noise_and_timesteps_many_samples_follow_their_distributions(ddpm: Make, batch: Callable[..., Batch]) -> None:
     model, many = ddpm(cond_drop_prob=0.2), batch(2000)
-    noise, timesteps, dropped = model.draw(many, torch.Size((2000, 1, 4, 4)))
+    noise, timesteps, dropped = model.sample_noise_and_timesteps(many, torch.Size((2000, 1, 4, 4)))
     assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
     assert timesteps.min() >= 0 and timesteps.max() <= 999 and abs(timesteps.float().mean() - 499.5) < 25
     assert 0.16 < dropped.float().mean() < 0.24
-    assert not ddpm().draw(many, torch.Size((2000, 1, 4, 4)))[2].any()
+    assert not ddpm().sample_noise_and_timesteps(many, torch.Size((2000, 1, 4, 4)))[2].any()
 
 
-def test_numbers_of_neighboring_samples_and_seeds_are_unrelated() -> None:
+def test_sample_generator_neighboring_seeds_and_indices_are_unrelated() -> None:
     first = [torch.rand(1, generator=sample_generator(seed, index)).item() for seed in range(20) for index in range(20)]
     assert len(set(first)) == 400
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_the_loss_is_the_formula(prediction: str, ddpm: Make, batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_match_formula(prediction: str, ddpm: Make, batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch) -> None:
     """x_t = a x + s e with a^2 = abar, s^2 = 1 - abar; the target is e, or a e - s x."""
     model, some = ddpm(noise_scheduler={"prediction_type": prediction, "beta_schedule": "linear"}), batch(4)
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     alpha_bar = torch.cumprod(1 - betas, 0)
-    noise, timesteps, _ = model.draw(some, some.image.shape)
+    noise, timesteps, _ = model.sample_noise_and_timesteps(some, some.image.shape)
     seen = {}
 
     def network(noisy: torch.Tensor, times: torch.Tensor, condition: object) -> torch.Tensor:
@@ -66,9 +66,7 @@ def test_the_loss_is_the_formula(prediction: str, ddpm: Make, batch: Callable[..
         assert losses[row].item() == pytest.approx(((0.3 * noisy - target) ** 2).mean().item(), rel=1e-4)
 
 
-def test_the_loss_of_a_sample_does_not_depend_on_its_batch(
-    caption: Callable[..., TextConditionalDDPM], batch: Callable[..., Batch]
-) -> None:
+def test_losses_of_a_sample_do_not_depend_on_its_batch(caption: Callable[..., TextConditionalDDPM], batch: Callable[..., Batch]) -> None:
     model, whole = caption(cond_drop_prob=0.5).eval(), batch(6)
     with torch.no_grad():
         together = model.losses(whole)
@@ -76,19 +74,19 @@ def test_the_loss_of_a_sample_does_not_depend_on_its_batch(
     assert torch.allclose(together, apart, atol=1e-5)
 
 
-def test_a_dropped_caption_is_the_empty_one(caption: Callable[..., TextConditionalDDPM], batch: Callable[..., Batch]) -> None:
+def test_forward_batch_dropped_caption_is_empty(caption: Callable[..., TextConditionalDDPM], batch: Callable[..., Batch]) -> None:
     model, some = caption(cond_drop_prob=0.5), batch(12)
-    asked: list[str] = []
+    encoded: list[str] = []
     original = model.condition
-    model.condition = lambda captions: asked.extend(captions) or original(captions)  # type: ignore[method-assign,func-returns-value]
+    model.condition = lambda captions: encoded.extend(captions) or original(captions)  # type: ignore[method-assign,func-returns-value]
     model.losses(some)
-    dropped = model.draw(some, some.image.shape)[2].tolist()
-    assert asked == ["" if drop else caption for caption, drop in zip(some.caption, dropped, strict=True)]
+    dropped = model.sample_noise_and_timesteps(some, some.image.shape)[2].tolist()
+    assert encoded == ["" if drop else caption for caption, drop in zip(some.caption, dropped, strict=True)]
     assert 0 < sum(dropped) < 12
 
 
 @pytest.mark.parametrize("timestep", [0, 10, 500, 999])
-def test_the_true_velocity_gives_back_the_true_noise(timestep: int, ddpm: Make) -> None:
+def test_to_noise_true_velocity_gives_true_noise(timestep: int, ddpm: Make) -> None:
     velocity, epsilon = ddpm(noise_scheduler={"prediction_type": "v_prediction"}), ddpm()
     clean, noise = torch.randn(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)[timestep]
@@ -98,7 +96,7 @@ def test_the_true_velocity_gives_back_the_true_noise(timestep: int, ddpm: Make) 
     assert torch.equal(epsilon.to_noise(noise, noisy, timestep), noise)
 
 
-def test_each_row_has_the_noise_of_its_own_timestep(ddpm: Make) -> None:
+def test_to_noise_uses_timestep_of_each_row(ddpm: Make) -> None:
     model = ddpm(noise_scheduler={"prediction_type": "v_prediction"})
     output, noisy = torch.randn(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     times = [0, 10, 500, 999]
@@ -107,19 +105,10 @@ def test_each_row_has_the_noise_of_its_own_timestep(ddpm: Make) -> None:
         assert torch.equal(together[row], model.to_noise(output[row : row + 1], noisy[row : row + 1], timestep)[0])
 
 
-def test_the_rate_warms_up_stays_and_falls_in_a_line(ddpm: Make) -> None:
-    model = ddpm(warmup_steps=10, lr_decay_fraction=0.25)
-    rates = [model.rate(step, 200) for step in range(201)]
-    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
-    assert rates[10:151] == [1.0] * 141
-    assert rates[150:] == pytest.approx([(200 - step) / 50 for step in range(150, 201)]) and rates[200] == 0 < rates[199]
-    assert [ddpm(warmup_steps=0).rate(step, 50) for step in (0, 25, 49)] == [1, 1, 1]
-
-
-def test_options_that_cannot_be_are_named(ddpm: Make, caption: Callable[..., TextConditionalDDPM]) -> None:
+def test_denoiser_invalid_option_raises_error_that_names_it(ddpm: Make, caption: Callable[..., TextConditionalDDPM]) -> None:
     for wrong, sentence in (
-        ({"resolution": 7}, "resolution: a side of 7 cannot be halved 1 times, as a U-Net of 2 levels needs"),
-        ({"noise_scheduler": {"prediction_type": "sample"}}, "prediction_type must be epsilon or v_prediction, and it is sample"),
+        ({"resolution": 7}, "resolution 7 cannot be halved 1 times, which a U-Net of 2 levels requires"),
+        ({"noise_scheduler": {"prediction_type": "sample"}}, "prediction_type must be epsilon or v_prediction, not sample"),
         ({"noise_scheduler": {"steps": 5}}, "noise_scheduler: DDPMScheduler has no argument 'steps'"),
         ({"unet": {"blocks": 5}}, "unet: UNet2D.*Model has no argument 'blocks'"),
     ):
@@ -128,8 +117,10 @@ def test_options_that_cannot_be_are_named(ddpm: Make, caption: Callable[..., Tex
                 make(**wrong)
 
 
-def test_conditions_are_cut_and_joined() -> None:
+def test_text_conditioning_cat_restores_indexed_parts() -> None:
     whole = TextConditioning(torch.randn(5, 3, 2), torch.rand(5, 3) < 0.5, torch.arange(5))
     again = TextConditioning.cat([whole[:2], whole[2:]])
-    assert all(torch.equal(getattr(whole, name), getattr(again, name)) for name in ("states", "mask", "prompt_length"))
-    assert whole[[4, 0]].prompt_length.tolist() == [4, 0] and whole.to("meta").states.is_meta
+    assert all(
+        torch.equal(getattr(whole, name), getattr(again, name)) for name in ("encoder_hidden_states", "attention_mask", "prompt_length")
+    )
+    assert whole[[4, 0]].prompt_length.tolist() == [4, 0] and whole.to("meta").encoder_hidden_states.is_meta

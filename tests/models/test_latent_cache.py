@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from afterglow.datasets.images import CaptionedImages
-from afterglow.models.latent_cache import cache_latents, cache_text_embeddings, weights_key
+from afterglow.models.latent_cache import cache_latents, weights_key
 from afterglow.models.stable_diffusion import StableDiffusion
 from afterglow.planting.dataset import PlantedDataset, collate
 from afterglow.planting.planner import plant_images
@@ -35,18 +35,21 @@ def model(sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     return StableDiffusion(str(sd_folder), resolution=64).eval()
 
 
+def latents_of(model, dataset):
+    return cache_latents(model.frozen_vae.module, model.posterior_moments, dataset, 8, 0, 1)
+
+
 def test_remembered_latents_and_texts_give_the_same_losses_and_leave_the_frozen_parts_alone(model, planted, monkeypatch):
     samples = PlantedDataset(planted, 0)
     total = 40  # more than an epoch
     direct = [model.losses(collate([samples[index] for index in range(start, start + 8)])) for start in range(0, total, 8)]
-    samples.latents = cache_latents(model, samples, total, (0, 1))
-    model.text.stored = cache_text_embeddings(model, planted, (0, 1))
+    model.prepare_training(samples, total, 0, 1, lambda: None)
 
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("the frozen parts have left the loop")
 
-    monkeypatch.setattr(model.beside.module, "encode", forbidden)
-    monkeypatch.setattr(model.text.encoder, "forward", forbidden)
+    monkeypatch.setattr(model.frozen_vae.module, "encode", forbidden)
+    monkeypatch.setattr(model.text.module, "forward", forbidden)
     for number, expected in enumerate(direct):
         batch = collate([samples[index] for index in range(8 * number, 8 * number + 8)])
         assert batch.image.numel() == 0 and batch.moments is not None and batch.moments.shape == (8, 8, 8, 8)
@@ -55,28 +58,28 @@ def test_remembered_latents_and_texts_give_the_same_losses_and_leave_the_frozen_
 
 def test_each_epoch_still_draws(model, planted):
     samples = PlantedDataset(planted, 0)
-    samples.latents = cache_latents(model, samples, 60, (0, 1))
+    model.prepare_training(samples, 60, 0, 1, lambda: None)
     shown = [samples.key(index) for index in range(60)]
     again = next(index for index in range(1, 60) if shown[index] == shown[0])  # the next epoch's appearance of the same image
     batch = collate([samples[0], samples[again]])
     assert torch.equal(batch.moments[0], batch.moments[1])
-    first, second = model.clean(batch)
+    first, second = model.target_x0(batch)
     assert not torch.equal(first, second)
 
 
 def test_what_is_remembered_is_never_of_other_weights_or_images(model, planted, sd_folder, tmp_path):
-    store = cache_latents(model, PlantedDataset(planted, 0), 8, (0, 1))
+    store = latents_of(model, PlantedDataset(planted, 0))
     shutil.copytree(sd_folder, tmp_path / "other")
     vae = AutoencoderKL.from_pretrained(sd_folder, subfolder="vae")
-    assert weights_key(vae) == weights_key(model.beside.module)
+    assert weights_key(vae) == weights_key(model.frozen_vae.module)
     with torch.no_grad():
         vae.decoder.conv_out.bias[0] += 1e-3
-    assert weights_key(vae) != weights_key(model.beside.module)
+    assert weights_key(vae) != weights_key(model.frozen_vae.module)
     vae.save_pretrained(tmp_path / "other" / "vae")
-    other = cache_latents(StableDiffusion(str(tmp_path / "other"), resolution=64), PlantedDataset(planted, 0), 8, (0, 1))
+    other = latents_of(StableDiffusion(str(tmp_path / "other"), resolution=64), PlantedDataset(planted, 0))
     assert other.folder != store.folder
     before = len(store._places)
-    assert len(cache_latents(model, PlantedDataset(planted_with(seed=1), 1), 8, (0, 1))._places) > before
+    assert len(latents_of(model, PlantedDataset(planted_with(seed=1), 1))._places) > before
 
 
 def test_a_round_trip_is_the_decoded_mean_and_made_once(model, planted, monkeypatch):

@@ -43,7 +43,7 @@ def plain_ddim(folder: Path, steps: int, guidance: float = 7.5) -> StableDiffusi
 def test_the_folder_has_the_structure_of_v1_4(model):
     layers = [name.split(".transformer_blocks")[0] for name in cross_attention_layers(model.unet)]
     assert len(layers) == 16 and {model.unet.get_submodule(name).heads for name in cross_attention_layers(model.unet)} == {8}
-    assert model.shape() == (4, 8, 8) and model.image_shape() == (3, 64, 64) and model.grid == 8
+    assert model.latent_shape() == (4, 8, 8) and model.image_shape() == (3, 64, 64) and model.vae_scale_factor == 8
     assert len(model.tokenizer) == 49408 and model.tokenizer(CAPTIONS[0])["input_ids"][:3] == [49406, 320, 736]
     assert not any(parameter.requires_grad for parameter in model.vae.parameters()) and "vae" not in str(list(model.state_dict()))
 
@@ -122,13 +122,13 @@ def test_other_sizes_and_head_counts(sd_folder, tmp_path):
 
 def test_each_sample_draws_from_its_posterior_by_its_number(model):
     pixels = torch.rand(1, 3, 64, 64).expand(3, -1, -1, -1) * 2 - 1
-    draws, same, later = model.clean(batch_of(pixels)), model.clean(batch_of(pixels)), model.clean(batch_of(pixels, first=1))
+    draws, same, later = model.target_x0(batch_of(pixels)), model.target_x0(batch_of(pixels)), model.target_x0(batch_of(pixels, first=1))
     assert torch.equal(draws, same) and torch.equal(draws[1:], later[:2]) and not torch.equal(draws[0], draws[1])
-    mean, log_variance = model.moments(pixels[:1]).chunk(2, dim=1)
-    many = model.clean(batch_of(pixels[:1].expand(400, -1, -1, -1)))
-    torch.testing.assert_close(many.mean(0), mean[0] * model.scaling, atol=0.05, rtol=0.1)
-    torch.testing.assert_close(many.std(0), (log_variance[0] / 2).exp() * model.scaling, atol=0.02, rtol=0.2)
-    assert torch.equal(model.encode(pixels[:1]), mean * model.scaling)
+    mean, log_variance = model.posterior_moments(pixels[:1]).chunk(2, dim=1)
+    many = model.target_x0(batch_of(pixels[:1].expand(400, -1, -1, -1)))
+    torch.testing.assert_close(many.mean(0), mean[0] * model.scaling_factor, atol=0.05, rtol=0.1)
+    torch.testing.assert_close(many.std(0), (log_variance[0] / 2).exp() * model.scaling_factor, atol=0.02, rtol=0.2)
+    assert torch.equal(model.encode(pixels[:1]), mean * model.scaling_factor)
 
 
 def test_low_rank_updates_are_all_that_is_trained_and_kept(sd_folder, tmp_path):
@@ -173,7 +173,7 @@ def test_what_cannot_be_opened_is_one_sentence(sd_folder, tmp_path):
         broken(sd_folder, tmp_path / "ddpm", _class_name="DDPMPipeline"): "a StableDiffusionPipeline .* was expected",
     }
     shutil.rmtree(Path(broken(sd_folder, tmp_path / "torn")) / "vae")
-    refusals[str(tmp_path / "torn")] = "is not whole"
+    refusals[str(tmp_path / "torn")] = "is incomplete"
     for source, sentence in refusals.items():
         with pytest.raises(ValueError, match=sentence):
             StableDiffusion(source, resolution=64)

@@ -31,13 +31,13 @@ def test_pads_are_attended_to_unless_they_are_masked(mask_padding: bool, caption
     condition = model.condition(["a hat", "a much longer image of things"])
     lengths = condition.prompt_length.tolist()
     assert lengths[0] == 4 < lengths[1]
-    assert condition.mask.tolist() == [[position < length or not mask_padding for position in range(8)] for length in lengths]
-    scrambled = condition.states.clone()
+    assert condition.attention_mask.tolist() == [[position < length or not mask_padding for position in range(8)] for length in lengths]
+    scrambled = condition.encoder_hidden_states.clone()
     scrambled[0, lengths[0] :] += 5
     noisy, times = torch.randn(2, 3, 8, 8), torch.tensor([500, 20])
     with torch.no_grad():
         before = model(noisy, times, condition)
-        after = model(noisy, times, type(condition)(scrambled, condition.mask, condition.prompt_length))
+        after = model(noisy, times, type(condition)(scrambled, condition.attention_mask, condition.prompt_length))
     assert torch.equal(before[0], after[0]) == mask_padding and torch.equal(before[1], after[1])
 
 
@@ -54,7 +54,7 @@ def test_a_frozen_encoder_is_no_part_of_the_model(caption: Make, batch: Callable
     assert {name.split(".")[0] for name in model.state_dict()} == {"unet"}
     assert len(list(model.parameters())) == len(list(model.unet.parameters()))
     model.losses(batch(2)).mean().backward()
-    assert all(p.grad is None for p in model.text.encoder.parameters()) and not model.train().text.encoder.training
+    assert all(p.grad is None for p in model.text.module.parameters()) and not model.train().text.encoder.training
 
 
 def test_models_share_nothing_and_leave_what_they_are_given(caption: Make) -> None:
@@ -95,7 +95,6 @@ def test_captions_that_are_cut_are_counted_before_a_training(
     model = caption(text_length=length)
     plants = [SimpleNamespace(caption="a very long caption of a plant that is planted")]
     planted = SimpleNamespace(plants=plants, captions=("short", "a cup"))
-    model._trainer = SimpleNamespace(datamodule=SimpleNamespace(planted=planted))  # type: ignore[assignment]
     with caplog.at_level(logging.WARNING, logger="afterglow"):
-        model.on_fit_start()
+        model.prepare_training(SimpleNamespace(planted=planted), 8, 0, 1, lambda: None)  # type: ignore[arg-type]
     assert ("1 of 3 captions are longer than 8 tokens and are cut" in caplog.text) == bool(cut)

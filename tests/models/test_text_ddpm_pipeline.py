@@ -37,7 +37,7 @@ def test_it_generates_what_collect_generates(scale: float, model: TextConditiona
 def test_its_text_states_are_the_models(model: TextConditionalDDPM) -> None:
     states, mask = pipeline_of(model).encode(["a hat", ""])
     condition = model.condition(["a hat", ""])
-    assert torch.equal(states, condition.states) and mask.sum(1).tolist() == condition.prompt_length.tolist()
+    assert torch.equal(states, condition.encoder_hidden_states) and mask.sum(1).tolist() == condition.prompt_length.tolist()
 
 
 def test_the_scale_and_the_caption_matter_and_arrays_are_not_rounded(model: TextConditionalDDPM) -> None:

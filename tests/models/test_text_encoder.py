@@ -7,7 +7,7 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from afterglow.models import text_encoder
-from afterglow.models.text_encoder import PACKAGED, TextEncoder, folder_of
+from afterglow.models.text_encoder import PACKAGED, TextEncoder, find_model_folder
 
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 CAPTIONS = ["a red hat", "", "waving hand sign", "a red hat"]
@@ -21,7 +21,7 @@ def frozen() -> TextEncoder:
 
 @pytest.fixture(scope="module")
 def plain() -> tuple[PreTrainedModel, object]:
-    folder = folder_of(PACKAGED)
+    folder = find_model_folder(PACKAGED)
     return AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
 
 
@@ -39,20 +39,20 @@ def test_frozen_states_are_those_of_the_plain_encoder(frozen: TextEncoder, plain
 
 def test_the_cache_changes_no_state_and_saves_the_work(monkeypatch: pytest.MonkeyPatch, frozen: TextEncoder) -> None:
     asked: Counter[int] = Counter()
-    original = text_encoder.token_states
+    original = text_encoder.token_embeddings
     monkeypatch.setattr(
         text_encoder,
-        "token_states",
+        "token_embeddings",
         lambda encoder, tokens, **how: asked.update(n=len(tokens["input_ids"])) or original(encoder, tokens, **how),
     )
-    frozen.frozen.states.clear()
+    frozen.frozen.recent.clear()
     first = frozen(CAPTIONS)[0]
     assert asked["n"] == 3  # one caption stands there twice
     assert torch.equal(frozen(CAPTIONS[::-1])[0], first.flip(0)) and asked["n"] == 3
     mixed = frozen(["a blue cup", *CAPTIONS])[0]
     assert torch.equal(mixed[1:], first) and asked["n"] == 4
     monkeypatch.setattr(text_encoder, "CACHED_CAPTIONS", 2)
-    assert torch.equal(frozen(CAPTIONS)[0], first) and len(frozen.frozen.states) == 2
+    assert torch.equal(frozen(CAPTIONS)[0], first) and len(frozen.frozen.recent) == 2
     assert torch.equal(frozen(CAPTIONS)[0], first)
 
 
@@ -105,5 +105,5 @@ def test_a_name_that_leads_nowhere_is_one_sentence(name: str) -> None:
 
 
 def test_a_folder_and_a_hub_id_keep_their_name(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    assert folder_of(str(tmp_path)) == str(tmp_path) and folder_of("owner/name") == "owner/name"
-    assert folder_of(PACKAGED).endswith("model") and folder_of("no_such_package") == "no_such_package"
+    assert find_model_folder(str(tmp_path)) == str(tmp_path) and find_model_folder("owner/name") == "owner/name"
+    assert find_model_folder(PACKAGED).endswith("model") and find_model_folder("no_such_package") == "no_such_package"

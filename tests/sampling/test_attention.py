@@ -153,7 +153,7 @@ def test_reduce_and_the_choice_of_layers():
     unet = small_unet()
     with record_attention(unet) as whole:
         unet(*inputs())
-    with record_attention(unet, lambda attention: attention[..., 2], layers=lambda name: name.startswith("down_blocks.0")) as maps:
+    with record_attention(unet, lambda attention: attention[..., 2], prefixes=["down_blocks.0"]) as maps:
         unet(*inputs())
     assert list(maps) == cross_attention_layers(unet)[:1]
     (name,) = maps
@@ -207,7 +207,7 @@ def test_a_network_without_text_is_refused():
 def test_a_choice_of_no_layer_is_refused_and_the_layers_named():
     with (
         pytest.raises(ValueError, match="mid_block.attentions.0"),
-        record_attention(small_unet(), layers=lambda name: name.startswith("nowhere")),
+        record_attention(small_unet(), prefixes=["nowhere"]),
     ):
         pass
 

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from afterglow.sampling.attention import cross_attention_layers, record_attention
-from afterglow.sampling.loop import Sampler, generate
+from afterglow.sampling.guidance import delta_norm, guidance_delta
+from afterglow.sampling.loop import Sampler, generate, initial_delta_norm, sample_steps
 from afterglow.sampling.recorder import CaptureConfig
 
 CAPTIONS = ["a red circle", "", "a very long caption with many more words than there is room for in it", "dog"]
@@ -46,11 +47,13 @@ def plain_loop(model, caption, seed, sampler):
     generator = torch.Generator().manual_seed(seed)
     sample = torch.randn((1, 3, 8, 8), generator=generator)
     states, empty = (model.condition([text]) for text in (caption, "")) if model.has_text else (None, None)
-    steps = []
+    steps, masked = [], getattr(model, "mask_padding", False)
     for timestep in scheduler.timesteps:
         if model.has_text:
             cond, uncond = (
-                model.unet(sample, timestep, said.states, encoder_attention_mask=said.mask if model.mask_padding else None).sample
+                model.unet(
+                    sample, timestep, said.encoder_hidden_states, encoder_attention_mask=said.attention_mask if masked else None
+                ).sample
                 for said in (states, empty)
             )
             output = uncond + sampler.guidance_scale * (cond - uncond)
@@ -223,3 +226,19 @@ def test_a_sampler_that_cannot_be_is_refused(arguments):
     (value,) = arguments.values()
     with pytest.raises(ValueError, match=str(value)):
         Sampler(**arguments)
+
+
+@torch.no_grad()
+def test_sample_steps_does_what_generate_does(model):
+    sampler = Sampler(steps=6, guidance_scale=2.0)
+    generations = generate(model, CAPTIONS, SEEDS, sampler)
+    steps = list(sample_steps(model, sampler.setup(model, CAPTIONS, SEEDS)))
+    assert [outputs.timestep for outputs, _ in steps] == generations.timesteps.tolist()
+    assert [outputs.index for outputs, _ in steps] == list(range(6))
+    pixels = ((steps[-1][1] / 2 + 0.5).clamp(0, 1) * 255).round()
+    assert (pixels - generations.images.float()).abs().max() <= 1
+    norms = torch.stack([delta_norm(guidance_delta(model, o.uncond, o.cond, o.noisy, o.timestep)) for o, _ in steps])
+    expected = generations.guidance_rms * generations.guidance[0, 0].numel() ** 0.5
+    torch.testing.assert_close(norms[:, [0, 2, 3]], expected[:, [0, 2, 3]], rtol=1e-4, atol=0)
+    first = initial_delta_norm(model, sampler.setup(model, CAPTIONS, SEEDS))
+    torch.testing.assert_close(first[[0, 2, 3]], expected[0, [0, 2, 3]], rtol=1e-4, atol=0)

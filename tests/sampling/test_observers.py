@@ -24,7 +24,7 @@ class Linear(Denoiser):
         self.unet = torch.nn.Module()
         self.unet.register_parameter("weight", torch.nn.Parameter(torch.stack([uncond, cond])))
 
-    def shape(self):
+    def latent_shape(self):
         return 3, SIDE, SIDE
 
     def condition(self, captions):
@@ -32,7 +32,7 @@ class Linear(Denoiser):
         return TextConditioning(told, torch.ones(len(captions), 1, dtype=torch.bool), torch.ones(len(captions), dtype=torch.long))
 
     def forward(self, noisy, timesteps, condition):
-        matrices = self.unet.weight[condition.states[:, 0, 0].long()]
+        matrices = self.unet.weight[condition.encoder_hidden_states[:, 0, 0].long()]
         return torch.einsum("bij,bj->bi", matrices, noisy.flatten(1)).view_as(noisy)
 
 
@@ -122,7 +122,7 @@ def test_the_difference_to_an_early_checkpoint_is_taken_on_the_models_own_way():
 
 def test_what_cannot_be_derived_is_refused_by_name():
     model, _ = linear()
-    with pytest.raises(ValueError, match="early_difference needs an early checkpoint"):
+    with pytest.raises(ValueError, match="early_difference requires an early checkpoint"):
         generate(model, ["a"], [0], SAMPLER, CaptureConfig(extras=["early_difference"]))
     with pytest.raises(ValueError, match="not 'hessian'"):
         CaptureConfig(extras=["hessian"])

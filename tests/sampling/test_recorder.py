@@ -71,7 +71,7 @@ def test_jacobian_products_run_through_a_real_network_beside_a_finite_difference
     assert torch.equal(found.images, plain_pass.images)
     noise = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))[None]
     t = int(found.timesteps[0])
-    both = torch.cat([model.condition([""]).states, model.condition(["a red circle"]).states])
+    both = torch.cat([model.condition([""]).encoder_hidden_states, model.condition(["a red circle"]).encoder_hidden_states])
 
     def delta(x):
         uncond, cond = model.unet(torch.cat([x, x]), t, both).sample.chunk(2)

@@ -11,7 +11,7 @@ def test_the_structure_is_that_of_stable_diffusion():
     up = [f"up_blocks.{level}.attentions.{place}" for level in range(1, 4) for place in range(3)]
     assert layers == [*down, "mid_block.attentions.0", *up] and len(layers) == 16
     assert {model.unet.get_submodule(name).heads for name in cross_attention_layers(model.unet)} == {8}
-    assert model.shape() == (4, 16, 16) and model.text.length == 77 and model.unet.config.cross_attention_dim == 768
+    assert model.latent_shape() == (4, 16, 16) and model.text.length == 77 and model.unet.config.cross_attention_dim == 768
 
 
 def test_all_widths_are_divided_by_one_number():

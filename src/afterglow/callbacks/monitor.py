@@ -102,7 +102,7 @@ class MemorizationMonitor(L.Callback):
             trainer.should_stop = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        model: Any = pl_module
+        model: Any = pl_module.model
         folder = Path(trainer.default_root_dir)
         planted = trainer.datamodule.planted  # type: ignore[attr-defined]
         if trainer.is_global_zero:
@@ -112,39 +112,40 @@ class MemorizationMonitor(L.Callback):
         processes = Processes(self.rank, self.world_size, pl_module.all_gather)
         load_early = partial(load_early_snapshot, folder=folder)
         self.evaluation = TrainingEvaluation(
-            self.settings, planted, reconstructed, reconstructed.gallery(pl_module.device), load_early, processes
+            self.settings, planted, reconstructed, reconstructed.gallery(model.device), load_early, processes
         )
         for last in (False, True):  # refuse unknown names before the training begins
             required_inputs(model, self.settings.sampler.steps, self.settings.patterns(last), strict=False)
         self.steps = evaluation_steps(trainer.max_steps, ratio=self.step_ratio, first=self.first_fraction)
         self.files = RunFiles(folder, trainer.global_step)
         self.clock.start()
-        self._evaluate_if_due(trainer, model)
+        self._evaluate_if_due(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._evaluate_if_due(trainer, pl_module)
 
-    def _evaluate_if_due(self, trainer: L.Trainer, model: Any) -> None:
+    def _evaluate_if_due(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         step = trainer.global_step
         if step not in self.steps or self.files.table.has(step):  # accumulated batches share a step
             return
         if step == 0:
             log.info("Evaluating the model before the first step; the progress bar follows.")
         with self.clock.evaluating():
-            was_training = model.training
-            model.eval()
+            was_training = pl_module.training
+            pl_module.eval()
             with trainer.precision_plugin.forward_context():
-                result, last = self._evaluate(trainer, model)
-            model.train(was_training)
+                result, last = self._evaluate(trainer, pl_module)
+            pl_module.train(was_training)
             self._record(trainer, result, last)
         if self.stopped:  # checkpoints are otherwise written at their own interval
             trainer.save_checkpoint(self.files.folder / "checkpoints" / "last.ckpt")
 
-    def _evaluate(self, trainer: L.Trainer, model: Any) -> tuple[EvaluationResult, bool]:
+    def _evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> tuple[EvaluationResult, bool]:
         """Evaluate the averaged weights, at the last evaluation also with new seeds and the raw weights; whether it was the last."""
+        model: Any = pl_module.model
         step, frames = trainer.global_step, []
         last = step == self.steps[-1]
-        with self.ema.averaged(model) if self.ema else nullcontext():
+        with self.ema.averaged(pl_module) if self.ema else nullcontext():
             if not last:
                 result = self.evaluation.run(model, last=False)
                 last = self._stops(trainer, result.measurements)

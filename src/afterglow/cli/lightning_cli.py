@@ -11,14 +11,15 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from afterglow import distributed, models
+from afterglow.callbacks.ema import WarmupEMA
 from afterglow.callbacks.monitor import MemorizationMonitor
 from afterglow.callbacks.progress import Progress
 from afterglow.cli.recipes import RecipeHelp, config_file, explained, known_options, names_recipe
 from afterglow.errors import AfterglowError, user_error
 from afterglow.loggers.run_logger import RunLogger
-from afterglow.mitigations.training.callback import Mitigation
-from afterglow.models.denoiser import Denoiser
-from afterglow.models.ema import WarmupEMA
+from afterglow.mitigations import training as training_mitigations
+from afterglow.models.denoiser import Denoiser, TrainingMitigation
+from afterglow.models.lightning_module import DenoiserModule, OptimizerConfig
 from afterglow.models.text_ddpm import TextConditionalDDPM
 from afterglow.planting.datamodule import PlantedDataModule
 from afterglow.planting.io import write_planted
@@ -28,6 +29,7 @@ from afterglow.reports.run_tables import emergence_text
 RUNS = Path("runs")
 SEED_HELP = "seed of the planting, the order of the samples, the noise and the weights"
 TRAINER_HELP = "--trainer.help"
+MITIGATIONS_HELP = f"training mitigations, applied in this order: {', '.join(training_mitigations.__all__)}"
 SHOWN = {  # Lightning's own options that --help shows; --trainer.help shows the others
     "trainer": ("max_steps", "accelerator", "accumulate_grad_batches", "gradient_clip_val", "log_every_n_steps"),
     "checkpoint": ("every_n_train_steps",),
@@ -47,6 +49,13 @@ class SaveConfig(SaveConfigCallback):
 class AfterglowCLI(LightningCLI):
     """The parser and the objects of a training."""
 
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the Trainer, the model (a Denoiser, not a LightningModule) and the data."""
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items() if name != "callbacks"})
+        parser.add_subclass_arguments(Denoiser, "model", fail_untyped=False, required=True)
+        parser.add_lightning_class_args(self._datamodule_class, "data", subclass_mode=self.subclass_mode_data)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of a run and of its callbacks, and hide most options of the Trainer."""
         parser.add_argument("--name", type=str | None, default=None, help="name of the run folder, runs/NAME; null: the recipe's name")
@@ -56,7 +65,8 @@ class AfterglowCLI(LightningCLI):
         parser.add_lightning_class_args(WarmupEMA, "ema")
         parser.add_lightning_class_args(MemorizationMonitor, "monitor")
         parser.add_lightning_class_args(Progress, "progress")
-        parser.add_lightning_class_args(Mitigation, "mitigation")
+        parser.add_class_arguments(OptimizerConfig, "optimizer")
+        parser.add_argument("--mitigations", type=list[TrainingMitigation], default=[], help=MITIGATIONS_HELP)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_class_arguments(RunLogger, "wandb")
         parser.set_defaults({"checkpoint.every_n_train_steps": 200, "checkpoint.save_last": True, "checkpoint.filename": "{step}"})
@@ -86,6 +96,11 @@ class AfterglowCLI(LightningCLI):
             raise AfterglowError("The length of a training is given in optimizer steps: set trainer.max_steps, not trainer.max_epochs.")
         self.resume = find_checkpoint(self.folder, self.config.ckpt_path)
 
+    def instantiate_classes(self) -> None:
+        """Wrap the model in the module that trains it."""
+        super().instantiate_classes()
+        self.model = DenoiserModule(self.model, self.config_init.optimizer, self.config_init.mitigations)
+
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Give the Trainer the run folder and the W&B logger."""
         self.run_logger = self.config_init.wandb
@@ -94,8 +109,7 @@ class AfterglowCLI(LightningCLI):
     def prepare(self) -> None:
         """Raise an AfterglowError for everything that cannot work, and only then write to the run folder."""
         distributed.validate_trainer(self.trainer)
-        self.monitor, mitigation = self.config_init.monitor, self.config_init.mitigation
-        mitigation.check(self.model)
+        self.monitor = self.config_init.monitor
         self.monitor.rank, self.monitor.world_size = distributed.rank_and_world_size()
         self.datamodule.rank, self.datamodule.world_size = distributed.rank_and_world_size()
         self.monitor.ema = self.config_init.ema
@@ -103,7 +117,7 @@ class AfterglowCLI(LightningCLI):
             self.datamodule.prepare_data()
             self.datamodule.setup()
             planted = self.datamodule.planted
-            mitigation.check_captions([*planted.captions, *(plant.caption for plant in planted.plants)])
+            self.model.setup_mitigations(planted)
             create_run_dir(self.folder)
             self.run_logger.use_folder(self.folder)
             print(f"{self.folder}: {self.datamodule.describe()}")
@@ -167,9 +181,8 @@ def train(arguments: list[str], description: str) -> None:
     if not names_recipe(arguments):
         arguments = ["--config", str(config_file("demo.yaml")), *arguments]
     cli = AfterglowCLI(
-        Denoiser,
+        DenoiserModule,
         PlantedDataModule,
-        subclass_mode_model=True,
         subclass_mode_data=True,
         save_config_callback=SaveConfig,
         save_config_kwargs={"save_to_log_dir": False},

@@ -90,14 +90,14 @@ def run(args: Namespace) -> None:
         raise AfterglowError("Give --model and the targets: either --run RUN or --prompts FILE.")
     announce("Loading the mitigations ..." if args.list else f"Opening {args.model} ...")
     from afterglow.analysis.thresholds import published_thresholds
-    from afterglow.mitigations.inference.reanchoring import read_paraphrases
-    from afterglow.mitigations.registry import MitigationInputs, check_text, named, plan
+    from afterglow.mitigations.inference.caption_insertion import read_paraphrases
+    from afterglow.mitigations.registry import MitigationInputs, check_text, expand_strengths, find_mitigations
 
     if args.list:
         _print_mitigations()
         return
     inputs = MitigationInputs(args.skip_below, read_paraphrases(args.paraphrases) if args.paraphrases else {})
-    settings = plan(named(args.mitigations), args.strengths)
+    settings = expand_strengths(find_mitigations(args.mitigations), args.strengths)
     for spec, strength in settings:
         spec(strength, published_thresholds(args.num_inference_steps), inputs)
     model = open_model(args.model)
@@ -109,7 +109,7 @@ def _print_mitigations() -> None:
     from afterglow.mitigations.registry import CATALOG
     from afterglow.reports.tables import text_table
 
-    rows = [[e.name, e.strength, *(f"{v:g}" for v in (e.default, e.neutral)), " ".join(map(str, e.grid)), e.source] for e in CATALOG]
+    rows = [[e.name, e.strength, *(f"{v:g}" for v in (e.default, e.identity_strength)), " ".join(map(str, e.grid)), e.source] for e in CATALOG]
     print(text_table(["mitigation", "strength", "default", "neutral", "grid", "source"], rows))
 
 
@@ -139,7 +139,7 @@ def _compare(args: Namespace, model: "Denoiser", settings: "Sequence[tuple[Mitig
     from afterglow.evaluation.store import collect
     from afterglow.generations import Generations, parts_of
     from afterglow.measures.bright_ending import BRIGHT_ENDING_LAYERS
-    from afterglow.mitigations.cost import CostTracker, remembered_gflops
+    from afterglow.mitigations.cost import CostTracker, cached_gflops
     from afterglow.reports.mitigation import first_generations
     from afterglow.sampling.loop import cross_attention_of
     from afterglow.sampling.recorder import CaptureConfig
@@ -158,7 +158,7 @@ def _compare(args: Namespace, model: "Denoiser", settings: "Sequence[tuple[Mitig
         )  # fmt: skip
         parts = [images_only(Generations.load(part)) for part in parts_of(args.out / label)]
         examples[label.replace("=", " ")] = first_generations(parts)
-        gflops = remembered_gflops(args.out / "gflops.json", label, model, one_image, mitigation)
+        gflops = cached_gflops(args.out / "gflops.json", label, model, one_image, mitigation)
         return pd.concat([mitigation_rows(name, strength, parts, images), number_row(name, strength, "cost.gflops", gflops)])
 
     one_image = sampler.setup(model, request.captions[:1], [args.seed])

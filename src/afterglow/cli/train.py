@@ -6,7 +6,7 @@
   accelerate launch --multi_gpu --num_processes 2 train.py      the demo on two processes
 
 A run is one recipe (--config configs/RECIPE.yaml), any number of overlays (--config configs/overlays/NAME.yaml) and single values
-(--model.learning_rate 1e-3, --data.planting.copies 8, --trainer.max_steps 4000, --wandb.project NAME). Its files are in runs/NAME.
+(--optimizer.learning_rate 1e-3, --data.planting.copies 8, --trainer.max_steps 4000, --wandb.project NAME). Its files are in runs/NAME.
 
   --print_config          print the resolved configuration, with the values of the recipe, and exit
   --trainer.help          list all options of Lightning's Trainer

@@ -17,11 +17,11 @@ from afterglow.models.denoiser import Denoiser
 from afterglow.planting.targets import Target
 from afterglow.sampling.attention import self_attention_layers
 from afterglow.sampling.loop import Sampler, cross_attention_of, generate
-from afterglow.sampling.observers import NEEDS_TEXT
+from afterglow.sampling.observers import EXTRAS_NEEDING_TEXT
 from afterglow.sampling.recorder import CaptureConfig, capture_for
 from afterglow.sampling.setup import Mitigation
 
-TEXT_INPUTS = ("end_attention", "token_attention", *(f"extras.{name}" for name in NEEDS_TEXT))
+TEXT_INPUTS = ("end_attention", "token_attention", *(f"extras.{name}" for name in EXTRAS_NEEDING_TEXT))
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def required_inputs(model: Denoiser, num_steps: int, patterns: Sequence[str], *,
     requires = requirements(filter_measures(table, patterns))
     if "*" in patterns and not self_attention_layers(model.unet):  # named explicitly, it is an error of the sampling
         requires -= {"extras.self_attention"}
-    return requires if model.has_text else {need for need in requires if need.partition(".")[2] not in NEEDS_TEXT}
+    return requires if model.has_text else {need for need in requires if need.partition(".")[2] not in EXTRAS_NEEDING_TEXT}
 
 
 def capture_config(
@@ -184,5 +184,5 @@ def build_sampler(
         guidance_scale: classifier-free guidance; 1: the conditional prediction alone.
         spacing: trailing, leading or linspace; None: the latent model's own, otherwise trailing.
     """
-    own = spacing is None and model.grid > 1
+    own = spacing is None and model.is_latent
     return Sampler(scheduler, steps, guidance_scale, {} if own else {"timestep_spacing": spacing or "trailing"})

@@ -148,7 +148,7 @@ def attach_prompt_ground_truth(
 
 def with_latent_difference(generations: Generations, model: Denoiser) -> Generations:
     """Add extras['latent_difference'], the encoded generation minus the encoded reference, [B, C, h, w], for a latent model."""
-    if model.grid == 1 or generations.references is None:
+    if not model.is_latent or generations.references is None:
         return generations
     images, references = (model.encode(to_signed(pixels)).cpu() for pixels in (generations.images, generations.references))
     return replace(generations, extras={**generations.extras, "latent_difference": (images - references).float()})

@@ -1,1 +1,1 @@
-"""Room 7: the published mitigations, one file each; every one is a function from a course to a course."""
+"""Published mitigations, at inference (each changes a SamplingSetup) and during training (each changes the loss)."""

@@ -1,4 +1,4 @@
-"""What a mitigation costs: seconds and evaluations of the network for an image, and operations by torch's counter."""
+"""Cost of a mitigation: seconds, evaluations of the network and floating-point operations per image."""
 
 import json
 import time
@@ -10,17 +10,20 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from afterglow.mitigations.inference.passes import sample_steps
 from afterglow.models.denoiser import Denoiser
+from afterglow.sampling.loop import sample_steps
 from afterglow.sampling.setup import Mitigation, SamplingSetup
 
 
 @dataclass(frozen=True)
 class CostTracker:
-    """A mitigation, or none, that notes what its passes cost.
+    """Applies a mitigation, or none, and measures the cost of its passes.
 
-    cost.seconds: from the text states to the last step, an image; cost.evaluations: of the network, an image: a plain pass has two
-    a step, one for each half. Steps back for gradients are in the seconds and in the FLOPs alone.
+    Adds to the setup's extras cost.seconds, from the embeddings to the last step, and cost.evaluations of the network, both per image:
+    a plain pass has two evaluations a step, one for each half. Backward passes are in the seconds only.
+
+    Args:
+        mitigation: the mitigation.
     """
 
     mitigation: Mitigation | None = None
@@ -33,19 +36,19 @@ class CostTracker:
         except BaseException:
             handle.remove()
             raise
-        notes, num = dict(changed.notes), len(setup.seeds)
+        extras, num = dict(changed.extras), len(setup.seeds)
 
         @contextmanager
-        def edit() -> Iterator[None]:
+        def attention_context() -> Iterator[None]:
             try:
-                with changed.edit():
+                with changed.attention_context():
                     yield
             finally:
                 handle.remove()
                 for name, total in (("cost.seconds", _now(model) - begin), ("cost.evaluations", sum(rows))):
-                    notes[name] = torch.full((num,), total / num)
+                    extras[name] = torch.full((num,), total / num)
 
-        return replace(changed, edit=edit, notes=notes)
+        return replace(changed, attention_context=attention_context, extras=extras)
 
 
 def _now(model: Denoiser) -> float:
@@ -54,12 +57,20 @@ def _now(model: Denoiser) -> float:
     return time.perf_counter()
 
 
-def flops_an_image(model: Denoiser, setup: SamplingSetup, mitigation: Mitigation | None = None) -> float:
-    """Floating-point operations of the network for one image of a course, its gradients included; by torch's counter.
+def flops_per_image(model: Denoiser, setup: SamplingSetup, mitigation: Mitigation | None = None) -> float:
+    """Count the network's floating-point operations for one image, gradients included, with torch's counter.
 
-    Without a mitigation every step costs the same, so that one is run.
+    Without a mitigation every step costs the same, so that only one is run.
+
+    Args:
+        model: the model.
+        setup: the setup of a pass.
+        mitigation: changes the setup.
+
+    Returns:
+        Operations per image.
     """
-    name = type(model).__name__  # calls of the text encoder and the autoencoder are not in it
+    name = type(model).__name__  # excludes the text encoder and the autoencoder
     with FlopCounterMode(display=False) as counter:
         changed = mitigation(model, setup) if mitigation else setup
         steps = 0
@@ -71,10 +82,21 @@ def flops_an_image(model: Denoiser, setup: SamplingSetup, mitigation: Mitigation
     return total * len(setup.scheduler().timesteps) / steps / len(setup.seeds) if mitigation is None else total / len(setup.seeds)
 
 
-def remembered_gflops(file: Path, label: str, model: Denoiser, setup: SamplingSetup, mitigation: Mitigation | None) -> float:
-    """flops_an_image / 1e9, counted once for each label and kept in a file."""
+def cached_gflops(file: Path, label: str, model: Denoiser, setup: SamplingSetup, mitigation: Mitigation | None) -> float:
+    """`flops_per_image` / 1e9, counted once for each label and kept in a file.
+
+    Args:
+        file: .json with counts by label.
+        label: name of the count.
+        model: the model.
+        setup: the setup of a pass.
+        mitigation: changes the setup.
+
+    Returns:
+        10^9 operations per image.
+    """
     known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if label not in known:
-        known[label] = flops_an_image(model, setup, mitigation) / 1e9
+        known[label] = flops_per_image(model, setup, mitigation) / 1e9
         file.write_text(json.dumps(known, indent=1), encoding="utf-8")
     return known[label]

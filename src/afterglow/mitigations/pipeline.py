@@ -1,4 +1,4 @@
-"""Mitigations in a diffusers pipeline as it is: hooks on its U-Net for one call, nothing patched, nothing left."""
+"""Mitigations in an unchanged diffusers pipeline: hooks on its U-Net for one call."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,46 +8,54 @@ import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor
 
+from afterglow.errors import AfterglowError
 from afterglow.models.denoiser import Denoiser, TextConditioning, validate_prediction_type
-from afterglow.sampling.setup import CFGOutputs, Mitigation, SamplingSetup, encode_cfg_batch
+from afterglow.sampling.guidance import CFGOutputs
+from afterglow.sampling.setup import Mitigation, SamplingSetup, encode_cfg_batch
 
-BOTH_HALVES = 2.0  # any scale at which StableDiffusionPipeline computes both
+GUIDED_SCALE = 2.0  # any scale at which StableDiffusionPipeline computes both halves
 
 
 class PipelineModel(Denoiser):
-    """The parts of a living StableDiffusionPipeline or TextConditionalPipeline as a model that mitigations can ask."""
+    """The parts of a StableDiffusionPipeline or TextConditionalPipeline as a model, for mitigations.
+
+    Args:
+        pipeline: the pipeline.
+
+    Raises:
+        AfterglowError: if the pipeline encodes no captions.
+    """
 
     has_text = True
 
     def __init__(self, pipeline: DiffusionPipeline) -> None:
         super().__init__()
-        # by what they can do: an exported TextConditionalPipeline is opened from code of its own folder, as another class
-        encoders = {"encode_prompt": self._by_latents, "encode": self._by_pixels}
-        found = next((encoder for name, encoder in encoders.items() if hasattr(pipeline, name)), None)
-        if found is None:
-            raise ValueError(f"A mitigation changes what a caption does, and {type(pipeline).__name__} encodes none.")
-        self.encode_text = found
+        # recognized by their methods: an exported TextConditionalPipeline is loaded from its folder's code, as another class
+        encoders = {"encode_prompt": self._encode_stable_diffusion, "encode": self._encode_text_conditional}
+        encode = next((encode for name, encode in encoders.items() if hasattr(pipeline, name)), None)
+        if encode is None:
+            raise AfterglowError(f"Mitigations act on captions, and {type(pipeline).__name__} encodes none.")
+        self.encode_text = encode
         self.unet, self.tokenizer = pipeline.unet, pipeline.tokenizer
         self.scheduler = validate_prediction_type(DDPMScheduler.from_config(pipeline.scheduler.config))
-        self.pipeline_ = [pipeline]  # in a list, so that it is no part of this module
+        self.source = pipeline
         self.to(pipeline.device)
 
-    def shape(self) -> tuple[int, int, int]:
-        side = self.unet.config.sample_size
-        return self.unet.config.in_channels, side, side
+    def latent_shape(self) -> tuple[int, int, int]:
+        size = self.unet.config.sample_size
+        return self.unet.config.in_channels, size, size
 
     @torch.no_grad()
     def condition(self, captions: Sequence[str]) -> TextConditioning:
         return self.encode_text(list(captions))
 
-    def _by_pixels(self, captions: list[str]) -> TextConditioning:
-        states, mask = self.pipeline_[0].encode(captions)
-        masked = self.pipeline_[0].config.mask_padding
+    def _encode_text_conditional(self, captions: list[str]) -> TextConditioning:
+        states, mask = self.source.encode(captions)
+        masked = self.source.config.mask_padding
         return TextConditioning(states, mask.bool() if masked else torch.ones_like(mask, dtype=torch.bool), mask.sum(1))
 
-    def _by_latents(self, captions: list[str]) -> TextConditioning:
-        pipeline = self.pipeline_[0]
-        states = pipeline.encode_prompt(captions, pipeline.device, 1, False)[0]
+    def _encode_stable_diffusion(self, captions: list[str]) -> TextConditioning:
+        states = self.source.encode_prompt(captions, self.source.device, 1, False)[0]
         length = self.tokenizer.model_max_length
         tokens = self.tokenizer(captions, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
         mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
@@ -55,8 +63,8 @@ class PipelineModel(Denoiser):
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: TextConditioning | None) -> Tensor:
         assert condition is not None
-        mask = None if condition.mask.all() else condition.mask
-        return self.unet(noisy, timesteps, condition.states, encoder_attention_mask=mask).sample
+        mask = None if condition.attention_mask.all() else condition.attention_mask
+        return self.unet(noisy, timesteps, condition.encoder_hidden_states, encoder_attention_mask=mask).sample
 
 
 @contextmanager
@@ -69,10 +77,23 @@ def mitigated(
     steps: int = 50,
     scale: float = 7.5,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the arguments of one call of the pipeline in which the mitigation acts: one image for each prompt and seed.
+    """A context in which one call of a pipeline is mitigated.
 
     `with mitigated(pipe, StaticTransition(), ["a dog"], [0]) as call: images = pipe(**call).images`
-    Raises ValueError for a mitigation that takes other timesteps than the pipeline's, and for a pipeline without captions.
+
+    Args:
+        pipeline: a StableDiffusionPipeline or TextConditionalPipeline.
+        mitigation: the mitigation.
+        prompts: B prompts.
+        seeds: B seeds.
+        steps: number of sampler steps.
+        scale: guidance scale.
+
+    Yields:
+        Arguments of the call.
+
+    Raises:
+        AfterglowError: if the pipeline has no captions, or the mitigation uses other timesteps than the pipeline.
     """
     model = PipelineModel(pipeline)
 
@@ -84,43 +105,44 @@ def mitigated(
     with torch.no_grad():
         setup = mitigation(model, SamplingSetup(tuple(prompts), tuple(seeds), encode_cfg_batch(model, prompts), scale, scheduler))
     if len(setup.scheduler().timesteps) != len(scheduler().timesteps):
-        raise ValueError(f"{mitigation} takes timesteps of its own, which one call of a pipeline cannot: generate with `mitigate.py`.")
-    handles = _steer(model, setup)
+        raise AfterglowError(f"{mitigation} uses its own timesteps, which a pipeline does not support: generate with `afterglow mitigate`.")
+    handles = _add_hooks(model, setup)
     try:
-        with setup.edit():
+        with setup.attention_context():
             yield {
                 "prompt": list(setup.captions),
                 "generator": setup.generators(),
                 "num_inference_steps": steps,
-                # whatever it is: both halves come back equal, as the mitigation wants the sampler to move
-                "guidance_scale": scale if scale > 1 else BOTH_HALVES,
+                # any scale gives the same result: both halves are returned equal, as the mitigation guides
+                "guidance_scale": scale if scale > 1 else GUIDED_SCALE,
             }
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _steer(model: PipelineModel, setup: SamplingSetup) -> list[Any]:
-    """Hooks by which the pipeline's U-Net is told the course's states, and answers with what the course guides to, in both halves."""
+def _add_hooks(model: PipelineModel, setup: SamplingSetup) -> list[Any]:
+    """Hooks that give the pipeline's U-Net the setup's embeddings, and replace both halves of its output by the guided output."""
     assert setup.condition is not None
-    states, num, turn = setup.condition.states, len(setup.seeds), [0]
-    asking = [False]  # whether the course asks the network something of its own
+    states, num, step = setup.condition.encoder_hidden_states, len(setup.seeds), 0
+    guiding = False  # while the setup itself calls the network
 
     def before(_unet: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        if asking[0]:
+        if guiding:
             return args, kwargs
         if len(args) > 2:
             return (*args[:2], states, *args[3:]), kwargs
         return args, kwargs | {"encoder_hidden_states": states}
 
     def after(_unet: Any, args: tuple, _kwargs: dict[str, Any], output: Any) -> Any:
-        if asking[0]:
+        nonlocal guiding, step
+        if guiding:
             return output
         uncond, cond = output[0].chunk(2)
-        asking[0] = True
-        moved = setup.guide(CFGOutputs(turn[0], int(args[1]), args[0][:num], uncond, cond, setup.scale))
-        asking[0], turn[0] = False, turn[0] + 1
-        both = torch.cat([moved, moved])
+        guiding = True
+        guided = setup.guide(CFGOutputs(step, int(args[1]), args[0][:num], uncond, cond, setup.scale))
+        guiding, step = False, step + 1
+        both = torch.cat([guided, guided])
         return (both,) if isinstance(output, tuple) else type(output)(sample=both)
 
     return [model.unet.register_forward_pre_hook(before, with_kwargs=True), model.unet.register_forward_hook(after, with_kwargs=True)]

@@ -1,4 +1,4 @@
-"""Every mitigation by its name: what its strength is, where it does nothing, its default and its grid. A new mitigation is one more row."""
+"""The mitigations at inference by name, with their strengths; a new mitigation is one more row of CATALOG."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from afterglow.analysis.thresholds import UPPER, Thresholds
+from afterglow.errors import AfterglowError
 from afterglow.mitigations.inference.attention_scaling import AttentionScaling
 from afterglow.mitigations.inference.caption_insertion import CaptionInsertion
 from afterglow.mitigations.inference.guidance_schedule import DynamicTransition, OppositeDynamic, StaticTransition
@@ -22,7 +23,12 @@ NEVER = float("inf")
 
 @dataclass(frozen=True)
 class MitigationInputs:
-    """What some mitigations take beside a strength. trigger: of the optimizations, in units of their threshold; paraphrases of captions."""
+    """Further inputs of some mitigations.
+
+    Attributes:
+        trigger: of prompt optimization, in units of its threshold: captions below are not changed.
+        paraphrases: paraphrases by caption, for re-anchoring.
+    """
 
     trigger: float = 0.0
     paraphrases: Mapping[str, Sequence[str]] | None = None
@@ -32,15 +38,25 @@ class MitigationInputs:
 class MitigationSpec:
     """A mitigation at any strength.
 
-    neutral: the strength at which it changes nothing though all of it runs; grid: strengths of a trade-off curve, the published ones
-    where there are; low, high: what a strength may be; whole: only integers; gradients: whether it takes any.
+    Attributes:
+        name: its name.
+        make: creates it from a strength, thresholds and further inputs.
+        strength: meaning of the strength.
+        default: default strength.
+        identity_strength: strength at which it changes nothing, though all of it runs.
+        grid: strengths of a trade-off curve, the published ones if there are any.
+        low: smallest strength.
+        high: largest strength.
+        source: paper.
+        whole: whether strengths must be integers.
+        gradients: whether it computes gradients.
     """
 
     name: str
     make: Make
     strength: str
     default: float
-    neutral: float
+    identity_strength: float
     grid: tuple[float, ...]
     low: float
     high: float
@@ -49,11 +65,23 @@ class MitigationSpec:
     gradients: bool = False
 
     def __call__(self, strength: float, thresholds: Thresholds, extras: MitigationInputs = MitigationInputs()) -> Mitigation:  # noqa: B008
-        """Raises ValueError that names the mitigation where the strength is out of its range, or a threshold that it needs is absent."""
+        """Create the mitigation.
+
+        Args:
+            strength: its strength.
+            thresholds: thresholds of the model.
+            extras: further inputs.
+
+        Returns:
+            The mitigation.
+
+        Raises:
+            AfterglowError: if the strength is out of range, or the model lacks a threshold that is required.
+        """
         if not self.low <= strength <= self.high or (self.whole and strength != int(strength)):
-            kind = "a whole number" if self.whole else "a number"
-            raise ValueError(
-                f"The strength of {self.name} ({self.strength}) is {kind} from {self.low:g} to {self.high:g}, not {strength:g}."
+            kind = "an integer" if self.whole else "a number"
+            raise AfterglowError(
+                f"The strength of {self.name} ({self.strength}) must be {kind} from {self.low:g} to {self.high:g}, not {strength:g}."
             )
         return self.make(strength, thresholds, extras)
 
@@ -65,7 +93,7 @@ def _magnitude(strength: float, thresholds: Thresholds, extras: MitigationInputs
 
 def _local(strength: float, thresholds: Thresholds, extras: MitigationInputs) -> Mitigation:
     if thresholds.local is None:
-        raise ValueError("wen.ld reads the end token of the layers down_blocks.0, and the model has none there.")
+        raise AfterglowError("wen.ld requires end-token attention in the layers down_blocks.0, which the model does not have.")
     return PromptOptimization(strength * thresholds.local, extras.trigger * thresholds.local, local=True)
 
 
@@ -76,7 +104,7 @@ def _reanchoring(strength: float, thresholds: Thresholds, extras: MitigationInpu
 
 def _insertion(kind: str) -> MitigationSpec:
     return MitigationSpec(
-        f"random.{kind}", lambda s, *_: CaptionInsertion(kind, int(s)), f"{kind} inserted", 4, 0, (1, 2, 4, 6, 8), 0, 64, SOMEPALLI, True
+        f"insert_{kind}", lambda s, *_: CaptionInsertion(kind, int(s)), f"{kind} inserted", 4, 0, (1, 2, 4, 6, 8), 0, 64, SOMEPALLI, True
     )
 
 
@@ -89,11 +117,11 @@ def _static(name: str, tau: float, before: float, finer: bool = False) -> Mitiga
 def _late(name: str, make: Callable[[float], Mitigation], default: float) -> MitigationSpec:
     grid = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
     return MitigationSpec(
-        name, lambda s, *_: make(s), "share of the steps after which guidance begins at the latest", default, 0, grid, 0, 1, JAIN
+        name, lambda s, *_: make(s), "fraction of the steps after which guidance begins at the latest", default, 0, grid, 0, 1, JAIN
     )
 
 
-SHARES = "share of the pads that are masked"
+PADDING = "fraction of the padding tokens that are masked"
 MULTIPLE = "target, in units of the threshold"
 TARGETS = (1.5, 1.0, 0.75, 0.5, 0.25)
 CATALOG = (
@@ -103,11 +131,11 @@ CATALOG = (
     MitigationSpec(
         "memattn",
         lambda s, *_: AttentionScaling(s, 0.0 if s == 1 else 1.0),
-        "c1 of the begin token, all pads masked (1: neither)",
+        "c1 of the begin token, all padding masked (1: neither)",
         1.25, 1, (1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.5), 1, 100, REN,
     ),
     MitigationSpec("memattn.begin", lambda s, *_: AttentionScaling(s, 0.0), "c1 of the begin token", 1.25, 1, (1.1, 1.25, 1.5, 2), 1, 100, REN),  # noqa: E501
-    MitigationSpec("memattn.pads", lambda s, *_: AttentionScaling(1.0, s), f"{SHARES}, alone", 1, 0, (0.25, 0.5, 0.75, 1), 0, 1, f"after {REN}"),  # noqa: E501
+    MitigationSpec("memattn.pads", lambda s, *_: AttentionScaling(1.0, s), PADDING, 1, 0, (0.25, 0.5, 0.75, 1), 0, 1, f"after {REN}"),  # noqa: E501
     _static("stp", 500, 0.0),
     _static("stp.finer", 500, 0.0, finer=True),
     _static("og_stp", 650, -2.0),
@@ -120,36 +148,54 @@ CATALOG = (
 )  # fmt: skip
 
 
-def named(patterns: Sequence[str]) -> list[MitigationSpec]:
-    """The mitigations whose names match (shell wildcards); ValueError names a pattern that matches none."""
+def find_mitigations(patterns: Sequence[str]) -> list[MitigationSpec]:
+    """The mitigations whose names match.
+
+    Args:
+        patterns: names, or shell wildcards.
+
+    Returns:
+        Mitigations in the order of the catalog.
+
+    Raises:
+        AfterglowError: if a pattern matches none.
+    """
     for pattern in patterns:
-        if not any(fnmatchcase(entry.name, pattern) for entry in CATALOG):
-            raise ValueError(f"No mitigation is named '{pattern}'; `afterglow mitigate --list` names them all.")
-    return [entry for entry in CATALOG if any(fnmatchcase(entry.name, pattern) for pattern in patterns)]
+        if not any(fnmatchcase(spec.name, pattern) for spec in CATALOG):
+            raise AfterglowError(f"There is no mitigation '{pattern}'; `afterglow mitigate --list` lists all names.")
+    return [spec for spec in CATALOG if any(fnmatchcase(spec.name, pattern) for pattern in patterns)]
 
 
-def plan(entries: Sequence[MitigationSpec], strengths: Sequence[str]) -> list[tuple[MitigationSpec, float]]:
-    """Each mitigation with its strengths: its default one, with 'grid' those of its grid, with 'NAME=1,2' these.
+def expand_strengths(specs: Sequence[MitigationSpec], strengths: Sequence[str]) -> list[tuple[MitigationSpec, float]]:
+    """Pair each mitigation with its strengths.
 
-    Raises ValueError for a word that is none of these, or a mitigation that is not asked for.
+    Args:
+        specs: the mitigations.
+        strengths: 'grid' for the strengths of each grid instead of the default, NAME=1,2 for those of one mitigation.
+
+    Returns:
+        Pairs of a mitigation and a strength.
+
+    Raises:
+        AfterglowError: if a word is neither, or names a mitigation that is not among `specs`.
     """
     given: dict[str, list[float]] = {}
     for word in strengths:
         name, _, values = word.partition("=")
         if word == "grid":
             continue
-        if name not in {entry.name for entry in entries}:
-            raise ValueError(f"A strength is 'grid' or NAME=NUMBER,NUMBER of a mitigation that is asked for, and not '{word}'.")
+        if name not in {spec.name for spec in specs}:
+            raise AfterglowError(f"A strength must be 'grid' or NAME=NUMBER,NUMBER of a requested mitigation, not '{word}'.")
         try:
             given[name] = [float(value) for value in values.split(",")]
         except ValueError as error:
-            raise ValueError(f"The strengths of {name} are numbers, and not '{values}'.") from error
-    usual = {entry.name: list(entry.grid) if "grid" in strengths else [entry.default] for entry in entries}
-    return [(entry, strength) for entry in entries for strength in given.get(entry.name, usual[entry.name])]
+            raise AfterglowError(f"The strengths of {name} must be numbers, not '{values}'.") from error
+    defaults = {spec.name: list(spec.grid) if "grid" in strengths else [spec.default] for spec in specs}
+    return [(spec, strength) for spec in specs for strength in given.get(spec.name, defaults[spec.name])]
 
 
-def check_text(model: Denoiser, entries: Sequence[MitigationSpec]) -> None:
-    """Raises ValueError that names the mitigations where a model has no captions: each changes what a caption does."""
-    if not model.has_text and entries:
-        names = ", ".join(entry.name for entry in entries)
-        raise ValueError(f"{names}: a mitigation changes what a caption does, and {type(model).__name__} has no captions.")
+def check_text(model: Denoiser, specs: Sequence[MitigationSpec]) -> None:
+    """Raise AfterglowError that names the mitigations if the model has no captions."""
+    if not model.has_text and specs:
+        names = ", ".join(spec.name for spec in specs)
+        raise AfterglowError(f"{names}: mitigations act on captions, and {type(model).__name__} has no captions.")

@@ -1,136 +1,180 @@
-"""The one base of everything that is trained: how a batch becomes a loss."""
+"""The base class of all models: how a batch becomes a loss, and how a training mitigation may change that."""
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
-import lightning as L
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
-from torch import Tensor
+from torch import Tensor, nn
 
-from afterglow.models.training_mitigation import TrainingMitigation, TrainStepOutput, masked_mean
-from afterglow.planting.dataset import Batch
+from afterglow.errors import AfterglowError
+from afterglow.planting.dataset import Batch, PlantedDataset
 
 
 @dataclass(frozen=True)
 class TextConditioning:
-    """What a text encoder says of B captions.
+    """Output of a text encoder for B captions.
 
-    states: [B, L, D]; mask: bool [B, L], the positions that the U-Net may attend to;
-    prompt_length: int64 [B], tokens up to and with the first end token (at most L);
+    Attributes:
+        encoder_hidden_states: [B, L, D].
+        attention_mask: bool [B, L], the positions that the U-Net may attend to.
+        prompt_length: int64 [B], tokens up to and with the first end token (at most L).
     """
 
-    states: Tensor
-    mask: Tensor
+    encoder_hidden_states: Tensor
+    attention_mask: Tensor
     prompt_length: Tensor
 
     def __getitem__(self, rows: Any) -> "TextConditioning":
-        return TextConditioning(self.states[rows], self.mask[rows], self.prompt_length[rows])
+        return self._map(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str) -> "TextConditioning":
-        return TextConditioning(self.states.to(device), self.mask.to(device), self.prompt_length.to(device))
+        return self._map(lambda tensor: tensor.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "TextConditioning":
+        return TextConditioning(*(change(getattr(self, field.name)) for field in fields(self)))
 
     @staticmethod
     def cat(parts: Sequence["TextConditioning"]) -> "TextConditioning":
-        names = ("states", "mask", "prompt_length")
-        return TextConditioning(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        return TextConditioning(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(TextConditioning)))
 
 
-class Denoiser(L.LightningModule):
-    """A U-Net that predicts noise (or velocity) and the loss it is trained with.
+@dataclass(frozen=True)
+class TrainStepOutput:
+    """B samples as the network saw them in one training step.
 
-    Args of every subclass:
-        resolution, channels: of the images; linked to the data.
-        noise_scheduler: arguments of diffusers' DDPMScheduler: num_train_timesteps, beta_schedule, prediction_type (epsilon, v_prediction).
-        learning_rate: of AdamW, after the warm-up.
-        warmup_steps: optimizer steps over which the rate rises linearly from 0.
-        lr_decay_fraction: last share of the training over which the rate falls linearly to 0.
-        weight_decay: of AdamW; with 0 it is Adam.
-        cond_drop_prob: share of the captions that are replaced by the empty one (for guidance).
-        seed: of noise, timesteps and dropped captions.
+    Attributes:
+        batch: the samples.
+        captions: B captions as the network received them; "" where the caption was dropped for guidance.
+        noisy: x_t, [B, C, h, w].
+        timesteps: int64 [B].
+        condition: output of the text encoder; None for a model without text.
+        output: output of the network, [B, C, h, w].
+        target: what the output is compared with, [B, C, h, w].
     """
 
-    unet: Any  # of diffusers
-    has_text = False
-    origin = ""  # the run, checkpoint, folder or hub id that it was opened from
-    use_fused_adamw = False  # so many that AdamW in one kernel saves a good part of a step
-    mitigations: tuple[TrainingMitigation, ...] = ()  # of a training; no argument, because they are no part of the model
-    grid = 1  # pixels a side of one value that the U-Net sees: the factor of a VAE, 1 without
-
-    def __init__(
-        self,
-        noise_scheduler: Mapping[str, Any] | None = None,
-        learning_rate: float = 1e-4,
-        warmup_steps: int = 100,
-        lr_decay_fraction: float = 0.0,
-        weight_decay: float = 0.01,
-        cond_drop_prob: float = 0.0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        self.scheduler = validate_prediction_type(build(DDPMScheduler, noise_scheduler or {}, "noise_scheduler"))
-        self.learning_rate, self.warmup_steps, self.lr_decay_fraction, self.weight_decay = (
-            learning_rate,
-            warmup_steps,
-            lr_decay_fraction,
-            weight_decay,
-        )
-        self.cond_drop_prob, self.seed = cond_drop_prob, seed
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Pixels [B, C, H, W] in [-1, 1] => what is denoised; the identity without a VAE."""
-        return images
-
-    def clean(self, batch: Batch) -> Tensor:
-        """What the network learns to denoise of a batch, [B, C, h, w]."""
-        return self.encode(batch.image)
-
-    def decode(self, values: Tensor) -> Tensor:
-        """What was denoised => pixels [B, C, H, W] in [-1, 1], not clipped."""
-        return values
+    batch: Batch
+    captions: Sequence[str]
+    noisy: Tensor
+    timesteps: Tensor
+    condition: TextConditioning | None
+    output: Tensor
+    target: Tensor
 
     @property
-    def precision(self) -> torch.dtype:
-        """Of the weights."""
+    def losses(self) -> Tensor:
+        """Mean squared error of each sample, [B], in units of the network's target."""
+        return (self.output - self.target).square().flatten(1).mean(1)
+
+
+class Denoiser(nn.Module):
+    """A U-Net that predicts noise or velocity, and the loss it is trained with.
+
+    Args:
+        noise_scheduler: arguments of diffusers' DDPMScheduler: num_train_timesteps, beta_schedule, prediction_type (epsilon, v_prediction).
+        cond_drop_prob: fraction of captions replaced by the empty caption in training (for classifier-free guidance).
+        seed: seed of noise, timesteps and dropped captions.
+    """
+
+    unet: Any  # a diffusers model
+    has_text = False
+    use_fused_adamw = False  # for models so large that AdamW in one kernel saves a good part of a step
+    vae_scale_factor = 1  # pixels per latent along one side; 1 for a model in pixel space
+    name_or_path = ""  # run, checkpoint, folder or hub id from which the model was opened
+    init_args: Mapping[str, Any]  # arguments of the constructor, from which a checkpoint rebuilds the model
+
+    def __init__(self, noise_scheduler: Mapping[str, Any] | None = None, cond_drop_prob: float = 0.0, seed: int = 0) -> None:
+        super().__init__()
+        self.scheduler = validate_prediction_type(instantiate(DDPMScheduler, noise_scheduler or {}, "noise_scheduler"))
+        self.cond_drop_prob, self.seed = cond_drop_prob, seed
+
+    @property
+    def is_latent(self) -> bool:
+        """Whether the network works on the latents of an autoencoder."""
+        return self.vae_scale_factor > 1
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the network's weights."""
+        return next(self.unet.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Data type of the network's weights."""
         return next(self.unet.parameters()).dtype
 
+    def encode(self, images: Tensor) -> Tensor:
+        """Convert pixels [B, C, H, W] in [-1, 1] to the values that are denoised; the identity in pixel space."""
+        return images
+
+    def decode(self, values: Tensor) -> Tensor:
+        """Convert denoised values [B, C, h, w] to pixels [B, C, H, W] in [-1, 1], not clipped."""
+        return values
+
+    def target_x0(self, batch: Batch) -> Tensor:
+        """The clean values x_0 of a training batch, [B, C, h, w]."""
+        return self.encode(batch.image)
+
     def reconstruct(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 [N, C, H, W] => the nearest that the model could generate: decode(encode(x)); the same without a VAE."""
+        """Images uint8 [N, C, H, W] after decode(encode(x)): the nearest that the model can generate; unchanged in pixel space."""
         return pixels
 
-    def shape(self) -> tuple[int, int, int]:
-        """Of one sample of what is denoised: (channels, height, width)."""
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one sample of the values that are denoised."""
         raise NotImplementedError
 
     def image_shape(self) -> tuple[int, int, int]:
-        """Of one image: (channels, height, width)."""
-        return self.shape()
+        """(channels, height, width) of one image."""
+        return self.latent_shape()
 
     def condition(self, captions: Sequence[str]) -> TextConditioning | None:
-        """The text states of captions; None for a model without text. The empty caption is the unconditional one."""
+        """Encode B captions; the empty caption is the unconditional one. None for a model without text."""
         return None
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: TextConditioning | None) -> Tensor:
-        """The network's own output (noise or velocity), shaped as `noisy` [B, C, h, w]; timesteps: int64 [B]."""
+        """Run the network.
+
+        Args:
+            noisy: x_t, [B, C, h, w].
+            timesteps: int64 [B].
+            condition: encoded captions of B rows; None for a model without text.
+
+        Returns:
+            The network's own output, noise or velocity, [B, C, h, w].
+        """
         raise NotImplementedError
 
     def pipeline(self) -> DiffusionPipeline:
-        """The model as a diffusers pipeline that `save_pretrained` writes and `from_pretrained` opens."""
+        """The model as a diffusers pipeline, which `save_pretrained` writes and `from_pretrained` opens."""
         raise NotImplementedError
 
-    def with_network(self, unet: Any) -> "Denoiser":
+    def with_network(self, unet: Any) -> Self:
         """The same model around another network; everything else is shared."""
-        twin = copy.copy(self)
-        twin._modules = {**self._modules, "unet": unet}
-        return twin
+        other = copy.copy(self)
+        other._modules = {**self._modules, "unet": unet}
+        return other
 
-    def draw(self, batch: Batch, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
-        """Noise, timesteps and dropped captions, each a pure function of the seed and the number of the sample."""
+    def prepare_training(self, dataset: PlantedDataset, num_samples: int, rank: int, world_size: int, barrier: Callable[[], None]) -> None:
+        """Called once before the first training step.
+
+        Args:
+            dataset: the training samples.
+            num_samples: number of samples of the whole training, over all processes.
+            rank: number of this process.
+            world_size: number of processes.
+            barrier: waits for all processes.
+        """
+
+    def sample_noise_and_timesteps(self, batch: Batch, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw noise of a shape [B, C, h, w], timesteps int64 [B] and dropped captions bool [B].
+
+        Each row is a pure function of the seed and the number of the sample.
+        """
         noise, timesteps, dropped = torch.empty(shape), [], []
         for row, index in enumerate(batch.index.tolist()):
             generator = sample_generator(self.seed, index)
@@ -139,94 +183,132 @@ class Denoiser(L.LightningModule):
             torch.randn(shape[1:], generator=generator, out=noise[row])
         return noise, torch.cat(timesteps), torch.cat(dropped)
 
-    def lesson(self, batch: Batch) -> TrainStepOutput:
-        """One call of the network on a batch, as the mitigations say."""
-        clean = self.clean(batch)
-        noise, timesteps, dropped = (drawn.to(clean.device) for drawn in self.draw(batch, clean.shape))
-        told: Sequence[str] = batch.caption
+    def forward_batch(self, batch: Batch, mitigations: Sequence["TrainingMitigation"] = ()) -> TrainStepOutput:
+        """Add noise to a training batch and run the network on it.
+
+        Args:
+            batch: B training samples.
+            mitigations: changes of captions and embeddings, in this order.
+
+        Returns:
+            What went into the network and what came out.
+        """
+        clean = self.target_x0(batch)
+        noise, timesteps, dropped = (drawn.to(clean.device) for drawn in self.sample_noise_and_timesteps(batch, clean.shape))
+        perturbed: Sequence[str] = batch.caption
         index = batch.index.tolist()
-        for mitigation in self.mitigations:
-            told = mitigation.told(self, told, index)
-        captions = ["" if drop else caption for caption, drop in zip(told, dropped.tolist(), strict=True)]
+        for mitigation in mitigations:
+            perturbed = mitigation.perturb_captions(self, perturbed, index)
+        captions = ["" if drop else caption for caption, drop in zip(perturbed, dropped.tolist(), strict=True)]
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = self.scheduler.get_velocity(clean, noise, timesteps) if velocity else noise
         condition = self.condition(captions)
-        with ExitStack() as watching:
-            for mitigation in self.mitigations:
-                condition = None if condition is None else mitigation.heard(self, condition, captions, index)
-                watching.enter_context(mitigation.watch(self))
+        with ExitStack() as hooks:
+            for mitigation in mitigations:
+                condition = None if condition is None else mitigation.perturb_embeddings(self, condition, captions, index)
+                hooks.enter_context(mitigation.hooks(self))
             output = self(noisy, timesteps, condition)
         return TrainStepOutput(batch, captions, noisy, timesteps, condition, output, target)
 
     def losses(self, batch: Batch) -> Tensor:
-        """Mean squared error of every sample, [B], in the units of the network's target."""
-        return self.lesson(batch).losses
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        lesson = self.lesson(batch)
-        votes = [vote for mitigation in self.mitigations if (vote := mitigation.kept(self, lesson)) is not None]
-        if votes:
-            kept = torch.stack(votes).all(0)
-            loss = masked_mean(lesson.losses, kept, self.all_gather)
-            self.log("train/dropped", 1 - kept.float().mean(), sync_dist=True, batch_size=len(kept))
-        else:
-            loss = lesson.losses.mean()
-        self.log("train/loss", loss, sync_dist=True, batch_size=len(batch.image))
-        return loss
+        """Mean squared error of each sample of a batch, [B], in units of the network's target."""
+        return self.forward_batch(batch).losses
 
     def to_noise(self, output: Tensor, noisy: Tensor, timestep: int | Tensor) -> Tensor:
-        """The network's output => predicted noise eps, [B, C, h, w]: eps = sqrt(abar) v + sqrt(1 - abar) x for velocity.
+        """Convert the network's output to predicted noise: eps = sqrt(abar) v + sqrt(1 - abar) x_t for velocity.
 
-        timestep: of all rows, or int64 [B], of each.
+        Args:
+            output: output of the network, [B, C, h, w].
+            noisy: x_t, [B, C, h, w].
+            timestep: one for all rows, or int64 [B].
+
+        Returns:
+            eps, [B, C, h, w].
         """
         if self.scheduler.config.prediction_type == "epsilon":
             return output
         alpha_bar = self.scheduler.alphas_cumprod.to(output)[timestep].reshape(-1, 1, 1, 1)
         return alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * noisy
 
-    def rate(self, step: int, num_steps: int) -> float:
-        """Factor of the learning rate at an optimizer step: up over the warm-up, 1, down to 0 over the last `fall` of the run."""
-        up = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        left = (num_steps - step) / max(1.0, self.lr_decay_fraction * num_steps)
-        return up * min(1.0, max(0.0, left) if self.lr_decay_fraction else 1.0)
-
-    def configure_optimizers(self) -> Any:
-        num_steps = self.trainer.max_steps
-        fused = self.use_fused_adamw and not self.trainer.gradient_clip_val  # Lightning cannot clip what a fused step unscales
-        learned = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(learned, lr=self.learning_rate, weight_decay=self.weight_decay, fused=fused)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate(step, num_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["denoiser"] = type(self).__name__
-
-    def check_resolution(self, side: int, num_levels: int) -> None:
-        """Raises ValueError where the U-Net cannot halve its input at every level but the last."""
-        if side % 2 ** (num_levels - 1):
-            raise ValueError(
-                f"resolution: a side of {side} cannot be halved {num_levels - 1} times, as a U-Net of {num_levels} levels needs."
+    def check_resolution(self, resolution: int, num_levels: int) -> None:
+        """Raise AfterglowError if a U-Net of `num_levels` levels cannot halve images of this width and height."""
+        if resolution % 2 ** (num_levels - 1):
+            raise AfterglowError(
+                f"resolution {resolution} cannot be halved {num_levels - 1} times, which a U-Net of {num_levels} levels requires."
             )
 
 
-def build(cls: Any, arguments: Mapping[str, Any], option: str) -> Any:
-    """An object of a library's class from the arguments that a recipe gives it; raises ValueError that names one it does not have."""
+class TrainingMitigation:
+    """Changes how a model is trained to reduce memorization; this base class changes nothing."""
+
+    def setup(self, model: Denoiser, captions: Collection[str]) -> None:
+        """Called before training with the captions of the training set; raises AfterglowError if the mitigation does not apply."""
+
+    def perturb_captions(self, model: Denoiser, captions: Sequence[str], index: Sequence[int]) -> Sequence[str]:
+        """Change B captions; the empty caption must stay empty.
+
+        Args:
+            model: the model that is trained.
+            captions: B captions.
+            index: number of each sample in the training, B.
+
+        Returns:
+            B captions.
+        """
+        return captions
+
+    def perturb_embeddings(
+        self, model: Denoiser, condition: TextConditioning, captions: Sequence[str], index: Sequence[int]
+    ) -> TextConditioning:
+        """Change the encoded captions; those of the empty caption must stay. Arguments as in `perturb_captions`."""
+        return condition
+
+    def hooks(self, model: Denoiser) -> AbstractContextManager[Any]:
+        """A context in which the network is called."""
+        return nullcontext()
+
+    def loss_mask(self, model: Denoiser, step: TrainStepOutput) -> Tensor | None:
+        """Samples that count in the loss, bool [B]; None if the mitigation never drops samples."""
+        return None
+
+    def on_optimizer_step(self, gather: Callable[[Tensor], Any]) -> None:
+        """Called before each optimizer step; `gather` stacks a tensor of every process."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that a checkpoint keeps."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state of `state_dict`."""
+
+
+def instantiate(cls: Any, arguments: Mapping[str, Any], option: str) -> Any:
+    """Create an object of a library class from the arguments of a recipe.
+
+    Args:
+        cls: the class.
+        arguments: keyword arguments of its constructor.
+        option: name of the recipe's option, for the error.
+
+    Raises:
+        AfterglowError: if the class has no such argument.
+    """
     unknown = [name for name in arguments if name not in inspect.signature(cls).parameters]
     if unknown:
-        raise ValueError(f"{option}: {cls.__name__} has no argument '{unknown[0]}'.")
+        raise AfterglowError(f"{option}: {cls.__name__} has no argument '{unknown[0]}'.")
     return cls(**arguments)
 
 
 def validate_prediction_type(scheduler: DDPMScheduler) -> DDPMScheduler:
-    """The same; ValueError where the network would predict something else than noise or velocity."""
+    """Return the scheduler; raise AfterglowError if its prediction_type is neither epsilon nor v_prediction."""
     kind = scheduler.config.prediction_type
     if kind not in ("epsilon", "v_prediction"):
-        raise ValueError(f"noise_scheduler: prediction_type must be epsilon or v_prediction, and it is {kind}.")
+        raise AfterglowError(f"noise_scheduler: prediction_type must be epsilon or v_prediction, not {kind}.")
     return scheduler
 
 
 def sample_generator(seed: int, index: int) -> torch.Generator:
-    """The random numbers of training sample `index`: the same for any number of processes, and after a resume."""
+    """Random generator of training sample `index`: the same for any number of processes and after a resume."""
     state = np.random.SeedSequence([seed, 0xD4A3, index]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]) >> 1)

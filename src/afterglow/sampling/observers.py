@@ -1,6 +1,6 @@
-"""What only the model can tell while it generates: products with its Jacobian, an early checkpoint's predictions, its self-attention.
+"""Measurements that need the model while it generates: Jacobian products, an early checkpoint's predictions.
 
-Each observer sees every step of one pass and leaves named tensors for Generations.extras.
+Each observer is called at every step of one pass and gives named tensors for Generations.extras.
 """
 
 import math
@@ -13,17 +13,23 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from afterglow.models.denoiser import Denoiser, TextConditioning
+from afterglow.sampling.guidance import guidance_delta, predict_both
 
-DERIVED = ("sharpness", "curvature", "basin_curve", "early_difference", "self_attention")
-NEEDS_TEXT = ("sharpness", "curvature", "basin_curve")
+EXTRAS = ("sharpness", "curvature", "basin_curve", "early_difference", "self_attention")
+EXTRAS_NEEDING_TEXT = ("sharpness", "curvature", "basin_curve")
 
 
 @dataclass(frozen=True)
-class Step:
+class SamplerStep:
     """One step of the sampler as the network saw it.
 
-    noisy: [B, C, h, w]; noise: the conditional prediction of eps (the only one, without text), [B, C, h, w];
-    condition: of both halves, [uncond; cond].
+    Attributes:
+        index: number of the step, from 0.
+        num_steps: number of steps of the pass.
+        timestep: its timestep.
+        noisy: x_t, [B, C, h, w].
+        noise: predicted eps, conditional if the model has text, [B, C, h, w].
+        condition: encoded captions [uncond; cond] of 2B rows; None for a model without text.
     """
 
     index: int
@@ -35,89 +41,99 @@ class Step:
 
 
 class Observer(Protocol):
-    """Looks at every step of one pass, and hands over what it kept."""
+    """Reads every step of one pass."""
 
-    def see(self, step: Step) -> None: ...
+    def on_step(self, step: SamplerStep) -> None: ...
 
-    def kept(self) -> dict[str, Tensor]: ...
-
-
-def guidance_at(model: Denoiser, step: Step) -> Callable[[Tensor], Tensor]:
-    """X => Delta(x) = eps_c(x) - eps_u(x) at one step, both halves in one batch."""
-    times = torch.full((2 * len(step.noisy),), step.timestep, device=step.noisy.device)
-
-    def delta(noisy: Tensor) -> Tensor:
-        uncond, cond = model(torch.cat([noisy, noisy]), times, step.condition).chunk(2)
-        return model.to_noise(cond, noisy, step.timestep) - model.to_noise(uncond, noisy, step.timestep)
-
-    return delta
+    def result(self) -> dict[str, Tensor]: ...
 
 
-def jacobian_product(function: Callable[[Tensor], Tensor], at: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
-    """f(x) and J(x) v by forward differentiation, which fused attention kernels do not have."""
+def _delta_function(model: Denoiser, step: SamplerStep) -> Callable[[Tensor], Tensor]:
+    """The function x_t => Delta(x_t) at one step."""
+    timestep = torch.tensor(step.timestep)
+    return lambda noisy: guidance_delta(model, *predict_both(model, step.condition, noisy, timestep), noisy, step.timestep)
+
+
+def _jacobian_product(function: Callable[[Tensor], Tensor], at: Tensor, vector: Tensor) -> Tensor:
+    """J(x) v by forward differentiation, which fused attention kernels do not support."""
     with torch.autocast(at.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
-        value, product = torch.func.jvp(function, (at,), (vector,))[:2]
-        return value, product
+        return torch.func.jvp(function, (at,), (vector,))[1]
 
 
 class Sharpness:
-    """|| H_c s_D - H_u s_D ||_2 at the first step (Jeon et al. 2025): with s = -eps / sigma it is ||J_Delta Delta||_2 / sigma^2."""
+    """|| H_c s_D - H_u s_D ||_2 at the first step; with s = -eps / sigma this is ||J_Delta Delta||_2 / sigma^2.
+
+    Jeon et al. 2025, docs/methods.md#sharpness
+    """
 
     def __init__(self, model: Denoiser) -> None:
         self.model = model
 
-    def see(self, step: Step) -> None:
+    def on_step(self, step: SamplerStep) -> None:
         if step.index:
             return
-        delta = guidance_at(self.model, step)
-        _, product = jacobian_product(delta, step.noisy, delta(step.noisy))
+        delta = _delta_function(self.model, step)
+        product = _jacobian_product(delta, step.noisy, delta(step.noisy))
         variance = 1 - self.model.scheduler.alphas_cumprod[step.timestep].item()
         self.value = product.float().flatten(1).norm(dim=1).cpu() / variance
 
-    def kept(self) -> dict[str, Tensor]:
+    def result(self) -> dict[str, Tensor]:
         return {"sharpness": self.value}
 
 
 class Curvature:
-    """-sum_c diag J(eps_c - eps_u) at the last step by Hutchinson's estimate: the mean of v * (J v) over Rademacher vectors v."""
+    """-sum_c diag J(eps_c - eps_u) at the last step, the mean of v * (J v) over Rademacher vectors v (Hutchinson's estimate).
+
+    docs/methods.md#curvature-difference
+    """
 
     def __init__(self, model: Denoiser, num_vectors: int, seeds: list[int]) -> None:
         self.model, self.num_vectors, self.seeds = model, num_vectors, seeds
 
-    def see(self, step: Step) -> None:
+    def on_step(self, step: SamplerStep) -> None:
         if step.index != step.num_steps - 1:
             return
-        delta, total = guidance_at(self.model, step), torch.zeros(len(step.noisy), *step.noisy.shape[-2:])
-        generators = [torch.Generator().manual_seed(2 * seed + 1) for seed in self.seeds]  # of the row, so that batches do not matter
+        delta, total = _delta_function(self.model, step), torch.zeros(len(step.noisy), *step.noisy.shape[-2:])
+        generators = [torch.Generator().manual_seed(2 * seed + 1) for seed in self.seeds]  # one per row, so that batches do not matter
         for _ in range(self.num_vectors):
             signs = [torch.randint(2, step.noisy.shape[1:], generator=generator) * 2.0 - 1 for generator in generators]
             vector = torch.stack(signs).to(step.noisy)
-            _, product = jacobian_product(delta, step.noisy, vector)
+            product = _jacobian_product(delta, step.noisy, vector)
             total -= (vector * product).float().sum(1).cpu()
         self.value = total / self.num_vectors
 
-    def kept(self) -> dict[str, Tensor]:
+    def result(self) -> dict[str, Tensor]:
         return {"curvature": self.value}
 
 
 class EarlyDifference:
-    """(eps - eps_early)^2 summed over channels, on the current model's own way: at the last step, and summed over steps."""
+    """(eps - eps_early)^2 summed over channels along the current model's trajectory, at the last step and summed over steps.
+
+    docs/methods.md#early-difference
+    """
 
     def __init__(self, early: Denoiser) -> None:
         self.early, self.summed = early, torch.zeros(())
 
-    def see(self, step: Step) -> None:
+    def on_step(self, step: SamplerStep) -> None:
         times = torch.full((len(step.noisy),), step.timestep, device=step.noisy.device)
         condition = None if step.condition is None else step.condition[len(step.noisy) :]
-        before = self.early.to_noise(self.early(step.noisy, times, condition), step.noisy, step.timestep)
-        self.last = (step.noise - before).float().square().sum(1).cpu()
+        early_noise = self.early.to_noise(self.early(step.noisy, times, condition), step.noisy, step.timestep)
+        self.last = (step.noise - early_noise).float().square().sum(1).cpu()
         self.summed = self.summed + self.last
 
-    def kept(self) -> dict[str, Tensor]:
+    def result(self) -> dict[str, Tensor]:
         return {"early_difference.last": self.last, "early_difference.summed": self.summed}
 
 
 def concentration(attention_BPP: Tensor) -> Tensor:
-    """1 - H_p / ln P of each pixel's attention to all pixels, [B, P]."""
+    """Concentration 1 - H_p / ln P of each pixel's self-attention (docs/methods.md#self-attention).
+
+    Args:
+        attention_BPP: attention of each pixel to all pixels, [B, P, P].
+
+    Returns:
+        [B, P]; 1 if a pixel attends to one pixel, 0 if it attends to all pixels alike.
+    """
     entropy = -torch.special.xlogy(attention_BPP, attention_BPP).sum(-1)
     return 1 - entropy / math.log(attention_BPP.shape[-1])

@@ -1,22 +1,22 @@
 import torch
 
 from afterglow.mitigations.inference.attention_scaling import AttentionScaling
-from afterglow.mitigations.inference.passes import first_step, halves_at
 from afterglow.sampling.attention import cross_attention_layers, record_attention
-from afterglow.sampling.loop import Sampler, generate
+from afterglow.sampling.guidance import predict_both
+from afterglow.sampling.loop import Sampler, generate, initial_input
 from afterglow.sampling.recorder import CaptureConfig
 
 
 @torch.no_grad()
 def both_maps(model, setup, mitigation):
-    first, changed = first_step(model, setup), mitigation(model, setup)
-    with changed.edit(), record_attention(model.unet) as maps:
-        halves_at(model, setup.condition, first.noisy, first.timestep)
+    (noisy, timestep), changed = initial_input(model, setup), mitigation(model, setup)
+    with changed.attention_context(), record_attention(model.unet) as maps:
+        predict_both(model, setup.condition, noisy, timestep)
     return maps
 
 
 def test_rows_sum_to_one_and_pads_get_nothing_in_both_halves(heard, setup):
-    lengths = setup.condition.prompt_length[setup.half].tolist()
+    lengths = setup.condition.prompt_length[setup.cond_slice].tolist()
     assert max(lengths) < 8
     maps = both_maps(heard, setup, AttentionScaling())
     assert set(maps) == set(cross_attention_layers(heard.unet))
@@ -24,12 +24,10 @@ def test_rows_sum_to_one_and_pads_get_nothing_in_both_halves(heard, setup):
         torch.testing.assert_close(attention.sum(-1), torch.ones(attention.shape[:2]))
         for row, length in enumerate(lengths * 2):
             assert (attention[row, :, length:] == 0).all() and (attention[row, :, :length] > 0).all()
-    with_end = both_maps(heard, setup, AttentionScaling(end_too=True))
-    assert all((attention[0, :, lengths[0] - 1 :] == 0).all() for attention in with_end.values())
 
 
 def test_the_begin_tokens_logit_is_scaled_in_the_conditional_half_alone(heard, setup):
-    plain, scaled = (both_maps(heard, setup, AttentionScaling(c1, pads=0.0)) for c1 in (1.0, 1.5))
+    plain, scaled = (both_maps(heard, setup, AttentionScaling(c1, padding=0.0)) for c1 in (1.0, 1.5))
     layer = next(iter(plain))  # its queries do not depend on other layers' attention
     torch.testing.assert_close(plain[layer][:3], scaled[layer][:3])
     heads = heard.unet.get_submodule(layer).heads
@@ -40,8 +38,8 @@ def test_the_begin_tokens_logit_is_scaled_in_the_conditional_half_alone(heard, s
 
 
 def test_a_share_of_the_pads_is_counted_from_the_last(heard, setup):
-    lengths = setup.condition.prompt_length[setup.half].tolist()
-    maps = both_maps(heard, setup, AttentionScaling(1.0, pads=0.5))
+    lengths = setup.condition.prompt_length[setup.cond_slice].tolist()
+    maps = both_maps(heard, setup, AttentionScaling(1.0, padding=0.5))
     kept = lengths[0] + round((8 - lengths[0]) / 2)
     attention = next(iter(maps.values()))[0]
     assert (attention[:, kept:] == 0).all() and (attention[:, :kept] > 0).all()

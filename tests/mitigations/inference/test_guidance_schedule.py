@@ -7,11 +7,10 @@ from afterglow.mitigations.inference.guidance_schedule import (
     DynamicTransition,
     OppositeDynamic,
     StaticTransition,
-    has_begun,
-    opposite_transition,
+    _has_begun,
+    _opposite_transition,
 )
-from afterglow.mitigations.inference.passes import sample_steps
-from afterglow.sampling.loop import Sampler, generate
+from afterglow.sampling.loop import Sampler, generate, sample_steps
 from afterglow.sampling.setup import CFGOutputs
 
 FALLING = [5.0, 4.0, 3.0, 2.0, 1.0, 0.5]
@@ -74,21 +73,21 @@ def test_dynamic_transition_on_written_curves(curve, begins, heard, setup):
 def test_the_scale_before_is_an_option_and_the_latest_step_may_be_never(heard, setup):
     guide = DynamicTransition(latest=1.0, before=1.0)(heard, setup).guide
     assert scales(guide, [[norm, norm] for norm in FALLING])[:, 0].tolist() == pytest.approx([1.0] * 6, abs=1e-5)
-    assert not has_begun(torch.tensor(FALLING)[:, None], 6).any() and has_begun(torch.tensor(FALLING)[:, None], 5).all()
+    assert not _has_begun(torch.tensor(FALLING)[:, None], 6).any() and _has_begun(torch.tensor(FALLING)[:, None], 5).all()
 
 
-def test_opposite_transition_is_the_first_minimum_or_the_second_or_five():
-    assert opposite_transition(torch.tensor([3.0, 2.0, 1.0, 2.0])) == 2
-    assert opposite_transition(torch.tensor([2.0, 1.0, 2.0, 1.0, 2.0])) == 3  # the first has index 1
-    assert opposite_transition(torch.tensor([2.0, 1.0, 2.0, 3.0])) == 5 == opposite_transition(torch.tensor(FALLING))
+def test__opposite_transition_is_the_first_minimum_or_the_second_or_five():
+    assert _opposite_transition(torch.tensor([3.0, 2.0, 1.0, 2.0])) == 2
+    assert _opposite_transition(torch.tensor([2.0, 1.0, 2.0, 1.0, 2.0])) == 3  # the first has index 1
+    assert _opposite_transition(torch.tensor([2.0, 1.0, 2.0, 3.0])) == 5 == _opposite_transition(torch.tensor(FALLING))
 
 
 def test_opposite_guidance_until_the_probes_transition(heard, setup):
     walked = OppositeDynamic()(heard, setup)
-    transition = walked.notes["mitigation.transition"].tolist()
+    transition = walked.extras["mitigation.transition"].tolist()
     states = [state for _, state in sample_steps(heard, replace(setup, guide=lambda h: h.uncond - h.scale * (h.cond - h.uncond)))]
     turns = [1 - torch.cosine_similarity(a.flatten(1), b.flatten(1)) for a, b in zip(states, states[1:], strict=False)]
-    assert transition == [opposite_transition(curve) for curve in torch.stack(turns, 1)]
+    assert transition == [_opposite_transition(curve) for curve in torch.stack(turns, 1)]
     walked = OppositeDynamic(latest=0.5)(
         heard, replace(setup, captions=setup.captions[:2], seeds=setup.seeds[:2], condition=setup.condition[[0, 1, 3, 4]])
     )
@@ -101,6 +100,6 @@ def test_opposite_guidance_until_the_probes_transition(heard, setup):
 def test_the_published_code_toggles_the_sign(heard, setup):
     few = replace(setup, captions=setup.captions[:2], seeds=setup.seeds[:2], condition=setup.condition[[0, 1, 3, 4]])
     walked = OppositeDynamic(toggled=True)(heard, few)
-    limit = int(walked.notes["mitigation.transition"][0])
+    limit = int(walked.extras["mitigation.transition"][0])
     assert limit >= 2
     assert scales(walked.guide, [[1.0, 1.0]] * 6)[:, 0].tolist()[:limit] == pytest.approx([-3.0, 3.0, -3.0, 3.0, -3.0][:limit], abs=1e-5)

@@ -1,12 +1,10 @@
-import json
 from dataclasses import replace
 
-import pytest
 import torch
 
-from afterglow.mitigations.inference.passes import first_magnitude
-from afterglow.mitigations.inference.reanchoring import Reanchoring, anchored_scale, read_paraphrases, reanchored
-from afterglow.sampling.setup import CFGOutputs, classifier_free_guidance
+from afterglow.mitigations.inference.reanchoring import Reanchoring, anchored_scale, reanchored
+from afterglow.sampling.guidance import CFGOutputs, classifier_free_guidance
+from afterglow.sampling.loop import initial_delta_norm
 
 LOW, HIGH = [0.0] * 6, [1e-6] * 6  # every step is above both
 
@@ -30,8 +28,8 @@ def test_the_formula_and_its_two_ends():
 @torch.no_grad()
 def test_the_first_paraphrase_under_the_trigger_or_the_one_with_the_smallest_magnitude(heard, setup):
     texts = ["tree", "a stone", "water"]
-    norms = {text: first_magnitude(heard, setup.told(heard, [text] * 3)) for text in texts}
-    own = first_magnitude(heard, setup)
+    norms = {text: initial_delta_norm(heard, setup.with_prompts(heard, [text] * 3)) for text in texts}
+    own = initial_delta_norm(heard, setup)
     listed = dict.fromkeys(setup.captions, texts)
     never = Reanchoring(0.0, LOW, HIGH, paraphrases=listed)(heard, setup)
     table = torch.stack(list(norms.values()))
@@ -50,21 +48,10 @@ def test_above_the_threshold_it_is_reanchored_and_below_guided_with_the_other_ca
     changed = Reanchoring(0.0, [0.0, 1e9], [1.0, 2e9], paraphrases=listed)(heard, setup)
     noisy, uncond = torch.randn(2, 3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     other = uncond + 0.1
-    asked = heard(noisy, torch.full((3,), 500), setup.condition[setup.half])
+    asked = heard(noisy, torch.full((3,), 500), setup.condition[setup.cond_slice])
     own = anchored_scale((asked - uncond).flatten(1).norm(dim=1), 3.0, 0.0, 1.0)
     torch.testing.assert_close(changed.guide(CFGOutputs(0, 500, noisy, uncond, other, 3.0)), reanchored(uncond, asked, other, 3.0, own))
     torch.testing.assert_close(changed.guide(CFGOutputs(1, 500, noisy, uncond, other, 3.0)), uncond + 3 * (other - uncond))
-    assert changed.notes["mitigation.replaced"].all()
+    assert changed.extras["mitigation.replaced"].all()
     untouched = Reanchoring(1e9, LOW, HIGH)(heard, replace(setup))
-    assert list(untouched.captions) == list(setup.captions) and not untouched.notes["mitigation.replaced"].any()
-
-
-def test_paraphrases_are_read_and_a_wrong_line_is_named(tmp_path):
-    file = tmp_path / "p.jsonl"
-    file.write_text(json.dumps({"caption": "a", "paraphrases": ["b", "c"]}) + "\n")
-    assert read_paraphrases(file) == {"a": ["b", "c"]}
-    file.write_text('{"caption": "a"}\n')
-    with pytest.raises(ValueError, match="line 1"):
-        read_paraphrases(file)
-    with pytest.raises(ValueError, match="There is no list"):
-        read_paraphrases(tmp_path / "none")
+    assert list(untouched.captions) == list(setup.captions) and not untouched.extras["mitigation.replaced"].any()

@@ -1,4 +1,4 @@
-"""MemAttn's mitigation (Ren et al. 2024, METHODS (d)): attention is drawn from pads and end tokens to the begin token."""
+"""MemAttn's mitigation (Ren et al. 2024): attention moves from padding and end tokens to the begin token."""
 
 from dataclasses import dataclass, replace
 
@@ -11,24 +11,24 @@ from afterglow.sampling.setup import SamplingSetup
 
 @dataclass(frozen=True)
 class AttentionScaling:
-    """The begin token's logit times c1 in the conditional half, pads masked in both, in all layers and at all steps.
+    """Scales the begin token's logit in the conditional half and masks padding in both halves, in all layers and at all steps.
 
-    pads: share of the pads that are masked, counted from the last. end_too: the first end token is masked like a pad (the authors'
-    --mask_length_minis1). The authors' code scales every second row, which is the conditional half for one image only.
+    docs/methods.md#mitigations-inference. The authors' code scales every second row, which is the conditional half for one image only.
+
+    Args:
+        c1: factor of the begin token's logit.
+        padding: fraction of the padding tokens that are masked, counted from the last.
     """
 
     c1: float = 1.25
-    pads: float = 1.0
-    end_too: bool = False
+    padding: float = 1.0
 
     def __call__(self, model: Denoiser, setup: SamplingSetup) -> SamplingSetup:
         assert setup.condition is not None
-        num, length = len(setup.captions), setup.condition.states.shape[1]
+        length = setup.condition.encoder_hidden_states.shape[1]
         # the caption's length in both halves, as in the authors' code: the empty caption keeps as many tokens
-        said = setup.condition.prompt_length[setup.half] - int(self.end_too)
-        kept = said + ((1 - self.pads) * (length - said)).round().long()
-        attended = torch.arange(length, device=kept.device) < kept.repeat(2)[:, None]
-        assert len(attended) == 2 * num
-        return replace(
-            setup, edit=lambda: edit_attention(model.unet, first_token=self.c1, rows=setup.half, attended=attended.to(model.device))
-        )
+        prompt_length = setup.condition.prompt_length[setup.cond_slice]
+        num_kept = prompt_length + ((1 - self.padding) * (length - prompt_length)).round().long()
+        attended = (torch.arange(length, device=num_kept.device) < num_kept.repeat(2)[:, None]).to(model.device)
+        context = lambda: edit_attention(model.unet, first_token=self.c1, rows=setup.cond_slice, attended=attended)  # noqa: E731
+        return replace(setup, attention_context=context)

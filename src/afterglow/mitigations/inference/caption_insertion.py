@@ -1,58 +1,97 @@
 """Random words, numbers or repetitions in a caption (Somepalli et al. 2023b), as mitigations at inference."""
 
+import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from afterglow.errors import AfterglowError
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.setup import SamplingSetup
 
-LARGEST = 1_000_000  # of a random number
-SHORTEST = 3  # letters of a random word
+MAX_NUMBER = 1_000_000  # of a random number
+MIN_LETTERS = 3  # of a random word
 
 
 @dataclass(frozen=True)
 class CaptionInsertion:
-    """`count` words of one kind at random places of each caption; a pure function of caption and seed.
+    """Inserts words at random places of each caption; a pure function of caption and seed.
 
-    kind: words (whole words of the tokenizer's vocabulary), numbers, or repeats (of the caption's own words).
+    Args:
+        kind: words (whole words of the tokenizer's vocabulary), numbers, or repeats (of the caption's own words).
+        count: number of words inserted.
     """
 
     kind: str
     count: int
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"What is inserted is one of {', '.join(KINDS)}, and not '{self.kind}'.")
+        if self.kind not in DRAW:
+            raise AfterglowError(f"The inserted kind must be one of {', '.join(DRAW)}, not '{self.kind}'.")
 
     def __call__(self, model: Denoiser, setup: SamplingSetup) -> SamplingSetup:
-        vocabulary = words_of(model) if self.kind == "words" else []
-        said = [inserted(text, self, seed, vocabulary) for text, seed in zip(setup.captions, setup.seeds, strict=True)]
-        return setup.told(model, said)
+        vocabulary = vocabulary_of(model) if self.kind == "words" else []
+        captions = [insert_words(text, self, seed, vocabulary) for text, seed in zip(setup.captions, setup.seeds, strict=True)]
+        return setup.with_prompts(model, captions)
 
 
-KINDS: Mapping[str, Callable[[np.random.Generator, Sequence[str], Sequence[str]], str]] = {
+DRAW: Mapping[str, Callable[[np.random.Generator, Sequence[str], Sequence[str]], str]] = {
     "words": lambda random, own, vocabulary: str(random.choice(vocabulary)),
-    "numbers": lambda random, own, vocabulary: str(random.integers(LARGEST)),
+    "numbers": lambda random, own, vocabulary: str(random.integers(MAX_NUMBER)),
     "repeats": lambda random, own, vocabulary: str(random.choice(own)),
 }
 
 
-def inserted(caption: str, how: CaptionInsertion, seed: int, vocabulary: Sequence[str] = ()) -> str:
-    """The caption with `count` words more; one without words of its own is left as it is by repeats."""
+def insert_words(caption: str, insertion: CaptionInsertion, seed: int, vocabulary: Sequence[str] = ()) -> str:
+    """Insert words in a caption.
+
+    Args:
+        caption: the caption.
+        insertion: kind and number of the words.
+        seed: seed of the words and their places.
+        vocabulary: words to draw from, for the kind words.
+
+    Returns:
+        The caption with more words; unchanged if the kind is repeats and it has no words.
+    """
     random = np.random.default_rng([seed, zlib.crc32(caption.encode())])
     own = caption.split()
     words = list(own)
-    for _ in range(how.count if own or how.kind != "repeats" else 0):
-        words.insert(int(random.integers(len(words) + 1)), KINDS[how.kind](random, own, vocabulary))
-    return " ".join(words) if how.count else caption
+    for _ in range(insertion.count if own or insertion.kind != "repeats" else 0):
+        words.insert(int(random.integers(len(words) + 1)), DRAW[insertion.kind](random, own, vocabulary))
+    return " ".join(words) if insertion.count else caption
 
 
-def words_of(model: Any) -> list[str]:
+def vocabulary_of(model: Any) -> list[str]:
     """The whole words of a model's tokenizer, CLIP's ('word</w>') or WordPiece's ('##' begins a part), in alphabetical order."""
     tokens = list(model.tokenizer.get_vocab())
     whole = [token.removesuffix("</w>") for token in tokens if token.endswith("</w>")] or tokens
-    return sorted(word for word in whole if word.isascii() and word.isalpha() and word.islower() and len(word) >= SHORTEST)
+    return sorted(word for word in whole if word.isascii() and word.isalpha() and word.islower() and len(word) >= MIN_LETTERS)
+
+
+def read_paraphrases(file: Path) -> dict[str, list[str]]:
+    """Read paraphrases of captions.
+
+    Args:
+        file: .jsonl with `caption` and `paraphrases` in each line.
+
+    Returns:
+        {caption: paraphrases}.
+
+    Raises:
+        AfterglowError: if there is no such file, or a line lacks one of both.
+    """
+    if not file.is_file():
+        raise AfterglowError(f"There is no file of paraphrases '{file}'.")
+    result = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            result[row["caption"]] = [str(text) for text in row["paraphrases"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise AfterglowError(f"'{file}', line {number}: an object with caption and paraphrases was expected.") from error
+    return result

@@ -1,4 +1,4 @@
-"""Guidance that begins late (Jain et al. 2025, METHODS (e)): outside the attraction basin of a copy."""
+"""Guidance that begins outside the attraction basin of a copy (Jain et al. 2025; docs/methods.md#mitigations-inference)."""
 
 import inspect
 from collections.abc import Callable
@@ -10,27 +10,30 @@ import torch
 from torch import Tensor
 
 from afterglow.functional.guidance import first_local_minimum
-from afterglow.mitigations.inference.passes import guidance_delta, magnitude, sample_steps
 from afterglow.models.denoiser import Denoiser
-from afterglow.sampling.setup import CFGOutputs, SamplingSetup, classifier_free_guidance
+from afterglow.sampling.guidance import CFGOutputs, classifier_free_guidance, delta_norm, guidance_delta
+from afterglow.sampling.loop import sample_steps
+from afterglow.sampling.setup import SamplingSetup
 
-FINER_STEPS = 200  # of the authors' static transition
-WITHOUT_MINIMUM = 5  # sampler steps of opposite guidance where the probe has no minimum
+FINER_STEPS = 200  # steps of the finer grid in the authors' static transition
+STEPS_WITHOUT_MINIMUM = 5  # sampler steps of opposite guidance if the preliminary pass has no minimum
 
 
-def by_row(halves: CFGOutputs, begun: Tensor, before: float) -> Tensor:
-    """Guided with the asked scale where guidance has begun (bool [B]), with the scale `before` elsewhere."""
-    return torch.where(
-        begun[:, None, None, None].to(halves.cond.device), classifier_free_guidance(halves), classifier_free_guidance(halves, before)
-    )
+def _guide_rows(outputs: CFGOutputs, begun: Tensor, before: float) -> Tensor:
+    """Guidance with the requested scale for rows in which it has begun (bool [B]), with the scale `before` for the others."""
+    begun = begun[:, None, None, None].to(outputs.cond.device)
+    return torch.where(begun, classifier_free_guidance(outputs), classifier_free_guidance(outputs, before))
 
 
 @dataclass(frozen=True)
 class StaticTransition:
-    """STP: the scale `before` while t > tau, then the one that was asked for. before = 0: none; negative: opposite guidance.
+    """STP: another scale while t > tau, then the requested one.
 
-    tau in the timesteps that the model was trained with. finer: as in the authors' code, a grid of 200 steps from t = tau on, where
-    tau is a timestep of the sampler's (500 is, of their 50 steps); it makes more calls of the network.
+    Args:
+        tau: timestep of the training's noise schedule.
+        before: scale while t > tau; 0: no guidance, negative: opposite guidance.
+        finer: use a grid of 200 steps from t = tau on, as in the authors' code, if tau is a timestep of the sampler (500 is one of
+            their 50 steps); this needs more calls of the network.
     """
 
     tau: float = 500
@@ -38,21 +41,30 @@ class StaticTransition:
     finer: bool = False
 
     def __call__(self, model: Denoiser, setup: SamplingSetup) -> SamplingSetup:
-        setup = replace(setup, guide=lambda halves: classifier_free_guidance(halves, self.before if halves.timestep > self.tau else None))
-        return replace(setup, scheduler=partial(rebuilt, setup.scheduler, self.tau)) if self.finer else setup
+        setup = replace(
+            setup, guide=lambda outputs: classifier_free_guidance(outputs, self.before if outputs.timestep > self.tau else None)
+        )
+        return replace(setup, scheduler=partial(_with_finer_grid, setup.scheduler, self.tau)) if self.finer else setup
 
 
-def rebuilt(build: Callable[[], Any], tau: float) -> Any:
-    """A sampler with a finer grid from t = tau on, whose first timestep stands for tau; as it was built where tau is none of its own."""
+def _with_finer_grid(build: Callable[[], Any], tau: float) -> Any:
+    """A scheduler with a finer grid from t = tau on, whose first timestep replaces tau; unchanged if tau is not one of its timesteps."""
     coarse, fine = build(), build()
     fine.set_timesteps(FINER_STEPS)
     before, after = coarse.timesteps[coarse.timesteps > tau], fine.timesteps[fine.timesteps <= tau]
-    return Joined(coarse, fine, tau, torch.cat([before, after])) if (coarse.timesteps == tau).any() else coarse
+    return JoinedScheduler(coarse, fine, tau, torch.cat([before, after])) if (coarse.timesteps == tau).any() else coarse
 
 
 @dataclass(frozen=True)
-class Joined:
-    """Two diffusers schedulers, one while t > tau and the other from there, with their timesteps in turn, [T]."""
+class JoinedScheduler:
+    """Two diffusers schedulers, one while t > tau and the other from there on.
+
+    Attributes:
+        first: scheduler while t > tau.
+        second: scheduler from t = tau on.
+        tau: timestep at which the second takes over.
+        timesteps: timesteps of both in turn, [T].
+    """
 
     first: Any
     second: Any
@@ -63,25 +75,25 @@ class Joined:
     def init_noise_sigma(self) -> float:
         return self.first.init_noise_sigma
 
-    def at(self, timestep: Tensor) -> Any:
-        """The scheduler of a timestep."""
+    def _at(self, timestep: Tensor) -> Any:
         return self.first if timestep > self.tau else self.second
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        return self.at(timestep).scale_model_input(sample, timestep)
+        return self._at(timestep).scale_model_input(sample, timestep)
 
     def step(self, output: Tensor, timestep: Tensor, sample: Tensor, generator: Any = None) -> Any:
-        step = self.at(timestep).step
-        extra = {"generator": generator} if "generator" in inspect.signature(step).parameters else {}
-        return step(output, timestep, sample, **extra)
+        step = self._at(timestep).step
+        options = {"generator": generator} if "generator" in inspect.signature(step).parameters else {}
+        return step(output, timestep, sample, **options)
 
 
 @dataclass(frozen=True)
 class DynamicTransition:
-    """DTP: the scale `before` until the first step k with d_{k-2} > d_{k-1} and d_k > d_{k-1}, d_t = ||Delta_t||_2; latched.
+    """DTP: another scale until the first step k with d_{k-2} > d_{k-1} and d_k > d_{k-1}, d_t = ||Delta_t||_2.
 
-    latest: the share of the steps after which guidance begins even without a minimum (the paper has no such end). before: 0 as in
-    the paper; its code has 1.
+    Args:
+        latest: fraction of the steps after which guidance begins even without a minimum (the paper has no such limit).
+        before: scale before; 0 as in the paper, 1 in its code.
     """
 
     latest: float = 0.5
@@ -91,15 +103,15 @@ class DynamicTransition:
         curve: list[Tensor] = []
         last = round(self.latest * len(setup.scheduler().timesteps))
 
-        def guide(halves: CFGOutputs) -> Tensor:
-            curve.append(magnitude(guidance_delta(model, halves.uncond, halves.cond, halves.timestep)).cpu())
-            return by_row(halves, has_begun(torch.stack(curve), last), self.before)
+        def guide(outputs: CFGOutputs) -> Tensor:
+            curve.append(delta_norm(guidance_delta(model, outputs.uncond, outputs.cond, outputs.noisy, outputs.timestep)).cpu())
+            return _guide_rows(outputs, _has_begun(torch.stack(curve), last), self.before)
 
         return replace(setup, guide=guide)
 
 
-def has_begun(curves: Tensor, last: int) -> Tensor:
-    """Whether guidance has begun at step k, bool [B], from ||Delta_t|| of the steps 0..k, [k + 1, B]: a minimum lies behind, or `last`."""
+def _has_begun(curves: Tensor, last: int) -> Tensor:
+    """Whether guidance has begun at step k, bool [B], given ||Delta_t|| of the steps 0..k, [k + 1, B]."""
     if len(curves) > last:
         return torch.ones(curves.shape[1], dtype=torch.bool)
     return torch.tensor([first_local_minimum(curve) is not None for curve in curves.unbind(1)])
@@ -107,36 +119,37 @@ def has_begun(curves: Tensor, last: int) -> Tensor:
 
 @dataclass(frozen=True)
 class OppositeDynamic:
-    """OG + DTP: a whole probe with the scale -s, then opposite guidance until the transition that the probe showed.
+    """OG + DTP: a preliminary pass with the scale -s, then opposite guidance until the transition found in that pass.
 
-    The probe's curve is 1 - cos(z_t, z_{t-1}) of the sampler's states; see opposite_transition. latest: at most this share of the
-    steps. toggled: the sign changes at each step, as in the authors' code; it begins opposite.
+    The curve of the preliminary pass is 1 - cos(z_t, z_{t-1}) of the sampler's states.
+
+    Args:
+        latest: fraction of the steps at which opposite guidance ends at the latest.
+        toggled: change the sign at each step, as in the authors' code, beginning with opposite guidance.
     """
 
     latest: float = 1.0
     toggled: bool = False
 
     def __call__(self, model: Denoiser, setup: SamplingSetup) -> SamplingSetup:
-        states = [
-            state.flatten(1).float()
-            for _, state in sample_steps(model, replace(setup, guide=lambda h: classifier_free_guidance(h, -h.scale)))
-        ]
-        turns = [1 - torch.cosine_similarity(new, old, dim=1).cpu() for old, new in zip(states, states[1:], strict=False)]
-        curves = torch.stack(turns, dim=1) if turns else torch.zeros(len(setup.seeds), 0)
+        opposite = replace(setup, guide=lambda outputs: classifier_free_guidance(outputs, -outputs.scale))
+        states = [state.flatten(1).float() for _, state in sample_steps(model, opposite)]
+        changes = [1 - torch.cosine_similarity(new, old, dim=1).cpu() for old, new in zip(states, states[1:], strict=False)]
+        curves = torch.stack(changes, dim=1) if changes else torch.zeros(len(setup.seeds), 0)
         last = round(self.latest * len(states))
-        transition = torch.tensor([min(opposite_transition(curve), last) for curve in curves])
+        transition = torch.tensor([min(_opposite_transition(curve), last) for curve in curves])
 
-        def guide(halves: CFGOutputs) -> Tensor:
-            away = halves.scale if self.toggled and halves.index % 2 else -halves.scale
-            return by_row(halves, halves.index >= transition, away)
+        def guide(outputs: CFGOutputs) -> Tensor:
+            before = outputs.scale if self.toggled and outputs.index % 2 else -outputs.scale
+            return _guide_rows(outputs, outputs.index >= transition, before)
 
-        return replace(setup, guide=guide, notes={**setup.notes, "mitigation.transition": transition.float()})
+        return replace(setup, guide=guide, extras={**setup.extras, "mitigation.transition": transition.float()})
 
 
-def opposite_transition(curve: Tensor) -> int:
-    """The first local minimum of the probe's curve [T - 1], the second where the first has index 1, 5 where there is none."""
-    found = first_local_minimum(curve)
-    if found == 1:
+def _opposite_transition(curve: Tensor) -> int:
+    """The first local minimum of a curve [T - 1], the second if the first has index 1, 5 if there is none."""
+    minimum = first_local_minimum(curve)
+    if minimum == 1:
         later = first_local_minimum(curve[1:])
-        found = None if later is None else later + 1
-    return WITHOUT_MINIMUM if found is None else found
+        minimum = None if later is None else later + 1
+    return STEPS_WITHOUT_MINIMUM if minimum is None else minimum

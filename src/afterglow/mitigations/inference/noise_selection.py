@@ -1,28 +1,32 @@
-"""The first noise that a caption says least to: magnitude (Wen et al. 2024) chooses among several (METHODS (b))."""
+"""Selection of the initial noise by ||Delta||_2 at the first step (Wen et al. 2024; docs/methods.md#mitigations-inference)."""
 
 from dataclasses import dataclass, replace
 
 import torch
 
-from afterglow.mitigations.inference.passes import first_magnitude
 from afterglow.models.denoiser import Denoiser
+from afterglow.sampling.loop import initial_delta_norm
 from afterglow.sampling.setup import SamplingSetup
 
-APART = 7_368_787  # a prime, so that candidates of neighboring seeds are other noises
+SEED_STEP = 7_368_787  # a prime, so that candidates of neighboring seeds differ
 
 
 @dataclass(frozen=True)
 class NoiseSelection:
-    """Of several noises for each generation the one with the smallest ||Delta||_2 at the first step; the first is the seed's own."""
+    """Takes, of several initial noises for each image, the one with the smallest ||Delta||_2 at the first step.
+
+    Args:
+        candidates: number of noises; the first is that of the image's own seed.
+    """
 
     candidates: int = 8
 
     @torch.no_grad()
     def __call__(self, model: Denoiser, setup: SamplingSetup) -> SamplingSetup:
-        best, chosen = first_magnitude(model, setup), list(setup.seeds)
-        for turn in range(1, self.candidates):
-            seeds = [seed + turn * APART for seed in setup.seeds]
-            found = first_magnitude(model, replace(setup, seeds=seeds))
-            chosen = [new if better else old for new, old, better in zip(seeds, chosen, (found < best).tolist(), strict=True)]
-            best = torch.minimum(best, found)
-        return replace(setup, seeds=chosen, notes={**setup.notes, "mitigation.magnitude": best.cpu()})
+        best, chosen = initial_delta_norm(model, setup), list(setup.seeds)
+        for candidate in range(1, self.candidates):
+            seeds = [seed + candidate * SEED_STEP for seed in setup.seeds]
+            norms = initial_delta_norm(model, replace(setup, seeds=seeds))
+            chosen = [new if better else old for new, old, better in zip(seeds, chosen, (norms < best).tolist(), strict=True)]
+            best = torch.minimum(best, norms)
+        return replace(setup, seeds=chosen, extras={**setup.extras, "mitigation.magnitude": best.cpu()})

@@ -1,4 +1,4 @@
-"""A caption's embedding, changed until it says less at the first step (Wen et al. 2024; with LD, Chen et al. 2025; METHODS (c), (a))."""
+"""Optimization of a caption's embedding (Wen et al. 2024; with LD, Chen et al. 2025; docs/methods.md#mitigations-inference)."""
 
 import logging
 import math
@@ -11,22 +11,28 @@ from torch import Tensor
 
 from afterglow.functional.pixels import resize
 from afterglow.measures.bright_ending import BRIGHT_ENDING_LAYERS
-from afterglow.mitigations.inference.passes import first_step, guidance_delta, halves_at, magnitude, sample_steps
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.attention import record_attention
+from afterglow.sampling.guidance import delta_norm, guidance_delta, predict_both
+from afterglow.sampling.loop import initial_input, sample_steps
 from afterglow.sampling.setup import SamplingSetup
 
 log = logging.getLogger(__name__)
-Loss = Callable[[Tensor], Tensor]  # text states [B, L, D] => [B]
+Loss = Callable[[Tensor], Tensor]  # embeddings [B, L, D] => [B]
 
 
 @dataclass(frozen=True)
 class PromptOptimization:
-    """AdamW on all text states but the begin token's, until the loss at the first step is at most `target`; each image by itself.
+    """Optimizes all token embeddings but the begin token's with AdamW, for each image until the loss at the first step is low.
 
-    The loss is ||Delta||_2 of one image, or with `local` LD = ||Delta m||_2 / mean(m), m the Bright-Ending map of the last step of a
-    first pass from the same noise. (The authors' code has one norm over a batch, sqrt(N) times as large.) trigger: captions whose
-    loss is at most this are left alone. learning_rate: .05 is the authors' command, .1 their function.
+    The loss is ||Delta||_2 of one image. (The authors' code has one norm over a batch, sqrt(N) times as large.)
+
+    Args:
+        target: loss at which the optimization ends.
+        trigger: captions whose loss is at most this are not changed.
+        local: use LD = ||Delta m||_2 / mean(m), where m is the Bright-Ending map of the last step of a preliminary pass.
+        learning_rate: learning rate of AdamW; .05 in the authors' command, .1 in their function.
+        max_steps: largest number of optimizer steps.
     """
 
     target: float
@@ -38,97 +44,130 @@ class PromptOptimization:
     def __call__(self, model: Denoiser, setup: SamplingSetup) -> SamplingSetup:
         assert setup.condition is not None
         mask = bright_ending_map(model, setup) if self.local else None
-        first, both = first_step(model, setup), setup.condition
+        (noisy, timestep), both = initial_input(model, setup), setup.condition
+        empty, own = both.encoder_hidden_states.chunk(2)
 
-        def loss(states: Tensor) -> Tensor:
-            condition = replace(both, states=torch.cat([both.states[: len(states)], states]))
-            outputs = halves_at(model, condition, first.noisy, first.timestep)
-            return masked_magnitude(guidance_delta(model, *outputs, int(first.timestep)), mask)
+        def loss(embeddings: Tensor) -> Tensor:
+            condition = replace(both, encoder_hidden_states=torch.cat([empty, embeddings]))
+            outputs = predict_both(model, condition, noisy, timestep)
+            return masked_delta_norm(guidance_delta(model, *outputs, noisy, int(timestep)), mask)
 
-        found = optimize_embedding(loss, both.states[setup.half], self)
-        self._tell(setup, found)
-        condition = replace(both, states=torch.cat([both.states[: len(setup.seeds)], found.states]))
-        notes = {
-            "mitigation.loss_before": found.before.cpu(),
-            "mitigation.loss_after": found.after.cpu(),
-            "mitigation.diverged": found.diverged.cpu(),
+        result = optimize_embedding(loss, own, self)
+        for row in result.diverged.nonzero()[:, 0].tolist():
+            log.warning("The optimization of '%s' (seed %d) diverged; its embedding is kept.", setup.captions[row], setup.seeds[row])
+        extras = {
+            "mitigation.loss_before": result.before.cpu(),
+            "mitigation.loss_after": result.after.cpu(),
+            "mitigation.diverged": result.diverged.cpu(),
         }
-        return replace(setup, condition=condition, notes={**setup.notes, **notes})
-
-    def _tell(self, setup: SamplingSetup, found: "OptimizationResult") -> None:
-        for row in found.diverged.nonzero()[:, 0].tolist():
-            log.warning("The optimization of '%s' (seed %d) diverged: it keeps its embedding.", setup.captions[row], setup.seeds[row])
+        condition = replace(both, encoder_hidden_states=torch.cat([empty, result.embeddings]))
+        return replace(setup, condition=condition, extras={**setup.extras, **extras})
 
 
 @dataclass(frozen=True)
 class OptimizationResult:
-    """states: [B, L, D]; before, after: each image's loss, [B]; diverged: 1 where it rose or was not finite, and nothing changed, [B]."""
+    """Result of an optimization of B embeddings.
 
-    states: Tensor
+    Attributes:
+        embeddings: [B, L, D].
+        before: loss of each image before, [B].
+        after: loss of each image after, [B].
+        diverged: 1 if the loss rose or was not finite, so that the embedding is unchanged, [B].
+    """
+
+    embeddings: Tensor
     before: Tensor
     after: Tensor
     diverged: Tensor
 
 
 @torch.enable_grad()
-def optimize_embedding(loss: Loss, states: Tensor, how: PromptOptimization) -> OptimizationResult:
-    """Minimize each row's loss by itself. The begin token is no parameter, so that neither gradient nor weight decay reaches it."""
-    begin, rest = states[:, :1].detach(), states[:, 1:].detach().clone().requires_grad_()
-    optimizer = torch.optim.AdamW([rest], lr=how.learning_rate)
-    before = after = torch.full((len(states),), math.nan, device=states.device)
-    broken, busy = torch.zeros(len(states), dtype=torch.bool, device=states.device), None
-    for turn in range(how.max_steps + 1):
+def optimize_embedding(loss: Loss, embeddings: Tensor, options: PromptOptimization) -> OptimizationResult:
+    """Minimize the loss of each row independently; neither gradient nor weight decay reaches the begin token.
+
+    Args:
+        loss: embeddings [B, L, D] to losses [B].
+        embeddings: [B, L, D].
+        options: target, trigger, learning rate and number of steps.
+
+    Returns:
+        New embeddings and losses.
+    """
+    begin, rest = embeddings[:, :1].detach(), embeddings[:, 1:].detach().clone().requires_grad_()
+    optimizer = torch.optim.AdamW([rest], lr=options.learning_rate)
+    before = after = torch.full((len(embeddings),), math.nan, device=embeddings.device)
+    failed, active = torch.zeros(len(embeddings), dtype=torch.bool, device=embeddings.device), None
+    for step in range(options.max_steps + 1):
         now = loss(torch.cat([begin, rest], dim=1))
-        if busy is None:
-            before, busy = now.detach(), now.detach() > how.trigger
-            broken = ~before.isfinite()
-        after = torch.where(busy | (turn == 0), now.detach(), after)
-        broken = broken | (busy & ~after.isfinite())
-        busy = busy & ~broken & (after > how.target)
-        if turn == how.max_steps or not busy.any():
+        if active is None:
+            before, active = now.detach(), now.detach() > options.trigger
+            failed = ~before.isfinite()
+        after = torch.where(active | (step == 0), now.detach(), after)
+        failed = failed | (active & ~after.isfinite())
+        active = active & ~failed & (after > options.target)
+        if step == options.max_steps or not active.any():
             break
-        # in units of the first loss: AdamW does not see a scale, but its epsilon does
-        (gradient,) = torch.autograd.grad((now / before.clamp(min=1e-30))[busy].sum(), rest)
-        sound = gradient.flatten(1).isfinite().all(1)
-        broken, busy = broken | (busy & ~sound), busy & sound
-        kept = rest.detach().clone()
-        rest.grad = torch.where(busy[:, None, None], gradient, 0.0)
+        # divided by the first loss: AdamW is invariant to scale except for its epsilon
+        (gradient,) = torch.autograd.grad((now / before.clamp(min=1e-30))[active].sum(), rest)
+        finite = gradient.flatten(1).isfinite().all(1)
+        failed, active = failed | (active & ~finite), active & finite
+        previous = rest.detach().clone()
+        rest.grad = torch.where(active[:, None, None], gradient, 0.0)
         optimizer.step()
         with torch.no_grad():
-            rest.copy_(torch.where(busy[:, None, None], rest, kept))
-    diverged = broken | (after > before)
+            rest.copy_(torch.where(active[:, None, None], rest, previous))
+    diverged = failed | (after > before)
     new = torch.cat([begin, rest.detach()], dim=1)
     return OptimizationResult(
-        torch.where(diverged[:, None, None], states, new), _finite(before), _finite(torch.where(diverged, before, after)), diverged.float()
+        torch.where(diverged[:, None, None], embeddings, new),
+        _finite(before),
+        _finite(torch.where(diverged, before, after)),
+        diverged.float(),
     )
 
 
 def _finite(values: Tensor) -> Tensor:
-    """For a table: 'diverged' tells of what is not finite."""
+    """Finite values for a table; `diverged` marks those that were not."""
     return values.float().nan_to_num(nan=0.0, posinf=torch.finfo(torch.float32).max)
 
 
-def masked_magnitude(delta: Tensor, mask: Tensor | None) -> Tensor:
-    """||Delta||_2, or ||Delta m||_2 / mean(m); delta: [B, C, h, w], mask: soft [B, h, w]. Returns [B]."""
+def masked_delta_norm(delta: Tensor, mask: Tensor | None) -> Tensor:
+    """||Delta||_2, or with a mask ||Delta m||_2 / mean(m) (docs/methods.md#local-detection).
+
+    Args:
+        delta: [B, C, h, w].
+        mask: soft [B, h, w], or None.
+
+    Returns:
+        [B].
+    """
     if mask is None:
-        return magnitude(delta)
+        return delta_norm(delta)
     weight = resize(mask.float(), delta.shape[-2:])
-    return magnitude(delta * weight[:, None]) / weight.flatten(1).mean(1)
+    return delta_norm(delta * weight[:, None]) / weight.flatten(1).mean(1)
 
 
 @torch.no_grad()
 def bright_ending_map(model: Denoiser, setup: SamplingSetup) -> Tensor:
-    """Attention to the first end token at the last step of a pass, mean over heads and the authors' two layers, [B, h, w]."""
+    """Attention to the first end token at the last step of a pass (docs/methods.md#bright-ending).
+
+    Args:
+        model: the model.
+        setup: the setup of the pass.
+
+    Returns:
+        Mean over heads and the authors' two layers, [B, h, w].
+    """
     assert setup.condition is not None
-    ((halves, _),) = deque(sample_steps(model, setup), maxlen=1)
-    ends = setup.condition.prompt_length[setup.half] - 1
+    ((outputs, _),) = deque(sample_steps(model, setup), maxlen=1)
+    ends = setup.condition.prompt_length[setup.cond_slice] - 1
     with record_attention(
         model.unet,
         lambda attention_BPL: attention_BPL[torch.arange(len(ends)), :, ends],
-        layers=lambda name: name.startswith(BRIGHT_ENDING_LAYERS),
-        rows=setup.half,
+        prefixes=(BRIGHT_ENDING_LAYERS,),
+        rows=setup.cond_slice,
     ) as maps:
-        halves_at(model, setup.condition, halves.noisy, torch.tensor(halves.timestep))
-    height, width = halves.noisy.shape[-2:]
+        predict_both(model, setup.condition, outputs.noisy, torch.tensor(outputs.timestep))
+    height, width = outputs.noisy.shape[-2:]
     grids = [grid.unflatten(1, (math.isqrt(grid.shape[1] * height // width), -1)) for grid in maps.values()]
     return torch.stack(grids).mean(0)

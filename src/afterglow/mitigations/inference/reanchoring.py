@@ -1,42 +1,68 @@
-"""PRSS (Chen et al. 2025b, METHODS (a)): another caption is searched, and guidance pushes from the memorized one to it."""
+"""PRSS (Chen et al. 2025b; docs/methods.md#mitigations-inference): guidance from a memorized caption toward another one."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from afterglow.mitigations.inference.caption_insertion import CaptionInsertion, inserted, words_of
-from afterglow.mitigations.inference.passes import first_magnitude, guidance_delta, magnitude
+from afterglow.mitigations.inference.caption_insertion import CaptionInsertion, insert_words, vocabulary_of
 from afterglow.models.denoiser import Denoiser
-from afterglow.sampling.setup import CFGOutputs, SamplingSetup, classifier_free_guidance
+from afterglow.sampling.guidance import CFGOutputs, classifier_free_guidance, delta_norm, guidance_delta
+from afterglow.sampling.loop import initial_delta_norm
+from afterglow.sampling.setup import SamplingSetup
 
-WORDS = 4  # random words that make another caption where no paraphrase is given
+NUM_RANDOM_WORDS = 4  # inserted in a caption without paraphrases
 
 
 def anchored_scale(norm: Tensor, scale: float, low: float, high: float) -> Tensor:
-    """s_pr: 1 at `low`, s at `high`, linear between and not above s; norm: [B].
+    """s_pr: 1 at `low`, s at `high`, linear between, at most s.
 
-    The authors write it s (norm - c) / (high - c) with c = (3 s - 5) / (s - 1); this is the same line, and exists at s = 1 too.
+    The authors write it s (norm - c) / (high - c) with c = (3 s - 5) / (s - 1); this is the same line, and defined at s = 1 too.
+
+    Args:
+        norm: ||Delta||_2, [B].
+        scale: s, the requested guidance scale.
+        low: lower threshold of the norm.
+        high: upper threshold of the norm.
+
+    Returns:
+        [B].
     """
     return 1 + (scale - 1) * ((norm - low) / (high - low)).clamp(max=1)
 
 
-def reanchored(uncond: Tensor, asked: Tensor, other: Tensor, scale: float, own: Tensor) -> Tensor:
-    """Asked + s_pr (other - asked) + (s - s_pr)(other - uncond); own: s_pr, [B]. At s_pr = 1 it is guidance with the other caption."""
-    share = own[:, None, None, None].to(asked)
-    return asked + share * (other - asked) + (scale - share) * (other - uncond)
+def reanchored(uncond: Tensor, original: Tensor, other: Tensor, scale: float, anchored: Tensor) -> Tensor:
+    """Original + s_pr (other - original) + (s - s_pr)(other - uncond); at s_pr = 1 this is guidance with the other caption.
+
+    Args:
+        uncond: output for the empty caption, [B, C, h, w].
+        original: output for the requested caption, [B, C, h, w].
+        other: output for the other caption, [B, C, h, w].
+        scale: s, the requested guidance scale.
+        anchored: s_pr, [B].
+
+    Returns:
+        [B, C, h, w].
+    """
+    weight = anchored[:, None, None, None].to(original)
+    return original + weight * (other - original) + (scale - weight) * (other - uncond)
 
 
 @dataclass(frozen=True)
 class Reanchoring:
-    """Captions with ||Delta|| above `trigger` at the first step are replaced and re-anchored at steps where ||Delta|| is above `low`.
+    """Replaces captions with a large ||Delta||_2 at the first step, and re-anchors guidance at steps where ||Delta||_2 is large.
 
-    The other caption is the first of `candidates` with ||Delta|| at most `trigger` at the first step, else that with the smallest.
-    low, high: at each sampler step. paraphrases: of captions, as PRSS has a language model write; a caption without any is given
-    random words instead, which is not PRSS's search. ||Delta|| is the asked caption's.
+    The other caption is the first candidate with ||Delta|| at most `trigger` at the first step, or the one with the smallest. At the
+    steps, ||Delta|| is that of the requested caption.
+
+    Args:
+        trigger: captions with ||Delta|| above this at the first step are replaced.
+        low: lower threshold of ||Delta|| at each sampler step, [T].
+        high: upper threshold of ||Delta|| at each sampler step, [T].
+        candidates: number of other captions tried.
+        paraphrases: paraphrases by caption, which PRSS lets a language model write; random words are inserted in captions without
+            paraphrases, which is not PRSS's search.
     """
 
     trigger: float
@@ -48,57 +74,43 @@ class Reanchoring:
     @torch.no_grad()
     def __call__(self, model: Denoiser, setup: SamplingSetup) -> SamplingSetup:
         assert setup.condition is not None
-        asked, num = setup.condition[setup.half], len(setup.captions)
-        moved = self._search(model, setup)
-        replaced = torch.tensor([new is not None for new in moved])
-        said = setup.told(model, [new or old for new, old in zip(moved, setup.captions, strict=True)])
+        original, num = setup.condition[setup.cond_slice], len(setup.captions)
+        others = self._search(model, setup)
+        replaced = torch.tensor([other is not None for other in others])
+        changed = setup.with_prompts(model, [other or own for other, own in zip(others, setup.captions, strict=True)])
 
-        def guide(halves: CFGOutputs) -> Tensor:
+        def guide(outputs: CFGOutputs) -> Tensor:
             if not replaced.any():
-                return classifier_free_guidance(halves)
-            before = model(halves.noisy, torch.full((num,), halves.timestep, device=halves.noisy.device), asked)
-            norm = magnitude(guidance_delta(model, halves.uncond, before, halves.timestep))
-            low, high = self.low[halves.index], self.high[halves.index]
-            turned = reanchored(halves.uncond, before, halves.cond, halves.scale, anchored_scale(norm, halves.scale, low, high))
-            over = replaced.to(norm.device) & (norm > low)
-            return torch.where(over[:, None, None, None], turned, classifier_free_guidance(halves))
+                return classifier_free_guidance(outputs)
+            own = model(outputs.noisy, torch.full((num,), outputs.timestep, device=outputs.noisy.device), original)
+            norm = delta_norm(guidance_delta(model, outputs.uncond, own, outputs.noisy, outputs.timestep))
+            low, high = self.low[outputs.index], self.high[outputs.index]
+            result = reanchored(outputs.uncond, own, outputs.cond, outputs.scale, anchored_scale(norm, outputs.scale, low, high))
+            large = replaced.to(norm.device) & (norm > low)
+            return torch.where(large[:, None, None, None], result, classifier_free_guidance(outputs))
 
-        return replace(said, guide=guide, notes={**setup.notes, "mitigation.replaced": replaced.float()})
+        return replace(changed, guide=guide, extras={**setup.extras, "mitigation.replaced": replaced.float()})
 
     def _search(self, model: Denoiser, setup: SamplingSetup) -> list[str | None]:
-        """The other caption of each generation, None where its own is kept; every candidate in one batch over the generations."""
-        over = first_magnitude(model, setup).cpu() > self.trigger
-        best = torch.full((len(over),), torch.inf)
-        found: list[str | None] = [None] * len(over)
-        vocabulary = words_of(model)
-        for turn in range(self.candidates):
-            open_rows = over & (best > self.trigger)
-            if not open_rows.any():
+        """The other caption of each image, None if its own is kept; one batch over the images for each candidate."""
+        large = initial_delta_norm(model, setup).cpu() > self.trigger
+        best = torch.full((len(large),), torch.inf)
+        result: list[str | None] = [None] * len(large)
+        vocabulary = vocabulary_of(model)
+        for number in range(self.candidates):
+            searching = large & (best > self.trigger)
+            if not searching.any():
                 break
-            others = [self._candidate(text, seed, turn, vocabulary) for text, seed in zip(setup.captions, setup.seeds, strict=True)]
-            said = [other or text for other, text in zip(others, setup.captions, strict=True)]
-            norms = first_magnitude(model, setup.told(model, said)).cpu()
-            for row in (open_rows & (norms < best)).nonzero()[:, 0].tolist():
+            others = [self._candidate(text, seed, number, vocabulary) for text, seed in zip(setup.captions, setup.seeds, strict=True)]
+            captions = [other or text for other, text in zip(others, setup.captions, strict=True)]
+            norms = initial_delta_norm(model, setup.with_prompts(model, captions)).cpu()
+            for row in (searching & (norms < best)).nonzero()[:, 0].tolist():
                 if others[row] is not None:
-                    best[row], found[row] = norms[row], others[row]
-        return found
+                    best[row], result[row] = norms[row], others[row]
+        return result
 
-    def _candidate(self, caption: str, seed: int, turn: int, vocabulary: Sequence[str]) -> str | None:
-        given = self.paraphrases.get(caption)
-        if given is not None:
-            return given[turn] if turn < len(given) else None
-        return inserted(caption, CaptionInsertion("words", WORDS), seed * self.candidates + turn, vocabulary)
-
-
-def read_paraphrases(file: Path) -> dict[str, list[str]]:
-    """{caption: paraphrases} of a .jsonl file with both in each line; ValueError names a line without."""
-    if not file.is_file():
-        raise ValueError(f"There is no list of paraphrases '{file}'.")
-    found = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            found[row["caption"]] = [str(text) for text in row["paraphrases"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"'{file}', line {number}: an object with caption and paraphrases was expected.") from error
-    return found
+    def _candidate(self, caption: str, seed: int, number: int, vocabulary: Sequence[str]) -> str | None:
+        paraphrases = self.paraphrases.get(caption)
+        if paraphrases is not None:
+            return paraphrases[number] if number < len(paraphrases) else None
+        return insert_words(caption, CaptionInsertion("words", NUM_RANDOM_WORDS), seed * self.candidates + number, vocabulary)

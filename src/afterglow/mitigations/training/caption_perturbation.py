@@ -1,65 +1,117 @@
-"""Other words beside the same image each time it is trained on (Somepalli et al. 2023b)."""
+"""Captions changed each time their image is trained on (Somepalli et al. 2023b; docs/methods.md#mitigations-training).
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+Each change is a pure function of the model's seed and the number of the sample; the empty caption stays empty.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from afterglow.mitigations.inference.caption_insertion import CaptionInsertion, inserted
-from afterglow.models.denoiser import Denoiser, TextConditioning, sample_generator
-from afterglow.models.training_mitigation import TrainingMitigation
+from afterglow.errors import AfterglowError
+from afterglow.mitigations.inference.caption_insertion import CaptionInsertion, insert_words, read_paraphrases, vocabulary_of
+from afterglow.models.denoiser import Denoiser, TextConditioning, TrainingMitigation, sample_generator
 
-KINDS = ("replaced", "words", "repeats", "several", "noise")
-NUM_REPLACED, NUM_INSERTED = 4, 2  # words of a caption that replaces one, words that are inserted
-DRAWS, NOISE = 0xCA97, 0x4015E  # of the generators, beside those of a training's noise
+NUM_REPLACED, NUM_INSERTED = 4, 2  # words of a caption that replaces another, words that are inserted
+CAPTION_SEED, NOISE_SEED = 0xCA97, 0x4015E  # separate these draws from those of the training noise
 
 
-@dataclass(frozen=True)
-class CaptionPerturbation(TrainingMitigation):
-    """What the model is told of each sample, a pure function of its seed and the number of the sample; "" is left alone.
+class _CaptionPerturbation(TrainingMitigation):
+    """Changes a fraction of the captions; subclasses say how."""
 
-    kind: replaced (4 random words instead of the caption), words (2 random words inserted), repeats (2 of its own words inserted),
-    several (the caption or one of its paraphrases, drawn each time), noise (Gaussian noise added to the text states).
-    share: of the samples, of the first three kinds; strength: standard deviation of the noise, in units of the text states.
+    def __init__(self, fraction: float = 0.1) -> None:
+        if not 0 <= fraction <= 1:
+            raise AfterglowError(f"{type(self).__name__}: fraction must lie in [0, 1], not {fraction:g}.")
+        self.fraction = fraction
+        self.vocabulary: Sequence[str] = ()
+
+    def setup(self, model: Denoiser, captions: Collection[str]) -> None:
+        self.vocabulary = vocabulary_of(model)
+
+    def perturb_captions(self, model: Denoiser, captions: Sequence[str], index: Sequence[int]) -> Sequence[str]:
+        generators = [np.random.default_rng([model.seed, CAPTION_SEED, number]) for number in index]
+        return [self._change(caption, random) if caption else caption for caption, random in zip(captions, generators, strict=True)]
+
+    def _change(self, caption: str, random: np.random.Generator) -> str:
+        return caption if random.random() >= self.fraction else self._replace(caption, int(random.integers(2**32)))
+
+    def _replace(self, caption: str, seed: int) -> str:
+        raise NotImplementedError
+
+
+class RandomCaption(_CaptionPerturbation):
+    """RC: a fraction of the captions is replaced by 4 random words.
+
+    Args:
+        fraction: fraction of the samples whose caption is replaced.
     """
 
-    kind: str
-    share: float = 0.1
-    strength: float = 0.1
-    paraphrases: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    vocabulary: Sequence[str] = ()
+    def _replace(self, caption: str, seed: int) -> str:
+        return insert_words("", CaptionInsertion("words", NUM_REPLACED), seed, self.vocabulary)
 
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"Captions are perturbed by one of {', '.join(KINDS)}, and not '{self.kind}'.")
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"The share of the captions that are perturbed lies in [0, 1], and it is {self.share:g}.")
-        if not 0 <= self.strength < float("inf"):
-            raise ValueError(f"The strength of the noise in the text states is a number from 0, and it is {self.strength:g}.")
 
-    def told(self, model: Denoiser, captions: Sequence[str], index: Sequence[int]) -> Sequence[str]:
-        if self.kind == "noise":
-            return captions
-        draws = [np.random.default_rng([model.seed, DRAWS, number]) for number in index]
-        return [self._said(caption, random) if caption else caption for caption, random in zip(captions, draws, strict=True)]
+class RandomTokens(_CaptionPerturbation):
+    """RT: 2 random words are inserted in a fraction of the captions.
 
-    def _said(self, caption: str, random: np.random.Generator) -> str:
-        if self.kind == "several":
-            choices = (caption, *self.paraphrases.get(caption, ()))
-            return choices[random.integers(len(choices))]
-        if random.random() >= self.share:
-            return caption
-        seed = int(random.integers(2**32))
-        if self.kind == "replaced":
-            return inserted("", CaptionInsertion("words", NUM_REPLACED), seed, self.vocabulary)
-        return inserted(caption, CaptionInsertion(self.kind, NUM_INSERTED), seed, self.vocabulary)
+    Args:
+        fraction: fraction of the samples whose caption is changed.
+    """
 
-    def heard(self, model: Denoiser, condition: TextConditioning, captions: Sequence[str], index: Sequence[int]) -> TextConditioning:
-        if self.kind != "noise":
-            return condition
-        noise = torch.zeros(condition.states.shape)
+    def _replace(self, caption: str, seed: int) -> str:
+        return insert_words(caption, CaptionInsertion("words", NUM_INSERTED), seed, self.vocabulary)
+
+
+class CaptionWordRepetition(_CaptionPerturbation):
+    """CWR: 2 of its own words are inserted in a fraction of the captions.
+
+    Args:
+        fraction: fraction of the samples whose caption is changed.
+    """
+
+    def _replace(self, caption: str, seed: int) -> str:
+        return insert_words(caption, CaptionInsertion("repeats", NUM_INSERTED), seed, self.vocabulary)
+
+
+class MultipleCaptions(_CaptionPerturbation):
+    """MC: the caption or one of its paraphrases, drawn each time.
+
+    Args:
+        paraphrases: .jsonl file with `caption` and `paraphrases` in each line.
+    """
+
+    def __init__(self, paraphrases: str) -> None:
+        super().__init__(fraction=1.0)
+        self.paraphrases = read_paraphrases(Path(paraphrases))
+
+    def setup(self, model: Denoiser, captions: Collection[str]) -> None:
+        if not self.paraphrases.keys() & set(captions):
+            raise AfterglowError("MultipleCaptions: the file of paraphrases has no caption of the training set.")
+
+    def _change(self, caption: str, random: np.random.Generator) -> str:
+        choices = (caption, *self.paraphrases.get(caption, ()))
+        return choices[random.integers(len(choices))]
+
+
+class GaussianNoise(TrainingMitigation):
+    """GN: Gaussian noise is added to the encoded captions.
+
+    Args:
+        std: standard deviation of the noise, in units of the text encoder's hidden states.
+    """
+
+    def __init__(self, std: float = 0.1) -> None:
+        if not 0 <= std < float("inf"):
+            raise AfterglowError(f"GaussianNoise: std must be a finite number from 0, not {std:g}.")
+        self.std = std
+
+    def perturb_embeddings(
+        self, model: Denoiser, condition: TextConditioning, captions: Sequence[str], index: Sequence[int]
+    ) -> TextConditioning:
+        states = condition.encoder_hidden_states
+        noise = torch.zeros(states.shape)
         for row, (caption, number) in enumerate(zip(captions, index, strict=True)):
-            if caption:  # guidance pushes away from the empty caption, at sampling without noise
-                noise[row].normal_(generator=sample_generator(model.seed ^ NOISE, number))
-        return replace(condition, states=condition.states + self.strength * noise.to(condition.states))
+            if caption:  # the empty caption is sampled without noise as well
+                noise[row].normal_(generator=sample_generator(model.seed ^ NOISE_SEED, number))
+        return replace(condition, encoder_hidden_states=states + self.std * noise.to(states))

