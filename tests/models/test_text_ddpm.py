@@ -54,7 +54,7 @@ def test_a_frozen_encoder_is_no_part_of_the_model(caption: Make, batch: Callable
     assert {name.split(".")[0] for name in model.state_dict()} == {"unet"}
     assert len(list(model.parameters())) == len(list(model.unet.parameters()))
     model.losses(batch(2)).mean().backward()
-    assert all(p.grad is None for p in model.text.module.parameters()) and not model.train().text.encoder.training
+    assert all(p.grad is None for p in model.text.encoder.parameters()) and not model.train().text.encoder.training
 
 
 def test_models_share_nothing_and_leave_what_they_are_given(caption: Make) -> None:
@@ -78,7 +78,7 @@ def test_no_shared_file_names_a_class_that_would_leak_its_defaults() -> None:
 def test_networks_that_do_not_fit_are_refused(caption: Make, tmp_path: Path) -> None:
     caption().unet.save_pretrained(tmp_path)
     assert caption(unet=str(tmp_path)).unet.config.cross_attention_dim == 16
-    with pytest.raises(ValueError, match="The U-Net's cross_attention_dim is 16, and the data or the text encoder needs 128"):
+    with pytest.raises(ValueError, match="The U-Net's cross_attention_dim is 16, but the data or the text encoder requires 128"):
         caption(unet=str(tmp_path), text=None)
     with pytest.raises(ValueError, match="The U-Net's in_channels is 3, and the data or the text encoder needs 1"):
         caption(unet=str(tmp_path), channels=1)
