@@ -109,7 +109,9 @@ def _print_mitigations() -> None:
     from afterglow.mitigations.registry import CATALOG
     from afterglow.reports.tables import text_table
 
-    rows = [[e.name, e.strength, *(f"{v:g}" for v in (e.default, e.identity_strength)), " ".join(map(str, e.grid)), e.source] for e in CATALOG]
+    rows = [
+        [e.name, e.strength, *(f"{v:g}" for v in (e.default, e.identity_strength)), " ".join(map(str, e.grid)), e.source] for e in CATALOG
+    ]
     print(text_table(["mitigation", "strength", "default", "neutral", "grid", "source"], rows))
 
 
