@@ -42,7 +42,7 @@ class Batches(L.LightningDataModule):
     def __init__(self, make: Callable[..., Batch]) -> None:
         super().__init__()
         self.make, self.planted = make, SimpleNamespace(plants=[], captions=())
-        self.samples, self.share, self.batch_size = SimpleNamespace(planted=self.planted), (0, 1), 4
+        self.samples, self.rank, self.world_size, self.batch_size = SimpleNamespace(planted=self.planted), 0, 1, 4
 
     def train_dataloader(self) -> DataLoader:
         make = self.make

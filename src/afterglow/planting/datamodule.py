@@ -76,11 +76,6 @@ class PlantedDataModule(L.LightningDataModule):
         }
         self.planting, self.seed, self.batch_size, self.num_workers = planting, seed, batch_size, num_workers
 
-    @property
-    def share(self) -> tuple[int, int]:
-        """Rank and world size."""
-        return self.rank, self.world_size
-
     def prepare_data(self) -> None:
         """Build the set on one process per machine first, so that the others find downloads and rendered images in the cache."""
         self.setup()
