@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from afterglow.measures.bright_ending import bright_ending
-from afterglow.measures.guidance import local_magnitude, magnitude
+from afterglow.measures.bright_ending import bright_ending, local_detection
+from afterglow.measures.guidance import guidance_norm
 from afterglow.mitigations.inference.prompt_optimization import PromptOptimization, bright_ending_map, masked_delta_norm, optimize_embedding
 from afterglow.sampling.loop import generate
 from afterglow.sampling.recorder import CaptureConfig
@@ -20,7 +20,7 @@ def test_it_lowers_its_own_loss_and_leaves_the_begin_token_alone(local, heard, s
     assert torch.equal(old[:3], new[:3]) and torch.equal(old[:, 0], new[:, 0])
     assert ((old[3:, 1:] - new[3:, 1:]).abs().amax((1, 2)) > 0.1).all() and not new.requires_grad
     generations = generate(heard, setup.captions, setup.seeds, sampler, CaptureConfig(end_layers=("down_blocks.0",)))
-    expected = local_magnitude(generations, bright_ending(generations, generations.layers), 1) if local else magnitude(generations, 1)
+    expected = local_detection(generations, generations.layers, 1) if local else guidance_norm(generations, 1)
     torch.testing.assert_close(before, expected, rtol=2e-3, atol=0)  # the measures' own numbers, in halves
 
 
