@@ -3,7 +3,7 @@ from afterglow import keys
 
 def test_measurement_has_one_key_per_number():
     assert keys.measurement("global", "distance") == "measure/global/distance"
-    assert keys.measurement("global", "plant_memorized") == keys.memorized("global") == "memorized/global"
+    assert keys.measurement("global", "plant_memorized") == keys.memorized_fraction("global") == "memorized/global"
     assert keys.measurement("local", "auc.ld.be") == keys.localization("ld.be", "auc") == "localization/ld.be/auc"
     assert keys.measurement("phantom", "iou.luminance") == "localization/luminance/iou_phantom"
 

@@ -10,12 +10,12 @@ SPEED = "train/images_per_second"
 def measurement(kind: str, measure: str) -> str:
     """Key of the mean of a measure over the plants of a kind, from the name of the measure in measurements.parquet."""
     if measure == "plant_memorized":
-        return memorized(kind)
+        return memorized_fraction(kind)
     metric, _, name = measure.partition(".")
     return localization(name, metric, kind) if metric in ("auc", "iou") else f"measure/{kind}/{measure}"
 
 
-def memorized(kind: str) -> str:
+def memorized_fraction(kind: str) -> str:
     """Key of the memorized fraction of the plants of a kind."""
     return f"memorized/{kind}"
 

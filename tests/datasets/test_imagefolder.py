@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from afterglow import cache
-from afterglow.datasets.imagefolder import CHUNK, decode, load_imagefolder
+from afterglow.datasets.imagefolder import _CHUNK, decode, load_imagefolder
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -188,7 +188,7 @@ def test_photograph_is_rotated_by_its_exif_orientation(tmp_path: Path) -> None:
 
 
 def test_decode_keeps_the_order_over_many_chunks() -> None:
-    count = 2 * CHUNK + 3
+    count = 2 * _CHUNK + 3
     names = [str(index) for index in range(count)]
     pixels = decode("set", names, lambda index: Image.new("L", (4, 4), index % 251), resolution=4, channels=1)
     assert pixels[:, 0, 0, 0].tolist() == [index % 251 for index in range(count)]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from afterglow.analysis.summary import summarize_evaluation
-from afterglow.reports.page import embedded, summary, write_report
+from afterglow.reports.page import _embedded, summary, write_report
 from afterglow.reports.run import read_run
 
 COMMAND = Path(__file__).parents[2] / "analysis" / "report.py"
@@ -47,7 +47,7 @@ def test_page_escapes_captions(run_folder: Path) -> None:
 
 
 def test_embedded_json_cannot_close_its_script() -> None:
-    assert "</script>" not in embedded({"</script>": 0.1}) and json.loads(embedded({"</script>": 0.1})) == {"</script>": 0.1}
+    assert "</script>" not in _embedded({"</script>": 0.1}) and json.loads(_embedded({"</script>": 0.1})) == {"</script>": 0.1}
 
 
 def test_page_of_an_unfinished_run_has_a_notice(make_run: MakeRun) -> None:

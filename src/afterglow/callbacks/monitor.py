@@ -181,7 +181,7 @@ class MemorizationMonitor(L.Callback):
         values = rows["value"].astype(np.float32).astype(np.float64)  # as they are read from the file
         result = replace(result, measurements=rows.assign(step=step, epoch=epoch, seconds=self.clock.elapsed, value=values))
         summary = summarize_evaluation(result.measurements)
-        self.fractions = {kind: summary[keys.memorized(kind)] for kind in SHOWN_KINDS if keys.memorized(kind) in summary}
+        self.fractions = {kind: summary[keys.memorized_fraction(kind)] for kind in SHOWN_KINDS if keys.memorized_fraction(kind) in summary}
         self.files.table.add(result.measurements, write=trainer.is_global_zero)
         if not trainer.is_global_zero:
             return

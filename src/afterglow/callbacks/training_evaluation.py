@@ -21,7 +21,7 @@ from afterglow.planting.targets import evaluation_targets, unconditional_targets
 from afterglow.sampling.loop import Sampler
 
 SEED_OFFSET = 1000  # between the seeds of an evaluation and of each of its confirmations
-MEMORIZED = ("calibrated_l2", "memorized")  # all that is measured of the raw weights and of confirmations
+_MEMORIZED = ("calibrated_l2", "memorized")  # all that is measured of the raw weights and of confirmations
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class TrainingEvaluation:
 
     def raw_weights(self, model: Denoiser) -> pd.DataFrame:
         """ema_off.<measure>: whether the weights without averaging memorize too."""
-        rows = self._evaluate(model, self.request(model, last=False), MEMORIZED, last=False).measurements
-        rows = rows[rows["measure"].isin((*MEMORIZED, "plant_memorized"))]
+        rows = self._evaluate(model, self.request(model, last=False), _MEMORIZED, last=False).measurements
+        rows = rows[rows["measure"].isin((*_MEMORIZED, "plant_memorized"))]
         return rows.assign(measure="ema_off." + rows["measure"])
 
     def confirmations(self, model: Denoiser, history: pd.DataFrame) -> list[pd.DataFrame]:
@@ -111,7 +111,7 @@ class TrainingEvaluation:
             if isinstance(request, PlantedRequest):
                 request = replace(request, targets=undecided)
             first_seed = max(SEED_OFFSET, self.settings.num_unprompted) * (turn + 1)
-            rows = self._evaluate(model, request, MEMORIZED, last=True, first_seed=first_seed).measurements
+            rows = self._evaluate(model, request, _MEMORIZED, last=True, first_seed=first_seed).measurements
             numbers = [target.plant_id for target in undecided]
             rows = rows[rows["measure"].str.startswith("plant_memorized") & rows["plant_id"].isin(numbers)]
             frames.append(rows.assign(measure=rows["measure"].str.replace("plant_memorized", f"confirm.{turn + 1}")))

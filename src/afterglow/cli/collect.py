@@ -14,10 +14,10 @@ the plant it copies, otherwise with its nearest training image (from --run or --
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from afterglow.cli.options import MODEL, add_dataset_arguments, add_sampler_arguments, add_sscd_arguments, open_model, sampler_from
+from afterglow.cli.options import MODEL, add_dataset_arguments, add_sampler_arguments, add_sscd_arguments, load_model, sampler_from
 from afterglow.cli.parser import announce
 
-NUM_IMAGES = 4  # for each caption
+_NUM_IMAGES = 4  # for each caption
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -75,7 +75,7 @@ def run(args: Namespace) -> None:
     from afterglow.evaluation.requests import NUM_UNPROMPTED, build_request, with_embeddings
     from afterglow.evaluation.store import collect
 
-    model = open_model(args.model)
+    model = load_model(args.model)
     requires = required_inputs(model, args.num_inference_steps, args.measures)
     request = build_request(
         model, prompts=args.prompts, planted=args.run, source=args.dataset, folder=args.data_dir, set_size=args.set_size,
@@ -84,10 +84,10 @@ def run(args: Namespace) -> None:
     )  # fmt: skip
     request = with_embeddings(request, sscd_file=args.sscd, sscd_transform=args.sscd_transform, tokens=args.vit)
     if model.has_text:
-        plan = GenerationPlan(args.num_images or NUM_IMAGES, args.seed, args.seed_rule, args.shard_size)
+        plan = GenerationPlan(args.num_images or _NUM_IMAGES, args.seed, args.seed_rule, args.shard_size)
     else:
         plan = GenerationPlan(1, args.seed, "prompt", args.batch_size)
-    reference = open_model(args.reference_checkpoint) if args.reference_checkpoint else None
+    reference = load_model(args.reference_checkpoint) if args.reference_checkpoint else None
     capture = capture_config(requires, early=reference is not None, end_token=args.end_token, curvature_vectors=args.curvature_vectors)
     rank, world_size = distributed.rank_and_world_size()
     collect(

@@ -21,8 +21,8 @@ from afterglow.cli.options import (
     add_sampler_arguments,
     add_sscd_arguments,
     add_wandb_run_argument,
+    load_model,
     log_to_wandb,
-    open_model,
     sampler_from,
 )
 from afterglow.cli.parser import announce
@@ -78,7 +78,7 @@ def run(args: Namespace) -> None:
     from afterglow.evaluation.store import collect
     from afterglow.sampling.recorder import CaptureConfig
 
-    model, (rank, world_size) = open_model(args.model), distributed.rank_and_world_size()
+    model, (rank, world_size) = load_model(args.model), distributed.rank_and_world_size()
     planted = training_set(model, planted=args.run, source=args.dataset, folder=args.data_dir, set_size=args.set_size)
     captions = extraction_captions(model, planted, args.num_images, args.caption)
     gallery = planted.gallery(distributed.device())

@@ -19,8 +19,8 @@ from afterglow.cli.options import (
     add_sampler_arguments,
     add_sscd_arguments,
     add_wandb_run_argument,
+    load_model,
     log_to_wandb,
-    open_model,
     sampler_from,
 )
 from afterglow.cli.parser import announce
@@ -100,7 +100,7 @@ def run(args: Namespace) -> None:
     settings = expand_strengths(find_mitigations(args.mitigations), args.strengths)
     for spec, strength in settings:
         spec(strength, published_thresholds(args.num_inference_steps), inputs)
-    model = open_model(args.model)
+    model = load_model(args.model)
     check_text(model, [spec for spec, _ in settings])
     _compare(args, model, settings, inputs)
 

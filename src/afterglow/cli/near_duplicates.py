@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-LIMITS = {"rms": 0.03, "correlation": 0.06}
+_LIMITS = {"rms": 0.03, "correlation": 0.06}
 UNITS = {"rms": "RMS of [0,1] pixels", "correlation": "1 - correlation of gray levels"}
 NUM_CLUSTERS, NUM_MEMBERS = 12, 8  # drawn in the figure
 
@@ -31,7 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_dataset_arguments(data, "dataset to search", "openmoji")
     data.add_argument("--resolution", type=int, default=32, metavar="PIXELS", help="side of the images")
     data.add_argument("--caption", help="search only images with this caption, such as a class of CIFAR-10 (default: all images)")
-    parser.add_argument("--distance", choices=list(LIMITS), default="rms", help="distance between two images")
+    parser.add_argument("--distance", choices=list(_LIMITS), default="rms", help="distance between two images")
     parser.add_argument("--limit", type=float, help="largest distance of near-duplicates (default: 0.03 for rms, 0.06 for correlation)")
     parser.add_argument("--out", type=Path, default=Path("near_duplicates"), metavar="DIR", help="folder for the table and the figure")
 
@@ -48,7 +48,7 @@ def run(args: Namespace) -> None:
     images = load_images(args.dataset, resolution=args.resolution, data_dir=args.data_dir)
     rows = _rows_with_caption(images.captions, args.caption)
     pixels = images.pixels[rows]
-    limit = LIMITS[args.distance] if args.limit is None else args.limit
+    limit = _LIMITS[args.distance] if args.limit is None else args.limit
     first, second, distances = (near_duplicate_pairs if args.distance == "rms" else correlated_pairs)(pixels, limit)
     clusters = connected(len(pixels), first, second)
     sizes = np.bincount(clusters)

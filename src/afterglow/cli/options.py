@@ -72,7 +72,7 @@ def log_to_wandb(run: Path | None, numbers: Mapping[str, float], images: Mapping
         print(log_analysis(run, numbers, {name: path for name, path in images.items() if path.exists()}))
 
 
-def open_model(source: str, **options: Any) -> "Denoiser":
+def load_model(source: str, **options: Any) -> "Denoiser":
     """Open a model on this process's device, in the precision of the launcher."""
     from afterglow import distributed
     from afterglow.models import io

@@ -24,7 +24,7 @@ Image.init()
 IMAGE_SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
 CAPTION_COLUMNS = ("text", "caption")
 SPLIT_FOLDERS = {"train", "test", "val", "valid", "validation"}
-CHUNK = 256  # images per task of a thread: one task per image costs more than decoding a small one
+_CHUNK = 256  # images per task of a thread: one task per image costs more than decoding a small one
 
 
 def load_imagefolder(folder: str, resolution: int, channels: int, caption_column: str | None = None) -> CaptionedImages:
@@ -81,11 +81,11 @@ def decode(
     pixels = allocate((len(names), channels, resolution, resolution))
 
     def fill(start: int) -> None:
-        for index in range(start, min(start + CHUNK, len(names))):
+        for index in range(start, min(start + _CHUNK, len(names))):
             pixels[index] = _decode_one(source, names[index], partial(open_image, index), resolution, channels, upscale)
 
     with ThreadPoolExecutor() as pool:
-        chunks = range(0, len(names), CHUNK)
+        chunks = range(0, len(names), _CHUNK)
         for _ in tqdm(pool.map(fill, chunks), total=len(chunks), desc="reading images", unit="chunk", delay=2):
             pass  # the loop raises a thread's error here
     return pixels

@@ -9,7 +9,7 @@ from typing import Any
 
 from afterglow.errors import AfterglowError
 
-KINDS = {"vm": "global", "tm": "local"}  # NeMo's types: verbatim and template
+_KINDS = {"vm": "global", "tm": "local"}  # NeMo's types: verbatim and template
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _prompt(row: Mapping[str, Any], path: Path, number: int, kind: str) -> Promp
             files[name] = path.parent / str(row[name])
             if not files[name].is_file():
                 raise AfterglowError(f"'{path}', entry {number}: its {name} '{files[name]}' is missing.")
-    return Prompt(str(row["caption"]), KINDS.get(label.lower(), label), files.get("image"), files.get("mask"))
+    return Prompt(str(row["caption"]), _KINDS.get(label.lower(), label), files.get("image"), files.get("mask"))
 
 
 def _jsonl(path: Path) -> Iterable[Mapping[str, Any]]:

@@ -24,7 +24,7 @@ from afterglow.neighbors.search import nearest
 from afterglow.planting.plants import PlantedSet
 from afterglow.planting.targets import Target
 
-CHUNK = 64  # images that are embedded and stored together
+_CHUNK = 64  # images that are embedded and stored together
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def embedding_space(embedding: Embedding, gallery: Gallery, folder: Path, *, ran
 
     for first, stride in ((rank, world_size), (0, 1)):
         cache.reload()
-        cache.fill(compute, rank=first, world_size=stride, chunk_size=CHUNK, description=embedding.name)
+        cache.fill(compute, rank=first, world_size=stride, chunk_size=_CHUNK, description=embedding.name)
     return SimilaritySpace(
         f"{embedding.name}, cosine", cache.stack(), gallery.clusters, embed, lambda d: 1 - d.square() / 2, gallery.device
     )

@@ -11,7 +11,7 @@ from afterglow.generations import Generations
 from afterglow.neighbors.gallery import Gallery
 
 PATCH = 5  # pixels per side
-CHUNK = 64  # training images per step, which limits the memory to [B, CHUNK, H, W]
+_CHUNK = 64  # training images per step, which limits the memory to [B, _CHUNK, H, W]
 
 
 def patch_distance(images: Tensor, gallery: Gallery, *, patch: int = PATCH) -> Tensor:
@@ -27,8 +27,8 @@ def patch_distance(images: Tensor, gallery: Gallery, *, patch: int = PATCH) -> T
     """
     queries = to_unit(images.numpy())
     best = torch.full((len(images), *images.shape[-2:]), torch.inf)
-    for start in range(0, len(gallery.pixels), CHUNK):
-        squares = _squares(queries, to_unit(gallery.pixels[start : start + CHUNK]))
+    for start in range(0, len(gallery.pixels), _CHUNK):
+        squares = _squares(queries, to_unit(gallery.pixels[start : start + _CHUNK]))
         best = torch.minimum(best, _patch_means(squares, patch).amin(1))
     count = _patch_means(torch.ones(1, 1, *images.shape[-2:]), patch)[0]
     best = best / count

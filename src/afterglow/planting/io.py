@@ -10,9 +10,9 @@ from PIL import Image
 from afterglow.errors import AfterglowError
 from afterglow.planting.plants import Plant, PlantedSet
 
-KINDS = {"controls": "control", "background_pool": "background", "decoy_pool": "decoy_image", "heldout": "heldout"}
-SPLITS = tuple(KINDS)
-COLUMNS = (
+_KINDS = {"controls": "control", "background_pool": "background", "decoy_pool": "decoy_image", "heldout": "heldout"}
+SPLITS = tuple(_KINDS)
+_COLUMNS = (
     *("file_name", "mask_file_name", "region_file_name", "text", "plant_id", "kind", "copies"),
     *("shape", "cluster", "matched_plant", "color", "backgrounds", "image_caption"),
 )
@@ -93,7 +93,7 @@ def _split_rows(planted: PlantedSet, split: str, folder: Path) -> Iterator[dict]
             "region_file_name": mask,
             "text": caption,
             "plant_id": -1,
-            "kind": KINDS[split],
+            "kind": _KINDS[split],
             "copies": int(trained),
             "area": 1.0,
             "shape": "whole",
@@ -122,7 +122,7 @@ def read_planted(folder: str | Path) -> PlantedSet:
     pixels: list[np.ndarray] = []
     captions, clusters = [], []
     members: dict[int, list[int]] = {}
-    splits: dict[str, list[int]] = {kind: [] for kind in KINDS.values()}
+    splits: dict[str, list[int]] = {kind: [] for kind in _KINDS.values()}
     for row in rows:
         if row["kind"] in ("decoy", "tint"):
             continue
@@ -150,7 +150,7 @@ def _read_rows(root: Path) -> list[dict]:
     except ValueError as error:
         raise AfterglowError(f"'{table}' is not JSON, line by line.") from error
     for number, row in enumerate(rows, start=1):
-        if missing := [name for name in COLUMNS if name not in row]:
+        if missing := [name for name in _COLUMNS if name not in row]:
             raise AfterglowError(f"There is no planted set in '{root}': line {number} of metadata.jsonl lacks {', '.join(missing)}.")
     if not any(row["kind"] == "control" for row in rows):
         raise AfterglowError(f"'{root}' contains plants without their training set; write a whole set with `afterglow plant`.")

@@ -19,7 +19,7 @@ from afterglow.reports.figures import to_svg
 from afterglow.reports.runs import EmergenceTables
 from afterglow.reports.tables import count_text, interval_text, text_table
 
-PLANTED = ("global", "local")
+_PLANTED = ("global", "local")
 NOTES = (
     "Brackets hold 95 % intervals; the bootstrap resamples runs first and plants within runs second. Bars are the evaluations between "
     "which each plant emerged. f_mem: fraction of the generations with d1/d2 below 1/3. tau_mem: the step at which f_mem exceeds .1. "
@@ -85,7 +85,7 @@ def plant_fits(tables: EmergenceTables) -> list[NamedFit]:
     The reference on steps is what exposure alone would give for these runs: the slopes of -ln(exposures per step). On exposures it is 0.
     """
     fits = []
-    for kind in PLANTED:
+    for kind in _PLANTED:
         table = plants_of_kind(tables.plants, kind)
         terms = _varying(table, ("n", "copies", "width") + (("area",) if kind == "local" else ()))
         if not terms or not np.isfinite(table["upper"]).any():
@@ -233,7 +233,7 @@ def emergence_figures(tables: EmergenceTables, fits: Sequence[NamedFit]) -> dict
     plants = tables.plants[tables.plants["within"] == ""] if len(tables.plants) else tables.plants
     for axis in AXES if len(plants) else ():
         figures[f"emerged_{axis}"] = emergence_curves(plants.assign(unit=plants["plant_id"]), axis=axis)
-        for named in (named for (name, where), named in by_name.items() if where == axis and name in PLANTED):
+        for named in (named for (name, where), named in by_name.items() if where == axis and name in _PLANTED):
             table = on_axis(plants_of_kind(tables.plants, named.name), axis)
             for term in named.fit.slopes:
                 slope = named.reference.get(term)

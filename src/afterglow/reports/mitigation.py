@@ -15,7 +15,7 @@ from afterglow.generations import Generations
 from afterglow.reports.figures import PLAIN_STYLE, new_figure, save_figure
 from afterglow.reports.tables import interval_text, text_table
 
-COLUMNS = {  # {(kind, measure): title}
+_COLUMNS = {  # {(kind, measure): title}
     ("global", "memorized"): "memorized global",
     ("local", "memorized"): "memorized local",
     ("natural", "memorized"): "memorized natural",
@@ -34,8 +34,8 @@ COLUMNS = {  # {(kind, measure): title}
 }
 WITHOUT_INTERVAL = ("cost.", "frechet.")
 QUALITIES = (("heldout", "frechet."), ("heldout", "distance.training"), ("all", "cost.evaluations"))  # the first that was measured
-COPY_MEASURES = ("memorized", "sscd")  # likewise
-KINDS = ("global", "local", "natural", "prompt")
+_COPY_MEASURES = ("memorized", "sscd")  # likewise
+_KINDS = ("global", "local", "natural", "prompt")
 MARKERS = "osDv^<>PX*hp"
 PLANTS_PER_KIND = 3  # in the gallery
 
@@ -47,7 +47,7 @@ def mitigation_text(table: pd.DataFrame) -> str:
         table: rows of analysis.mitigation_effect.mitigation_table.
     """
     known = set(zip(table["kind"], table["measure"], strict=True))
-    heads = {key: head for key, head in COLUMNS.items() if key in known}
+    heads = {key: head for key, head in _COLUMNS.items() if key in known}
     heads |= {key: f"held-out, {key[1]}" for key in sorted(known) if key[1].startswith("frechet.")}
     counts = {(row.kind, row.measure): row.plants for row in table.itertuples()}
     cells = {(row.mitigation, row.strength, row.kind, row.measure): _cell(row) for row in table.itertuples()}
@@ -76,11 +76,11 @@ def tradeoff_figure(table: pd.DataFrame, paths: Sequence[Path]) -> bool:
         False if copies or quality were not measured, so that nothing is drawn.
     """
     known = list(dict.fromkeys(zip(table["kind"], table["measure"], strict=True)))
-    copies = next((name for name in COPY_MEASURES if any(key == (kind, name) for kind in KINDS for key in known)), None)
+    copies = next((name for name in _COPY_MEASURES if any(key == (kind, name) for kind in _KINDS for key in known)), None)
     quality = next((key for kind, start in QUALITIES for key in known if key[0] == kind and key[1].startswith(start)), None)
     if copies is None or quality is None:
         return False
-    kinds = [kind for kind in KINDS if (kind, copies) in known]
+    kinds = [kind for kind in _KINDS if (kind, copies) in known]
     x = table[(table["kind"] == quality[0]) & (table["measure"] == quality[1])].set_index(["mitigation", "strength"])["value"]
     with matplotlib.rc_context(PLAIN_STYLE):
         figure = new_figure(1.5 + 4 * len(kinds), 4.6)
@@ -114,7 +114,7 @@ def mitigation_gallery(columns: Mapping[str, Mapping[int, Generations]], paths: 
     figure = new_figure(0.95 * len(titles) + 0.5, 0.95 * len(numbers) + 0.6)
     cells = figure.subplots(len(numbers), len(titles), squeeze=False)
     for line, number in zip(cells, numbers, strict=True):
-        planted = baseline[number].references if baseline[number].kind[0] in KINDS else None
+        planted = baseline[number].references if baseline[number].kind[0] in _KINDS else None
         images = [None if planted is None else planted[0], *(firsts[number].images[0] for firsts in columns.values())]
         for axes, image in zip(line, images, strict=True):
             if image is not None:
@@ -149,4 +149,4 @@ def _first_of_each_kind(firsts: Mapping[int, Generations]) -> list[int]:
     by_kind: dict[str, list[int]] = {}
     for number, generation in firsts.items():
         by_kind.setdefault(generation.kind[0], []).append(number)
-    return [number for kind in sorted(by_kind, key=lambda kind: kind not in KINDS) for number in by_kind[kind][:PLANTS_PER_KIND]]
+    return [number for kind in sorted(by_kind, key=lambda kind: kind not in _KINDS) for number in by_kind[kind][:PLANTS_PER_KIND]]

@@ -56,8 +56,8 @@ def _contents(run: Run) -> dict[str, Any]:
         "maps": map_grid(run, run_tables.best_end_token_map(run)),
         "localization": run_tables.localization_tables(run),
         "detection": run_tables.detection_tables(run),
-        "numbers": embedded(run.numbers),
-        "emergence": embedded(run.emergence),
+        "numbers": _embedded(run.numbers),
+        "emergence": _embedded(run.emergence),
     }
 
 
@@ -131,6 +131,6 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     return [(label, value) for label, value in facts if value]
 
 
-def embedded(value: Mapping) -> Markup:
+def _embedded(value: Mapping) -> Markup:
     """JSON with every digit, safe inside a script element."""
     return Markup(json.dumps(value).replace("<", "\\u003c"))

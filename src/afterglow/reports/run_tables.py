@@ -17,7 +17,7 @@ TRIVIAL = tuple(measure.name for measure in TRIVIAL_MAPS)
 MAIN_MAPS = ("score_difference.summed", "end_token.last.first_eos.be", "end_token.last.first_eos.all")
 MAPS_WITHOUT_TEXT = ("early_difference.summed", "early_difference.last", "patch_nearness", "self_attention")
 COMPARED_KINDS = ("phantom", "tint", "decoy")  # a map that finds their regions does not find copies
-MEMORIZED = 0.5  # a plant is memorized if its value of plant_memorized is above
+_MEMORIZED = 0.5  # a plant is memorized if its value of plant_memorized is above
 
 
 def planted_table(run: Run) -> Table:
@@ -59,7 +59,7 @@ def confirmation_table(run: Run) -> Table:
 
 
 def _memorized_count(values: pd.Series | None) -> Cell:
-    return NO_VALUE if values is None else count_cell(int((values > MEMORIZED).sum()), len(values))
+    return NO_VALUE if values is None else count_cell(int((values > _MEMORIZED).sum()), len(values))
 
 
 def ema_table(run: Run) -> Table:
@@ -109,7 +109,7 @@ def phantom_text(run: Run) -> str:
     """False positives among the phantoms of global plants and among those of local plants."""
     local_shapes = sorted({plant["shape"] for plant in run.plants.values()} - {"whole"})
     groups = {"global": phantoms_of_shape(run, ["whole"]), "local": phantoms_of_shape(run, local_shapes)}
-    parts = [f"{kind}-type: {int((v > MEMORIZED).sum())} of {len(v)}" for kind, v in groups.items() if v is not None]
+    parts = [f"{kind}-type: {int((v > _MEMORIZED).sum())} of {len(v)}" for kind, v in groups.items() if v is not None]
     return "; ".join(parts)
 
 
@@ -127,7 +127,7 @@ def _plant_row(run: Run, number: int) -> Row:
         run.last_values.get((kind, name), missing).get(number) for name in ("plant_memorized", "calibrated_l2", "correlation")
     )
     text = [Cell(str(plant[name])) for name in ("plant_id", "shape", "copies")]
-    verdict = NO_VALUE if memorized is None else Cell("yes" if memorized > MEMORIZED else "no", repr(float(memorized)))
+    verdict = NO_VALUE if memorized is None else Cell("yes" if memorized > _MEMORIZED else "no", repr(float(memorized)))
     low, high = run.emergence["kinds"].get(kind, {}).get("intervals", {}).get(str(number), (None, None))
     emerged = [NO_VALUE] * 2 if low is None else [Cell(f"{low:.0f}"), Cell("not emerged" if high is None else f"{high:.0f}")]
     return Row(plant["text"], [*text, verdict, *map(number_cell, values), *emerged], kind)
