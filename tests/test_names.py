@@ -13,7 +13,6 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src/afterglow"
 
 ALLOWED = {"log", "main", "run", "add_arguments", "__all__", "__getattr__"}  # one per module by convention
-ALLOWED |= {"Mitigation"}  # one of the training, one of the sampling
 MAX_EQUAL_LINES = 10
 ADAPTER = ["functional", "measures"]  # a measure may have the name of the formula that it applies to generations
 
