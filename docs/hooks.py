@@ -1,12 +1,19 @@
 """Pages that MkDocs makes at build time: the help of every command, the notebooks as Markdown, CONTRIBUTING.md."""
 
 import json
+import os
+from importlib import import_module
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from afterglow.cli import COMMANDS
+from afterglow.cli.parser import CommandParser
 
 DOCS = Path(__file__).parent
+YAML_COMMANDS = ("train", "plant")  # their keys are in reference/configuration.md
 
 
 def notebook_markdown(notebook: Path) -> str:
@@ -27,3 +34,25 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, content in {**pages, "contributing.md": contributing_markdown()}.items():
         files.append(File.generated(config, path, content=content))
     return files
+
+
+def commands_markdown() -> str:
+    """Return one section for each command with its complete --help."""
+    os.environ["COLUMNS"] = "110"  # width of the help
+    sections = []
+    for name, summary in COMMANDS.items():
+        module = None if name in YAML_COMMANDS else import_module(f"afterglow.cli.{name.replace('-', '_')}")
+        text = f"{summary[0].upper()}{summary[1:]}."
+        if module is None:
+            text += " Its options are the keys of the [configuration](configuration.md)."
+        else:
+            parser = CommandParser(prog=f"afterglow {name}", description=module.__doc__)
+            module.add_arguments(parser)
+            text += f"\n\n```text\n{parser.format_help()}```"
+        sections.append(f"## afterglow {name} {{#{name}}}\n\n{text}")
+    return "\n\n".join(sections)
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Add the help of all commands to the page of the commands."""
+    return f"{markdown}\n{commands_markdown()}\n" if page.file.src_uri == "reference/cli.md" else markdown
