@@ -156,7 +156,8 @@ def train_fault(arguments: tuple[str, ...]) -> str | None:
     for word, following in zip(arguments, (*arguments[1:], ""), strict=False):
         if word == "--config" and following not in PLACEHOLDERS and not (ROOT / following).is_file():
             return f"no file {following}"
-        if word.startswith("--") and word.partition("=")[0] not in known:
+        option = word.partition("=")[0].removesuffix("+")
+        if word.startswith("--") and option not in known and not option.startswith("--mitigations."):  # arguments of the class before
             return f"no option {word}"
     return None
 
