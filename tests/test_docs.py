@@ -191,7 +191,7 @@ def fault_of(words: tuple[str, ...]) -> str | None:
         return command_fault(arguments[0], arguments[1:]) if arguments and arguments[0] not in ("--help", "COMMAND") else None
     if not (ROOT / program).is_file():
         return f"no file {program}"
-    if not program.startswith(("benchmarks/", "docs/")):
+    if not program.startswith(("benchmarks/", "docs/", "scripts/")):
         return command_fault(Path(program).stem.replace("_", "-"), arguments)
     source = (ROOT / program).read_text(encoding="utf-8")  # a benchmark imports torch before it parses
     options = [word.partition("=")[0] for word in arguments if word.startswith("--")]
