@@ -15,6 +15,34 @@ from afterglow.models.text_ddpm import TextConditionalDDPM
 from afterglow.planting.dataset import Batch
 
 
+@pytest.fixture
+def caption() -> Callable[..., TextConditionalDDPM]:
+    """caption(**options) => a model of a few thousand weights, whose text encoder is trained unless `text` names one."""
+
+    def make(**options: object) -> TextConditionalDDPM:
+        torch.manual_seed(0)
+        unet = {
+            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+            "block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": [1, 2],
+        }  # fmt: skip
+        text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+        return TextConditionalDDPM(**({"unet": unet, "text": text, "resolution": 8, "text_length": 8} | options))  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def batch() -> Callable[..., Batch]:
+    """batch(size, first) => samples number first, first + 1, ...; a sample is the same in every batch."""
+
+    def make(size: int, first: int) -> Batch:
+        rows = range(first, first + size)
+        images = [torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(row)) * 2 - 1 for row in rows]
+        return Batch(torch.stack(images), tuple(f"an image of {row}" for row in rows), ("control",) * size, torch.tensor(list(rows)))
+
+    return make
+
+
 class Watch(L.Callback):
     """Keeps one weight after every step, before and after WarmupEMA has seen it."""
 

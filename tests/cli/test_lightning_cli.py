@@ -39,7 +39,7 @@ def test_help_shows_every_option_of_ours_with_a_text_and_hides_those_of_lightnin
 def test_print_config_shows_the_values_of_the_recipe(command, capsys):
     assert command("train", *FAST, "--data.planting.copies", "8", "--optimizer.learning_rate", "3e-4", "--print_config") == 0
     config = yaml.safe_load(capsys.readouterr().out)
-    assert config["model"]["init_args"]["learning_rate"] == 3e-4 and config["trainer"]["max_steps"] == 6
+    assert config["optimizer"]["learning_rate"] == 3e-4 and config["trainer"]["max_steps"] == 6
     assert config["data"]["init_args"]["planting"]["copies"] in (8, [8])
 
 
@@ -52,7 +52,7 @@ def test_print_config_shows_the_values_of_the_recipe(command, capsys):
         (("--trainer.max_stepps", "3"), "Unknown option trainer.max_stepps: did you mean trainer.max_steps?"),
         (("--monitor.seds", "3"), "Unknown option monitor.seds: did you mean monitor.seeds?"),
         (("--nme", "3"), "Unknown option nme: did you mean name?"),
-        (("--config", "model.yaml"), "Unknown option optimizer.lerning_rate: did you mean optimizer.learning_rate?"),
+        (("--config", "model.yaml"), "Unknown option model.lerning_rate: did you mean optimizer.learning_rate?"),
         (("--config", "trainer.yaml"), "Unknown option trainer.max_stepps: did you mean trainer.max_steps?"),
         (("--config", "gone.yaml"), "gone.yaml"),
         (("--optimizer.learning_rate", "fast"), "optimizer.learning_rate must be of type float, and it is fast."),
