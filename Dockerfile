@@ -22,4 +22,4 @@ RUN .venv/bin/uv pip install --python .venv/bin/python --no-deps --no-build-isol
 RUN mkdir -p runs && chmod a+rwx . runs
 ENV HOME=/app USER=afterglow PATH=/app/.venv/bin:$PATH
 USER 1000
-ENTRYPOINT ["accelerate", "launch", "train.py"]
+ENTRYPOINT ["accelerate", "launch", "--quiet", "train.py"]

@@ -5,7 +5,7 @@ UV := $(BIN)/uv pip
 # Every value is given, so that accelerate has no default to warn about; one process, on one device where there is one.
 # accelerate gives a process one thread where nobody says otherwise: the demo takes all cores.
 THREADS := $(shell getconf _NPROCESSORS_ONLN)
-LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process $(THREADS)
+LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process $(THREADS)
 OLD_PYTHON := Afterglow needs Python 3.11 or newer: name one, as in `make PYTHON=python3.12 demo`.
 
 .PHONY: demo test localization emergence mitigation lint format lock docs

@@ -64,7 +64,7 @@ def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[st
 @pytest.mark.parametrize(
     ("target", "commands"),
     [
-        ("demo", ["uv pip install", "accelerate launch --num_processes 1", "train.py --ckpt_path last"]),
+        ("demo", ["uv pip install", "accelerate launch --quiet --num_processes 1", "train.py --ckpt_path last"]),
         ("test", ["uv pip install", ".venv/bin/pytest"]),
         ("lint", ["ruff check", "ruff format --check", ".venv/bin/mypy"]),
         ("format", ["ruff format", "ruff check --fix"]),
@@ -178,7 +178,7 @@ def test_image_builds_in_an_empty_environment_and_its_entry_answers(emptied_afte
 def test_image_runs_as_nobody_special() -> None:
     steps = list(instructions((ROOT / "Dockerfile").read_text()))
     assert dict(steps)["USER"] not in ("0", "root")
-    assert json.loads(dict(steps)["ENTRYPOINT"]) == ["accelerate", "launch", "train.py"]
+    assert json.loads(dict(steps)["ENTRYPOINT"]) == ["accelerate", "launch", "--quiet", "train.py"]
     assert [word for word, _ in steps].index("USER") > max(place for place, (word, _) in enumerate(steps) if word == "RUN")
 
 

@@ -53,18 +53,12 @@ def exit_on_user_error() -> Iterator[None]:
         raise SystemExit(2) from error
 
 
-def user_error(error: BaseException | None) -> BaseException | None:
-    """Return the AfterglowError or OSError among an error and those that it was raised from, or None."""
-    while error is not None and not isinstance(error, AfterglowError | OSError) and not _raised_here(error):
-        error = error.__cause__ or error.__context__
-    return error
-
-
-def _raised_here(error: BaseException) -> bool:
-    trace, name = error.__traceback__, ""
-    while trace is not None:
-        name, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
-    return isinstance(error, ValueError) and name.split(".")[0] == __package__
+def user_error(error: BaseException) -> BaseException | None:
+    """Return the AfterglowError among an error and those that it was raised from, the error itself if it is an OSError, or None."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, AfterglowError):  # jsonargparse wraps what constructors raise
+        cause = cause.__cause__ or cause.__context__
+    return cause or (error if isinstance(error, OSError) else None)
 
 
 def _text(error: BaseException) -> str:

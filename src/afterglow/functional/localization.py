@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from afterglow.errors import AfterglowError
 from afterglow.functional.pixels import resize
 
 NUM_THRESHOLDS = 101
@@ -95,7 +96,7 @@ def held_out_iou(maps: Tensor, regions: Tensor, plants: Sequence[int]) -> tuple[
 def _folds(numbers: np.ndarray) -> list[np.ndarray]:
     distinct = np.unique(numbers)
     if len(distinct) < 2:
-        raise ValueError(f"A held-out threshold needs at least two plants; this input has {len(distinct)}.")
+        raise AfterglowError(f"A held-out threshold needs at least two plants; this input has {len(distinct)}.")
     if len(distinct) < LEAVE_ONE_OUT_BELOW:
         return [numbers == number for number in distinct]
     return [np.isin(numbers, distinct[turn::2]) for turn in (0, 1)]
