@@ -26,7 +26,7 @@ def slow(image, images, templates, patch):
 
 @pytest.mark.parametrize(("patch", "channels"), [(5, 3), (3, 1), (1, 3)])
 def test_the_nearest_patch_is_that_of_plain_loops(patch, channels, monkeypatch):
-    monkeypatch.setattr(patches, "CHUNK", 4)
+    monkeypatch.setattr(patches, "_CHUNK", 4)
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (11, channels, 8, 8), dtype=np.uint8)
     mask = np.zeros((1, 8, 8), bool)
