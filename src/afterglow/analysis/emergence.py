@@ -1,4 +1,4 @@
-"""When a plant becomes memorized and stays so: intervals of training steps, and their distribution (METHODS section 4)."""
+"""When a plant becomes memorized and stays so: intervals of training steps and their distribution (docs/methods.md#emergence)."""
 
 import math
 from collections.abc import Sequence
@@ -21,11 +21,15 @@ ASSIGNED = (
 
 
 def emergence_interval(steps: Sequence[int], memorized: Sequence[bool], confirmations: Sequence[bool] = ()) -> Interval:
-    """The interval of one plant from its probes.
+    """Interval of training steps in which one plant emerged.
 
-    steps: of the probes, rising; memorized: at each of them; confirmations: with fresh seeds on the final weights, which stand
-    in for the probes that the last two lack. A plant whose confirmations are missing is right-censored at the probe before;
-    one that never is memorized, or whose confirmation fails, at the last step.
+    A plant without the necessary confirmations is right-censored at the evaluation before. A plant that is never memorized, or
+    whose confirmation fails, is right-censored at the last step.
+
+    Args:
+        steps: of the evaluations, rising.
+        memorized: whether the plant is memorized at each of them.
+        confirmations: results with fresh seeds on the final weights, which replace the evaluations that the last two lack.
     """
     seen = [*memorized, *confirmations]
     for first, now in enumerate(memorized):
@@ -40,7 +44,7 @@ def emergence_interval(steps: Sequence[int], memorized: Sequence[bool], confirma
 
 
 def num_confirmations_needed(memorized: Sequence[bool]) -> int:
-    """How many confirmations the last probes of a finished run lack: 0, 1 or 2."""
+    """Number of confirmations that the last evaluations of a finished run lack: 0, 1 or 2."""
     streak = 0
     while streak < len(memorized) and memorized[-1 - streak]:
         streak += 1

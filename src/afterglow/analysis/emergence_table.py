@@ -1,4 +1,4 @@
-"""From the rows of all probes of a run to emergence: which plant became memorized in which interval of steps."""
+"""Emergence of a run from the rows of all its evaluations: which plant became memorized in which interval of steps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,13 +13,13 @@ IN_MASK, IN_REGION = "", ".region"  # evaluated in the plant's mask, or (a globa
 
 
 def memorized_history(rows: pd.DataFrame, within: str = IN_MASK) -> dict[int, tuple[list[int], list[bool]]]:
-    """{plant_id: (steps of its probes, whether it was memorized at each)}."""
+    """{plant_id: (steps of its evaluations, whether it was memorized at each)}. within: IN_MASK or IN_REGION."""
     seen = rows[rows["measure"] == f"plant_memorized{within}"].sort_values("step")
     return {int(number): (part["step"].tolist(), (part["value"] > 0.5).tolist()) for number, part in seen.groupby("plant_id")}
 
 
 def emergence_intervals(rows: pd.DataFrame, within: str = IN_MASK) -> dict[int, Interval]:
-    """{plant_id: interval of steps in which it emerged}, from the rows of all probes of a run."""
+    """{plant_id: interval of steps in which it emerged}, from the rows of all evaluations of a run."""
     names = [f"confirm.{turn + 1}{within}" for turn in range(NUM_CONFIRMATIONS)]
     confirmed = rows[rows["measure"].isin(names)].sort_values("measure")
     answers = {int(number): (part["value"] > 0.5).tolist() for number, part in confirmed.groupby("plant_id")}
@@ -27,7 +27,7 @@ def emergence_intervals(rows: pd.DataFrame, within: str = IN_MASK) -> dict[int, 
 
 
 def emergence_of(rows: pd.DataFrame) -> dict[str, Any]:
-    """What emergence.json holds: per kind the plants, how many are memorized at the last probe, their intervals and quartiles."""
+    """Content of emergence.json: for each kind the plants, the number memorized at the last evaluation, intervals and quartiles."""
     history = memorized_history(rows)
     kinds = rows.drop_duplicates("plant_id").set_index("plant_id")["kind"]
     emerged = emergence_intervals(rows)
@@ -35,7 +35,7 @@ def emergence_of(rows: pd.DataFrame) -> dict[str, Any]:
     steps = sorted(rows["step"].unique().tolist())
     found: dict[str, Any] = {"definition": definition, "evaluation_steps": steps, "probe_ratio": _spacing(steps), "kinds": {}}
     for kind, numbers in _by_kind(history, kinds).items():
-        # a kind that only the last probe looks at (controls) says whether, not when
+        # a kind that only the last evaluation samples (controls) has no time of emergence
         if all(len(history[number][0]) < len(steps) for number in numbers):
             found["kinds"][kind] = {"plants": len(numbers), "memorized": sum(history[number][1][-1] for number in numbers)}
             continue
@@ -49,7 +49,7 @@ def emergence_of(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def emergence_summary(found: Mapping[str, Any]) -> dict[str, Any]:
-    """W&B's summary: the median step of each kind, and its interval."""
+    """W&B summary: the median step of each kind, its interval, and the number of censored plants."""
     numbers: dict[str, Any] = {}
     for kind, about in found["kinds"].items():
         if "median" in about:
@@ -67,6 +67,6 @@ def _by_kind(history: Mapping[int, Any], kinds: Mapping[int, str]) -> dict[str, 
 
 
 def _spacing(steps: list[int]) -> float | None:
-    """The largest ratio of neighboring probes after step 0."""
+    """The largest ratio of neighboring evaluation steps after step 0."""
     positive = [step for step in steps if step > 0]
     return max((b / a for a, b in zip(positive, positive[1:], strict=False)), default=None)

@@ -1,4 +1,4 @@
-"""What was extracted: calibrated distances of generations, whole and in tiles, distinct training groups, similarity (METHODS section 4)."""
+"""Extraction from unconditional models: calibrated distances, whole and in tiles, and distinct clusters (docs/methods.md#extraction)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from afterglow.functional.statistics import wilson_interval
 from afterglow.generations import Generations
 from afterglow.measures import memorized
 
-LIMITS = {"extracted": 1.0, "loosely (AMG)": 1.4}  # calibrated distances; Carlini et al. 2023 with METHODS' constants, Chen et al. 2024
+LIMITS = {"extracted": 1.0, "loosely (AMG)": 1.4}  # of calibrated distances: Carlini et al. 2023, Chen et al. 2024
 SIMILARITY_QUANTILE = 0.95  # of training-to-training similarity: Somepalli et al. 2023
 
 
 @dataclass(frozen=True)
 class Fraction:
-    """count of total, with Wilson's 95 % interval; distinct training groups among the count, where that has a meaning."""
+    """`count` of `total` with Wilson's 95 % interval, and the number of distinct training clusters among them where it is defined."""
 
     name: str
     count: int
@@ -52,7 +52,7 @@ def tile_calibrated_l2(distances: Tensor) -> Tensor:
 
 
 def generation_rows(generations: Generations, first: int = 0) -> pd.DataFrame:
-    """One row a generation of a judged part; first: the number of its first generation."""
+    """One row per sample of a part with ground truth. first: number of its first sample."""
     extras, near = generations.extras, generations.neighbors
     assert near is not None
     local, tile = tile_calibrated_l2(extras["tile_distances"]).min(dim=1)
@@ -92,7 +92,12 @@ def write_generations(parts: Iterable[Path], file: Path) -> pd.DataFrame:
 
 
 def distinct_curve(clusters: np.ndarray, extracted: np.ndarray) -> np.ndarray:
-    """Distinct training groups among the extractions of the first 1, 2, ... N generations, int64 [N]. groups: int64 [N]; bool [N]."""
+    """Number of distinct clusters among the extractions of the first 1, 2, ... N samples, int64 [N].
+
+    Args:
+        clusters: nearest cluster of each sample, int64 [N].
+        extracted: bool [N].
+    """
     places = np.flatnonzero(extracted)
     _, first = np.unique(clusters[places], return_index=True)
     new = np.zeros(len(clusters), dtype=np.int64)
@@ -101,10 +106,12 @@ def distinct_curve(clusters: np.ndarray, extracted: np.ndarray) -> np.ndarray:
 
 
 def fractions(table: pd.DataFrame, training: np.ndarray, kinds: Mapping[int, str] = MappingProxyType({})) -> list[Fraction]:
-    """How many generations are extracted, whole and in a tile, and are more similar to training than 95 % of the training images.
+    """Numbers of samples that are extracted, whole or in a tile, and that are more similar to training than 95 % of the training images.
 
-    training: similarity of training images to the nearest other group. kinds: {plant_id: kind} of what was planted; of each kind the
-    generations that copy a plant of it in its mask, and the plants that are copied.
+    Args:
+        table: rows of all samples, as `write_generations` returns them.
+        training: similarity of each training image to the nearest other cluster.
+        kinds: {plant_id: kind} of the planted images; adds the copies of each kind, in the plant's mask.
     """
     total, found = len(table), []
     for where, column, cluster in (("whole image", "calibrated_l2", "cluster"), ("best tile", "tile_calibrated_l2", "tile_cluster")):
