@@ -64,7 +64,7 @@ def test_a_image_smaller_than_the_square(refused, tmp_path):
     folder = images(tmp_path / "set")
     Image.new("RGB", (40, 12)).save(folder / "small.png")
     sentence = refused("--data.dataset", "imagefolder", "--data.data_dir", str(folder))
-    assert "small.png has 40 x 12 pixels" in sentence and "square of 16" in sentence
+    assert "small.png has 40 x 12 pixels" in sentence and "resolution 16" in sentence
 
 
 def test_unreadable_image(refused, tmp_path):
@@ -155,7 +155,7 @@ def test_disk_full_while_writing_a_probe(refused, tmp_path, monkeypatch, capsys)
     """The probe before stays readable, and the run continues once there is room."""
     main(["train", *FAST, "--name", "x", "--trainer.max_steps", "2"])
     before = pd.read_parquet("runs/x/measurements.parquet")
-    unfinished = tmp_path / "runs" / "x" / "measurements.parquet.unfinished"
+    unfinished = tmp_path / "runs" / "x" / f"measurements.parquet.{os.getpid()}.unfinished"
     unfinished.symlink_to("/dev/full")
     sentence = refused("--ckpt_path", "last", "--trainer.max_steps", "4")
     assert "No space left" in sentence and "measurements.parquet" in sentence

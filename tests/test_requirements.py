@@ -52,7 +52,3 @@ def test_everything_that_is_declared_is_imported():
     installed = packages_distributions()
     used = {canonicalize_name(package) for name in imported(ROOT / "src") for package in installed.get(name, [name])}
     assert declared("lora", "vit") - used - NOT_IMPORTED == set()
-
-
-def test_the_lock_file_names_no_host():
-    assert "://" not in (ROOT / "requirements.lock").read_text()

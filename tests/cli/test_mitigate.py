@@ -37,7 +37,7 @@ def test_mitigate_list_names_every_mitigation_and_its_source(command, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--model", "runs/x", "--run", "runs/x", "--mitigations", "prayer"), "No mitigation is named 'prayer'"),
+        (("--model", "runs/x", "--run", "runs/x", "--mitigations", "prayer"), "There is no mitigation 'prayer'"),
         (("--model", "runs/x", "--run", "runs/x", "--mitigations", "stp", "--strengths", "stp=2000"), "from 0 to 1000, not 2000"),
         (("--model", "runs/x"), "either --run RUN or --prompts FILE"),
         (("--model", "runs/x", "--run", "runs/x", "--threshold", "x"), "Unknown option --threshold: did you mean --thresholds?"),

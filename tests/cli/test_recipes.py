@@ -6,7 +6,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from afterglow.cli.recipes import config_file, explained, known_options, names_recipe
 from afterglow.errors import AfterglowError
 
-KNOWN = {"optimizer.learning_rate", "trainer.max_steps", "data.planting.copies"}
+KNOWN = {"model.text_length", "optimizer.learning_rate", "trainer.max_steps", "data.planting.copies"}
 
 
 def error(message: str) -> ArgumentError:
@@ -18,8 +18,8 @@ def error(message: str) -> ArgumentError:
     [
         (
             "Parser key \"model\": Does not validate against any of the Union subtypes\n- Problem with given class_path 'x':\n"
-            "  Option 'lerning_rate' is not accepted",
-            "Unknown option optimizer.lerning_rate: did you mean optimizer.learning_rate?",
+            "  Option 'text_lenght' is not accepted",
+            "Unknown option model.text_lenght: did you mean model.text_length?",
         ),
         ("Group 'trainer' does not accept option 'max_stepps'", "Unknown option trainer.max_stepps: did you mean trainer.max_steps?"),
         ("unrecognized arguments: --trainer.max_stepps 3", "Unknown option trainer.max_stepps: did you mean trainer.max_steps?"),
@@ -29,8 +29,8 @@ def error(message: str) -> ArgumentError:
         ),
         ("unrecognized arguments: --quux 3", "Unknown option quux; `afterglow train --help` lists all options."),
         (
-            'Parser key "model": Problem: Parser key "learning_rate": Expected a <class \'float\'>. Got value: abc - Expected',
-            "optimizer.learning_rate must be of type float, and it is abc.",
+            'Parser key "model": Problem: Parser key "text_length": Expected a <class \'int\'>. Got value: abc - Expected',
+            "model.text_length must be of type int, and it is abc.",
         ),
         ('Parser key "trainer.logger": the following arguments are required: save_dir', "trainer.logger cannot be changed"),
         ("Parser key \"config\": File does not exist: 'x.yaml'", "File does not exist: 'x.yaml'"),
