@@ -14,7 +14,7 @@ from PIL import Image
 
 from afterglow.cli import main
 from afterglow.models.io import load_denoiser
-from afterglow.models.stable_diffusion import StableDiffusion
+from afterglow.models.lightning_module import DenoiserModule
 
 ROOT = Path(__file__).parent.parent
 PLANTING = (
@@ -60,17 +60,17 @@ def runs(sd_folder, tmp_path_factory):
         patch.chdir(folder)
         patch.setenv("AFTERGLOW_CACHE", str(folder / "cache"))
         main(["train", *args, "--name", "whole"])
-        step = StableDiffusion.training_step
+        step = DenoiserModule.training_step
 
         def stops(self, batch, batch_idx):
             if self.global_step == 4:
                 raise RuntimeError("the machine went away")
             return step(self, batch, batch_idx)
 
-        patch.setattr(StableDiffusion, "training_step", stops)
+        patch.setattr(DenoiserModule, "training_step", stops)
         with pytest.raises(RuntimeError, match="went away"):
             main(["train", *args, "--name", "torn"])
-        patch.setattr(StableDiffusion, "training_step", step)
+        patch.setattr(DenoiserModule, "training_step", step)
         main(["train", *args, "--name", "torn", "--ckpt_path", "last"])
     return folder / "runs"
 
@@ -86,7 +86,7 @@ def test_a_resumed_run_has_the_numbers_of_a_whole_one(runs):
 
 def test_only_the_unet_is_in_the_checkpoint_and_it_opens(runs, tmp_path, monkeypatch, capsys):
     state = torch.load(runs / "whole/checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    assert all(name.startswith("unet.") for name in state)
+    assert all(name.startswith("model.unet.") for name in state)
     command(monkeypatch, "train/export.py", str(runs / "whole"), "--out", str(tmp_path / "out"))
     assert "StableDiffusionPipeline" in capsys.readouterr().out
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out")

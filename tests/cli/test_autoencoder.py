@@ -19,10 +19,10 @@ def test_it_writes_a_folder_that_opens_and_prints_its_error_on_held_out_images(t
     error, block = (float(value) for value in re.search(r"RMS ([.\d]+), .*block means: ([.\d]+)", printed).groups())
     assert "held-out images" in printed and 0 < error < 1 and 0 < block < 1
     model = open_model(out)
-    assert model.image_shape() == (3, 64, 64) and model.scaling != 0.18215
+    assert model.image_shape() == (3, 64, 64) and model.scaling_factor != 0.18215
 
 
-@pytest.mark.parametrize(("arguments", "culprit"), [(("--width-divisor", "3"), "not by 3"), (("--resolution", "96"), "it is 96")])
+@pytest.mark.parametrize(("arguments", "culprit"), [(("--width-divisor", "3"), "not 3"), (("--resolution", "96"), "not 96")])
 def test_bad_input_is_one_sentence(arguments, culprit, tmp_path, command, capsys):
     assert command("autoencoder", "--out", str(tmp_path / "x"), *arguments) == 2
     assert culprit in capsys.readouterr().err and not (tmp_path / "x").exists()

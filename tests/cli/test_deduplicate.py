@@ -84,7 +84,7 @@ def test_embeddings_of_a_file(folder, tmp_path, command, capsys, monkeypatch):
     ("arguments", "culprit"),
     [
         (["--method", "pixels", "--limit", "1.5"], "lie between 0 and 1, and it is 1.5"),
-        (["--method", "pixels", "--limit", "0.9"], "No control would stay"),  # the epoch begins with a plant
+        (["--method", "pixels", "--limit", "0.9"], "No control would remain"),  # the epoch begins with a plant
         (["--method", "local", "--limit", "0"], "lie between 0 and 1, and it is 0.0"),
         (["--method", "exact", "--limit", "0.1"], "equal pixels have no limit"),
         (["--method", "sscd"], "--sscd FILE and --method sscd must be given together"),

@@ -14,10 +14,11 @@ UNET = {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "b
 def run(tmp_path: Path) -> Path:
     """A run folder whose averaged weights are 0 and whose raw ones are not."""
     model = DDPM(UNET, resolution=8)
-    average = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
-    checkpoint = {"denoiser": "DDPM", "hyper_parameters": dict(model.hparams), "state_dict": average}
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    average = {name: torch.zeros_like(value) for name, value in state.items()}
+    checkpoint = {"denoiser": {"name": "DDPM", "init_args": dict(model.init_args)}, "state_dict": average}
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    torch.save(checkpoint | {"current_model_state": model.state_dict()}, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    torch.save(checkpoint | {"current_model_state": state}, tmp_path / "run" / "checkpoints" / "last.ckpt")
     return tmp_path / "run"
 
 

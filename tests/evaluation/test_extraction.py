@@ -173,7 +173,7 @@ def test_bad_input_is_refused_by_name(place, small_plain):
         extraction_captions(model, planted, 0, [])
     with pytest.raises(ValueError, match="does not divide into 3"):
         extraction_request([""], planted.gallery(), None, 3)
-    model.resolution = 16
+    model.image_shape = lambda: (3, 16, 16)
     with pytest.raises(ValueError, match="the model makes"):
         training_set(model, **chosen(planted=place / "run"))
 

@@ -43,14 +43,14 @@ def test_it_goes_on_from_a_folder(alone: bool, ddpm: Make, tmp_path: Path) -> No
     second = DDPM(str(tmp_path), resolution=16)
     for name, value in first.unet.state_dict().items():
         assert torch.equal(value, second.unet.state_dict()[name])
-    assert second.shape() == (3, 16, 16) and second.unet.config.sample_size == 16  # what the exported pipeline generates
-    with pytest.raises(ValueError, match="has 3 channels, and the images have 1"):
+    assert second.latent_shape() == (3, 16, 16) and second.unet.config.sample_size == 16  # what the exported pipeline generates
+    with pytest.raises(ValueError, match="has 3 channels, but the images have 1"):
         DDPM(str(tmp_path), channels=1)
 
 
 @pytest.mark.parametrize("source", ["nowhere", "owner/name"])
 def test_no_network_is_one_sentence(source: str) -> None:
-    with pytest.raises(ValueError, match=f"No UNet2DModel in '{source}': give a diffusers folder, or a hub id where there is a network"):
+    with pytest.raises(ValueError, match=f"No UNet2DModel in '{source}': give a diffusers folder, or a hub id if a network is available"):
         DDPM(source)
 
 
