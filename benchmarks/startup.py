@@ -19,6 +19,7 @@ from afterglow.cli import COMMANDS
 
 NUMPY, LIGHTNING, PANDAS = "import numpy", "import lightning.pytorch.cli, diffusers", "import torch, pandas, datasets"
 SAVE_GENERATIONS = """
+from pathlib import Path
 import torch
 from afterglow.generations import Generations
 images = torch.randint(256, (8, 3, 8, 8), dtype=torch.uint8)
@@ -28,7 +29,7 @@ Generations(
     seed=torch.zeros(8, dtype=torch.long),
     plant_id=torch.arange(8), timesteps=torch.arange(2), prompt_length=torch.full((8,), 3), guidance=torch.randn(2, 8, 3, 8, 8).half(),
     guidance_rms=torch.ones(2, 8),
-).save("generations/part=00000")
+).save(Path("generations/part=00000"))
 """
 
 

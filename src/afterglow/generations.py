@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -126,6 +125,8 @@ class Generations:
         folder.mkdir(parents=True, exist_ok=True)
         columns: dict[str, list] = {name: list(getattr(self, name)) for name in STRINGS if getattr(self, name)}
         columns |= {name: value.tolist() for name in COUNTS if (value := getattr(self, name)) is not None}
+        import datasets
+
         datasets.disable_progress_bars()
         datasets.Dataset.from_dict(columns).save_to_disk(str(folder / "table"))
         # copies: two fields may be one tensor (a region that is the mask), which safetensors refuses
@@ -153,6 +154,8 @@ class Generations:
         for name in ("table", "tensors.safetensors", "provenance.json"):
             if not (folder / name).exists():
                 raise AfterglowError(f"There are no generations in '{folder}': {name} is missing.")
+        import datasets
+
         table = datasets.Dataset.load_from_disk(str(folder / "table"))
         found: dict[str, Any] = {name: tuple(table[name]) for name in STRINGS if name in table.column_names}
         found |= {name: torch.tensor(table[name]) for name in COUNTS if name in table.column_names}

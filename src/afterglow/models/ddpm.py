@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from diffusers import DDPMPipeline, DiffusionPipeline, UNet2DModel
+import diffusers
 from torch import Tensor
 
 from afterglow.errors import AfterglowError
@@ -24,14 +24,14 @@ class DDPM(Denoiser):
         super().__init__(**training)
         self.init_args = {"unet": unet, "resolution": resolution, "channels": channels, **training}
         if isinstance(unet, str):
-            self.unet = load_network(UNet2DModel, unet, resolution)
+            self.unet = load_network(diffusers.UNet2DModel, unet, resolution)
             if self.unet.config.in_channels != channels:
                 raise AfterglowError(
                     f"The network in '{unet}' has {self.unet.config.in_channels} channels, but the images have {channels}."
                 )
         else:
             defaults = {"sample_size": resolution, "in_channels": channels, "out_channels": channels}
-            self.unet = instantiate(UNet2DModel, defaults | dict(unet), "unet")
+            self.unet = instantiate(diffusers.UNet2DModel, defaults | dict(unet), "unet")
         self.resolution = resolution
         self.check_resolution(resolution, len(self.unet.config.block_out_channels))
 
@@ -41,8 +41,8 @@ class DDPM(Denoiser):
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: TextConditioning | None = None) -> Tensor:
         return self.unet(noisy, timesteps).sample
 
-    def pipeline(self) -> DiffusionPipeline:
-        return DDPMPipeline(self.unet, self.scheduler)
+    def pipeline(self) -> "diffusers.DiffusionPipeline":
+        return diffusers.DDPMPipeline(self.unet, self.scheduler)
 
 
 def load_network(cls: Any, source: str, resolution: int) -> Any:

@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
+import diffusers  # its classes are imported when they are first used
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor, nn
 
 from afterglow.errors import AfterglowError
@@ -90,7 +90,7 @@ class Denoiser(nn.Module):
 
     def __init__(self, noise_scheduler: Mapping[str, Any] | None = None, cond_drop_prob: float = 0.0, seed: int = 0) -> None:
         super().__init__()
-        self.scheduler = validate_prediction_type(instantiate(DDPMScheduler, noise_scheduler or {}, "noise_scheduler"))
+        self.scheduler = validate_prediction_type(instantiate(diffusers.DDPMScheduler, noise_scheduler or {}, "noise_scheduler"))
         self.cond_drop_prob, self.seed = cond_drop_prob, seed
 
     @property
@@ -149,7 +149,7 @@ class Denoiser(nn.Module):
         """
         raise NotImplementedError
 
-    def pipeline(self) -> DiffusionPipeline:
+    def pipeline(self) -> "diffusers.DiffusionPipeline":
         """The model as a diffusers pipeline, which `save_pretrained` writes and `from_pretrained` opens."""
         raise NotImplementedError
 
@@ -300,7 +300,7 @@ def instantiate(cls: Any, arguments: Mapping[str, Any], option: str) -> Any:
     return cls(**arguments)
 
 
-def validate_prediction_type(scheduler: DDPMScheduler) -> DDPMScheduler:
+def validate_prediction_type(scheduler: "diffusers.DDPMScheduler") -> "diffusers.DDPMScheduler":
     """Return the scheduler; raise AfterglowError if its prediction_type is neither epsilon nor v_prediction."""
     kind = scheduler.config.prediction_type
     if kind not in ("epsilon", "v_prediction"):

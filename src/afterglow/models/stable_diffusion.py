@@ -15,7 +15,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, import_optional
 from afterglow.models.denoiser import Denoiser, TextConditioning, sample_generator, validate_prediction_type
 from afterglow.models.latent_cache import cache_latents, cache_reconstructions, cache_text_embeddings
 from afterglow.models.text_encoder import FrozenModule, FrozenTextEncoder
@@ -98,10 +98,10 @@ class StableDiffusion(Denoiser):
             )
 
     def _add_lora(self, rank: int) -> None:
-        from peft import LoraConfig
+        peft = import_optional("peft", "lora")
 
         self.unet.requires_grad_(False)
-        self.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=LORA_LAYERS))
+        self.unet.add_adapter(peft.LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=LORA_LAYERS))
         self.register_state_dict_post_hook(_keep_lora_weights)
         self.register_load_state_dict_post_hook(_expect_lora_weights)
 

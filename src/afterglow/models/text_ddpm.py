@@ -4,14 +4,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import DiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
 from afterglow.errors import AfterglowError
 from afterglow.models.ddpm import load_network
 from afterglow.models.denoiser import Denoiser, TextConditioning, instantiate
-from afterglow.models.text_ddpm_pipeline import TextConditionalPipeline
 from afterglow.models.text_encoder import TextEncoder
 from afterglow.planting.dataset import PlantedDataset
 
@@ -53,7 +52,7 @@ class TextConditionalDDPM(Denoiser):
         self.text = TextEncoder(text if text is not None else SMALL_TEXT, tokenizer, text_length)
         self.resolution, self.mask_padding = resolution, mask_padding
         if isinstance(unet, str):
-            self.unet = load_network(UNet2DConditionModel, unet, resolution)
+            self.unet = load_network(diffusers.UNet2DConditionModel, unet, resolution)
         else:
             defaults = {
                 "sample_size": resolution,
@@ -61,7 +60,7 @@ class TextConditionalDDPM(Denoiser):
                 "out_channels": channels,
                 "cross_attention_dim": self.text.width,
             }
-            self.unet = instantiate(UNet2DConditionModel, defaults | dict(unet), "unet")
+            self.unet = instantiate(diffusers.UNet2DConditionModel, defaults | dict(unet), "unet")
         for name, value in {"in_channels": channels, "cross_attention_dim": self.text.width}.items():
             if self.unet.config[name] != value:
                 raise AfterglowError(f"The U-Net's {name} is {self.unet.config[name]}, but the data or the text encoder requires {value}.")
@@ -92,7 +91,9 @@ class TextConditionalDDPM(Denoiser):
             counts = num_cut, len(captions), self.text.length
             log.warning("%d of %d captions are longer than %d tokens and are cut; the end token is kept.", *counts)
 
-    def pipeline(self) -> DiffusionPipeline:
+    def pipeline(self) -> "diffusers.DiffusionPipeline":
+        from afterglow.models.text_ddpm_pipeline import TextConditionalPipeline
+
         text = self.text
         return TextConditionalPipeline(self.unet, self.scheduler, text.encoder, text.tokenizer, text.length, self.mask_padding)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers  # its classes are imported when they are first used
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
 from afterglow.cache import ArrayCache
 from afterglow.errors import AfterglowError
@@ -89,13 +89,13 @@ class TextEncoder(nn.Module):
     def __init__(self, source: str | Mapping[str, Any], tokenizer: str | None = None, length: int = 16) -> None:
         super().__init__()
         self.length, self.trainable = length, not isinstance(source, str)
-        self.tokenizer = _load(AutoTokenizer, tokenizer or (source if isinstance(source, str) else PACKAGED))
+        self.tokenizer = _load(transformers.AutoTokenizer, tokenizer or (source if isinstance(source, str) else PACKAGED))
         if isinstance(source, str):
-            self.frozen = FrozenTextEncoder(_load(AutoModel, source))
+            self.frozen = FrozenTextEncoder(_load(transformers.AutoModel, source))
         else:
             begin, end = self.tokenizer("")["input_ids"]
             defaults = {"vocab_size": len(self.tokenizer), "max_position_embeddings": length, "bos_token_id": begin, "eos_token_id": end}
-            self.model = CLIPTextModel(CLIPTextConfig(**(defaults | dict(source))))
+            self.model = transformers.CLIPTextModel(transformers.CLIPTextConfig(**(defaults | dict(source))))
         self.width = self.encoder.config.hidden_size
 
     @property
