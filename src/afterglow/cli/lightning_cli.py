@@ -15,7 +15,7 @@ from afterglow.callbacks.ema import WarmupEMA
 from afterglow.callbacks.monitor import MemorizationMonitor
 from afterglow.callbacks.progress import Progress
 from afterglow.cli.recipes import RecipeHelp, config_file, explained, known_options, names_recipe
-from afterglow.errors import AfterglowError, user_error
+from afterglow.errors import AfterglowError, configure_logging, user_error
 from afterglow.loggers.run_logger import RunLogger
 from afterglow.mitigations import training as training_mitigations
 from afterglow.models.denoiser import Denoiser, TrainingMitigation
@@ -178,6 +178,7 @@ def create_run_dir(folder: Path) -> None:
 
 def train(arguments: list[str], description: str) -> None:
     """Parse the command line and train; see `afterglow.cli.train.main`."""
+    configure_logging()  # again, because Lightning sets the levels of its loggers when it is imported
     if not names_recipe(arguments):
         arguments = ["--config", str(config_file("demo.yaml")), *arguments]
     cli = AfterglowCLI(
