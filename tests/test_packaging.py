@@ -172,7 +172,7 @@ def test_image_builds_in_an_empty_environment_and_its_entry_answers(emptied_afte
     script = image_script((ROOT / "Dockerfile").read_text(), context, root)
     built = subprocess.run(["sh", "-c", script, "image", "--help"], env=empty_environment(home), cwd=home, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-4000:]
-    assert "usage: train.py" in built.stdout and "--ckpt_path" in built.stdout
+    assert "usage: afterglow train" in built.stdout and "--ckpt_path" in built.stdout
 
 
 def test_image_runs_as_nobody_special() -> None:

@@ -37,7 +37,7 @@ def test_monitor_evaluates_the_averaged_weights(run):
     assert (seen.int() - averaged.int()).abs().max() <= 1
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     raw = load_denoiser(run / "checkpoints" / "last.ckpt")
-    raw.load_state_dict(checkpoint["current_model_state"])
+    raw.load_state_dict({name.removeprefix("model."): value for name, value in checkpoint["current_model_state"].items()})
     _, others = images_of(raw, run, 0)
     assert (seen.int() - others.int()).abs().max() > 1
 
