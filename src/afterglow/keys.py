@@ -43,3 +43,18 @@ def masks(name: str) -> str:
 def end_token(kind: str) -> str:
     """Key of the histogram of the end-token attention of a group of kinds."""
     return f"media/end_token/{kind}"
+
+
+def collected_localization(name: str, label: str) -> str:
+    """Key of the AUC of a map over collected generations (`afterglow localize`); label: the values that the table is grouped by."""
+    return f"localization/{name}/auc_{label.replace(' ', '_')}"
+
+
+def extraction(rule: str) -> str:
+    """Key of the fraction of generations that a rule of extraction counts, or of its number of distinct clusters."""
+    return f"extraction/{rule}"
+
+
+def mitigation(name: str, number: str) -> str:
+    """Key of a number of a mitigation: NAME=STRENGTH at inference (`mitigate`), or the name of a training (`paired-runs`)."""
+    return f"mitigation/{name}/{number}"

@@ -4,6 +4,7 @@ import torch
 import yaml
 from PIL import Image
 
+from afterglow.evaluation.build_requests import training_set
 from afterglow.evaluation.embeddings import Embedding
 from afterglow.evaluation.extraction import (
     attach_nearest,
@@ -15,7 +16,6 @@ from afterglow.evaluation.extraction import (
     similarity_space,
     training_captions,
 )
-from afterglow.evaluation.requests import training_set
 from afterglow.functional.distances import masked_rms
 from afterglow.functional.pixels import to_unit
 from afterglow.generations import Generations

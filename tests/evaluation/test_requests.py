@@ -1,81 +1,22 @@
-import json
-from pathlib import Path
-from types import SimpleNamespace
-
+import numpy as np
 import pytest
-import torch
 
-from afterglow.evaluation.embeddings import PatchTokens
-from afterglow.evaluation.requests import (
-    PlantedRequest,
-    PlantFilter,
-    as_request,
-    build_request,
-    heldout_features,
-    planted_request,
-    prompt_request,
-    with_embeddings,
-    with_quality,
-)
+from afterglow.evaluation.requests import PlantedRequest, PromptRequest, as_request
+from afterglow.planting.targets import Target
 
 
-@pytest.fixture(scope="module")
-def captioned(small_captioned):
-    return small_captioned()
+def test_as_request_takes_captions_targets_and_requests() -> None:
+    mask = np.ones((1, 2, 2), dtype=bool)
+    target = Target(0, "global", "a cat", 0, mask, mask, "whole")
+    prompts, planted = as_request(["a", "b"]), as_request([target])
+    assert isinstance(prompts, PromptRequest) and list(prompts.captions) == ["a", "b"]
+    assert isinstance(planted, PlantedRequest) and list(planted.captions) == ["a cat"]
+    assert as_request(planted) is planted
 
 
-@pytest.fixture(scope="module")
-def plain(small_plain):
-    return small_plain()
-
-
-def test_planted_request_of_another_image_size_is_refused(tmp_path, captioned):
-    planting = {"num_global": 1, "num_local": 1, "num_decoys": 0, "num_tints": 0}
-    config = json.dumps(
-        {"seed_everything": 0, "data": {"init_args": {"dataset": "openmoji", "resolution": 16, "set_size": 20, "planting": planting}}}
-    )
-    (tmp_path / "config.yaml").write_text(config)
-    with pytest.raises(ValueError, match=r"are \(3, 16, 16\), and the model makes \(3, 8, 8\)"):
-        planted_request(captioned, tmp_path, num_controls=1)
-
-
-def test_prompt_request_keeps_kinds(captioned, tmp_path: Path):
-    (tmp_path / "a.txt").write_text("one\ntwo\n")
-    request = prompt_request(captioned, tmp_path / "a.txt", kind="control")
-    assert list(request.captions) == ["one", "two"] and request.metadata["kind"] == "control"
-
-
-def test_plant_filter_selects_in_order():
-    targets = [SimpleNamespace(kind=kind) for kind in ("global", "phantom", "global", "global", "local", "control", "control", "heldout")]
-    assert PlantFilter().select(targets) == targets
-    assert PlantFilter(("global", "control"), plants=2).select(targets) == [targets[row] for row in (0, 2, 5, 6)]
-
-
-def test_heldout_features_are_pixels_and_patch_tokens(captioned):
-    heldout = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8)
-    features = SimpleNamespace(name="dino", compute=lambda images: torch.ones(len(images), 2, 2, 5))
-    request = PlantedRequest(targets=[], heldout=heldout)
-    assert {name: tuple(f.shape) for name, f in heldout_features(request, features).items()} == {"pixels4": (3, 48), "dino": (3, 5)}
-    assert heldout_features(as_request(["a"]), features) == {}
-    assert with_quality(request, None, features).metadata == {"clip": None, "features": "dino"}
-
-
-def test_with_embeddings_of_prompts_without_images_is_refused(captioned, tmp_path, monkeypatch, make_generations):
-    monkeypatch.setattr("afterglow.evaluation.requests.patch_tokens", lambda folder: PatchTokens(folder, lambda images: images))
-    request = with_embeddings(as_request(["a", "b"]), sscd_file=None, sscd_transform="skew_320", tokens="dino")
-    assert request.metadata == {"sscd": None, "tokens": "dino"}
-    with pytest.raises(ValueError, match="the list of captions names none"):
-        request.annotate(make_generations(2, references=None), [0, 1])
-
-
-@pytest.mark.parametrize("options", [{}, {"prompts": Path("a.txt"), "source": "openmoji"}])
-def test_build_request_without_exactly_one_target_option_is_refused(captioned, options):
-    with pytest.raises(ValueError, match="exactly one of"):
-        build_request(captioned, **options)
-
-
-def test_build_request_that_does_not_fit_the_model_is_refused(captioned, plain):
-    with pytest.raises(ValueError, match="--prompts needs a model with captions"):
-        build_request(plain, prompts=Path("a.txt"))
-    with pytest.raises(ValueError, match="--dataset is for models without captions"):
-        build_request(captioned, source="openmoji")
+def test_annotate_adds_the_kinds_of_the_prompts(make_generations) -> None:
+    request = as_request(["a"])
+    generations = request.annotate(make_generations(2, references=None), [0, 0])
+    assert generations.kind == ("prompt", "prompt")
+    with pytest.raises(IndexError):
+        request.annotate(make_generations(1), [5])

@@ -3,8 +3,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from afterglow.models.conditioning import TextConditioning
 from afterglow.models.ddpm import DDPM
-from afterglow.models.denoiser import TextConditioning, sample_generator
+from afterglow.models.denoiser import sample_generator
 from afterglow.models.text_ddpm import TextConditionalDDPM
 from afterglow.planting.dataset import Batch
 

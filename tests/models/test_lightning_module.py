@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from afterglow.models.denoiser import TextConditioning, TrainingMitigation, TrainStepOutput
+from afterglow.models.conditioning import TextConditioning
+from afterglow.models.denoiser import TrainingMitigation, TrainStepOutput
 from afterglow.models.lightning_module import DenoiserModule, OptimizerConfig, masked_mean
 from afterglow.models.text_ddpm import TextConditionalDDPM
 from afterglow.planting.dataset import Batch

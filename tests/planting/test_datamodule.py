@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,25 +10,7 @@ from afterglow.planting import runs
 from afterglow.planting.datamodule import PlantedDataModule, StridedSampler
 from afterglow.planting.dataset import Batch
 from afterglow.planting.io import write_planted
-from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
-
-SMALL = PlantingConfig(
-    num_global=3,
-    num_local=3,
-    num_natural=2,
-    num_decoys=3,
-    num_tints=2,
-    copies=(2, 5),
-    num_backgrounds=40,
-    num_decoy_images=40,
-    num_heldout=10,
-)
-
-
-@pytest.fixture(scope="module")
-def planted(images: CaptionedImages) -> PlantedSet:
-    return plant_images(images, SMALL, set_size=30, seed=2)
 
 
 def test_strided_samplers_of_all_processes_cover_the_stream() -> None:
@@ -35,11 +18,15 @@ def test_strided_samplers_of_all_processes_cover_the_stream() -> None:
     assert sorted([*StridedSampler(8, 2, 16), *StridedSampler(9, 2, 16)]) == list(range(8, 16))
 
 
-def data_of(monkeypatch: pytest.MonkeyPatch, images: CaptionedImages, **options: object) -> PlantedDataModule:
-    monkeypatch.setattr(runs, "load_images", lambda source, **_: images)
-    data = PlantedDataModule(resolution=8, planting=SMALL, set_size=30, seed=2, batch_size=8, **options)  # type: ignore[arg-type]
-    data.setup()
-    return data
+@pytest.fixture
+def make_data(monkeypatch: pytest.MonkeyPatch, images: CaptionedImages, stream_planting: PlantingConfig) -> Callable[[], PlantedDataModule]:
+    def make() -> PlantedDataModule:
+        monkeypatch.setattr(runs, "load_images", lambda source, **_: images)
+        data = PlantedDataModule(resolution=8, planting=stream_planting, set_size=30, seed=2, batch_size=8)
+        data.setup()
+        return data
+
+    return make
 
 
 def trainer(step: int, accumulated: int = 1) -> SimpleNamespace:
@@ -48,12 +35,12 @@ def trainer(step: int, accumulated: int = 1) -> SimpleNamespace:
 
 @pytest.mark.parametrize(("world_size", "accumulated"), [(1, 1), (2, 1), (1, 2), (2, 2), (1, 4)])
 def test_train_dataloader_of_any_split_gives_the_same_samples_per_step(
-    world_size: int, accumulated: int, monkeypatch: pytest.MonkeyPatch, images: CaptionedImages
+    world_size: int, accumulated: int, make_data: Callable[[], PlantedDataModule]
 ) -> None:
     """Processes and accumulated batches; begun anew, or resumed at step 3."""
     seen = []
     for rank in range(world_size):
-        data = data_of(monkeypatch, images)
+        data = make_data()
         data.rank, data.world_size, data.trainer = rank, world_size, trainer(3, accumulated)  # type: ignore[assignment]
         loader = iter(data.train_dataloader())
         for _ in range(accumulated):
@@ -63,8 +50,8 @@ def test_train_dataloader_of_any_split_gives_the_same_samples_per_step(
     assert sorted(seen) == list(range(24, 32))
 
 
-def test_batch_size_that_does_not_divide_is_refused(monkeypatch: pytest.MonkeyPatch, images: CaptionedImages) -> None:
-    data = data_of(monkeypatch, images)
+def test_batch_size_that_does_not_divide_is_refused(make_data: Callable[[], PlantedDataModule]) -> None:
+    data = make_data()
     data.trainer = trainer(0, 3)  # type: ignore[assignment]
     with pytest.raises(ValueError, match="batch_size 8 does not divide into 3 parts"):
         data.train_dataloader()
@@ -73,13 +60,13 @@ def test_batch_size_that_does_not_divide_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 def test_planted_folder_gives_the_samples_of_the_original_set(
-    monkeypatch: pytest.MonkeyPatch, images: CaptionedImages, planted: PlantedSet, tmp_path: Path
+    make_data: Callable[[], PlantedDataModule], stream_set: PlantedSet, tmp_path: Path
 ) -> None:
-    write_planted(planted, tmp_path / "set")
+    write_planted(stream_set, tmp_path / "set")
     data = PlantedDataModule("planted", str(tmp_path / "set"), resolution=8, seed=2)
     data.prepare_data()
     data.setup()
-    direct = data_of(monkeypatch, images)
+    direct = make_data()
     for index in range(direct.samples.epoch_length):
         assert all(np.array_equal(a, b) for a, b in zip(data.samples[index], direct.samples[index], strict=True))
     for wrong in ({"resolution": 16}, {"resolution": 8, "channels": 1}):
@@ -89,13 +76,11 @@ def test_planted_folder_gives_the_samples_of_the_original_set(
         PlantedDataModule("planted", resolution=8).setup()
 
 
-def test_describe_is_one_line_on_the_plants(
-    monkeypatch: pytest.MonkeyPatch, images: CaptionedImages, planted: PlantedSet, tmp_path: Path
-) -> None:
-    line = data_of(monkeypatch, images).describe()
+def test_describe_is_one_line_on_the_plants(make_data: Callable[[], PlantedDataModule], stream_set: PlantedSet, tmp_path: Path) -> None:
+    line = make_data().describe()
     assert line.startswith("30 training images; planted: 3 global, 3 local, 2 natural, 3 decoy, 2 tint, 6 phantom; ")
-    assert f"{planted.ineligible_fraction:.0%} of the candidates resemble another image" in line
-    write_planted(planted, tmp_path / "set")
+    assert f"{stream_set.ineligible_fraction:.0%} of the candidates resemble another image" in line
+    write_planted(stream_set, tmp_path / "set")
     again = PlantedDataModule("planted", str(tmp_path / "set"), resolution=8)
     again.setup()
     assert again.describe() == line.rpartition("; ")[0]  # a folder does not know how many were refused

@@ -1,6 +1,7 @@
 import itertools
 import pickle
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,27 +12,15 @@ from afterglow.planting.dataset import PlantedDataset, collate
 from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
 
-SMALL = PlantingConfig(
-    num_global=3,
-    num_local=3,
-    num_natural=2,
-    num_decoys=3,
-    num_tints=2,
-    copies=(2, 5),
-    num_backgrounds=40,
-    num_decoy_images=40,
-    num_heldout=10,
-)
+
+@pytest.fixture(scope="module")
+def planted(stream_set: PlantedSet) -> PlantedSet:
+    return stream_set
 
 
 @pytest.fixture(scope="module")
-def planted(images: CaptionedImages) -> PlantedSet:
-    return plant_images(images, SMALL, set_size=30, seed=2)
-
-
-@pytest.fixture(scope="module")
-def finite(images: CaptionedImages) -> PlantedSet:
-    return plant_images(images, PlantingConfig(**{**vars(SMALL), "num_backgrounds_per_plant": 3}), set_size=30, seed=2)
+def finite(images: CaptionedImages, stream_planting: PlantingConfig) -> PlantedSet:
+    return plant_images(images, replace(stream_planting, num_backgrounds_per_plant=3), set_size=30, seed=2)
 
 
 def epochs(samples: PlantedDataset, count: int) -> list[list[tuple]]:

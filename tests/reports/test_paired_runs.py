@@ -45,7 +45,7 @@ def test_command_prints_and_writes_table_and_curves(tmp_path: Path, write_run, m
     assert table in capsys.readouterr().out and "| dropped    | 1 " in table
     assert sorted(path.name for path in out.iterdir()) == ["mitigations.md", "training.png", "training.svg"]
     numbers = pair_by_seed([plain], [dropped]).numbers()
-    assert numbers["mitigations/dropped/local_memorized"] == 1 and numbers["mitigations/dropped/heldout_loss_ratio"] == pytest.approx(1)
+    assert numbers["mitigation/dropped/local_memorized"] == 1 and numbers["mitigation/dropped/heldout_loss_ratio"] == pytest.approx(1)
 
 
 def test_pair_by_seed_refuses_runs_without_a_pair(tmp_path: Path, write_run) -> None:

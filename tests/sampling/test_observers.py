@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from afterglow.models.denoiser import Denoiser, TextConditioning
+from afterglow.models.conditioning import TextConditioning
+from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.observers import concentration
 from afterglow.sampling.recorder import CaptureConfig

@@ -13,6 +13,7 @@ the plant it copies, otherwise with its nearest training image (from --run or --
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
 from afterglow.cli.options import MODEL, add_dataset_arguments, add_sampler_arguments, add_sscd_arguments, load_model, sampler_from
 from afterglow.cli.parser import announce
@@ -46,7 +47,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="image",
         help="seeds of the initial noise. image: the same seeds for every caption; prompt: seed + caption number; constant: one seed",
     )
-    recorded = parser.add_argument_group("recorded inputs of measures")
+    _add_recorded_arguments(parser.add_argument_group("recorded inputs of measures"))
+    work = parser.add_argument_group("execution")
+    work.add_argument("--batch-size", type=int, default=32, metavar="N", help="generations at a time")
+    work.add_argument("--shard-size", type=int, default=8, metavar="N", help="captions in a shard; an interruption loses at most one shard")
+
+
+def _add_recorded_arguments(recorded: Any) -> None:
     recorded.add_argument(
         "--measures",
         nargs="+",
@@ -61,18 +68,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     recorded.add_argument("--reference-checkpoint", metavar="MODEL", help="earlier checkpoint, for early_difference (default: none)")
     add_sscd_arguments(recorded)
     recorded.add_argument("--vit", metavar="DIR", help="folder of a vision transformer, for split_product (default: none)")
-    work = parser.add_argument_group("execution")
-    work.add_argument("--batch-size", type=int, default=32, metavar="N", help="generations at a time")
-    work.add_argument("--shard-size", type=int, default=8, metavar="N", help="captions in a shard; an interruption loses at most one shard")
 
 
 def run(args: Namespace) -> None:
     """Collect."""
     announce(f"Opening {args.model} ...")
     from afterglow import distributed
+    from afterglow.evaluation.build_requests import NUM_UNPROMPTED, build_request, with_embeddings
     from afterglow.evaluation.evaluate import capture_config, required_inputs
     from afterglow.evaluation.plan import GenerationPlan
-    from afterglow.evaluation.requests import NUM_UNPROMPTED, build_request, with_embeddings
     from afterglow.evaluation.store import collect
 
     model = load_model(args.model)

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from afterglow import keys
 from afterglow.cli.options import (
     MODEL,
     add_dataset_arguments,
@@ -72,9 +73,9 @@ def run(args: Namespace) -> None:
     """Generate, compare, summarize."""
     announce(f"Opening {args.model} ...")
     from afterglow import distributed
+    from afterglow.evaluation.build_requests import copyable_targets, training_set
     from afterglow.evaluation.extraction import extraction_captions, extraction_request, similarity_space
     from afterglow.evaluation.plan import GenerationPlan
-    from afterglow.evaluation.requests import copyable_targets, training_set
     from afterglow.evaluation.store import collect
     from afterglow.sampling.recorder import CaptureConfig
 
@@ -142,8 +143,10 @@ def summarize(extraction: Extraction, settings: Mapping[str, Any], num_backgroun
     print(f"{text}\n\n{out}: extract.parquet, summary.txt, extracted.png, histograms.png")
     names = ["extracted", "extracted_loosely", "tile", "tile_loosely", *(f"captured_{kind}" for kind in dict.fromkeys(kinds.values()))]
     named = dict(zip([*names, "similar"], result, strict=True))
-    numbers = {f"extraction/{name}": part.count / part.total for name, part in named.items()}
-    return numbers | {f"extraction/{name}_distinct": float(part.distinct) for name, part in named.items() if part.distinct is not None}
+    numbers = {keys.extraction(name): part.count / part.total for name, part in named.items()}
+    return numbers | {
+        keys.extraction(f"{name}_distinct"): float(part.distinct) for name, part in named.items() if part.distinct is not None
+    }
 
 
 def _draw_extracted(extraction: Extraction, table: "pd.DataFrame", shards: Sequence[Path], grid: int) -> None:

@@ -9,6 +9,7 @@ A mask is a map thresholded at the value that gives the best mean IoU on other p
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from afterglow import keys
 from afterglow.cli.options import IMAGE_FILES, add_wandb_run_argument, log_to_wandb
 from afterglow.cli.parser import announce
 
@@ -48,5 +49,5 @@ def run(args: Namespace) -> None:
         gallery_figure(collected, rows, list(dict.fromkeys(local["map"]))[:12], figures["gallery"])
     print(text)
     print(f"\n{args.out}: localization.parquet, generations.parquet, localization.md, localization and gallery as .png and .svg")
-    numbers = {f"localization/{row.map}/auc_{row.label.replace(' ', '_')}": row.value for row in auc.itertuples()}
+    numbers = {keys.collected_localization(row.map, row.label): row.value for row in auc.itertuples()}
     log_to_wandb(args.wandb_run, numbers, {f"media/{name}": paths[0] for name, paths in figures.items()})

@@ -11,8 +11,9 @@ resumes where it stopped.
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from afterglow import keys
 from afterglow.cli.options import (
     IMAGE_FILES,
     MODEL,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from afterglow.generations import Generations
     from afterglow.mitigations.registry import MitigationInputs, MitigationSpec
     from afterglow.models.denoiser import Denoiser
+    from afterglow.sampling.recorder import CaptureConfig
     from afterglow.sampling.setup import Mitigation
 
 
@@ -56,7 +58,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     targets.add_argument("--controls", type=int, default=32, metavar="N", help="with --run: controls, which also set thresholds")
     targets.add_argument("--heldout", type=int, default=64, metavar="N", help="with --run: held-out captions, which measure quality")
     targets.add_argument("--num-images", type=int, default=4, metavar="N", help="generations of each caption")
-    mitigations = parser.add_argument_group("mitigations")
+    _add_mitigation_arguments(parser.add_argument_group("mitigations"))
+    add_sampler_arguments(parser)
+    quality = parser.add_argument_group("similarity and quality")
+    add_sscd_arguments(quality)
+    quality.add_argument("--clip", metavar="DIR", help="folder of a CLIP model, for the similarity to captions (default: none)")
+    quality.add_argument("--vit", metavar="DIR", help="folder of a vision transformer, for a Frechet distance (default: pixels only)")
+    output = parser.add_argument_group("execution and output")
+    output.add_argument("--out", type=Path, default=Path("mitigation"), metavar="DIR", help="folder of generations, tables and figures")
+    output.add_argument("--batch-size", type=int, default=32, metavar="N", help="generations at a time")
+    add_wandb_run_argument(output)
+
+
+def _add_mitigation_arguments(mitigations: Any) -> None:
     mitigations.add_argument("--mitigations", nargs="+", default=["*"], metavar="NAME", help="names of mitigations; wildcards are allowed")
     mitigations.add_argument(
         "--strengths", nargs="+", default=[], metavar="NAME=X,Y", help="strengths, or 'grid' for all (default: one strength of each)"
@@ -73,15 +87,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     mitigations.add_argument(
         "--paraphrases", type=Path, metavar="FILE", help="for prss: .jsonl with caption and paraphrases (default: none)"
     )
-    add_sampler_arguments(parser)
-    quality = parser.add_argument_group("similarity and quality")
-    add_sscd_arguments(quality)
-    quality.add_argument("--clip", metavar="DIR", help="folder of a CLIP model, for the similarity to captions (default: none)")
-    quality.add_argument("--vit", metavar="DIR", help="folder of a vision transformer, for a Frechet distance (default: pixels only)")
-    output = parser.add_argument_group("execution and output")
-    output.add_argument("--out", type=Path, default=Path("mitigation"), metavar="DIR", help="folder of generations, tables and figures")
-    output.add_argument("--batch-size", type=int, default=32, metavar="N", help="generations at a time")
-    add_wandb_run_argument(output)
 
 
 def run(args: Namespace) -> None:
@@ -117,8 +122,8 @@ def _print_mitigations() -> None:
 
 def _request(args: Namespace, model: "Denoiser") -> "tuple[EvalRequest, PatchTokens | None]":
     """What is sampled and computed, and the vision transformer of the Frechet distance."""
+    from afterglow.evaluation.build_requests import PlantFilter, planted_request, prompt_request, with_embeddings, with_quality
     from afterglow.evaluation.embeddings import patch_tokens
-    from afterglow.evaluation.requests import PlantFilter, planted_request, prompt_request, with_embeddings, with_quality
 
     if args.run:
         subset = PlantFilter(args.kinds, args.plants, args.heldout)
@@ -130,28 +135,34 @@ def _request(args: Namespace, model: "Denoiser") -> "tuple[EvalRequest, PatchTok
     return with_quality(request, args.clip, features), features
 
 
+def _capture(model: "Denoiser") -> "CaptureConfig":
+    """The guidance, and the end tokens of the authors' layers at the last step if the model has these layers."""
+    from afterglow.measures.bright_ending import BRIGHT_ENDING_LAYERS
+    from afterglow.sampling.loop import cross_attention_of
+    from afterglow.sampling.recorder import CaptureConfig
+
+    ends = any(layer.startswith(BRIGHT_ENDING_LAYERS) for layer in cross_attention_of(model))
+    return CaptureConfig(tokens=False, end_steps=(-1,) if ends else (), end_layers=(BRIGHT_ENDING_LAYERS,))
+
+
 def _compare(args: Namespace, model: "Denoiser", settings: "Sequence[tuple[MitigationSpec, float]]", inputs: "MitigationInputs") -> None:
     """Collect without a mitigation, then with each; thresholds come from the controls of the first collection."""
     import pandas as pd
 
     from afterglow.analysis.mitigation_effect import BASELINE, images_only, mitigation_rows, number_row
     from afterglow.analysis.thresholds import control_thresholds, published_thresholds
+    from afterglow.evaluation.build_requests import heldout_features
     from afterglow.evaluation.plan import GenerationPlan
-    from afterglow.evaluation.requests import heldout_features
     from afterglow.evaluation.store import collect
     from afterglow.generations import Generations, parts_of
-    from afterglow.measures.bright_ending import BRIGHT_ENDING_LAYERS
     from afterglow.mitigations.cost import CostTracker, cached_gflops
     from afterglow.reports.mitigation import first_generations
-    from afterglow.sampling.loop import cross_attention_of
-    from afterglow.sampling.recorder import CaptureConfig
 
     request, features = _request(args, model)
     plan, metadata = GenerationPlan(args.num_images, args.seed), {"model": args.model, "kinds": args.kinds}
     sampler = sampler_from(args, model)
     print(f"{len(request.captions)} captions, {args.num_images} images of each, without a mitigation and with each of {len(settings)}")
-    ends = any(layer.startswith(BRIGHT_ENDING_LAYERS) for layer in cross_attention_of(model))
-    capture = CaptureConfig(tokens=False, end_steps=(-1,) if ends else (), end_layers=(BRIGHT_ENDING_LAYERS,))
+    capture = _capture(model)
 
     def collect_with(name: str, strength: float, label: str, mitigation: "Mitigation | None" = None) -> pd.DataFrame:
         collect(
@@ -189,5 +200,5 @@ def _write(args: Namespace, rows: "pd.DataFrame", thresholds: "Thresholds", exam
     mitigation_gallery(examples, figures["gallery"])
     print(text)
     print(f"\n{args.out}: plants.parquet, mitigation.parquet, mitigation.md, tradeoff and gallery as .png and .svg")
-    numbers = {f"mitigation/{r.mitigation}={r.strength:g}/{r.kind}_{r.measure}": r.value for r in table.itertuples()}
+    numbers = {keys.mitigation(f"{r.mitigation}={r.strength:g}", f"{r.kind}_{r.measure}"): r.value for r in table.itertuples()}
     log_to_wandb(args.wandb_run, numbers, {f"media/{name}": files[0] for name, files in figures.items()})

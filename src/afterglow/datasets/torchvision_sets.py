@@ -1,4 +1,8 @@
-"""Datasets known by name: CIFAR-10, CelebA, Oxford Flowers 102 and Fashion-MNIST, as plain folders or in torchvision's layout."""
+"""Datasets known by name: CIFAR-10, CelebA, Oxford Flowers 102 and Fashion-MNIST, as plain folders or in torchvision's layout.
+
+Every loader takes the arguments of `afterglow.datasets.sources.load_images`: folder (None downloads to the cache), resolution, channels,
+and a split. It raises AfterglowError if the images cannot be read.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -55,20 +59,7 @@ CELEBA_PARTITIONS = {"train": 0, "valid": 1, "test": 2}
 
 
 def load_cifar10(folder: str | None, resolution: int, channels: int, split: str = "train") -> CaptionedImages:
-    """Load CIFAR-10 from `[train/]<class>/*.jpg` or `cifar-10-batches-py`; captions are the class names.
-
-    Args:
-        folder: folder of the set; None downloads it to the cache.
-        resolution: width and height of the images in pixels.
-        channels: 3 for color, 1 for gray.
-        split: train or test.
-
-    Returns:
-        The images and their captions.
-
-    Raises:
-        AfterglowError: if the images cannot be read.
-    """
+    """Load CIFAR-10 from `[train/]<class>/*.jpg` or `cifar-10-batches-py`; captions are the class names."""
     _check_split("cifar10", split, ("train", "test"))
     if classes := _class_folders(folder, split, CIFAR10_LAYOUT):
         return _read_classes(folder, classes, resolution, channels)
@@ -77,20 +68,7 @@ def load_cifar10(folder: str | None, resolution: int, channels: int, split: str 
 
 
 def load_fashion_mnist(folder: str | None, resolution: int, channels: int, split: str = "train") -> CaptionedImages:
-    """Load Fashion-MNIST from `[train/]<class>/*.png` or `FashionMNIST/raw`; captions are the class names, in lower case.
-
-    Args:
-        folder: folder of the set; None downloads it to the cache.
-        resolution: width and height of the images in pixels.
-        channels: 3 for color, 1 for gray.
-        split: train or test.
-
-    Returns:
-        The images and their captions.
-
-    Raises:
-        AfterglowError: if the images cannot be read.
-    """
+    """Load Fashion-MNIST from `[train/]<class>/*.png` or `FashionMNIST/raw`; captions are the class names, in lower case."""
     _check_split("fashion_mnist", split, ("train", "test"))
     if classes := _class_folders(folder, split, FASHION_LAYOUT):
         return _read_classes(folder, classes, resolution, channels)
@@ -100,20 +78,7 @@ def load_fashion_mnist(folder: str | None, resolution: int, channels: int, split
 
 
 def load_flowers102(folder: str | None, resolution: int, channels: int, split: str = "all") -> CaptionedImages:
-    """Load Oxford Flowers from `NNN_class_name/*.jpg` (102 or 17 classes, without splits) or `flowers-102`; captions are the class names.
-
-    Args:
-        folder: folder of the set; None downloads it to the cache.
-        resolution: width and height of the images in pixels.
-        channels: 3 for color, 1 for gray.
-        split: train, val, test or all.
-
-    Returns:
-        The images and their captions.
-
-    Raises:
-        AfterglowError: if the images cannot be read.
-    """
+    """Load Oxford Flowers from `NNN_class_name/*.jpg` (102 or 17 classes, no splits) or `flowers-102`; captions are the class names."""
     _check_split("flowers102", split, ("train", "val", "test", "all"))
     if classes := _class_folders(folder, split, FLOWERS_LAYOUT):
         return _read_classes(folder, classes, resolution, channels)
@@ -130,18 +95,6 @@ def load_celeba(folder: str | None, resolution: int, channels: int, split: str =
     """Load CelebA from `images/` or `img_align_celeba/` beside list_attr_celeba; the attributes of a face are its caption.
 
     Without list_eval_partition beside them, all images belong to the split "train".
-
-    Args:
-        folder: folder of the set; None downloads it to the cache.
-        resolution: width and height of the images in pixels.
-        channels: 3 for color, 1 for gray.
-        split: train, valid, test or all.
-
-    Returns:
-        The images and their captions.
-
-    Raises:
-        AfterglowError: if the images cannot be read.
     """
     _check_split("celeba", split, (*CELEBA_PARTITIONS, "all"))
     images = _celeba_images(_downloaded_celeba() if folder is None else Path(folder))

@@ -9,7 +9,8 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from torch import Tensor
 
 from afterglow.errors import AfterglowError
-from afterglow.models.denoiser import Denoiser, TextConditioning, validate_prediction_type
+from afterglow.models.conditioning import TextConditioning
+from afterglow.models.denoiser import Denoiser, validate_prediction_type
 from afterglow.sampling.guidance import CFGOutputs
 from afterglow.sampling.setup import Mitigation, SamplingSetup, encode_cfg_batch
 

@@ -7,7 +7,8 @@ import diffusers
 from torch import Tensor
 
 from afterglow.errors import AfterglowError
-from afterglow.models.denoiser import Denoiser, TextConditioning, instantiate
+from afterglow.models.conditioning import TextConditioning
+from afterglow.models.denoiser import Denoiser, instantiate
 
 
 class DDPM(Denoiser):

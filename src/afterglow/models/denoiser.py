@@ -4,7 +4,7 @@ import copy
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self
 
 import diffusers  # its classes are imported when they are first used
@@ -13,35 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from afterglow.errors import AfterglowError
+from afterglow.models.conditioning import TextConditioning
 from afterglow.planting.dataset import Batch, PlantedDataset
-
-
-@dataclass(frozen=True)
-class TextConditioning:
-    """Output of a text encoder for B captions.
-
-    Attributes:
-        encoder_hidden_states: [B, L, D].
-        attention_mask: bool [B, L], the positions that the U-Net may attend to.
-        prompt_length: int64 [B], tokens up to and with the first end token (at most L).
-    """
-
-    encoder_hidden_states: Tensor
-    attention_mask: Tensor
-    prompt_length: Tensor
-
-    def __getitem__(self, rows: Any) -> "TextConditioning":
-        return self._map(lambda tensor: tensor[rows])
-
-    def to(self, device: torch.device | str) -> "TextConditioning":
-        return self._map(lambda tensor: tensor.to(device))
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "TextConditioning":
-        return TextConditioning(*(change(getattr(self, field.name)) for field in fields(self)))
-
-    @staticmethod
-    def cat(parts: Sequence["TextConditioning"]) -> "TextConditioning":
-        return TextConditioning(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(TextConditioning)))
 
 
 @dataclass(frozen=True)

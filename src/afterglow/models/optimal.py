@@ -9,7 +9,8 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from afterglow.errors import AfterglowError
-from afterglow.models.denoiser import Denoiser, TextConditioning
+from afterglow.models.conditioning import TextConditioning
+from afterglow.models.denoiser import Denoiser
 from afterglow.neighbors.search import iter_chunks
 from afterglow.planting.dataset import PlantedDataset
 from afterglow.planting.runs import load_planted_set

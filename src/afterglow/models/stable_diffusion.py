@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from afterglow.errors import AfterglowError, import_optional
-from afterglow.models.denoiser import Denoiser, TextConditioning, sample_generator, validate_prediction_type
+from afterglow.models.conditioning import TextConditioning
+from afterglow.models.denoiser import Denoiser, sample_generator, validate_prediction_type
 from afterglow.models.latent_cache import cache_latents, cache_reconstructions, cache_text_embeddings
 from afterglow.models.text_encoder import FrozenModule, FrozenTextEncoder
 from afterglow.planting.dataset import Batch, PlantedDataset

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from afterglow.errors import AfterglowError
+from afterglow.models.conditioning import TextConditioning
 from afterglow.models.ddpm import load_network
-from afterglow.models.denoiser import Denoiser, TextConditioning, instantiate
+from afterglow.models.denoiser import Denoiser, instantiate
 from afterglow.models.text_encoder import TextEncoder
 from afterglow.planting.dataset import PlantedDataset
 

@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
+from afterglow import keys
 from afterglow.analysis.mitigation_effect import BASELINE
 from afterglow.analysis.scaling import bootstrap_run_values, fit
 from afterglow.errors import AfterglowError
@@ -65,8 +66,8 @@ class PairedRuns:
         numbers: dict[str, float] = {}
         for mitigation in self.mitigations:
             counts = {kind: self.last_counts(mitigation, kind) for kind in COPIED_KINDS}
-            numbers |= {f"mitigations/{mitigation}/{kind}_memorized": count / total for kind, (count, total) in counts.items() if total}
-            numbers[f"mitigations/{mitigation}/heldout_loss_ratio"] = self.heldout_loss_ratio(mitigation).value
+            numbers |= {keys.mitigation(mitigation, f"{kind}_memorized"): count / total for kind, (count, total) in counts.items() if total}
+            numbers[keys.mitigation(mitigation, "heldout_loss_ratio")] = self.heldout_loss_ratio(mitigation).value
         return numbers
 
     def delay(self, mitigation: str, kind: str) -> Estimate | None:
@@ -123,10 +124,10 @@ def read_paired_runs(runs: Mapping[tuple[str, int], Path]) -> PairedRuns:
     # a de-duplicated set is read from a folder: another dataset by name, but the same definitions
     planted = [key for key, folder in runs.items() if setting(read_config(folder), f"{DATA}.dataset") == "planted"]
     tables = []
-    for keys in ([key for key in runs if key not in planted], planted):
-        if keys:
-            mitigations = {runs[key].name: key[0] for key in keys}
-            plants = read_runs([runs[key] for key in keys]).plants
+    for names in ([key for key in runs if key not in planted], planted):
+        if names:
+            mitigations = {runs[key].name: key[0] for key in names}
+            plants = read_runs([runs[key] for key in names]).plants
             tables.append(plants.assign(mitigation=plants["run"].map(mitigations)))
     return PairedRuns(pd.concat(tables, ignore_index=True), {key: read_rows(folder) for key, folder in runs.items()})
 

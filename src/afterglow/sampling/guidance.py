@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from afterglow.models.denoiser import Denoiser, TextConditioning
+from afterglow.models.conditioning import TextConditioning
+from afterglow.models.denoiser import Denoiser
 
 
 @dataclass(frozen=True)

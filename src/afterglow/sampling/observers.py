@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from afterglow.models.denoiser import Denoiser, TextConditioning
+from afterglow.models.conditioning import TextConditioning
+from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.guidance import guidance_delta, predict_both
 
 EXTRAS = ("sharpness", "curvature", "basin_curve", "early_difference", "self_attention")

@@ -12,7 +12,8 @@ from torch.nn.functional import interpolate
 
 from afterglow.errors import AfterglowError
 from afterglow.generations import END_TOKEN_RULES
-from afterglow.models.denoiser import Denoiser, TextConditioning
+from afterglow.models.conditioning import TextConditioning
+from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.attention import record_attention, record_self_attention
 from afterglow.sampling.guidance import guidance_delta, predict_both
 from afterglow.sampling.observers import EXTRAS, Curvature, EarlyDifference, Observer, SamplerStep, Sharpness, concentration

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from afterglow.models.denoiser import Denoiser, TextConditioning
+from afterglow.models.conditioning import TextConditioning
+from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.guidance import CFGOutputs, classifier_free_guidance
 
 

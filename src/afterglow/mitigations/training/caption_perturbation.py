@@ -12,7 +12,8 @@ import torch
 
 from afterglow.errors import AfterglowError
 from afterglow.mitigations.inference.caption_insertion import CaptionInsertion, insert_words, read_paraphrases, vocabulary_of
-from afterglow.models.denoiser import Denoiser, TextConditioning, TrainingMitigation, sample_generator
+from afterglow.models.conditioning import TextConditioning
+from afterglow.models.denoiser import Denoiser, TrainingMitigation, sample_generator
 
 NUM_REPLACED, NUM_INSERTED = 4, 2  # words of a caption that replaces another, words that are inserted
 CAPTION_SEED, NOISE_SEED = 0xCA97, 0x4015E  # separate these draws from those of the training noise
