@@ -1,8 +1,9 @@
+import json
 import logging
 
 import pytest
 
-from afterglow.errors import AfterglowError, configure_logging, did_you_mean, exit_on_user_error, import_optional, user_error
+from afterglow.errors import AfterglowError, configure_logging, did_you_mean, exit_on_user_error, import_optional, reading, user_error
 from afterglow.planting.regions import region
 
 
@@ -39,6 +40,14 @@ def test_user_error_is_found_behind_errors_of_libraries():
     except TypeError as error:
         assert str(user_error(error)) == "the culprit"
     assert user_error(TypeError("a bug")) is None
+
+
+def test_reading_names_a_broken_file_and_passes_a_missing_one(tmp_path):
+    (tmp_path / "rows.json").write_text("{")
+    with pytest.raises(AfterglowError, match=r"rows.json' cannot be read"), reading(tmp_path / "rows.json"):
+        json.loads((tmp_path / "rows.json").read_text())
+    with pytest.raises(FileNotFoundError), reading(tmp_path / "gone"):
+        (tmp_path / "gone").read_text()
 
 
 def test_did_you_mean_names_the_nearest_or_nothing():

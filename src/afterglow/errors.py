@@ -53,6 +53,17 @@ def exit_on_user_error() -> Iterator[None]:
         raise SystemExit(2) from error
 
 
+@contextmanager
+def reading(file: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise AfterglowError with the name of the file if the block cannot read it; a missing or forbidden file stays an OSError."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, AfterglowError) or (isinstance(error, OSError) and error.filename):
+            raise
+        raise AfterglowError(f"'{file}' cannot be read: it is incomplete or not of this format.") from error
+
+
 def user_error(error: BaseException) -> BaseException | None:
     """Return the AfterglowError among an error and those that it was raised from, the error itself if it is an OSError, or None."""
     cause: BaseException | None = error
