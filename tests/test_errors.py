@@ -3,7 +3,20 @@ import logging
 
 import pytest
 
-from afterglow.errors import AfterglowError, configure_logging, did_you_mean, exit_on_user_error, import_optional, reading, user_error
+from afterglow.errors import (
+    AfterglowError,
+    configure_logging,
+    did_you_mean,
+    exit_on_user_error,
+    exit_with,
+    import_optional,
+    one_line,
+    reading,
+    require,
+    require_fraction,
+    require_positive,
+    user_error,
+)
 from afterglow.planting.regions import region
 
 
@@ -64,3 +77,23 @@ def test_import_optional_names_the_extra_of_a_missing_package():
 def test_configure_logging_keeps_our_messages():
     configure_logging()
     assert logging.getLogger("afterglow").isEnabledFor(logging.INFO) and not logging.getLogger("datasets").isEnabledFor(logging.WARNING)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_require_names_option_and_value(value):
+    with pytest.raises(AfterglowError, match=rf"^rate must be a number from 0 to 1, not {value}\.$"):
+        require_fraction(rate=value)
+    require_fraction(rate=0.5)
+
+
+def test_require_positive_names_the_first_option_below_one():
+    with pytest.raises(AfterglowError, match=r"^seeds must be at least 1, not 0\.$"):
+        require_positive(steps=1, seeds=0)
+    with pytest.raises(AfterglowError, match=r"^name must be short, not x+ \.\.\. x+\.$"):
+        require("name", "x" * 1000, False, "short")
+
+
+def test_one_line_and_exit_with_keep_300_characters(capsys):
+    assert one_line("a\n b") == "a b" and len(one_line("x" * 400)) <= 300 and one_line("a" + "x" * 400 + "b", 50).endswith("b")
+    assert exit_with("y" * 400).code == 2
+    assert len(capsys.readouterr().err) <= 301

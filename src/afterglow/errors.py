@@ -15,6 +15,31 @@ class AfterglowError(ValueError):
     """A mistake of the user: one sentence that names the culprit. Commands print it and exit with code 2."""
 
 
+def require(option: str, value: object, valid: bool, expected: str) -> None:
+    """Raise AfterglowError unless the value of an option is valid, such as "learning_rate must be a number above 0, not -1."."""
+    if not valid:
+        raise AfterglowError(f"{option} must be {expected}, not {one_line(str(value), 60)}.")
+
+
+def require_positive(**options: int) -> None:
+    """Raise AfterglowError that names the first option below 1."""
+    for option, value in options.items():
+        require(option, value, value >= 1, "at least 1")
+
+
+def require_fraction(**options: float) -> None:
+    """Raise AfterglowError that names the first option outside [0, 1]."""
+    for option, value in options.items():
+        require(option, value, 0 <= value <= 1, "a number from 0 to 1")
+
+
+def one_line(text: str, length: int = 300) -> str:
+    """A text in one line, its middle left out if it is longer than `length` characters."""
+    line = " ".join(text.split())
+    end = (length - 5) // 3
+    return line if len(line) <= length else f"{line[: length - end - 5]} ... {line[-end:]}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ": did you mean NEAREST?" for a misspelled name, or an empty string if no known name is near."""
     nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
@@ -49,19 +74,25 @@ def exit_on_user_error() -> Iterator[None]:
         known = user_error(error)
         if known is None or os.environ.get("AFTERGLOW_TRACEBACK"):
             raise
-        print(f"error: {_text(known)}", file=sys.stderr)
-        raise SystemExit(2) from error
+        raise exit_with(_text(known)) from error
+
+
+def exit_with(message: str) -> SystemExit:
+    """Print an error as one line of at most 300 characters; the returned exception ends the command with code 2."""
+    print(one_line(f"error: {message}"), file=sys.stderr)
+    return SystemExit(2)
 
 
 @contextmanager
-def reading(file: str | os.PathLike[str]) -> Iterator[None]:
+def reading(file: str | os.PathLike[str], content: str = "a file of this format") -> Iterator[None]:
     """Raise AfterglowError with the name of the file if the block cannot read it; a missing or forbidden file stays an OSError."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # parsers of damaged files raise a dozen kinds of errors
         if isinstance(error, AfterglowError) or (isinstance(error, OSError) and error.filename):
             raise
-        raise AfterglowError(f"'{file}' cannot be read: it is incomplete or not of this format.") from error
+        reason = one_line(f"{type(error).__name__} {error}".strip(), 80)
+        raise AfterglowError(f"'{file}' cannot be read as {content}: it is incomplete or of another kind ({reason}).") from error
 
 
 def user_error(error: BaseException) -> BaseException | None:
@@ -75,7 +106,7 @@ def user_error(error: BaseException) -> BaseException | None:
 def _text(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.strerror}: {error.filename}"
-    return " ".join(str(error).split())
+    return str(error)
 
 
 def configure_logging() -> None:

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, reading
+from afterglow.files import read_json
 from afterglow.kinds import COPYABLE
 
 END_TOKEN_RULES = ("first_eos", "last", "eos_and_pads")  # the columns of end_attention
@@ -154,6 +155,11 @@ class Generations:
         for name in ("table", "tensors.safetensors", "provenance.json"):
             if not (folder / name).exists():
                 raise AfterglowError(f"There are no generations in '{folder}': {name} is missing.")
+        with reading(folder, "a collection of generations"):
+            return cls._load(folder)
+
+    @classmethod
+    def _load(cls, folder: Path) -> "Generations":
         import datasets
 
         table = datasets.Dataset.load_from_disk(str(folder / "table"))
@@ -170,7 +176,7 @@ class Generations:
                 found[name] = tensor
         if "neighbors" in found:
             found["neighbors"] = Neighbors(**found["neighbors"])
-        return cls(**found, provenance=json.loads((folder / "provenance.json").read_text(encoding="utf-8")))
+        return cls(**found, provenance=read_json(folder / "provenance.json"))
 
 
 def parts_of(folder: Path) -> list[Path]:

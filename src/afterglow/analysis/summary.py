@@ -3,12 +3,15 @@
 Rows are tidy: step, epoch, seconds, plant_id, kind, caption, seed, measure, value. A row with seed -1 describes all seeds of a plant.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from afterglow import keys
+from afterglow.errors import reading
+from afterglow.files import read_parquet
 from afterglow.functional.roc import detection_metrics
 from afterglow.kinds import NEGATIVES, PLANTED
 from afterglow.measures.registry import is_detector
@@ -17,9 +20,11 @@ ALL_SEEDS = -1
 MEASUREMENT_COLUMNS = ["step", "epoch", "seconds", "plant_id", "kind", "caption", "seed", "measure", "value"]
 
 
-def read_measurements(path: Path) -> pd.DataFrame:
-    """Rows of a parquet file. Values are stored in single precision and converted to double here."""
-    return pd.read_parquet(path).astype({"value": np.float64})
+def read_measurements(path: Path, columns: Sequence[str] = ("kind", "measure", "plant_id", "seed", "value")) -> pd.DataFrame:
+    """Rows of a parquet file, which must have the columns. Values are stored in single precision and converted to double here."""
+    table = read_parquet(path, columns)
+    with reading(path, "measurements"):
+        return table.astype({"value": np.float64})
 
 
 def plant_means(rows: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save
 
 from afterglow.analysis.emergence_table import emergence_of
 from afterglow.cache import atomic_path
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, reading
 from afterglow.evaluation.measurement_table import MeasurementTable
 from afterglow.evaluation.result import EvaluationResult
 
@@ -59,5 +59,6 @@ def load_early_snapshot(model: Any, folder: Path) -> Any:
     if not file.is_file():
         raise AfterglowError(f"early_difference needs the early weights of this run, and '{file}' is missing.")
     unet = copy.deepcopy(model.unet)
-    unet.load_state_dict(load_file(file))
+    with reading(file, "weights of the network"):
+        unet.load_state_dict(load_file(file))
     return model.with_network(unet)

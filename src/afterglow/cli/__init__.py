@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from afterglow.cli.parser import CommandParser
-from afterglow.errors import configure_logging, did_you_mean, exit_on_user_error
+from afterglow.errors import configure_logging, did_you_mean, exit_on_user_error, exit_with, one_line
 
 COMMANDS = {
     "train": "train a model on a set with plants and measure what it memorizes",
@@ -45,8 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(_overview())
         return
     if name not in COMMANDS:
-        print(f"error: Unknown command '{name}'{did_you_mean(name, COMMANDS) or '; `afterglow --help` lists all.'}", file=sys.stderr)
-        raise SystemExit(2)
+        raise exit_with(f"Unknown command '{one_line(name, 40)}'{did_you_mean(name, COMMANDS) or '; `afterglow --help` lists all.'}")
     module = import_module(f"afterglow.cli.{name.replace('-', '_')}")
     configure_logging()
     with exit_on_user_error():

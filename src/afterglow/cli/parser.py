@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from afterglow.errors import did_you_mean
+from afterglow.errors import did_you_mean, exit_with, one_line
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -57,8 +57,8 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the message with the command that helps, and exit with code 2."""
-        print(f"error: {message[0].upper()}{message[1:]} (`{self.prog} --help` explains all options.)", file=sys.stderr)
-        raise SystemExit(2)
+        help_text = f" (`{self.prog} --help` explains all options.)"
+        raise exit_with(one_line(message[0].upper() + message[1:], 290 - len(help_text)) + help_text)
 
 
 def announce(text: str) -> None:

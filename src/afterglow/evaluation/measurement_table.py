@@ -14,7 +14,7 @@ class MeasurementTable:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.table = read_measurements(path) if path.exists() else pd.DataFrame(columns=MEASUREMENT_COLUMNS)
+        self.table = read_measurements(path, MEASUREMENT_COLUMNS) if path.exists() else pd.DataFrame(columns=MEASUREMENT_COLUMNS)
 
     def drop_after(self, step: int) -> None:
         """Drop the rows of later steps, which a resumed training repeats."""

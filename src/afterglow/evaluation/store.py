@@ -13,6 +13,7 @@ from afterglow.errors import AfterglowError
 from afterglow.evaluation.evaluate import generate_with_ground_truth
 from afterglow.evaluation.plan import GenerationPlan
 from afterglow.evaluation.requests import EvalRequest
+from afterglow.files import read_json
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.loop import Sampler
 from afterglow.sampling.recorder import CaptureConfig
@@ -82,7 +83,7 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
         with atomic_path(file) as path:  # processes that start together write equal files, each complete
             path.write_text(json.dumps(settings), encoding="utf-8")
         return
-    before = json.loads(file.read_text(encoding="utf-8"))
+    before = read_json(file)
     changed = [name for group in settings for name in _changed(before.get(group), settings[group], group)]
     if changed:
         raise AfterglowError(f"'{folder}' was started with other settings ({', '.join(changed)}): use those, or another folder.")

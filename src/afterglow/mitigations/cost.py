@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from afterglow.files import read_json
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.loop import sample_steps
 from afterglow.sampling.setup import Mitigation, SamplingSetup
@@ -95,7 +96,7 @@ def cached_gflops(file: Path, label: str, model: Denoiser, setup: SamplingSetup,
     Returns:
         10^9 operations per image.
     """
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    known = read_json(file) if file.exists() else {}
     if label not in known:
         known[label] = flops_per_image(model, setup, mitigation) / 1e9
         file.write_text(json.dumps(known, indent=1), encoding="utf-8")

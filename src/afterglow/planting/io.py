@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from afterglow.errors import AfterglowError
+from afterglow.files import read_json_lines
 from afterglow.planting.plants import Plant, PlantedSet
 
 _KINDS = {"controls": "control", "background_pool": "background", "decoy_pool": "decoy_image", "heldout": "heldout"}
@@ -145,13 +146,7 @@ def _read_rows(root: Path) -> list[dict]:
     table = root / "metadata.jsonl"
     if not table.is_file():
         raise AfterglowError(f"There is no planted set in '{root}': metadata.jsonl is missing.")
-    try:
-        rows = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except ValueError as error:
-        raise AfterglowError(f"'{table}' is not JSON, line by line.") from error
-    for number, row in enumerate(rows, start=1):
-        if missing := [name for name in _COLUMNS if name not in row]:
-            raise AfterglowError(f"There is no planted set in '{root}': line {number} of metadata.jsonl lacks {', '.join(missing)}.")
+    rows = read_json_lines(table, _COLUMNS)
     if not any(row["kind"] == "control" for row in rows):
         raise AfterglowError(f"'{root}' contains plants without their training set; write a whole set with `afterglow plant`.")
     return rows

@@ -1,11 +1,11 @@
 """The planted set of a training: built from the options in its configuration, without the training itself."""
 
+import inspect
 from pathlib import Path
 
-import yaml
-
 from afterglow.datasets.sources import load_images
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, reading
+from afterglow.files import read_yaml
 from afterglow.planting.io import read_planted
 from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
@@ -77,8 +77,10 @@ def load_planted_set(run: Path) -> PlantedSet:
     file = run / "config.yaml"
     if not file.is_file():
         raise AfterglowError(f"There is no run in '{run}': config.yaml is missing.")
-    config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    options = {"seed": config["seed_everything"]} | config["data"]["init_args"]
-    planting = PlantingConfig(**options.pop("planting"))
-    only_training = {"batch_size", "num_workers"}
-    return build_planted_set(planting=planting, **{name: value for name, value in options.items() if name not in only_training})
+    config = read_yaml(file)
+    with reading(file, "the configuration of a run"):
+        options = {"seed": config["seed_everything"]} | config["data"]["init_args"]
+        planting = PlantingConfig(**options.pop("planting"))
+        options = {name: value for name, value in options.items() if name not in ("batch_size", "num_workers")}
+        inspect.signature(build_planted_set).bind(planting=planting, **options)
+    return build_planted_set(planting=planting, **options)

@@ -1,6 +1,5 @@
 """A run folder as the report reads it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from safetensors import safe_open
 
 from afterglow.analysis.emergence_table import emergence_of
-from afterglow.analysis.summary import plant_means, read_measurements, summarize_evaluation
-from afterglow.errors import AfterglowError
+from afterglow.analysis.summary import MEASUREMENT_COLUMNS, plant_means, read_measurements, summarize_evaluation
+from afterglow.errors import AfterglowError, reading
+from afterglow.files import read_json, read_json_lines, read_yaml
 from afterglow.functional.statistics import wilson_interval
 from afterglow.kinds import KINDS
 
@@ -33,7 +32,7 @@ class EvaluationFile:
 
     def tensor(self, name: str) -> np.ndarray:
         """One array of the file."""
-        with safe_open(self.path, "np") as file:
+        with reading(self.path, "maps of an evaluation"), safe_open(self.path, "np") as file:
             return file.get_tensor(name)
 
     @cached_property
@@ -44,7 +43,7 @@ class EvaluationFile:
     @cached_property
     def names(self) -> set[str]:
         """Names of all arrays."""
-        with safe_open(self.path, "np") as file:
+        with reading(self.path, "maps of an evaluation"), safe_open(self.path, "np") as file:
             return set(file.keys())
 
     def seeds(self, plant_id: int) -> list[int]:
@@ -147,7 +146,7 @@ def setting(config: Mapping[str, Any], path: str) -> Any:
 def read_config(folder: Path) -> dict[str, Any]:
     """config.yaml of a run folder; empty if there is none."""
     file = folder / "config.yaml"
-    return (yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None) or {}
+    return read_yaml(file) if file.is_file() else {}
 
 
 def read_rows(folder: Path) -> pd.DataFrame:
@@ -159,7 +158,7 @@ def read_rows(folder: Path) -> pd.DataFrame:
     file = folder / "measurements.parquet"
     if not file.is_file():
         raise AfterglowError(f"'{folder}' is not a run with evaluations: measurements.parquet is missing.")
-    rows = read_measurements(file)
+    rows = read_measurements(file, MEASUREMENT_COLUMNS)
     if rows.empty:
         raise AfterglowError(f"'{folder}' is not a run with evaluations: measurements.parquet holds no rows.")
     return rows
@@ -176,9 +175,10 @@ def read_run(folder: Path) -> Run:
 def _emergence(path: Path, rows: pd.DataFrame) -> tuple[dict[str, Any], bool]:
     """The file if it belongs to these rows, else what the rows say so far: a resumed run is longer than its last emergence.json."""
     if path.is_file():
-        emergence = json.loads(path.read_text(encoding="utf-8"))
-        if emergence["evaluation_steps"] == sorted(rows["step"].unique().tolist()):
-            return emergence, True
+        emergence = read_json(path)
+        with reading(path, "emergence of a run"):
+            if emergence["evaluation_steps"] == sorted(rows["step"].unique().tolist()):
+                return emergence, True
     return emergence_of(rows), False
 
 
@@ -187,6 +187,7 @@ def read_plants(folder: Path) -> dict[int, dict[str, Any]]:
     path = folder / "plants" / "metadata.jsonl"
     if not path.is_file():
         return {}
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    first = {line["plant_id"]: line for line in reversed(lines) if line["plant_id"] >= 0}
+    lines = read_json_lines(path, ("plant_id", "kind", "copies"))
+    with reading(path, "a list of plants"):
+        first = {line["plant_id"]: line for line in reversed(lines) if line["plant_id"] >= 0}
     return dict(sorted(first.items()))

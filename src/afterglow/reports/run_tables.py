@@ -1,13 +1,13 @@
 """Tables of a run's page: what was planted, what was memorized and when, how well maps localize and scores detect."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, reading
+from afterglow.files import read_json
 from afterglow.kinds import KINDS, NEGATIVES, PLANTED
 from afterglow.measures.registry import TRIVIAL_MAPS, is_detector
 from afterglow.reports.run import Run
@@ -213,7 +213,12 @@ def emergence_text(folder: Path) -> str:
     path = Path(folder) / "emergence.json"
     if not path.is_file():
         raise AfterglowError(f"There is no emergence.json in '{folder}': the run has not ended.")
-    emergence = json.loads(path.read_text(encoding="utf-8"))
+    emergence = read_json(path)
+    with reading(path, "emergence of a run"):
+        return _emergence_text(emergence)
+
+
+def _emergence_text(emergence: Mapping[str, Any]) -> str:
     rows, last = [], emergence["evaluation_steps"][-1]
     for kind in emerging_kinds(emergence):
         summary = emergence["kinds"][kind]
