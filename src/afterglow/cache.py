@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 KEY_BYTES = 16
+UNFINISHED = ".unfinished"  # suffix of temporary files
 MAX_IN_MEMORY = 2**30  # bytes; larger arrays stay on disk
 
 
@@ -30,19 +31,35 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Args:
         path: the final file or folder; missing parent folders are created.
+
+    Raises:
+        OSError: the disk is full or fails; it names `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
         if unfinished.is_file():
-            with unfinished.open("rb") as file:
-                os.fsync(file.fileno())
+            _fsync(unfinished)
         os.replace(unfinished, path)
+        _fsync(path.parent)
+    except OSError as error:
+        if error.filename is not None and not str(error.filename).startswith(str(unfinished)):
+            raise  # of another file
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         if unfinished.is_dir():
             shutil.rmtree(unfinished)
         unfinished.unlink(missing_ok=True)
+
+
+def _fsync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def content_key(*parts: bytes | str | np.ndarray) -> bytes:

@@ -27,13 +27,14 @@ def test_help_shows_every_option_of_ours_with_a_text_and_hides_those_of_lightnin
         "--monitor.seeds",
         "--wandb.project",
         "--trainer.max_steps",
+        "--checkpoint.every_minutes",
     ):
         assert f"  {option} " in text
-    for option in ("--trainer.barebones", "--trainer.overfit_batches", "--checkpoint.save_top_k"):
+    for option in ("--trainer.barebones", "--trainer.overfit_batches"):
         assert option not in text
     assert command("train", "--trainer.help") == 0
     text = capsys.readouterr().out
-    assert "--trainer.barebones" in text and "--checkpoint.save_top_k" in text and "--wandb.entity" not in text
+    assert "--trainer.barebones" in text and "--wandb.entity" not in text
 
 
 def test_print_config_shows_the_values_of_the_recipe(command, capsys):

@@ -85,7 +85,7 @@ def test_what_is_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
         ("empty.ckpt", "empty.ckpt' is not a readable checkpoint"),
         ("code.ckpt", "code.ckpt' is not a readable checkpoint, or holds more than tensors and plain values"),
         ("other.ckpt", "not a checkpoint of a model in afterglow.models .model: Path"),
-        ("list.ckpt", "not a checkpoint of a model in afterglow.models .model: None"),
+        ("list.ckpt", "list.ckpt. is not a checkpoint of a training"),
     ):
         with pytest.raises(ValueError, match=sentence):
             load_denoiser(tmp_path / name)

@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import pandas as pd
+import torch
 
 from afterglow import keys
 from afterglow.analysis.emergence_table import emergence_summary
@@ -137,8 +138,6 @@ class MemorizationMonitor(L.Callback):
                 result, last = self._evaluate(trainer, pl_module)
             pl_module.train(was_training)
             self._record(trainer, result, last)
-        if self.stopped:  # checkpoints are otherwise written at their own interval
-            trainer.save_checkpoint(self.files.folder / "checkpoints" / "last.ckpt")
 
     def _evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> tuple[EvaluationResult, bool]:
         """Evaluate the averaged weights, at the last evaluation also with new seeds and the raw weights; whether it was the last."""
@@ -182,6 +181,7 @@ class MemorizationMonitor(L.Callback):
         result = replace(result, measurements=rows.assign(step=step, epoch=epoch, seconds=self.clock.elapsed, value=values))
         summary = summarize_evaluation(result.measurements)
         self.fractions = {kind: summary[keys.memorized_fraction(kind)] for kind in SHOWN_KINDS if keys.memorized_fraction(kind) in summary}
+        trainer.callback_metrics.update({key: torch.tensor(value) for key, value in summary.items()})  # for checkpoint.monitor
         self.files.table.add(result.measurements, write=trainer.is_global_zero)
         if not trainer.is_global_zero:
             return

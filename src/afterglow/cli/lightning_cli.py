@@ -7,10 +7,10 @@ from typing import Any
 
 import lightning as L
 from jsonargparse import ArgumentError, ArgumentParser
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from afterglow import distributed, models
+from afterglow.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint
 from afterglow.callbacks.ema import WarmupEMA
 from afterglow.callbacks.monitor import MemorizationMonitor
 from afterglow.callbacks.progress import Progress
@@ -32,7 +32,6 @@ TRAINER_HELP = "--trainer.help"
 MITIGATIONS_HELP = f"training mitigations, applied in this order: {', '.join(training_mitigations.__all__)}"
 SHOWN = {  # Lightning's own options that --help shows; --trainer.help shows the others
     "trainer": ("max_steps", "accelerator", "accumulate_grad_batches", "gradient_clip_val", "log_every_n_steps"),
-    "checkpoint": ("every_n_train_steps",),
 }
 
 
@@ -67,9 +66,8 @@ class AfterglowCLI(LightningCLI):
         parser.add_lightning_class_args(Progress, "progress")
         parser.add_class_arguments(OptimizerConfig, "optimizer")
         parser.add_argument("--mitigations", type=list[TrainingMitigation], default=[], help=MITIGATIONS_HELP)
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_class_arguments(RunLogger, "wandb")
-        parser.set_defaults({"checkpoint.every_n_train_steps": 200, "checkpoint.save_last": True, "checkpoint.filename": "{step}"})
         for name in ("resolution", "channels"):
             parser.link_arguments(f"data.init_args.{name}", f"model.init_args.{name}")
         parser.link_arguments("seed_everything", "data.init_args.seed")
@@ -91,7 +89,6 @@ class AfterglowCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Name the run folder and find the checkpoint to resume from."""
         self.folder = RUNS / (self.config.name or default_name(self.config))
-        self.config.checkpoint.dirpath = str(self.folder / "checkpoints")
         if self.config.trainer.max_steps < 1 or self.config.trainer.max_epochs not in (-1, None):
             raise AfterglowError("The length of a training is given in optimizer steps: set trainer.max_steps, not trainer.max_epochs.")
         self.resume = find_checkpoint(self.folder, self.config.ckpt_path)
@@ -104,7 +101,9 @@ class AfterglowCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Give the Trainer the run folder and the W&B logger."""
         self.run_logger = self.config_init.wandb
-        return super().instantiate_trainer(default_root_dir=str(self.folder), logger=self.run_logger, **kwargs)
+        trainer = super().instantiate_trainer(default_root_dir=str(self.folder), logger=self.run_logger, **kwargs)
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        return trainer
 
     def prepare(self) -> None:
         """Raise an AfterglowError for everything that cannot work, and only then write to the run folder."""

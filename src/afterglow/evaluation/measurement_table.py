@@ -33,8 +33,5 @@ class MeasurementTable:
         # single precision, its bytes in streams of their own: half the size
         names, encoding = [name for name in MEASUREMENT_COLUMNS if name != "value"], {"value": "BYTE_STREAM_SPLIT"}
         table = self.table.astype({"value": np.float32})
-        try:
-            with atomic_path(self.path) as path:
-                table.to_parquet(path, compression="zstd", index=False, use_dictionary=names, column_encoding=encoding)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror or str(error), str(self.path)) from error
+        with atomic_path(self.path) as path:
+            table.to_parquet(path, compression="zstd", index=False, use_dictionary=names, column_encoding=encoding)

@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel, UNet2DModel
 
 from afterglow import models
 from afterglow.errors import AfterglowError
 from afterglow.models import text_ddpm_pipeline
+from afterglow.models.checkpoint import read_checkpoint
 from afterglow.models.denoiser import Denoiser
 from afterglow.models.stable_diffusion import REFUSED, class_name
 
@@ -33,13 +33,8 @@ def load_denoiser(path: str | Path, *, raw: bool = False) -> Denoiser:
         AfterglowError: if there is no checkpoint of one of our models.
     """
     file = Path(path) / "checkpoints" / "last.ckpt" if Path(path).is_dir() else Path(path)
-    if not file.is_file():
-        raise AfterglowError(f"There is no checkpoint '{file}'.")
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises a dozen kinds of errors
-        raise AfterglowError(f"'{file}' is not a readable checkpoint, or holds more than tensors and plain values.") from error
-    saved = checkpoint.get("denoiser") if isinstance(checkpoint, dict) else None
+    checkpoint = read_checkpoint(file)
+    saved = checkpoint.get("denoiser")
     name = saved.get("name") if isinstance(saved, dict) else saved
     cls = getattr(models, str(name), None)
     if not (isinstance(saved, dict) and isinstance(cls, type) and issubclass(cls, Denoiser)):
