@@ -53,7 +53,7 @@ def test_read_of_a_missing_file_keeps_the_os_error(read, file):
 def test_read_returns_what_intact_files_hold(file):
     file.write_text('{"a": "caf\u00e9\u2028x"}\n\n{"a": 2}\n', encoding="utf-8")
     assert files.read_json_lines(file, ("a",)) == [{"a": "caf\u00e9\u2028x"}, {"a": 2}]
-    with pytest.raises(AfterglowError, match="Line 1 of .* lacks b"):
+    with pytest.raises(AfterglowError, match="line 1 lacks b"):
         files.read_json_lines(file, ("a", "b"))
     file.write_text("a: &x [1, 2]\nb: [*x, *x]\n")
     assert files.read_yaml(file) == {"a": [1, 2], "b": [[1, 2], [1, 2]]}

@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 
 from afterglow.datasets.images import CaptionedImages
 from afterglow.datasets.openmoji import load_openmoji
-from afterglow.datasets.torchvision_sets import load_cifar10
+from afterglow.datasets.sources import load_images
 from afterglow.evaluation.ground_truth import attach_ground_truth
 from afterglow.measures.memorized import calibrated_l2, memorized, nn_ratio
 from afterglow.models.optimal import OptimalDenoiser
@@ -45,7 +45,7 @@ def split(images):
 def halves(request):
     if request.param == "cifar10":
         folder = request.getfixturevalue("shared_data") / "cifar"
-        return split(load_cifar10(str(folder), 16, 3, "test"))
+        return split(load_images("cifar10", resolution=16, data_dir=str(folder / "test")))
     return split(load_openmoji(16) if request.param == "openmoji" else fields())
 
 

@@ -46,6 +46,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f": did you mean {nearest[0]}?" if nearest else ""
 
 
+def shown(text: object, limit: int = 60) -> str:
+    """Return a text from outside for a message: control characters escaped, and shortened in the middle to `limit` characters."""
+    line = str(text) if str(text).isprintable() else ascii(str(text))[1:-1]
+    return line if len(line) <= limit else f"{line[: limit // 2 - 1]}...{line[2 - limit // 2 :]}"
+
+
 def import_optional(module: str, extra: str) -> ModuleType:
     """Import a package that serves one optional path.
 

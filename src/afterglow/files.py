@@ -1,11 +1,11 @@
 """Reading files that may be damaged, foreign or hostile: each failure is one AfterglowError that names the file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afterglow.errors import AfterglowError, reading
+from afterglow.errors import AfterglowError, reading, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,9 +15,18 @@ MAX_NODES = 100_000  # values of a YAML text, aliases counted as often as they a
 
 
 def read_text(file: Path, content: str = "text in UTF-8") -> str:
-    """The text of a UTF-8 file."""
-    with reading(file, content):
-        return file.read_text(encoding="utf-8")
+    """The text of a UTF-8 file without a byte-order mark; an error names the line."""
+    data = file.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise AfterglowError(f"{place(file, line)}: this is not {content}; save the file as UTF-8.") from error
+
+
+def place(file: Path, line: int) -> str:
+    """A line of a file for messages."""
+    return f"'{shown(file, 120)}', line {line}"
 
 
 def read_json(file: Path) -> Any:
@@ -28,19 +37,25 @@ def read_json(file: Path) -> Any:
 
 def read_json_lines(file: Path, keys: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The mappings of a JSON Lines file, one per line; each must have the keys."""
-    rows = []
-    for number, line in enumerate(read_text(file, "JSON Lines").split("\n"), start=1):
+    return [row for _, row in numbered_json_lines(file, keys)]
+
+
+def numbered_json_lines(file: Path, keys: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The same with the number of each line; lines end at newlines only, blank ones are skipped."""
+    for number, line in enumerate(read_text(file, "JSON Lines in UTF-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise AfterglowError(f"Line {number} of '{file}' is not JSON.") from error
-        if not isinstance(row, dict) or (missing := [key for key in keys if key not in row]):
-            reason = f"lacks {', '.join(missing)}" if isinstance(row, dict) else "is not a mapping"
-            raise AfterglowError(f"Line {number} of '{file}' {reason}.")
-        rows.append(row)
-    return rows
+        except RecursionError as error:
+            raise AfterglowError(f"{place(file, number)}: the brackets are nested too deeply.") from error
+        except ValueError as error:
+            raise AfterglowError(f"{place(file, number)}: this is not JSON ({shown(error, 80)}).") from error
+        if not isinstance(row, dict):
+            raise AfterglowError(f'{place(file, number)}: this is not a mapping in JSON, such as {{"caption": "a hat"}}.')
+        if missing := [key for key in keys if key not in row]:
+            raise AfterglowError(f"{place(file, number)} lacks {', '.join(missing)}.")
+        yield number, row
 
 
 def read_parquet(file: Path, columns: Sequence[str]) -> "pd.DataFrame":

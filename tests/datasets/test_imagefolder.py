@@ -1,20 +1,23 @@
 import json
+import os
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from afterglow import cache
-from afterglow.datasets.imagefolder import _CHUNK, decode, load_imagefolder
+from afterglow.datasets.imagefolder import list_imagefolder
+from afterglow.datasets.images import CaptionedImages
+from afterglow.errors import AfterglowError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+def load_imagefolder(folder: str, resolution: int, channels: int, caption_column: str | None = None) -> CaptionedImages:
+    return list_imagefolder(folder, caption_column).decode(resolution, channels)
 
 
 def save(path: Path, color: tuple[int, ...] = RED, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> None:
@@ -187,13 +190,6 @@ def test_photograph_is_rotated_by_its_exif_orientation(tmp_path: Path) -> None:
     assert pixels[0, :, 0, 0].tolist() == list(RED) and pixels[0, :, 3, 0].tolist() == list(GREEN)
 
 
-def test_decode_keeps_the_order_over_many_chunks() -> None:
-    count = 2 * _CHUNK + 3
-    names = [str(index) for index in range(count)]
-    pixels = decode("set", names, lambda index: Image.new("L", (4, 4), index % 251), resolution=4, channels=1)
-    assert pixels[:, 0, 0, 0].tolist() == [index % 251 for index in range(count)]
-
-
 def test_missing_or_empty_folder_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty" / "inner").mkdir(parents=True)
     (tmp_path / "empty" / "notes.txt").write_text("no image")
@@ -230,22 +226,22 @@ def test_metadata_naming_a_missing_image_or_none_is_refused(tmp_path: Path) -> N
     with pytest.raises(ValueError, match="the image 1.png is missing"):
         load_imagefolder(folder, 4, 3)
     (tmp_path / "set" / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a"}\n{"file_name": null, "text": "b"}\n')
-    with pytest.raises(ValueError, match="row 1 names no image"):
+    with pytest.raises(ValueError, match="metadata.jsonl', line 2 names no image"):
         load_imagefolder(folder, 4, 3)
 
 
 def test_metadata_that_cannot_be_read_names_the_folder(tmp_path: Path) -> None:
     save(tmp_path / "set" / "1.png")
     (tmp_path / "set" / "metadata.jsonl").write_text("{nonsense\n")
-    with pytest.raises(ValueError, match=r"set: its metadata cannot be read \(.*\)\.$"):
+    with pytest.raises(ValueError, match=r"set/metadata.jsonl', line 1: this is not JSON \(.*\)\.$"):
         load_imagefolder(str(tmp_path / "set"), 4, 3)
 
 
 def test_caption_column_that_is_missing_or_not_text_is_refused(tmp_path: Path) -> None:
     folder = write_metadata(tmp_path / "set", [{"file_name": "1.png", "title": "a hat", "score": 3}])
-    with pytest.raises(ValueError, match="no caption column 'prompt'; its columns are image, title, score"):
+    with pytest.raises(ValueError, match="no caption column 'prompt'; its columns are title, score"):
         load_imagefolder(folder, 4, 3, caption_column="prompt")
-    with pytest.raises(ValueError, match="the caption column 'score' holds .*int64.*, not text"):
+    with pytest.raises(ValueError, match=r"line 1: the caption \(score\) is 3, not text"):
         load_imagefolder(folder, 4, 3, caption_column="score")
     with pytest.raises(ValueError, match="set caption_column to one of its text columns: title"):
         load_imagefolder(folder, 4, 3)
@@ -276,5 +272,114 @@ def test_load_imagefolder_announces_reading_and_missing_captions(tmp_path: Path,
         load_imagefolder(str(tmp_path / "classes"), 4, 3)
     assert caplog.messages == [f"Reading 1 images from {tmp_path / 'classes'}."]
     load_imagefolder(str(tmp_path / "flat"), 4, 3)
-    (warning,) = [message for message in caplog.messages if f"No captions found in {tmp_path / 'flat'}" in message]
-    assert "invented name" in warning
+    (warning,) = [message for message in caplog.messages if f"{tmp_path / 'flat'}: 1 of 1 images have no caption (0.png)" in message]
+    assert "such as 'evander'" in warning
+
+
+def test_files_that_are_left_out_are_counted_and_named_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "set"
+    write_metadata(folder, [{"file_name": "a.png", "mask_file_name": "masks/a.png", "text": "a hat"}])
+    for name in ("masks/a.png", "b.png", "c.png", ".hidden.png", "sub/deep.png"):
+        save(folder / name)
+    (folder / "noext").write_bytes((folder / "a.png").read_bytes())
+    (folder / "gone.png").symlink_to("nowhere.png")
+    (folder / "self.png").symlink_to("self.png")
+    (folder / "sub" / "up").symlink_to(folder)
+    os.mkfifo(folder / "pipe.png")
+    assert load_imagefolder(str(folder), 4, 3).names == ("a.png",)
+    assert caplog.messages == [
+        f"{folder}: left out are 3 images that its metadata does not list (b.png, c.png, sub/deep.png); 4 broken links, loops of links "
+        "or pipes (gone.png, pipe.png, self.png, ...); 1 files without the suffix of an image (noext)."
+    ]
+
+
+def test_links_to_images_and_folders_elsewhere_are_followed(tmp_path: Path) -> None:
+    save(tmp_path / "elsewhere" / "cat" / "1.png", GREEN)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a cat").symlink_to(tmp_path / "elsewhere" / "cat")
+    images = load_imagefolder(str(tmp_path / "set"), 4, 3)
+    assert images.names == ("a cat/1.png",) and images.captions == ("a cat",)
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "Metadata.jsonl", "meta_data.csv"])
+def test_metadata_under_a_name_that_would_be_ignored_is_refused(tmp_path: Path, name: str) -> None:
+    save(tmp_path / "set" / "1.png")
+    (tmp_path / "set" / name).write_text('{"file_name": "1.png", "text": "a hat"}')
+    with pytest.raises(AfterglowError, match=f"{name}' would not be read; name it metadata.jsonl, .csv or .parquet"):
+        load_imagefolder(str(tmp_path / "set"), 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("metadata.jsonl", b"\n", "metadata.jsonl' is empty"),
+        ("metadata.csv", b"file_name,text\n", "metadata.csv' is empty"),
+        ("metadata.jsonl", b'{"text": "a"}\n', "line 1: there is no column file_name; the columns are text"),
+        ("metadata.jsonl", b'{"file_name": "1.png", "text": ["a", "b"]}\n', r"line 1: the caption .text. is \['a', 'b'\], not text"),
+        ("metadata.csv", b"file_name,text\n1.png,p\0q\n", "line 2: the caption .text. contains a NUL character"),
+        ("metadata.csv", b"file_name,text\n1.png\n", "line 2: 1 values for the 2 columns"),
+        ("metadata.csv", b"file_name,text\n1.png,a,b\n", "line 2: 3 values for the 2 columns"),
+        ("metadata.csv", b"file_name,text\n1.png,caf\xe9\n", "line 2: this is not text in UTF-8"),
+        ("metadata.jsonl", b'{"file_name": "../x.png", "text": "a"}\n', "line 1: the image '../x.png' lies outside the folder"),
+        ("metadata.jsonl", b'{"file_name": "/x.png", "text": "a"}\n', "line 1: the image '/x.png' lies outside the folder"),
+        ("metadata.jsonl", b'{"file_name": 5, "text": "a"}\n', "line 1: the file_name is 5, not text"),
+    ],
+)
+def test_metadata_that_cannot_be_used_names_file_and_line(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
+    save(tmp_path / "set" / "1.png")
+    save(tmp_path / "x.png")
+    (tmp_path / "set" / name).write_bytes(content)
+    with pytest.raises(AfterglowError, match=sentence) as caught:
+        load_imagefolder(str(tmp_path / "set"), 4, 3)
+    assert len(str(caught.value)) <= 300
+
+
+def test_metadata_in_two_formats_is_refused(tmp_path: Path) -> None:
+    folder = write_metadata(tmp_path / "set", [{"file_name": "1.png", "text": "a"}])
+    (tmp_path / "set" / "metadata.csv").write_text("file_name,text\n1.png,a\n")
+    with pytest.raises(AfterglowError, match=r"several formats \(metadata.csv, metadata.jsonl\); keep one"):
+        load_imagefolder(folder, 4, 3)
+
+
+def test_metadata_as_parquet_gives_captions(tmp_path: Path) -> None:
+    save(tmp_path / "set" / "1.png")
+    pd.DataFrame({"file_name": ["1.png"], "text": ["a hat"]}).to_parquet(tmp_path / "set" / "metadata.parquet")
+    assert load_imagefolder(str(tmp_path / "set"), 4, 3).captions == ("a hat",)
+
+
+def test_a_file_name_that_is_not_utf8_is_refused_by_name(tmp_path: Path) -> None:
+    save(tmp_path / "set" / "1.png")
+    os.rename(tmp_path / "set" / "1.png", os.fsencode(tmp_path / "set") + b"/caf\xe9.png")
+    with pytest.raises(AfterglowError, match=r"the file name 'caf\\udce9.png' is not UTF-8; rename the file"):
+        load_imagefolder(str(tmp_path / "set"), 4, 3)
+
+
+def test_legal_unicode_in_captions_passes_unchanged(tmp_path: Path) -> None:
+    captions = ["a\u2028b", "a\x85b", "a\x0bb", "\U0001f44b", "<script>alert(1)</script>"]
+    rows = [{"file_name": f"{number}.png", "text": caption} for number, caption in enumerate(captions)]
+    folder = write_metadata(tmp_path / "set", rows)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "set" / "metadata.jsonl").write_text("\ufeff" + text, encoding="utf-8")
+    assert load_imagefolder(folder, 4, 3).captions == tuple(captions)
+
+
+def test_images_without_a_caption_among_others_are_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_metadata(tmp_path / "set", [{"file_name": "a.png", "text": "a hat"}, {"file_name": "b.png", "text": None}])
+    images = load_imagefolder(folder, 4, 3)
+    assert images.captions == ("a hat", "") and not images.captions_unique
+    assert "1 of 2 images have no caption (b.png)" in caplog.text
+
+
+def test_flat_training_folder_beside_a_test_folder_has_no_captions(tmp_path: Path) -> None:
+    save(tmp_path / "set" / "train" / "1.png")
+    save(tmp_path / "set" / "test" / "2.png")
+    assert load_imagefolder(str(tmp_path / "set"), 4, 3).captions == ("",)
+
+
+def test_sixteen_bit_images_of_a_folder_keep_their_gray_levels(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for number, level in enumerate((0.25, 0.75)):
+        Image.fromarray(np.full((8, 8), round(level * 65535), dtype=np.uint16)).save(tmp_path / "set" / f"{number}.png")
+    Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)).save(tmp_path / "set" / "2.tif")
+    for channels in (1, 3):
+        assert load_imagefolder(str(tmp_path / "set"), 4, channels).pixels[:, -1, 0, 0].tolist() == [64, 191, 128]

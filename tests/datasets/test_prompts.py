@@ -4,6 +4,7 @@ from collections import Counter
 import pytest
 
 from afterglow.datasets.prompts import Prompt, read_prompts, with_labels
+from afterglow.errors import AfterglowError
 
 
 def write(path, rows):
@@ -33,10 +34,10 @@ def test_read_prompts_of_csv_and_txt(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
-        ([{"caption": "one"}, {"caption": "two", "image": "gone.png"}], r"entry 2: its image '.*gone.png' is missing"),
-        ([{"caption": "one", "mask": "gone.png"}], r"entry 1: its mask '.*gone.png' is missing"),
-        ([{"text": "one"}], "entry 1: the caption is missing"),
-        ([["caption"]], "line 1: an object"),
+        ([{"caption": "one"}, {"caption": "two", "image": "gone.png"}], r"line 2: its image '.*gone.png' is missing"),
+        ([{"caption": "one", "mask": "gone.png"}], r"line 1: its mask '.*gone.png' is missing"),
+        ([{"text": "one"}], "line 1: the caption is missing"),
+        ([["caption"]], "line 1: this is not a mapping"),
     ],
 )
 def test_read_prompts_names_what_is_missing(tmp_path, rows, sentence):
@@ -72,3 +73,43 @@ def test_read_prompts_of_the_authors_files(shared_data):
     labels = read_prompts(shared_data / "memorized_laion_prompts_vm_tm.csv")
     assert len(prompts) == 500 and Counter(p.kind for p in labels) == {"global": 112, "local": 388}
     assert Counter(p.kind for p in with_labels(prompts, labels)) == {"global": 112, "local": 388}
+
+
+@pytest.mark.parametrize("name", ["../x.png", "a/../../x.png", "{folder}/x.png", "link.png", "linked/x.png"])
+@pytest.mark.parametrize("column", ["image", "mask"])
+def test_read_prompts_of_files_outside_the_folder_is_refused(tmp_path, name, column):
+    (tmp_path / "list" / "a").mkdir(parents=True)
+    (tmp_path / "x.png").write_bytes(b"secret")
+    (tmp_path / "list" / "link.png").symlink_to("../x.png")
+    (tmp_path / "list" / "linked").symlink_to(tmp_path)
+    rows = [{"caption": "one", column: name.format(folder=tmp_path)}]
+    with pytest.raises(AfterglowError, match=f"line 1: its {column} '.*' lies outside the folder of the list"):
+        read_prompts(write(tmp_path / "list" / "list.jsonl", rows))
+
+
+def test_read_prompts_of_links_inside_the_folder_and_a_linked_folder_is_accepted(tmp_path):
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / "x.png").write_bytes(b"x")
+    (tmp_path / "list" / "link.png").symlink_to("x.png")
+    write(tmp_path / "list" / "list.jsonl", [{"caption": "one", "image": "link.png"}])
+    (tmp_path / "same").symlink_to("list")
+    assert read_prompts(tmp_path / "same" / "list.jsonl")[0].image == tmp_path / "same" / "link.png"
+
+
+@pytest.mark.parametrize("name", ["loop.png", "n" * 5000, "a\0b"])
+def test_read_prompts_of_names_that_cannot_be_files_is_one_sentence(tmp_path, name):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    with pytest.raises(AfterglowError, match="line 1: its image '.*' is missing") as caught:
+        read_prompts(write(tmp_path / "list.jsonl", [{"caption": "one", "image": name}]))
+    assert len(str(caught.value)) <= 300
+
+
+@pytest.mark.parametrize(("key", "value"), [("caption", ["a", "b"]), ("caption", 5), ("caption", "a\0b"), ("label", ["TM"]), ("label", 1)])
+def test_read_prompts_of_what_is_no_text_is_refused_by_name(tmp_path, key, value):
+    with pytest.raises(AfterglowError, match=f"line 1: the {key} "):
+        read_prompts(write(tmp_path / "list.jsonl", [{"caption": "one", key: value}]))
+
+
+def test_read_prompts_of_csv_with_a_byte_order_mark_finds_its_captions(tmp_path):
+    (tmp_path / "t.csv").write_text("\ufeffCaption;type\none;VM\n", encoding="utf-8")
+    assert read_prompts(tmp_path / "t.csv") == [Prompt("one", "global")]

@@ -13,9 +13,19 @@ from torchvision.datasets import CIFAR10, CelebA, Flowers102
 
 from afterglow.cache import cache_folder
 from afterglow.datasets.images import CaptionedImages
-from afterglow.datasets.torchvision_sets import load_celeba, load_cifar10, load_fashion_mnist, load_flowers102
+from afterglow.datasets.listing import ImageList
+from afterglow.datasets.torchvision_sets import list_celeba, list_cifar10, list_fashion_mnist, list_flowers102
 
 Load = Callable[..., CaptionedImages]
+
+
+def loader(list_images: Callable[..., ImageList]) -> Load:
+    return lambda folder, resolution, channels: list_images(folder).decode(resolution, channels)
+
+
+load_celeba, load_cifar10, load_fashion_mnist, load_flowers102 = map(
+    loader, (list_celeba, list_cifar10, list_fashion_mnist, list_flowers102)
+)
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
@@ -83,7 +93,7 @@ def test_cifar10_class_folders_by_the_set_or_the_split(tmp_path: Path) -> None:
     assert images.names == ("airplane/0000.jpg", "truck/0000.jpg")
     assert images.pixels.shape == (2, 1, 4, 4) and np.abs(images.pixels[:, 0, 0, 0] - np.array([200, 50])).max() <= 2
     assert load_cifar10(str(tmp_path / "cifar" / "train"), 4, 1).captions == images.captions
-    assert load_cifar10(str(tmp_path / "cifar"), 4, 3, split="test").captions == ("bird",)
+    assert load_cifar10(str(tmp_path / "cifar" / "test"), 4, 3).captions == ("bird",)
 
 
 @pytest.mark.parametrize("given", [".", "cifar-10-batches-py"])
@@ -93,8 +103,6 @@ def test_cifar10_in_torchvision_layout(tmp_path: Path, any_checksum: None, given
     assert train.pixels[:, 1, 2, 3].tolist() == [20 * batch + k for batch in range(5) for k in range(2)]
     assert train.captions == tuple(CLASSES[batch + k] for batch in range(5) for k in range(2))
     assert len(set(train.names)) == 10 and not train.captions_unique
-    test = load_cifar10(str(tmp_path / given), 4, 3, split="test")
-    assert test.pixels[:, 0, 0, 0].tolist() == [100, 101] and test.captions == ("dog", "frog")
 
 
 def test_cifar10_comes_to_the_cache_where_there_is_a_network(tmp_path: Path, any_checksum: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,12 +161,6 @@ def test_folder_with_neither_layout_names_the_expected_layouts(load: Load, wante
         load(str(tmp_path / "nowhere"), 4, 3)
 
 
-@pytest.mark.parametrize("load", [load_cifar10, load_fashion_mnist, load_flowers102, load_celeba])
-def test_an_unknown_split_lists_the_known_ones(load: Load, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no split 'half'; its splits are .*train"):
-        load(str(tmp_path), 4, 3, split="half")
-
-
 def test_a_broken_image_of_a_class_is_named(tmp_path: Path) -> None:
     save(tmp_path / "cat" / "0000.jpg")
     (tmp_path / "cat" / "0001.jpg").write_bytes(b"")
@@ -172,7 +174,7 @@ def test_fashion_mnist_in_torchvision_layout(tmp_path: Path, given: str) -> None
     train = load_fashion_mnist(str(tmp_path / given), 28, 1)
     assert train.captions == ("t-shirt/top", "ankle boot", "trouser") and not train.captions_unique
     assert train.pixels.shape == (3, 1, 28, 28) and train.pixels[:, 0, 5, 5].tolist() == [0, 50, 100]
-    assert load_fashion_mnist(str(tmp_path / given), 32, 3, split="test").pixels.shape == (2, 3, 32, 32)
+    assert load_fashion_mnist(str(tmp_path / given), 32, 3).pixels.shape == (3, 3, 32, 32)  # enlarged
 
 
 def test_fashion_mnist_class_folders(tmp_path: Path) -> None:
@@ -197,7 +199,6 @@ def test_flowers_in_torchvision_layout(tmp_path: Path, any_checksum: None, given
     assert images.names == tuple(f"image_{number:05d}.jpg" for number in range(1, 7))
     assert images.captions == ("pink primrose",) * 2 + ("hard-leaved pocket orchid",) * 2 + ("blackberry lily",) * 2
     assert np.abs(images.pixels[:, 0, 0, 0].astype(int) - 40 * np.arange(1, 7)).max() <= 2
-    assert load_flowers102(str(tmp_path / given), 4, 3, split="train").names == ("image_00002.jpg", "image_00006.jpg")
 
 
 def test_celeba_captions_are_the_attributes_of_a_face(tmp_path: Path) -> None:
@@ -210,16 +211,13 @@ def test_celeba_captions_are_the_attributes_of_a_face(tmp_path: Path) -> None:
     assert images.names == ("000002.jpg", "000003.jpg", "000007.jpg") and not images.captions_unique
     assert images.captions == ("attractive, high cheekbones, young", "face", "high cheekbones")
     assert images.pixels[0, 1].min() > 200 > 50 > images.pixels[0, 0].max()
-    with pytest.raises(ValueError, match="list_eval_partition.csv .* has no split 'test'"):
-        load_celeba(str(tmp_path), 4, 3, split="test")
 
 
 def test_celeba_in_torchvision_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_celeba(tmp_path)
     train = load_celeba(str(tmp_path), 4, 3)
     assert train.names == ("000001.jpg", "000003.jpg") and train.captions == ("bald, young", "face")
-    assert load_celeba(str(tmp_path), 4, 3, split="test").captions == ("5 o clock shadow",)
-    assert load_celeba(str(tmp_path / "celeba"), 4, 3, split="all").names == ("000001.jpg", "000002.jpg", "000003.jpg")
+    assert load_celeba(str(tmp_path / "celeba"), 4, 3).names == ("000001.jpg", "000003.jpg")
     monkeypatch.setenv("AFTERGLOW_CACHE", str(tmp_path))
     assert load_celeba(None, 4, 3).names == train.names
 
@@ -227,11 +225,12 @@ def test_celeba_in_torchvision_layout(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_celeba_names_what_is_missing(tmp_path: Path) -> None:
     write_celeba(tmp_path)
     save(tmp_path / "celeba" / "img_align_celeba" / "000004.jpg")
-    with pytest.raises(ValueError, match="list_attr_celeba has no row for the image 000004.jpg"):
-        load_celeba(str(tmp_path), 4, 3, split="all")
+    with pytest.raises(ValueError, match="list_eval_partition has no row for the image 000004.jpg"):
+        load_celeba(str(tmp_path), 4, 3)
+    (tmp_path / "celeba" / "img_align_celeba" / "000004.jpg").unlink()
     (tmp_path / "celeba" / "list_attr_celeba.txt").unlink()
     with pytest.raises(ValueError, match="list_attr_celeba.csv .* is not beside"):
-        load_celeba(str(tmp_path), 4, 3, split="all")
+        load_celeba(str(tmp_path), 4, 3)
     with pytest.raises(ValueError, match="holds no images in any of images, img_align_celeba"):
         load_celeba(str(tmp_path / "celeba" / "img_align_celeba"), 4, 3)
     with pytest.raises(ValueError, match="nowhere does not exist"):

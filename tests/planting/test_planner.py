@@ -11,7 +11,7 @@ from afterglow.datasets.openmoji import load_openmoji
 from afterglow.errors import AfterglowError
 from afterglow.neighbors.clusters import cluster_images
 from afterglow.planting.names import NAMES
-from afterglow.planting.planner import ELIGIBLE_DISTANCE, plant_images
+from afterglow.planting.planner import ELIGIBLE_DISTANCE, check_budget, plant_images
 from afterglow.planting.plants import Plant, PlantedSet, PlantingConfig
 
 
@@ -286,3 +286,22 @@ def test_plant_images_of_too_few_images_shows_the_budget(make: Callable[..., Cap
         plant_images(few, planting, set_size=100)
     numbers = [int(word) for word in re.findall(r"(?:= |\+ )(\d+)|(\d+) remain", str(caught.value)) for word in word if word]
     assert sum(numbers) == 60 and "and set_size is 100" in str(caught.value)
+
+
+def test_check_budget_of_too_few_images_shows_what_they_are_needed_for() -> None:
+    with pytest.raises(AfterglowError) as caught:
+        check_budget(PlantingConfig(), 150, set_size=100, skip_first=7)
+    assert str(caught.value) == (
+        "The dataset has 150 images, and 731 are needed: 48 plants, phantoms, decoys and tints + 256 backgrounds (num_backgrounds) + 256 "
+        "images for decoys and tints (num_decoy_images) + 64 held out (num_heldout) + 7 skipped (skip_first) + 100 to train on (set_size); "
+        "lower these numbers."
+    )
+    check_budget(PlantingConfig(), 731, set_size=100, skip_first=7)
+    with pytest.raises(AfterglowError, match="624 images, and 625 are needed"):
+        check_budget(PlantingConfig(), 624)
+
+
+def test_check_budget_of_a_large_dataset_of_which_little_is_used_names_the_option(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "afterglow"):
+        check_budget(PlantingConfig(num_backgrounds=4, num_decoy_images=4, num_heldout=2), 50_000, set_size=100)
+    assert caplog.messages == ["158 of the 50,000 images are used; --data.max_images 316 reads fewer."]

@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from afterglow.datasets.images import CaptionedImages
 from afterglow.errors import AfterglowError
 from afterglow.planting import runs
 from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantingConfig
-from afterglow.planting.runs import load_planted_set
+from afterglow.planting.runs import build_planted_set, load_planted_set
 
 PLANTING = {"num_global": 2, "num_local": 2, "num_decoys": 1, "num_tints": 1, "copies": [2, 5], "num_backgrounds": 8, "num_decoy_images": 8}
 
@@ -43,3 +44,23 @@ def test_load_planted_set_without_a_configuration_is_refused(tmp_path: Path) -> 
 def test_runs_does_not_import_lightning() -> None:
     code = "import sys, afterglow.planting.runs, afterglow.planting.dataset; sys.exit('lightning' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_build_planted_set_of_a_small_folder_shows_the_budget_before_it_decodes(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"{number}.png").write_text("no image")
+    with pytest.raises(AfterglowError, match="has 5 images, and 625 are needed: 48 plants"):
+        build_planted_set("imagefolder", resolution=8, planting=PlantingConfig(), seed=0, data_dir=str(tmp_path))
+
+
+def test_build_planted_set_with_max_images_reads_only_these(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for number in range(40):
+        (tmp_path / "cat").mkdir(exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (8, 8), dtype=np.uint8)).save(tmp_path / "cat" / f"{number:02d}.png")
+    nothing = PlantingConfig(num_global=0, num_local=0, num_decoys=0, num_tints=0, num_backgrounds=0, num_decoy_images=0, num_heldout=2)
+    one, same, other = (
+        build_planted_set("imagefolder", resolution=8, planting=nothing, seed=seed, data_dir=str(tmp_path), max_images=10)
+        for seed in (0, 0, 1)
+    )
+    assert len(one.pixels) == 10 and np.array_equal(one.pixels, same.pixels) and not np.array_equal(one.pixels, other.pixels)

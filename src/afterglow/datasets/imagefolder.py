@@ -1,149 +1,141 @@
 """Your own images: a folder of images, a saved `datasets` folder, or a set on the hub."""
 
-import glob
 import io
 import logging
+import os
+import posixpath
 import re
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import datasets
 import numpy as np
-from PIL import Image, ImageOps
-from tqdm import tqdm
+from PIL import Image
 
-from afterglow.cache import allocate
-from afterglow.datasets.images import CaptionedImages, to_square
-from afterglow.errors import AfterglowError
+from afterglow.datasets.images import IMAGE_SUFFIXES, open_image
+from afterglow.datasets.listing import ImageList
+from afterglow.datasets.tables import checked_text, read_table
+from afterglow.errors import AfterglowError, did_you_mean, shown
+from afterglow.files import place
 
 log = logging.getLogger(__name__)
 
-Image.init()
-IMAGE_SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 CAPTION_COLUMNS = ("text", "caption")
+FAMILY_COLUMNS = ("family", "family_caption")
 SPLIT_FOLDERS = {"train", "test", "val", "valid", "validation"}
-_CHUNK = 256  # images per task of a thread: one task per image costs more than decoding a small one
 
 
-def load_imagefolder(folder: str, resolution: int, channels: int, caption_column: str | None = None) -> CaptionedImages:
-    """Load a folder of images.
+@dataclass(frozen=True)
+class _Table:
+    """N images and the columns beside them; `labels` names the columns of classes, `folders` the sub-folder of each image."""
+
+    names: Sequence[str]
+    open_image: Callable[[int], Image.Image]
+    columns: Mapping[str, Sequence[Any]]
+    places: Sequence[str]
+    folders: Sequence[str]
+    labels: Sequence[str] = ()
+
+
+def list_imagefolder(folder: str, caption_column: str | None = None) -> ImageList:
+    """List a folder of images.
 
     Args:
         folder: an imagefolder, a `save_to_disk` folder, or a set on the hub ("owner/name"), of which the training split is taken.
-        resolution: width and height of the images in pixels.
-        channels: 3 for color, 1 for gray.
         caption_column: column with the captions; by default text, caption, or the class names.
 
     Returns:
         The images and their captions.
 
     Raises:
-        AfterglowError: if the folder or one of its images cannot be read; it names the culprit.
+        AfterglowError: if the folder or its metadata cannot be read; it names the culprit.
     """
-    rows = _open(folder)
-    image = _image_column(rows, folder)
-    files = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
-    names = _names([row[image] for row in files], folder)
-
-    def open_image(index: int) -> Image.Image:
-        stored = files[index][image]
-        return Image.open(io.BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"])
-
-    captions = _captions(rows, names, folder, caption_column)
-    families, family_captions = _families(rows, captions)
-    pixels = decode(folder, names, open_image, resolution=resolution, channels=channels)
-    unique = "" not in captions and len(set(captions)) == len(captions)
-    return CaptionedImages(pixels, captions, names, families, unique, family_captions)
-
-
-def decode(
-    source: str, names: Sequence[str], open_image: Callable[[int], Image.Image], *, resolution: int, channels: int, upscale: bool = False
-) -> np.ndarray:
-    """Decode images in several threads.
-
-    Args:
-        source: folder or name of the dataset, for messages.
-        names: name of each image.
-        open_image: opens an image by its index.
-        resolution: width and height of the result in pixels.
-        channels: 3 for color, 1 for gray.
-        upscale: if False, an image smaller than the resolution is an error.
-
-    Returns:
-        uint8 [N, channels, resolution, resolution]; on disk if it is large.
-
-    Raises:
-        AfterglowError: if an image cannot be read or is too small; it names the image.
-    """
-    log.info("Reading %s images from %s.", f"{len(names):,}", source)
-    pixels = allocate((len(names), channels, resolution, resolution))
-
-    def fill(start: int) -> None:
-        for index in range(start, min(start + _CHUNK, len(names))):
-            pixels[index] = _decode_one(source, names[index], partial(open_image, index), resolution, channels, upscale)
-
-    with ThreadPoolExecutor() as pool:
-        chunks = range(0, len(names), _CHUNK)
-        for _ in tqdm(pool.map(fill, chunks), total=len(chunks), desc="reading images", unit="chunk", delay=2):
-            pass  # the loop raises a thread's error here
-    return pixels
-
-
-def _decode_one(source: str, name: str, open_image: Callable[[], Image.Image], resolution: int, channels: int, upscale: bool) -> np.ndarray:
-    try:
-        with open_image() as image:
-            ImageOps.exif_transpose(image, in_place=True)
-            size, square = image.size, to_square(image, resolution, channels)
-    except FileNotFoundError as error:
-        raise AfterglowError(f"{source}: the image {name} is missing.") from error
-    except Exception as error:  # a broken file makes Pillow raise OSError, SyntaxError, struct.error and more
-        raise AfterglowError(f"{source}: the image {name} cannot be read ({error}).") from error
-    if min(size) < resolution and not upscale:
-        advice = "remove it, or choose a smaller resolution"
-        raise AfterglowError(
-            f"{source}: the image {name} has {size[0]} x {size[1]} pixels, less than the resolution {resolution}: {advice}."
+    table = _open(folder)
+    for name in table.names:
+        if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
+            raise AfterglowError(f"{shown(folder, 80)}: the file name '{shown(name, 100)}' is not UTF-8; rename the file.")
+    captions = _captions(table, folder, caption_column)
+    if missing := [name for name, caption in zip(table.names, captions, strict=True) if not caption.strip()]:
+        log.warning(
+            "%s: %s of %s images have no caption (%s) and are trained with an empty one; to the caption of each plant, phantom, decoy and "
+            "tint a name from a word list is added, such as 'evander'. Models without text ignore captions.",
+            *(shown(folder, 80), f"{len(missing):,}", f"{len(captions):,}", _few(missing)),
         )
-    return square
+    families, family_captions = _families(table, captions)
+    unique = "" not in captions and len(set(captions)) == len(captions)
+    return ImageList(folder, table.names, captions, table.open_image, unique, families, family_captions)
 
 
-def _open(folder: str) -> datasets.Dataset:
+def _few(names: Sequence[str]) -> str:
+    """The first names of a list for messages."""
+    return ", ".join([*(shown(name, 40) for name in names[:3]), *(["..."] if names[3:] else [])])
+
+
+def _open(folder: str) -> _Table:
     path = Path(folder)
     if path.is_dir():
         saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
-        return _open_saved(folder) if saved else _open_imagefolder(_training_folder(path))
+        return _open_saved(folder) if saved else _open_files(_training_folder(path), path)
     if path.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", folder):
-        raise AfterglowError(f"'{folder}' {'is a file' if path.exists() else 'does not exist'}; a folder of images was expected.")
+        reason = "is a file" if path.exists() else "does not exist"
+        raise AfterglowError(f"'{shown(folder, 150)}' {reason}; a folder of images was expected.")
     try:
-        return _training_split(datasets.load_dataset(folder), folder)
+        return _saved_table(datasets.load_dataset(folder), folder)
+    except AfterglowError:
+        raise
     except Exception as error:  # without a network the hub's client raises a dozen kinds
         raise AfterglowError(f"'{folder}' is not a local folder and could not be loaded from the hub ({_reason(error)}).") from error
 
 
-def _open_saved(folder: str) -> datasets.Dataset:
+def _open_saved(folder: str) -> _Table:
     try:
-        loaded = datasets.load_from_disk(folder)
+        return _saved_table(datasets.load_from_disk(folder), folder)
+    except AfterglowError:
+        raise
     except Exception as error:
-        raise AfterglowError(f"{folder} looks like a saved set but cannot be opened ({_reason(error)}).") from error
-    return _training_split(loaded, folder)
-
-
-def _open_imagefolder(path: Path) -> datasets.Dataset:
-    if not any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*")):
-        raise AfterglowError(f"{path} contains no images.")
-    # Not data_dir: it reads splits out of names, so that an image called test_2.png or a class called train empties the rest.
-    # No labels: `datasets` infers none for a single class; the captions take them from the names, in every case.
-    files = f"{glob.escape(str(path.resolve()))}/**"
-    try:
-        return datasets.load_dataset("imagefolder", data_files={"train": files}, split="train", drop_labels=True)
-    except Exception as error:
-        raise AfterglowError(f"{path}: its metadata cannot be read ({_reason(error)}).") from error
+        raise AfterglowError(f"{shown(folder, 80)} looks like a saved set but cannot be opened ({_reason(error)}).") from error
 
 
 def _reason(error: Exception) -> str:
     """First line of the cause; `datasets` wraps it in an error that says only where."""
-    return str(error.__cause__ or error).partition("\n")[0]
+    return shown(str(error.__cause__ or error).partition("\n")[0], 80)
+
+
+def _saved_table(loaded: datasets.Dataset | datasets.DatasetDict, folder: str) -> _Table:
+    """The training split of a saved set; columns that are neither text nor numbers are left out."""
+    if isinstance(loaded, datasets.DatasetDict):
+        if "train" not in loaded and len(loaded) != 1:
+            raise AfterglowError(f"{shown(folder, 80)} has no split `train`; its splits are {shown(', '.join(loaded), 100)}.")
+        loaded = loaded["train"] if "train" in loaded else next(iter(loaded.values()))
+    images = [name for name, feature in loaded.features.items() if isinstance(feature, datasets.Image) and name != "mask"]
+    if not images or not len(loaded):
+        raise AfterglowError(f"{shown(folder, 80)} contains no images.")
+    image = "image" if "image" in images else images[0]
+    files = loaded.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+    names = _different([Path((row[image] or {}).get("path") or f"{number:06d}").name for number, row in enumerate(files)])
+    labels = {name: feature for name, feature in loaded.features.items() if isinstance(feature, datasets.ClassLabel)}
+    columns = {name: list(loaded[name]) for name, feature in loaded.features.items() if isinstance(feature, datasets.Value)}
+    for name, feature in labels.items():
+        classes = [words.replace("_", " ") for words in feature.names]
+        columns[name] = [None if label in (None, -1) else classes[label] for label in loaded[name]]
+
+    def open_row(index: int) -> Image.Image:
+        value = files[index][image]
+        if value is None:
+            raise FileNotFoundError
+        return open_image(io.BytesIO(value["bytes"]) if value["bytes"] else Path(value["path"]))
+
+    places = [f"{shown(folder, 80)}, row {row}" for row in range(len(names))]
+    return _Table(names, open_row, columns, places, [""] * len(names), list(labels))
+
+
+def _different(names: list[str]) -> list[str]:
+    """The names, with the number of the row if one occurs twice."""
+    return names if len(set(names)) == len(names) else [f"{name}#{row}" for row, name in enumerate(names)]
 
 
 def _training_folder(path: Path) -> Path:
@@ -152,79 +144,130 @@ def _training_folder(path: Path) -> Path:
     return path / "train" if "train" in inside and len(inside) > 1 and inside <= SPLIT_FOLDERS else path
 
 
-def _training_split(loaded: datasets.Dataset | datasets.DatasetDict, folder: str) -> datasets.Dataset:
-    if isinstance(loaded, datasets.Dataset):
-        return loaded
-    if "train" in loaded or len(loaded) == 1:
-        return loaded["train"] if "train" in loaded else next(iter(loaded.values()))
-    raise AfterglowError(f"{folder} has no split `train`; its splits are {', '.join(loaded)}.")
+def _open_files(root: Path, folder: Path) -> _Table:
+    """The images below `root`; names are paths below `folder`. All files that are left out are counted and named in one line."""
+    files, broken = _files(root)
+    images = [file for file in files if PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise AfterglowError(f"{shown(root, 100)} contains no images{_left_out(files, broken, [])}.")
+    tables = [file for file in files if posixpath.basename(file) in METADATA]
+    rows = [(root / table, line, row) for table in tables for line, row in read_table(root / table)]
+    _check_metadata(root, tables, files, bool(rows))
+    names = [_image_name(root, file, line, row) for file, line, row in rows] if rows else images
+    others = {_below(root, file, str(value)) for file, _, row in rows for column, value in row.items() if column.endswith("_file_name")}
+    unlisted = sorted(set(images) - set(names) - others) if rows else []
+    if left_out := _left_out(set(files) - set(images) - set(tables) - set(names), broken, unlisted):
+        log.warning("%s%s.", shown(root, 100), left_out)
+    paths = [root / name for name in names]
+    prefix = root.relative_to(folder).as_posix()
+    folders = [PurePosixPath(name).parent.name.replace("_", " ") for name in names]
+    names = _different([posixpath.normpath(f"{prefix}/{name}") for name in names])
+    keys = dict.fromkeys(key for _, _, row in rows for key in row if key != "file_name" and not key.endswith("_file_name"))
+    columns = {key: [row.get(key) for _, _, row in rows] for key in keys}
+    places = [place(file, line) for file, line, _ in rows] or names
+    return _Table(names, lambda index: open_image(paths[index]), columns, places, folders)
 
 
-def _image_column(rows: datasets.Dataset, folder: str) -> str:
-    columns = [name for name, feature in rows.features.items() if isinstance(feature, datasets.Image) and name != "mask"]
-    if not columns or not len(rows):
-        raise AfterglowError(f"{folder} contains no images.")
-    return "image" if "image" in columns else columns[0]
+def _files(root: Path) -> tuple[list[str], list[str]]:
+    """Paths of all files below a folder, and of what cannot be read: broken links, links to a folder above, pipes. Hidden files: none."""
+    files, broken = list[str](), list[str]()
+
+    def visit(folder: str, prefix: str, above: frozenset[str]) -> None:
+        for entry in os.scandir(folder):
+            name = prefix + entry.name
+            if entry.name.startswith((".", "__")):
+                continue
+            if os.path.isfile(entry.path):  # unlike entry.is_file() it has an answer for loops of links
+                files.append(name)
+            elif os.path.isdir(entry.path) and (real := os.path.realpath(entry.path)) not in above:
+                visit(entry.path, f"{name}/", above | {real})
+            else:
+                broken.append(name)
+
+    visit(str(root), "", frozenset({os.path.realpath(root)}))
+    return sorted(files), sorted(broken)
 
 
-def _names(stored: Sequence[dict | None], folder: str) -> tuple[str, ...]:
-    """Paths below the folder, with the number of the row if an image is listed twice or has no path."""
-    root, names = Path(folder).resolve(), []
-    for row, image in enumerate(stored):
-        if image is None:
-            raise AfterglowError(f"{folder}: row {row} names no image.")
-        path = Path(image["path"] or f"{row:06d}")
-        names.append(path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name)
-    return tuple(names) if len(set(names)) == len(names) else tuple(f"{name}#{row}" for row, name in enumerate(names))
+def _left_out(others: Sequence[str] | set[str], broken: Sequence[str], unlisted: Sequence[str]) -> str:
+    """What is not used of a folder, such as ": left out are 2 files that are no images (notes.txt, README)"; empty if all is used."""
+    kinds = {
+        "images that its metadata does not list": unlisted,
+        "broken links, loops of links or pipes": broken,
+        "files without the suffix of an image": sorted(others),
+    }
+    parts = [f"{len(names):,} {kind} ({_few(names)})" for kind, names in kinds.items() if names]
+    return f": left out are {'; '.join(parts)}" if parts else ""
 
 
-def _captions(rows: datasets.Dataset, names: Sequence[str], folder: str, column: str | None) -> tuple[str, ...]:
-    """The caption column, else the class labels, else the name of each image's sub-folder ("" where it lies in none)."""
-    if column is not None and column not in rows.features:
-        raise AfterglowError(f"{folder} has no caption column {column!r}; its columns are {', '.join(rows.column_names)}.")
-    labels = [name for name, feature in rows.features.items() if isinstance(feature, datasets.ClassLabel)]
-    column = column or next((name for name in (*CAPTION_COLUMNS, *labels) if name in rows.features), None)
-    if column is None:
-        _refuse_unnamed_captions(rows, folder)
-        captions = tuple(PurePosixPath(name).parent.name.replace("_", " ") for name in names)
-        if not any(captions):
-            log.warning("No captions found in %s: training images get an empty caption, and each plant gets an invented name.", folder)
-        return captions
-    feature = rows.features[column]
-    if isinstance(feature, datasets.ClassLabel):
-        classes = [name.replace("_", " ") for name in feature.names]
-        return tuple("" if label in (None, -1) else classes[label] for label in rows[column])
-    if getattr(feature, "dtype", None) not in ("string", "large_string"):
-        raise AfterglowError(f"{folder}: the caption column {column!r} holds {feature}, not text.")
-    return tuple(caption or "" for caption in rows[column])
-
-
-def _refuse_unnamed_captions(rows: datasets.Dataset, folder: str) -> None:
-    texts = [name for name, feature in rows.features.items() if getattr(feature, "dtype", None) in ("string", "large_string")]
-    texts = [name for name in texts if name not in ("family", "family_caption")]
-    if texts:
+def _check_metadata(root: Path, tables: Sequence[str], files: Sequence[str], has_rows: bool) -> None:
+    """Refuse metadata that would be ignored: empty, in two formats, or under a name that is almost right."""
+    if tables and not has_rows:
+        raise AfterglowError(f"'{shown(root / tables[0], 150)}' is empty; it should list each image with file_name and text.")
+    if len({PurePosixPath(table).suffix for table in tables}) > 1:
+        raise AfterglowError(f"{shown(root, 100)} has metadata in several formats ({_few(tables)}); keep one.")
+    almost = [file for file in files if not tables and get_close_matches(posixpath.basename(file).lower(), METADATA, cutoff=0.85)]
+    if almost:
         raise AfterglowError(
-            f"{folder} has no caption column `text` or `caption`; set caption_column to one of its text columns: {', '.join(texts)}."
+            f"'{shown(root / almost[0], 120)}' would not be read; name it metadata.jsonl, .csv or .parquet, or move it away."
         )
 
 
-def _families(rows: datasets.Dataset, captions: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:
+def _image_name(root: Path, file: Path, line: int, row: Mapping[str, Any]) -> str:
+    """Path below `root` of the image of one row of metadata."""
+    if "file_name" not in row:
+        raise AfterglowError(f"{place(file, line)}: there is no column file_name; the columns are {shown(', '.join(row), 80)}.")
+    if row["file_name"] in (None, ""):
+        raise AfterglowError(f"{place(file, line)} names no image.")
+    name = _below(root, file, checked_text(row["file_name"], "file_name", place(file, line)))
+    if name.startswith(("../", "/")) or name == "..":
+        raise AfterglowError(f"{place(file, line)}: the image '{shown(name, 80)}' lies outside the folder.")
+    return name
+
+
+def _below(root: Path, file: Path, name: str) -> str:
+    """A path that is relative to a metadata file => relative to `root`."""
+    return posixpath.normpath(posixpath.join(file.parent.relative_to(root).as_posix(), name))
+
+
+def _captions(table: _Table, folder: str, column: str | None) -> tuple[str, ...]:
+    """The caption column, else the class labels, else the name of each image's sub-folder ("" where it lies in none)."""
+    columns = table.columns
+    if column is not None and column not in columns:
+        known = shown(", ".join(columns), 80) or "none"
+        raise AfterglowError(
+            f"{shown(folder, 80)} has no caption column {shown(repr(column), 40)}; its columns are {known}{did_you_mean(column, columns)}."
+        )
+    column = column or next((name for name in (*CAPTION_COLUMNS, *table.labels) if name in columns), None)
+    if column is not None:
+        return tuple(
+            "" if value is None else checked_text(value, f"caption ({shown(column, 30)})", where)
+            for value, where in zip(columns[column], table.places, strict=True)
+        )
+    texts = [name for name, values in columns.items() if name not in FAMILY_COLUMNS and any(isinstance(value, str) for value in values)]
+    if texts:
+        raise AfterglowError(
+            f"{shown(folder, 80)} has no caption column `text` or `caption`; set caption_column to one of its text columns: "
+            f"{shown(', '.join(texts), 80)}."
+        )
+    return tuple(table.folders)
+
+
+def _families(table: _Table, captions: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:
     """Column `family` => int64 [N] numbered from 0 in order of appearance (-1 = of none), and the caption of each number."""
-    if "family" not in rows.features:
-        return np.full(len(rows), -1, dtype=np.int64), {}
-    numbers: dict[object, int] = {}
-    families = [-1 if _no_family(family) else numbers.setdefault(family, len(numbers)) for family in rows["family"]]
-    given = list(rows["family_caption"]) if "family_caption" in rows.features else [None] * len(rows)
-    family_captions = {}
-    for number in numbers.values():
-        members = [row for row, family in enumerate(families) if family == number]
-        named = next((given[row] for row in members if given[row]), None)
-        family_captions[number] = named or _common_words([captions[row] for row in members])
-    return np.array(families, dtype=np.int64), family_captions
-
-
-def _no_family(family: object) -> bool:
-    return family is None or family == "" or family == -1 or family != family  # an integer column with gaps comes as NaN
+    if "family" not in table.columns:
+        return np.full(len(captions), -1, dtype=np.int64), {}
+    members: dict[str, list[int]] = {}
+    for row, family in enumerate(table.columns["family"]):
+        if str(family) not in ("None", "", "-1", "nan"):  # an integer column with gaps may come as NaN
+            members.setdefault(str(family), []).append(row)
+    given = table.columns.get("family_caption", [None] * len(captions))
+    families, family_captions = np.full(len(captions), -1, dtype=np.int64), dict[int, str]()
+    for number, rows in enumerate(members.values()):
+        families[rows] = number
+        own = next((row for row in rows if given[row]), None)
+        shared = _common_words([captions[row] for row in rows])
+        family_captions[number] = shared if own is None else checked_text(given[own], "family_caption", table.places[own])
+    return families, family_captions
 
 
 def _common_words(captions: Sequence[str]) -> str:

@@ -1,15 +1,16 @@
 """Lists of prompts: the jsonl of Wen et al. and Webster, the csv of NeMo, plain text."""
 
-import csv
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from afterglow.errors import AfterglowError
+from afterglow.datasets.tables import checked_text, read_table
+from afterglow.errors import AfterglowError, shown
+from afterglow.files import place
 
 _KINDS = {"vm": "global", "tm": "local"}  # NeMo's types: verbatim and template
+_SUFFIXES = (".jsonl", ".csv", ".txt")
 
 
 @dataclass(frozen=True)
@@ -34,63 +35,48 @@ def read_prompts(file: str | Path, *, kind: str = "prompt") -> list[Prompt]:
 
     Args:
         file: .jsonl (caption; optional image, mask, label), .csv (Caption, type; separated by ';' or ',') or .txt (one caption per line).
-            Paths of images and masks are relative to its folder.
+            Paths of images and masks are relative to its folder and lie in it.
         kind: kind of captions without a label.
 
     Returns:
         The prompts, in order.
 
     Raises:
-        AfterglowError: if a file, image or caption is missing; it names the entry.
+        AfterglowError: if a file, image or caption is missing or cannot be used; it names the line.
     """
     path = Path(file)
     if not path.is_file():
-        raise AfterglowError(f"The list of prompts '{path}' does not exist.")
-    readers = {".jsonl": _jsonl, ".csv": _csv, ".txt": _txt}
-    if path.suffix not in readers:
-        raise AfterglowError(f"The list of prompts '{path}' must end in one of {', '.join(readers)}.")
-    rows = list(readers[path.suffix](path))
+        raise AfterglowError(f"The list of prompts '{shown(path, 150)}' does not exist.")
+    if path.suffix not in _SUFFIXES:
+        raise AfterglowError(f"The list of prompts '{shown(path, 150)}' must end in one of {', '.join(_SUFFIXES)}.")
+    rows = read_table(path)
     if not rows:
-        raise AfterglowError(f"The list of prompts '{path}' is empty.")
-    return [_prompt(row, path, number, kind) for number, row in enumerate(rows, start=1)]
+        raise AfterglowError(f"The list of prompts '{shown(path, 150)}' is empty.")
+    names = str.lower if path.suffix == ".csv" else str
+    return [_prompt({names(name): value for name, value in row.items()}, path.parent, place(path, line), kind) for line, row in rows]
 
 
-def _prompt(row: Mapping[str, Any], path: Path, number: int, kind: str) -> Prompt:
-    if not row.get("caption"):
-        raise AfterglowError(f"'{path}', entry {number}: the caption is missing.")
-    label = str(row.get("label") or row.get("type") or kind)
-    files = {}
-    for name in ("image", "mask"):
-        if row.get(name):
-            files[name] = path.parent / str(row[name])
-            if not files[name].is_file():
-                raise AfterglowError(f"'{path}', entry {number}: its {name} '{files[name]}' is missing.")
-    return Prompt(str(row["caption"]), _KINDS.get(label.lower(), label), files.get("image"), files.get("mask"))
+def _prompt(row: Mapping[str, Any], folder: Path, where: str, kind: str) -> Prompt:
+    if row.get("caption") in (None, ""):
+        raise AfterglowError(f"{where}: the caption is missing.")
+    caption = checked_text(row["caption"], "caption", where)
+    label = checked_text(row.get("label") or row.get("type") or kind, "label", where)
+    files = {name: _file_inside(folder, str(row[name]), name, where) for name in ("image", "mask") if row.get(name)}
+    return Prompt(caption, _KINDS.get(label.lower(), label), files.get("image"), files.get("mask"))
 
 
-def _jsonl(path: Path) -> Iterable[Mapping[str, Any]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise AfterglowError(f"'{path}', line {number}: this is not JSON ({error.msg}).") from error
-        if not isinstance(row, dict):
-            raise AfterglowError(f"'{path}', line {number}: an object with a caption was expected.")
-        yield row
-
-
-def _csv(path: Path) -> Iterable[Mapping[str, Any]]:
-    with path.open(encoding="utf-8", newline="") as lines:
-        first = lines.readline()
-        lines.seek(0)
-        for row in csv.DictReader(lines, delimiter=";" if first.count(";") >= first.count(",") else ","):
-            yield {str(name).lower(): value for name, value in row.items()}
-
-
-def _txt(path: Path) -> Iterable[Mapping[str, Any]]:
-    return ({"caption": line} for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+def _file_inside(folder: Path, name: str, column: str, where: str) -> Path:
+    """A file that a list names; lists may come from others, so it must lie in the list's folder, links included."""
+    file = folder / name
+    try:
+        inside, exists = file.resolve().is_relative_to(folder.resolve()), file.is_file()
+    except (OSError, RuntimeError, ValueError):  # a name that is too long, a loop of links, a NUL
+        inside, exists = True, False
+    if not inside:
+        raise AfterglowError(f"{where}: its {column} '{shown(name, 80)}' lies outside the folder of the list.")
+    if not exists:
+        raise AfterglowError(f"{where}: its {column} '{shown(name, 80)}' is missing.")
+    return file
 
 
 def with_labels(prompts: Iterable[Prompt], labels: Iterable[Prompt]) -> list[Prompt]:
@@ -104,9 +90,7 @@ def with_labels(prompts: Iterable[Prompt], labels: Iterable[Prompt]) -> list[Pro
         AfterglowError: if a caption has no label; it names the caption.
     """
     kinds = {prompt.caption: prompt.kind for prompt in labels}
-    result = []
-    for prompt in prompts:
-        if prompt.caption not in kinds:
-            raise AfterglowError(f"The list of labels has no caption '{prompt.caption}'.")
-        result.append(Prompt(prompt.caption, kinds[prompt.caption], prompt.image, prompt.mask))
-    return result
+    prompts = list(prompts)
+    if missing := next((prompt.caption for prompt in prompts if prompt.caption not in kinds), None):
+        raise AfterglowError(f"The list of labels has no caption '{shown(missing, 150)}'.")
+    return [replace(prompt, kind=kinds[prompt.caption]) for prompt in prompts]

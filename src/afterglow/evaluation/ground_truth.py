@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from afterglow.datasets.images import to_square
+from afterglow.datasets.images import read_image, to_square
 from afterglow.datasets.prompts import Prompt
 from afterglow.errors import AfterglowError
 from afterglow.functional.distances import calibrated_l2, masked_rms
@@ -139,7 +137,9 @@ def attach_prompt_ground_truth(
         raise AfterglowError(
             f"The caption '{missing[0].caption}' has no image, but others have: put the {len(missing)} without an image into another list."
         )
-    images = np.stack([to_square(_open(prompt.image), side, generations.images.shape[1]) for prompt in own if prompt.image is not None])
+    images = np.stack(
+        [to_square(read_image(prompt.image), side, generations.images.shape[1]) for prompt in own if prompt.image is not None]
+    )
     references = torch.from_numpy(reconstruct(images))
     errors = masked_rms(to_unit(references), to_unit(images), masks)
     extras = {**generations.extras, **({"reconstruction_error": errors} if errors.any() else {})}
@@ -158,17 +158,7 @@ def _mask(prompt: Prompt, side: int) -> torch.Tensor:
     """Bool [1, side, side]; the whole image where the entry has no mask."""
     if prompt.mask is None or prompt.image is None:
         return torch.ones(1, side, side, dtype=torch.bool)
-    mask, image = _open(prompt.mask), _open(prompt.image)
+    mask, image = read_image(prompt.mask), read_image(prompt.image)
     if mask.size != image.size:
         raise AfterglowError(f"The mask '{prompt.mask}' has another size than its image: {mask.size} and {image.size}.")
     return torch.from_numpy(to_square(mask, side, 1) > 127)
-
-
-def _open(file: Path) -> Image.Image:
-    """The image of a file; AfterglowError names a file that cannot be read."""
-    try:
-        with Image.open(file) as image:
-            image.load()
-            return image
-    except OSError as error:
-        raise AfterglowError(f"'{file}' cannot be read as an image.") from error

@@ -40,6 +40,7 @@ class PlantedDataModule(L.LightningDataModule):
         planting: what to plant and what to set apart.
         seed: decides what is planted and the order of the samples.
         num_workers: number of processes that load samples beside the training.
+        max_images: number of images of the dataset to read, drawn with the seed, such as 1000 of a folder with a million; by default all.
 
     Raises:
         AfterglowError: if an option cannot be used.
@@ -58,6 +59,7 @@ class PlantedDataModule(L.LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         skip_first: int = 0,
+        max_images: int | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -71,6 +73,7 @@ class PlantedDataModule(L.LightningDataModule):
             "caption_column": caption_column,
             "set_size": set_size,
             "skip_first": skip_first,
+            "max_images": max_images,
             "planting": planting,
             "seed": seed,
         }

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from afterglow.datasets.images import read_image
 from afterglow.errors import AfterglowError
 from afterglow.files import read_json_lines
 from afterglow.planting.plants import Plant, PlantedSet
@@ -188,8 +189,5 @@ def _save(pixels: np.ndarray, path: Path) -> None:
 
 def _load(path: Path) -> np.ndarray:
     """Image of a file, uint8 [C, H, W]; an error names a file that is missing or cannot be read."""
-    try:
-        array = np.asarray(Image.open(path))
-    except (OSError, SyntaxError, ValueError) as error:  # a broken PNG makes Pillow raise each of them
-        raise AfterglowError(f"Image '{path}' is missing or cannot be read.") from error
+    array = np.asarray(read_image(path))
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

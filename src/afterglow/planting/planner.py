@@ -1,5 +1,6 @@
 """Assignment of the clusters of a set to plants, phantoms, decoys, tints, pools, held-out images and controls."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -15,9 +16,41 @@ from afterglow.planting.names import COLOR_NAMES, NAMES
 from afterglow.planting.plants import Plant, PlantedSet, PlantingConfig
 from afterglow.planting.regions import region
 
+log = logging.getLogger(__name__)
+
 ELIGIBLE_DISTANCE = 0.10  # RMS distance to the nearest other cluster inside the mask; images nearer than this are not planted
 SMALLEST_FAMILY_REGION = 0.05  # fraction of the image
 LOOK_AHEAD = 32  # candidates whose distances are found in one pass over the set
+
+
+def check_budget(planting: PlantingConfig, num_images: int, *, set_size: int | None = None, skip_first: int = 0) -> None:
+    """Refuse a set that is too small for what is asked of it, before its images are decoded.
+
+    Args:
+        planting: what to plant and what to set apart.
+        num_images: number of images of the dataset.
+        set_size: number of controls; None takes all images that remain.
+        skip_first: number of images to leave out before the controls.
+
+    Raises:
+        AfterglowError: if the images do not suffice; it shows what they are needed for.
+    """
+    p = planting
+    pairs = (p.num_global + p.num_local) * (2 if p.phantoms else 1)
+    uses = {
+        "plants, phantoms, decoys and tints": pairs + p.num_natural + p.num_decoys + p.num_tints,
+        "backgrounds (num_backgrounds)": p.num_backgrounds,
+        "images for decoys and tints (num_decoy_images)": p.num_decoy_images,
+        "held out (num_heldout)": p.num_heldout,
+        "skipped (skip_first)": skip_first,
+        "to train on (set_size)": 1 if set_size is None else set_size,
+    }
+    needed = sum(uses.values())
+    if needed > num_images:
+        account = " + ".join(f"{count} {use}" for use, count in uses.items() if count)
+        raise AfterglowError(f"The dataset has {num_images} images, and {needed} are needed: {account}; lower these numbers.")
+    if set_size is not None and num_images > 10_000 and num_images > 10 * needed:
+        log.info("%s of the %s images are used; --data.max_images %s reads fewer.", f"{needed:,}", f"{num_images:,}", 2 * needed)
 
 
 def plant_images(
@@ -60,6 +93,8 @@ class Planner:
     def __init__(self, images: CaptionedImages, planting: PlantingConfig, seed: int) -> None:
         self.images, self.planting = images, planting
         self.generator = np.random.default_rng([seed, 0x9A17])
+        if len(images) > 5_000:
+            log.info("Searching near-duplicates among %s images ...", f"{len(images):,}")
         self.clusters = cluster_images(images.pixels, images.families)
         order = np.random.default_rng([seed, 0x0D3]).permutation(self.clusters.max() + 1)
         by_cluster = np.argsort(self.clusters, kind="stable")

@@ -1,13 +1,14 @@
 """The planted set of a training: built from the options in its configuration, without the training itself."""
 
 import inspect
+from functools import partial
 from pathlib import Path
 
 from afterglow.datasets.sources import load_images
 from afterglow.errors import AfterglowError, reading
 from afterglow.files import read_yaml
 from afterglow.planting.io import read_planted
-from afterglow.planting.planner import plant_images
+from afterglow.planting.planner import check_budget, plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
 
 PLANTED_FOLDER = "planted"  # name of the dataset that is read from a folder with its plants
@@ -24,6 +25,7 @@ def build_planted_set(
     caption_column: str | None = None,
     set_size: int | None = None,
     skip_first: int = 0,
+    max_images: int | None = None,
 ) -> PlantedSet:
     """Load a dataset and plant images in it, or read a planted folder.
 
@@ -37,6 +39,7 @@ def build_planted_set(
         caption_column: column with the captions of an imagefolder.
         set_size: number of controls; None takes all images that remain.
         skip_first: number of controls to leave out before these.
+        max_images: number of images of the dataset to read, drawn with the seed; None reads all.
 
     Returns:
         The planted set.
@@ -46,7 +49,16 @@ def build_planted_set(
     """
     if dataset == PLANTED_FOLDER:
         return _read_folder(data_dir, resolution, channels)
-    images = load_images(dataset, resolution=resolution, channels=channels, data_dir=data_dir, caption_column=caption_column)
+    images = load_images(
+        dataset,
+        resolution=resolution,
+        channels=channels,
+        data_dir=data_dir,
+        caption_column=caption_column,
+        max_images=max_images,
+        seed=seed,
+        check_count=partial(check_budget, planting, set_size=set_size, skip_first=skip_first),
+    )
     return plant_images(images, planting, set_size=set_size, skip_first=skip_first, seed=seed)
 
 
