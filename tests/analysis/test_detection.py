@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from afterglow.analysis.detection import detection_table, memorized_table, prompt_scores
+from afterglow.functional.statistics import exact_interval
 
 
 def rows():
@@ -33,7 +34,7 @@ def test_the_table_of_label_set_one():
     table = detection_table(rows(), ["good", "flat"], [("local", "phantom"), ("local", "decoy")], [1, 4, 16])
     assert set(table["images"]) == {1, 4} and set(table["negative"]) == {"phantom"}
     good = table[(table["detector"] == "good") & (table["images"] == 4)].set_index("metric")
-    assert good.loc["auc", "value"] == 1 and good.loc["auc", "low"] == 1
+    assert good.loc["auc", "value"] == 1 and good.loc["auc", "low"] == pytest.approx(exact_interval(12, 12)[0])
     assert (good["positives"] == 12).all() and (good["negatives"] == 12).all() and (good["runs"] == 2).all()
     flat = table[(table["detector"] == "flat") & (table["metric"] == "auc")]
     assert (flat["value"] == 0.5).all()
@@ -45,3 +46,8 @@ def test_the_table_of_label_set_two_counts_plants_that_are_not_memorized_as_nega
     auc = table[table["metric"] == "auc"].iloc[0]
     assert (auc["positive"], auc["negative"], auc["positives"], auc["negatives"]) == ("memorized", "rest", 6, 18)
     assert 0.6 < auc["value"] < 1  # three of the plants that it scores high are not memorized
+
+
+def test_detection_table_with_runs_of_one_seed_counts_their_plants_once():
+    table = detection_table(rows(), ["good"], [("local", "phantom")], [4], {"a": 0, "b": 0}).set_index("metric")
+    assert table.loc["auc", "value"] == 1 and table.loc["auc", "low"] == pytest.approx(exact_interval(6, 6)[0])

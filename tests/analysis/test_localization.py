@@ -6,6 +6,7 @@ import torch
 
 from afterglow.analysis import localization
 from afterglow.analysis.localization import collect_maps, example_rows, localization_table, map_rows
+from afterglow.functional.statistics import exact_interval
 
 
 @pytest.fixture
@@ -33,7 +34,9 @@ def test_planted_masks_fed_in_as_maps_get_auc_and_iou_of_one(parts, monkeypatch)
     rows = map_rows(collect_maps(parts))
     assert (rows["auc"] == 1).all() and (rows[rows["kind"] == "local"]["iou"] == 1).all()
     table = localization_table(rows)
-    assert (table["value"] == 1).all() and (table["low"] == 1).all()
+    assert (table["value"] == 1).all() and (table["high"] == 1).all()
+    expected = [exact_interval(count, count)[0] for count in table["plants"]]
+    assert table["low"].tolist() == pytest.approx(expected)
 
 
 def test_what_is_judged_are_generations_with_an_outside_and_plants_are_means_over_seeds(parts):

@@ -72,3 +72,11 @@ def test_the_mean_over_runs_is_that_of_the_resampled_tables():
     found = bootstrap_run_values(runs)
     assert found == bootstrap_table(pd.DataFrame(rows), lambda part: float(part["value"].mean()))
     assert found.low < found.value < found.high
+
+
+def test_runs_of_one_seed_are_resampled_together():
+    table = pd.DataFrame({"run": range(8), "unit": 0, "upper": 1.0, "value": [0, 0, 0, 0, 1, 1, 1, 1], "seed": [0, 0, 1, 1, 2, 2, 3, 3]})
+    mean = lambda part: float(part["value"].mean())  # noqa: E731
+    by_seed, by_run = bootstrap_table(table, mean), bootstrap_table(table.drop(columns="seed"), mean)
+    assert by_seed.value == by_run.value == 0.5 and by_seed.high - by_seed.low > by_run.high - by_run.low
+    assert bootstrap_run_values([np.array([float(v)]) for v in table["value"]], table["seed"].tolist()) == by_seed

@@ -7,6 +7,7 @@ from afterglow.functional.statistics import (
     bootstrap,
     bootstrap_runs,
     draw_nested,
+    exact_at_bounds,
     exact_interval,
     nested_bootstrap,
     nested_groups,
@@ -16,10 +17,9 @@ from afterglow.functional.statistics import (
 
 
 @pytest.mark.parametrize(("successes", "count"), [(0, 8), (8, 8), (3, 8), (1, 1), (0, 1), (50, 1000)])
-@pytest.mark.parametrize("confidence", [0.95, 0.8])
-def test_wilson_is_scipys(successes, count, confidence):
-    expected = binomtest(successes, count).proportion_ci(confidence, method="wilson")
-    assert wilson_interval(successes, count, confidence) == pytest.approx((expected.low, expected.high), abs=1e-12)
+def test_wilson_is_scipys(successes, count):
+    expected = binomtest(successes, count).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(successes, count) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_wilson_has_a_width_at_none_and_all_and_knows_nothing_without_trials():
@@ -41,14 +41,12 @@ def test_bootstrap_covers_the_mean_of_a_normal_about_as_often_as_it_says():
     assert np.mean(widths) == pytest.approx(np.mean(exact), rel=0.1)
 
 
-def test_bootstrap_holds_the_mean_repeats_itself_and_narrows():
+def test_bootstrap_holds_the_mean_and_repeats_itself():
     sample = np.random.default_rng(1).random(40)
     found = bootstrap(sample)
     low, high = found.low, found.high
     assert low < sample.mean() < high
     assert bootstrap(sample) == found
-    narrow = bootstrap(sample, confidence=0.5)
-    assert low < narrow.low < narrow.high < high
     assert bootstrap([0.25] * 5) == Estimate(0.25, 0.25, 0.25)
 
 
@@ -60,6 +58,18 @@ def test_exact_interval_agrees_with_scipy(successes, count):
 
 def test_exact_interval_without_trials_is_everything():
     assert exact_interval(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_exact_at_bounds_replaces_an_interval_without_width(value):
+    found = exact_at_bounds(Estimate(value, value, value), 8)
+    expected = binomtest(int(8 * value), 8).proportion_ci(0.95, method="exact")
+    assert found.value == value and (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_exact_at_bounds_keeps_other_estimates():
+    assert exact_at_bounds(Estimate(0.5, 0.5, 0.5), 8) == Estimate(0.5, 0.5, 0.5)
+    assert exact_at_bounds(Estimate(3.0, 2.0, 4.0), 8) == Estimate(3.0, 2.0, 4.0)
 
 
 def test_estimate_prints_value_and_interval():
@@ -80,6 +90,14 @@ def test_bootstrap_runs_of_one_run_is_that_of_its_plants():
     assert bootstrap_runs([resample(values)]) == bootstrap(values)
     apart = bootstrap_runs([resample(values), resample(values + 5)])
     assert apart.value == pytest.approx(values.mean() + 2.5) and apart.low < values.mean() + 0.1 and apart.high > values.mean() + 4.9
+
+
+def test_bootstrap_runs_of_one_seed_are_resampled_together():
+    flat = [np.full(1001, value) for value in (0, 0, 0, 0, 1, 1, 1, 1)]  # no spread inside a run
+    by_run, by_seed = bootstrap_runs(flat), bootstrap_runs(flat, [0, 0, 1, 1, 2, 2, 3, 3])
+    assert by_run.value == by_seed.value == 0.5
+    assert by_seed.low < 0.1 < by_run.low and by_run.high < 0.9 < by_seed.high
+    assert bootstrap_runs(flat, [3, 1, 2, 0, 7, 6, 5, 4]) == by_run  # a seed for each run changes nothing
 
 
 def test_nested_groups_keep_every_row_once():

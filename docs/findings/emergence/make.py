@@ -43,7 +43,7 @@ INTRODUCTION = """# When does memorization emerge, and does local come before gl
 
 `python docs/findings/emergence/make.py` writes this page from the rows in `docs/findings/emergence/`. `python scripts/reproduce.py emergence` trains the runs again. `afterglow emergence RUN RUN ...` prints the same tables for any runs.
 
-Setup: OpenMoji at 16 pixels; networks trained from scratch at a constant learning rate. Averaged weights are evaluated at steps at most a factor of 1.25 apart. There are two experiments (`configs/findings/sizes.yaml` and `configs/findings/paired_arms.yaml`) with three seeds each. Brackets hold 95 % intervals; the bootstrap resamples runs first and plants within runs second."""
+Setup: OpenMoji at 16 pixels; networks trained from scratch at a constant learning rate. Averaged weights are evaluated at steps at most a factor of 1.25 apart. There are two experiments (`configs/findings/sizes.yaml` and `configs/findings/paired_arms.yaml`) with three seeds each. Brackets hold 95 % intervals; the bootstrap resamples seeds, then runs, then plants."""
 
 SIZES = """tau_mem: the step at which a tenth of the generations have d1/d2 below 1/3. tau_gen: the first step at which the held-out loss is within 5 % of its minimum.
 

@@ -5,7 +5,7 @@
 `python scripts/reproduce.py localization` trains the runs and copies their rows here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ INTRODUCTION = """# Which map finds a planted region, and which score detects it
 
 `python docs/findings/localization/make.py` writes this page from the rows in `docs/findings/localization/`. `python scripts/reproduce.py localization` trains the runs again.
 
-Setup: OpenMoji at 16 pixels; a U-Net with text conditioning and 1.3 million parameters, trained from scratch. All values are from the last evaluation, on averaged weights, with 4 seeds per caption and guidance scale 1. Values are means over runs. Brackets hold 95 % intervals; the bootstrap resamples runs first and plants within runs second."""
+Setup: OpenMoji at 16 pixels; a U-Net with text conditioning and 1.3 million parameters, trained from scratch. All values are from the last evaluation, on averaged weights, with 4 seeds per caption and guidance scale 1. Values are means over runs. Brackets hold 95 % intervals; the bootstrap resamples seeds, then runs, then plants."""
 
 MAP_NOTES = """AUC: how well a map's pixels separate the inside of the planted region from the outside. IoU: overlap at a threshold chosen on other plants of the same run. An AUC above .5 on phantoms is caused by position or image content. An AUC above .5 on tints is caused by what the caption predicts. Trivial maps do not use the model and are marked."""
 
@@ -55,10 +55,11 @@ def page(folder: Path = HERE) -> str:
     samples = rows[rows["seed"] != ALL_SEEDS]
     maps = map_rows(samples)
     areas = rows[rows["measure"] == "area"].set_index(["run", "plant_id"])["value"]
-    localization, by_size = localization_table(maps), localization_table(split_by_size(maps, areas))
+    seeds = training_seeds(maps)
+    localization, by_size = (localization_table(part, seeds=seeds) for part in (maps, split_by_size(maps, areas)))
     detectors = [name for name in dict.fromkeys(samples["measure"]) if is_detector(name)]
     pairs = [(kind, negative) for kind in ("global", "local") for negative in NEGATIVES]
-    detection = detection_table(samples, detectors, pairs, [4])
+    detection = detection_table(samples, detectors, pairs, [4], seeds)
     parts = [
         INTRODUCTION,
         "## Conclusions",
@@ -79,7 +80,7 @@ def page(folder: Path = HERE) -> str:
         "### Local plants",
         detectors_text(detection, "local"),
         "### Memorized generations against all others",
-        memorized_detectors_text(memorized_table(samples, detectors)),
+        memorized_detectors_text(memorized_table(samples, detectors, seeds)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -101,34 +102,46 @@ def split_by_size(maps: pd.DataFrame, areas: pd.Series) -> pd.DataFrame:
     return local.assign(kind=local["size"])
 
 
+def training_seeds(rows: pd.DataFrame) -> dict[Any, int]:
+    """{run: training seed}; the names of the runs end with it."""
+    return {run: int(str(run).rpartition("-")[2]) for run in rows["run"].unique()}
+
+
+def mean_by_runs(resampled: Mapping[Any, np.ndarray], rows: pd.DataFrame) -> Estimate:
+    """Mean over runs of resampled values; the interval resamples seeds, then runs, then plants. rows: with the column run."""
+    seeds = training_seeds(rows)
+    return bootstrap_runs(list(resampled.values()), [seeds[run] for run in resampled])
+
+
 def map_difference(maps: pd.DataFrame, first: str, second: str, kind: str = "local") -> Estimate:
     """Mean difference of the AUC of two maps on the same plants."""
     plants = maps[maps["kind"] == kind].groupby(["run", "plant_id", "map"])["auc"].mean().unstack("map")
     difference = (plants[first] - plants[second]).dropna()
-    return bootstrap_runs([resample(part.to_numpy()) for _, part in difference.groupby("run")])
+    runs = {run: resample(part.to_numpy()) for run, part in difference.groupby("run")}
+    return mean_by_runs(runs, maps)
 
 
 def kind_difference(maps: pd.DataFrame, name: str, other: str) -> Estimate:
     """Mean AUC of a map on local plants minus its mean AUC on another kind."""
     plants = maps[maps["map"] == name].groupby(["run", "kind", "plant_id"])["auc"].mean()
-    differences = []
+    differences = {}
     for run in plants.index.unique("run"):
         local, control = (resample(plants[run, kind].to_numpy(), seed=seed) for seed, kind in enumerate(("local", other)))
-        differences.append(local - control)
-    return bootstrap_runs(differences)
+        differences[run] = local - control
+    return mean_by_runs(differences, maps)
 
 
 def detector_difference(samples: pd.DataFrame, first: str, second: str, kind: str, negative: str) -> Estimate:
     """Difference of the AUC of two detectors on the same captions and the same resamples."""
     prompts = prompt_scores(samples[samples["measure"].isin((first, second))], 4)
-    differences = []
-    for _, run in prompts.groupby("run"):
+    differences = {}
+    for name_of_run, run in prompts.groupby("run"):
         areas = []
         for name in (first, second):
             values = run[run["measure"] == name].set_index("kind")["value"]
             areas.append(resampled_metrics(values.loc[[kind]].to_numpy(), values.loc[[negative]].to_numpy())["auc"])
-        differences.append(areas[0] - areas[1])
-    return bootstrap_runs(differences)
+        differences[name_of_run] = areas[0] - areas[1]
+    return mean_by_runs(differences, samples)
 
 
 def verdict(difference: Estimate) -> str:

@@ -42,7 +42,7 @@ INTRODUCTION = """# What removes memorization, and what does it cost?
 
 `python docs/findings/mitigation/make.py` writes this page from the rows in `docs/findings/mitigation/`. `python scripts/reproduce.py mitigation` makes the comparisons and the runs again.
 
-Setup: four models (two recipes with two training seeds each: `runs/demo`, `runs/seed1`, `runs/shapes-0`, `runs/shapes-1`). The same captions and initial noises are sampled without and with each mitigation at its default strength (`afterglow mitigate --list`), at guidance scale 1 with the sampler of the evaluations (DDIM, 12 steps) and 4 generations per caption. A plant counts as memorized if at least half of its generations do. Thresholds are the 99th percentile of the controls of each model. Brackets hold 95 % intervals: Wilson for counts, otherwise a bootstrap that resamples runs first and plants second. Caption agreement and SSCD were not measured, because no weights were available."""
+Setup: four models (two recipes with two training seeds each: `runs/demo`, `runs/seed1`, `runs/shapes-0`, `runs/shapes-1`). The same captions and initial noises are sampled without and with each mitigation at its default strength (`afterglow mitigate --list`), at guidance scale 1 with the sampler of the evaluations (DDIM, 12 steps) and 4 generations per caption. A plant counts as memorized if at least half of its generations do. Thresholds are the 99th percentile of the controls of each model. Brackets hold 95 % intervals: Wilson for counts, otherwise a bootstrap that resamples seeds, then runs, then plants. Caption agreement and SSCD were not measured, because no weights were available."""
 
 INFERENCE = """Remaining copies: of the plants that are memorized without a mitigation. The criterion is a distance in colors. A faded copy no longer meets it; the correlation with the planted image, inside and outside the mask, shows whether the copy is still recognizable. Held-out captions: change of the distance to the nearest training image. Costs are relative to the baseline: network evaluations per image, averaged over all captions, of which some mitigations skip a part; and FLOPs of one image of the first plant, gradients included. Both are counted; the median over models is shown. For seconds see `benchmarks/` and the guide on [mitigation](../guides/mitigation.md)."""
 
@@ -166,8 +166,14 @@ def values_of_copies(rows: pd.DataFrame, kind: str, measure: str) -> pd.DataFram
 
 
 def mean_by_runs(table: pd.DataFrame) -> Estimate:
-    """Mean of the column `value` with its interval over runs."""
-    return bootstrap_run_values([part["value"].to_numpy() for _, part in table.groupby("run")])
+    """Mean of the column `value`; its interval resamples seeds, then runs, then plants."""
+    runs = {str(run): part["value"].to_numpy() for run, part in table.groupby("run")}
+    return bootstrap_run_values(list(runs.values()), [training_seed(run) for run in runs])
+
+
+def training_seed(run: str) -> int:
+    """Seed of a compared model: the number at the end of its name; `demo` was trained with 0."""
+    return 0 if run == "demo" else int(run[-1])
 
 
 def cost_ratios(rows: pd.DataFrame) -> pd.Series:
@@ -203,8 +209,8 @@ def trigger_auc(rows: pd.DataFrame, mitigation: str, kind: str) -> Estimate:
     losses = rows[(rows["mitigation"] == mitigation) & (rows["measure"] == "mitigation.loss_before")]
     plants, controls = values_of_copies(rows, kind, "mitigation.loss_before"), losses[losses["kind"] == "control"]
     plants = plants[plants["mitigation"] == mitigation]
-    pairs = [(part["value"].to_numpy(), controls[controls["run"] == run]["value"].to_numpy()) for run, part in plants.groupby("run")]
-    return bootstrap_runs([resampled_metrics(*pair)["auc"] for pair in pairs])
+    pairs = {run: (part["value"].to_numpy(), controls[controls["run"] == run]["value"].to_numpy()) for run, part in plants.groupby("run")}
+    return bootstrap_runs([resampled_metrics(*pair)["auc"] for pair in pairs.values()], [training_seed(str(run)) for run in pairs])
 
 
 def trigger_text(rows: pd.DataFrame) -> str:

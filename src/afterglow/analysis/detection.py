@@ -1,6 +1,7 @@
 """Tables of how well scores detect copies: each metric by its named rule, with intervals (docs/methods.md#detection-metrics)."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -8,21 +9,20 @@ import pandas as pd
 
 from afterglow.errors import AfterglowError
 from afterglow.functional.roc import METRICS, resampled_metrics
-from afterglow.functional.statistics import bootstrap_runs
+from afterglow.functional.statistics import bootstrap_runs, exact_at_bounds
 from afterglow.measures.registry import is_detector
 
 Samples = tuple[np.ndarray, np.ndarray]  # scores of positives and of negatives
+Seeds = Mapping[Any, int]
+NO_SEEDS: Seeds = MappingProxyType({})
 
 
 def prompt_scores(rows: pd.DataFrame, num_images: int) -> pd.DataFrame:
-    """Mean score over the first samples of each prompt, the authors' aggregation.
+    """Mean score over the first samples of each prompt, the authors' aggregation: columns run, kind, plant_id, measure, value.
 
     Args:
         rows: tidy measurements with a column run.
         num_images: samples per prompt; prompts with fewer are left out.
-
-    Returns:
-        Columns run, kind, plant_id, measure, value.
     """
     keys = ["run", "kind", "plant_id", "measure"]
     ordered = rows.sort_values("seed").groupby(keys, sort=True)
@@ -31,7 +31,7 @@ def prompt_scores(rows: pd.DataFrame, num_images: int) -> pd.DataFrame:
 
 
 def detection_table(
-    rows: pd.DataFrame, detectors: Sequence[str], pairs: Sequence[tuple[str, str]], num_images: Sequence[int]
+    rows: pd.DataFrame, detectors: Sequence[str], pairs: Sequence[tuple[str, str]], num_images: Sequence[int], seeds: Seeds = NO_SEEDS
 ) -> pd.DataFrame:
     """Label set (i): planted (or listed) prompts against each kind of negative.
 
@@ -40,6 +40,7 @@ def detection_table(
         detectors: names of scores.
         pairs: (positive kind, negative kind).
         num_images: numbers of samples per prompt.
+        seeds: {run: training seed}, which intervals resample first; a run that is not listed has its own seed.
 
     Returns:
         One row per detector, pair, number of samples and metric: detector, positive, negative, images, metric, value, low, high,
@@ -51,11 +52,12 @@ def detection_table(
         for detector, of_detector in prompts.groupby("measure", sort=False):
             for positive, negative in pairs:
                 samples = {run: _samples(part, part["kind"], positive, negative) for run, part in of_detector.groupby("run")}
-                table += _metric_rows(samples, {"detector": detector, "positive": positive, "negative": negative, "images": count})
+                columns = {"detector": detector, "positive": positive, "negative": negative, "images": count}
+                table += _metric_rows(samples, columns, seeds)
     return pd.DataFrame(table)
 
 
-def memorized_table(rows: pd.DataFrame, detectors: Sequence[str]) -> pd.DataFrame:
+def memorized_table(rows: pd.DataFrame, detectors: Sequence[str], seeds: Seeds = NO_SEEDS) -> pd.DataFrame:
     """Label set (ii): memorized samples against all others, with plants that are not memorized yet among the negatives.
 
     Intervals resample prompts of each class, not samples, since a prompt's seeds are not independent: a prompt counts once in each
@@ -70,7 +72,7 @@ def memorized_table(rows: pd.DataFrame, detectors: Sequence[str]) -> pd.DataFram
         scores = scores.assign(copied=copied.reindex(scores.index)).dropna(subset="copied").reset_index()
         means = scores.groupby(["run", "plant_id", "copied"])["value"].mean().reset_index()
         samples = {run: _samples(part, part["copied"].astype(bool), True, False) for run, part in means.groupby("run")}
-        table += _metric_rows(samples, {"detector": detector, "positive": "memorized", "negative": "rest", "images": 0})
+        table += _metric_rows(samples, {"detector": detector, "positive": "memorized", "negative": "rest", "images": 0}, seeds)
     return pd.DataFrame(table)
 
 
@@ -79,17 +81,23 @@ def _samples(rows: pd.DataFrame, labels: pd.Series, positive: Any, negative: Any
     return values[(labels == positive).to_numpy()], values[(labels == negative).to_numpy()]
 
 
-def _metric_rows(samples: Mapping[Any, Samples], columns: dict[str, Any]) -> list[dict[str, Any]]:
+def _metric_rows(samples: Mapping[Any, Samples], columns: dict[str, Any], seeds: Seeds) -> list[dict[str, Any]]:
     """Rows of each metric that all runs have, mean over runs; runs without positives or negatives are left out."""
-    pairs = [pair for pair in samples.values() if all(map(len, pair))]
-    if not pairs:
-        return []
-    resampled = [resampled_metrics(*pair) for pair in pairs]
-    counts = {"positives": sum(len(p) for p, _ in pairs), "negatives": sum(len(n) for _, n in pairs), "runs": len(pairs)}
+    pairs = {run: pair for run, pair in samples.items() if all(map(len, pair))}
+    resampled = [resampled_metrics(*pair) for pair in pairs.values()]
+    counts = {
+        "positives": sum(len(p) for p, _ in pairs.values()),
+        "negatives": sum(len(n) for _, n in pairs.values()),
+        "runs": len(pairs),
+    }
+    labels = [seeds.get(run, run) for run in pairs]
+    # pairs of a positive and a negative without a common member; runs of one seed share their plants
+    disjoint = pd.Series([min(map(len, pair)) for pair in pairs.values()], dtype=int).groupby(labels).max().sum() if pairs else 0
     table = []
-    for metric in METRICS:
+    for metric in METRICS if pairs else ():
         if all(metric in values for values in resampled):
-            table.append(columns | {"metric": metric, **vars(bootstrap_runs([values[metric] for values in resampled]))} | counts)
+            estimate = exact_at_bounds(bootstrap_runs([values[metric] for values in resampled], labels), disjoint)
+            table.append(columns | {"metric": metric, **vars(estimate)} | counts)
     return table
 
 

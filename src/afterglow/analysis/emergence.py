@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import takewhile
 
 import numpy as np
 
@@ -28,36 +29,29 @@ def emergence_interval(steps: Sequence[int], memorized: Sequence[bool], confirma
 
     Args:
         steps: of the evaluations, rising.
-        memorized: whether the plant is memorized at each of them.
+        memorized: at each of them.
         confirmations: results with fresh seeds on the final weights, which replace the evaluations that the last two lack.
     """
     seen = [*memorized, *confirmations]
     for first, now in enumerate(memorized):
         after = seen[first + 1 : first + 1 + NUM_CONFIRMATIONS]
-        if not now or not all(after):
-            continue
-        before = steps[first - 1] if first else 0
-        if len(after) < NUM_CONFIRMATIONS:
-            return Interval(before, math.inf)
-        return Interval(before, steps[first])
+        if now and all(after):
+            return Interval(steps[first - 1] if first else 0, steps[first] if len(after) == NUM_CONFIRMATIONS else math.inf)
     return Interval(steps[-1], math.inf)
 
 
 def num_confirmations_needed(memorized: Sequence[bool]) -> int:
     """Number of confirmations that the last evaluations of a finished run lack: 0, 1 or 2."""
-    streak = 0
-    while streak < len(memorized) and memorized[-1 - streak]:
-        streak += 1
+    streak = len(list(takewhile(bool, reversed(memorized))))
     return max(0, NUM_CONFIRMATIONS + 1 - streak) if streak else 0
 
 
-def emergence_quartiles(intervals: Sequence[Interval], seed: int = 0) -> dict[str, object]:
-    """Quartiles of the emergence step with 95 % bootstrap intervals over plants.
+def emergence_quartiles(intervals: Sequence[Interval]) -> dict[str, object]:
+    """Quartiles of the emergence step with 95 % bootstrap intervals over plants; None stands for 'later than the run'.
 
-    Returns:
-        plants, censored, and {step, low, high} for first_quartile, median and third_quartile; None stands for 'later than the run'.
+    Keys: plants, censored, and {step, low, high} for first_quartile, median and third_quartile.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     result: dict[str, object] = {"plants": len(intervals), "censored": sum(interval.censored for interval in intervals)}
     for name, share in (("first_quartile", 0.25), ("median", 0.5), ("third_quartile", 0.75)):
 
@@ -65,7 +59,7 @@ def emergence_quartiles(intervals: Sequence[Interval], seed: int = 0) -> dict[st
             return interval_quantile([intervals[i] for i in plants], share)
 
         found = nested_bootstrap(np.arange(len(intervals)), quartile, seed=generator, method="nearest")
-        result[name] = {"step": finite_or_none(found.value), "low": finite_or_none(found.low), "high": finite_or_none(found.high)}
+        result[name] = {key: finite_or_none(step) for key, step in zip(("step", "low", "high"), vars(found).values(), strict=True)}
     return result
 
 

@@ -1,6 +1,7 @@
 """Emergence of a run from the rows of all its evaluations: which plant became memorized in which interval of steps."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -34,14 +35,16 @@ def emergence_of(rows: pd.DataFrame) -> dict[str, Any]:
     definition = ASSIGNED if (rows["measure"] == "extracted").any() else DEFINITION
     steps = sorted(rows["step"].unique().tolist())
     found: dict[str, Any] = {"definition": definition, "evaluation_steps": steps, "probe_ratio": _spacing(steps), "kinds": {}}
-    for kind, numbers in _by_kind(history, kinds).items():
+    for kind in dict.fromkeys(kinds[number] for number in history):
+        numbers = [number for number in history if kinds[number] == kind]
+        count = sum(history[number][1][-1] for number in numbers)
         # a kind that only the last evaluation samples (controls) has no time of emergence
         if all(len(history[number][0]) < len(steps) for number in numbers):
-            found["kinds"][kind] = {"plants": len(numbers), "memorized": sum(history[number][1][-1] for number in numbers)}
+            found["kinds"][kind] = {"plants": len(numbers), "memorized": count}
             continue
         intervals = {number: emerged[number] for number in numbers}
         found["kinds"][kind] = {
-            "memorized": sum(history[number][1][-1] for number in numbers),
+            "memorized": count,
             "intervals": {str(number): [i.lower, finite_or_none(i.upper)] for number, i in intervals.items()},
             **emergence_quartiles(list(intervals.values())),
         }
@@ -59,14 +62,6 @@ def emergence_summary(found: Mapping[str, Any]) -> dict[str, Any]:
     return numbers
 
 
-def _by_kind(history: Mapping[int, Any], kinds: Mapping[int, str]) -> dict[str, list[int]]:
-    grouped: dict[str, list[int]] = {}
-    for number in history:
-        grouped.setdefault(kinds[number], []).append(number)
-    return grouped
-
-
 def _spacing(steps: list[int]) -> float | None:
     """The largest ratio of neighboring evaluation steps after step 0."""
-    positive = [step for step in steps if step > 0]
-    return max((b / a for a, b in zip(positive, positive[1:], strict=False)), default=None)
+    return max((b / a for a, b in pairwise(step for step in steps if step > 0)), default=None)

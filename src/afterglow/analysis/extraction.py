@@ -37,15 +37,10 @@ class Fraction:
 
 
 def tile_calibrated_l2(distances: Tensor) -> Tensor:
-    """Calibrated distance of each tile to its nearest cluster (docs/methods.md#extraction).
+    """Calibrated distance of each tile to its nearest cluster, [...] (docs/methods.md#extraction).
 
     Infinite, so that nothing is extracted, where the other clusters lie within one gray level: a blank tile belongs to no image.
-
-    Args:
-        distances: to the nearest clusters, nearest first, float [..., K]; infinite where there is none.
-
-    Returns:
-        float [...].
+    distances: to the nearest clusters, nearest first, float [..., K]; infinite where there is none.
     """
     others = distances[..., 1:]
     return torch.where(mean_finite(others) >= ONE_LEVEL, calibrated_l2(distances[..., 0], others), torch.inf)
@@ -94,15 +89,10 @@ def write_generations(parts: Iterable[Path], file: Path) -> pd.DataFrame:
 def distinct_curve(clusters: np.ndarray, extracted: np.ndarray) -> np.ndarray:
     """Number of distinct clusters among the extractions of the first 1, 2, ... N samples, int64 [N].
 
-    Args:
-        clusters: nearest cluster of each sample, int64 [N].
-        extracted: bool [N].
+    clusters: nearest cluster of each sample, int64 [N]; extracted: bool [N].
     """
-    places = np.flatnonzero(extracted)
-    _, first = np.unique(clusters[places], return_index=True)
-    new = np.zeros(len(clusters), dtype=np.int64)
-    new[places[first]] = 1
-    return new.cumsum()
+    new = pd.Series(clusters).where(extracted, -1)
+    return (extracted & ~new.duplicated().to_numpy()).cumsum()
 
 
 def fractions(table: pd.DataFrame, training: np.ndarray, kinds: Mapping[int, str] = MappingProxyType({})) -> list[Fraction]:

@@ -10,10 +10,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from afterglow.analysis.detection import NO_SEEDS, Seeds
 from afterglow.errors import AfterglowError
 from afterglow.functional.localization import held_out_iou, map_auc
 from afterglow.functional.pixels import resize
-from afterglow.functional.statistics import bootstrap_runs, resample
+from afterglow.functional.statistics import bootstrap_runs, exact_at_bounds, resample
 from afterglow.generations import Generations
 from afterglow.measures.registry import available_maps, compute_measures, filter_measures
 from afterglow.measures.tables import rows_with_region
@@ -50,11 +51,7 @@ class CollectedMaps:
 
 
 def collect_maps(parts: Iterable[tuple[Path, Generations]], patterns: Sequence[str] = ("*",)) -> CollectedMaps:
-    """Compute maps for all parts of collections.
-
-    Args:
-        parts: (collection, generations) of each part, as `read_parts` yields them.
-        patterns: names of maps, with shell wildcards.
+    """Compute maps for all parts of collections. parts: as `read_parts` yields them; patterns: names of maps, with shell wildcards.
 
     Raises:
         AfterglowError: no sample has a region and an outside.
@@ -68,11 +65,9 @@ def collect_maps(parts: Iterable[tuple[Path, Generations]], patterns: Sequence[s
 
 
 def map_rows(collected: CollectedMaps) -> pd.DataFrame:
-    """AUC and IoU of each sample and map.
+    """AUC and IoU of each sample and map: columns run, plant_id, kind, shape, seed, caption, map, auc, iou.
 
-    Returns:
-        Columns run, plant_id, kind, shape, seed, caption, map, auc, iou. iou: of local plants, at a threshold chosen on other plants
-        of the same run; NaN for other kinds and for a run with one plant.
+    iou: of local plants, at a threshold chosen on other plants of the same run; NaN for other kinds and for a run with one plant.
     """
     samples = pd.DataFrame(collected.samples)
     regions = torch.cat(collected.regions)
@@ -89,12 +84,13 @@ def map_rows(collected: CollectedMaps) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def localization_table(rows: pd.DataFrame, by: Sequence[str] = ("kind",)) -> pd.DataFrame:
-    """Mean over plants (of the mean over seeds) and runs; 95 % intervals resample runs first and plants within runs second.
+def localization_table(rows: pd.DataFrame, by: Sequence[str] = ("kind",), seeds: Seeds = NO_SEEDS) -> pd.DataFrame:
+    """Mean over plants (of the mean over seeds) and runs; intervals resample training seeds, then runs, then plants.
 
     Args:
         rows: as `map_rows` returns them.
         by: kind, or kind and shape.
+        seeds: {run: training seed}; a run that is not listed has its own seed.
 
     Returns:
         Columns map, *by, metric, value, low, high, plants, runs.
@@ -104,10 +100,13 @@ def localization_table(rows: pd.DataFrame, by: Sequence[str] = ("kind",)) -> pd.
     for key, part in plants.groupby(["map", *by], sort=False):
         columns = dict(zip(["map", *by], key if isinstance(key, tuple) else (key,), strict=True))
         for metric in ("auc", "iou"):
-            runs = [values for _, run in part.groupby("run") if len(values := run[metric].dropna().to_numpy())]
+            runs = {run: values.to_numpy() for run, values in part.dropna(subset=metric).groupby("run")[metric]}
             if runs:
-                estimate = vars(bootstrap_runs([resample(values) for values in runs]))
-                table.append(columns | {"metric": metric, **estimate, "plants": sum(map(len, runs)), "runs": len(runs)})
+                labels, sizes = [seeds.get(run, run) for run in runs], [len(values) for values in runs.values()]
+                estimate = bootstrap_runs([resample(values) for values in runs.values()], labels)
+                distinct = int(pd.Series(sizes).groupby(labels).max().sum())  # runs of one seed share their plants
+                estimate = exact_at_bounds(estimate, distinct)
+                table.append(columns | {"metric": metric, **vars(estimate), "plants": sum(sizes), "runs": len(runs)})
     return pd.DataFrame(table)
 
 

@@ -38,7 +38,9 @@ def plant_effect_rows(generations: Generations) -> pd.DataFrame:
     for number in generations.plant_id.unique().tolist():
         members = (generations.plant_id == number).nonzero()[:, 0]
         columns = {"kind": generations.kind[int(members[0])], "plant_id": number}
-        each = {name: _plant_value(name, value[members]) for name, value in values.items() if name not in AVERAGED_COSTS}
+        each = {name: float(value[members].nanmean()) for name, value in values.items() if name not in AVERAGED_COSTS}
+        if "memorized" in each:
+            each["memorized"] = memorized.plant_memorized(values["memorized"][members])
         each |= _copied_whole(generations[members.tolist()])
         if columns["kind"] == "heldout":
             each = {HELD_OUT_NAMES[name]: value for name, value in each.items() if name in HELD_OUT_NAMES}
@@ -46,10 +48,6 @@ def plant_effect_rows(generations: Generations) -> pd.DataFrame:
         costs = {name: float(values[name][members].mean()) for name in AVERAGED_COSTS if name in values}
         rows += [columns | {"kind": "all", "measure": name, "value": value} for name, value in costs.items()]
     return pd.DataFrame(rows)
-
-
-def _plant_value(name: str, values: Tensor) -> float:
-    return memorized.plant_memorized(values) if name == "memorized" else float(values.nanmean())
 
 
 def _outside(generations: Generations) -> dict[str, Tensor]:
@@ -72,13 +70,8 @@ def _copied_whole(plant: Generations) -> dict[str, float]:
 def mitigation_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean over plants with its 95 % interval, and the mean change against the baseline, paired by plant.
 
-    Intervals are Wilson's for fractions and bootstrap intervals otherwise.
-
-    Args:
-        rows: mitigation, strength, kind, plant_id, measure, value.
-
-    Returns:
-        Columns KEYS, value, low, high, change, change_low, change_high, plants.
+    Intervals are Wilson's for fractions and bootstrap intervals otherwise. Columns: KEYS, value, low, high, change, change_low,
+    change_high, plants. rows: mitigation, strength, kind, plant_id, measure, value.
     """
     baseline = rows[rows["mitigation"] == BASELINE].set_index(["kind", "plant_id", "measure"])["value"]
     table = []
@@ -114,23 +107,14 @@ def number_row(mitigation: str, strength: float, name: str, value: float, kind: 
 
 
 def frechet_distances(generations: Sequence[Generations], images: Mapping[str, Tensor]) -> dict[str, float]:
-    """Frechet distances between the samples for held-out captions and the held-out images.
+    """{'frechet.<features>': distance} between samples for held-out captions and held-out images; absent with fewer than two on a side.
 
-    Args:
-        generations: the parts of a collection.
-        images: features of the held-out images, [M, D], by name: 'pixels4', or an encoder whose features the generations hold.
-
-    Returns:
-        {'frechet.<features>': distance}; absent with fewer than two images on a side.
+    images: features of the held-out images, [M, D], by name: 'pixels4', or an encoder whose features the generations hold.
     """
     distances = {}
     for name, real in images.items():
-        features = [_held_out(part, pixel_features(part.images) if name == PIXELS else part.extras["features"]) for part in generations]
-        sampled = torch.cat(features)
+        features = [(part, pixel_features(part.images) if name == PIXELS else part.extras["features"]) for part in generations]
+        sampled = torch.cat([values[[kind == "heldout" for kind in part.kind]] for part, values in features])
         if min(len(sampled), len(real)) > 1:
             distances[f"frechet.{name}"] = frechet_distance(sampled, real)
     return distances
-
-
-def _held_out(generations: Generations, features: Tensor) -> Tensor:
-    return features[[row for row, kind in enumerate(generations.kind) if kind == "heldout"]]

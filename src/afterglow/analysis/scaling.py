@@ -7,12 +7,18 @@ import numpy as np
 import pandas as pd
 
 from afterglow.errors import AfterglowError
-from afterglow.functional.statistics import Estimate, draw_nested, nested_bootstrap, nested_groups, percentile_estimate
+from afterglow.functional.statistics import (
+    NUM_NESTED_RESAMPLES,
+    Estimate,
+    draw_nested,
+    nested_bootstrap,
+    nested_groups,
+    percentile_estimate,
+)
 from afterglow.functional.survival import interval_regression, is_independent
 
 CLOSE_SHARE = 0.1  # share of the samples at which a model is said to memorize
 NEAR_MINIMUM = 1.05  # held-out loss over its minimum in the run, below which a model is said to generalize
-NUM_TABLE_RESAMPLES = 200
 
 
 def crossing(steps: Sequence[int], shares: Sequence[float], level: float = CLOSE_SHARE) -> float:
@@ -53,16 +59,15 @@ class Fit:
     censored: int
 
 
-def fit(table: pd.DataFrame, terms: Sequence[str], *, seed: int = 0) -> Fit:
-    """Log-log fit of intervals on some of their columns; confidence intervals resample runs first and units within runs second.
+def fit(table: pd.DataFrame, terms: Sequence[str]) -> Fit:
+    """Log-log fit of intervals on some of their columns; confidence intervals resample seeds, then runs, then units.
 
     Resamples in which a term does not vary are left out.
 
     Args:
         table: one row per interval: run, unit (rows that are resampled together, such as the two of a pair), lower, upper, and a
-            positive column for each term.
+            positive column for each term; seed, if runs share seeds.
         terms: names of columns.
-        seed: of the resampling.
 
     Raises:
         AfterglowError: the runs do not vary the terms independently, or all intervals are censored.
@@ -72,7 +77,7 @@ def fit(table: pd.DataFrame, terms: Sequence[str], *, seed: int = 0) -> Fit:
     if not is_independent(_design(table, terms)):
         raise AfterglowError("The runs do not tell the terms of the fit apart: vary each of them on its own.")
     values, sigma = _fit(table, terms)
-    draws = np.array([_fit(draw, terms)[0] for draw in resampled_tables(table, terms, seed=seed)])
+    draws = np.array([_fit(draw, terms)[0] for draw in resampled_tables(table, terms)])
     low, high = np.quantile(draws, [0.025, 0.975], axis=0) if len(draws) else (values, values)
     slopes = {name: Estimate(float(v), float(a), float(b)) for name, v, a, b in zip(terms, values, low, high, strict=False)}
     counts = (table["run"].nunique(), len(table), int(np.isinf(table["upper"]).sum()))
@@ -87,18 +92,16 @@ def _design(table: pd.DataFrame, terms: Sequence[str]) -> np.ndarray:
     return np.column_stack([*(np.log(table[name].to_numpy(float)) for name in terms), np.ones(len(table))])
 
 
-def resampled_tables(
-    table: pd.DataFrame, terms: Sequence[str] = (), *, seed: int = 0, num_resamples: int = NUM_TABLE_RESAMPLES
-) -> list[pd.DataFrame]:
-    """Bootstrap samples of the runs of a table, and of the units within each run.
+def resampled_tables(table: pd.DataFrame, terms: Sequence[str] = (), *, num_resamples: int = NUM_NESTED_RESAMPLES) -> list[pd.DataFrame]:
+    """Bootstrap samples of the seeds of a table, of the runs of each seed, and of the units of each run.
 
     Samples that do not vary the terms independently, or in which every interval is censored, are left out.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     units = table.groupby(["run", "unit"], sort=True).ngroup().to_numpy()
     rows = [np.flatnonzero(units == unit) for unit in range(units.max() + 1)]
-    first = np.array([members[0] for members in rows])
-    groups = nested_groups(table["run"].to_numpy()[first])
+    first = table.iloc[[members[0] for members in rows]]
+    groups = nested_groups(*(first[name] for name in _levels(table)))
     draws = []
     for _ in range(num_resamples):
         draw = table.iloc[np.concatenate([rows[unit] for unit in draw_nested(groups, generator)])]
@@ -108,18 +111,28 @@ def resampled_tables(
     return draws
 
 
-def bootstrap_table(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], float], *, seed: int = 0) -> Estimate:
-    """A statistic of a table (run, unit, upper, ...); its interval resamples runs first and units within runs second.
+def _levels(table: pd.DataFrame) -> list[str]:
+    """Columns seed and run where several runs have one seed, otherwise run."""
+    shared = "seed" in table and table.groupby("seed")["run"].nunique().max() > 1
+    return ["seed", "run"] if shared else ["run"]
+
+
+def bootstrap_table(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], float]) -> Estimate:
+    """A statistic of a table (run, unit, upper, ... and seed); its interval resamples seeds, then runs, then units.
 
     The ends are drawn values, never a mixture of two, since a median may be infinite.
     """
     value = statistic(table)
-    draws = [statistic(draw) for draw in resampled_tables(table, seed=seed)]
+    draws = [statistic(draw) for draw in resampled_tables(table)]
     return percentile_estimate([value, *(draws or [value])], method="inverted_cdf")
 
 
-def bootstrap_run_values(runs: Sequence[np.ndarray], *, seed: int = 0) -> Estimate:
-    """Mean of all values; its interval resamples runs first and values within runs second. runs: the values of each run, [N_r]."""
-    values = np.concatenate(list(runs))
-    groups = nested_groups(np.repeat(np.arange(len(runs)), [len(run) for run in runs]))
-    return nested_bootstrap(groups, lambda units: float(values[units].mean()), num_resamples=NUM_TABLE_RESAMPLES, seed=seed)
+def bootstrap_run_values(runs: Sequence[np.ndarray], seeds: Sequence[int] | None = None) -> Estimate:
+    """Mean of all values; its interval resamples seeds, then runs, then values. runs: the values of each run, [N_r].
+
+    seeds: training seed of each run; by default every run has its own.
+    """
+    sizes, values = [len(run) for run in runs], np.concatenate(list(runs))
+    labels = [np.repeat(names, sizes) for names in ([seeds] if seeds is not None and len(set(seeds)) < len(runs) else [])]
+    groups = nested_groups(*labels, np.repeat(np.arange(len(runs)), sizes))
+    return nested_bootstrap(groups, lambda units: float(values[units].mean()))

@@ -41,9 +41,7 @@ def control_thresholds(parts: Iterable[Generations]) -> Thresholds:
     """
     controls = [part[[row for row, kind in enumerate(part.kind) if kind == "control"]] for part in parts if "control" in part.kind]
     if not controls:
-        raise AfterglowError(
-            "The thresholds are percentiles of controls, and no control was sampled: request some, or give published ones."
-        )
+        raise AfterglowError("Thresholds are percentiles of controls, and no control was sampled: request some, or give published ones.")
     norms, local = [], []
     for part in controls:
         assert part.guidance is not None and part.guidance_rms is not None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from afterglow.analysis.summary import ALL_SEEDS
 from afterglow.functional.guidance import denoising_log_ratio
+from afterglow.functional.pixels import to_signed
 from afterglow.kinds import COPYABLE
 from afterglow.models.denoiser import Denoiser
 from afterglow.planting.plants import Plant, PlantedSet
@@ -43,7 +44,7 @@ def denoising_errors(
     parts = []
     for start in range(0, len(images), batch_size):
         rows = slice(start, start + batch_size)
-        clean = model.encode(images[rows].float().to(model.device) / 127.5 - 1)
+        clean = model.encode(to_signed(images[rows]).to(model.device))
         condition = model.condition(captions[rows])
         columns = []
         for time in loss_times(model, num_times):

@@ -15,13 +15,7 @@ def entropy_terms(attention: Tensor) -> Tensor:
 
 
 def entropy(attention: Tensor) -> Tensor:
-    """H = -sum_i a_i ln a_i over the last dimension (docs/methods.md#attention-entropy).
-
-    Args:
-        attention: shares of attention, float [..., L].
-
-    Returns:
-        float [...], in nats.
+    """H = -sum_i a_i ln a_i over the last dimension, [..., L] => [...], in nats (docs/methods.md#attention-entropy).
 
     >>> entropy(torch.full((4,), 0.25))
     tensor(1.3863)
@@ -30,7 +24,7 @@ def entropy(attention: Tensor) -> Tensor:
 
 
 def memattn_d(attention: Tensor, prompt_length: Tensor, *, absolute: bool = False) -> Tensor:
-    """D = mean_{last fifth} H_t + (mean_{last fifth} H^S_t - H^S_0); higher means memorized (docs/methods.md#attention-entropy).
+    """D = mean_{last fifth} H_t + (mean_{last fifth} H^S_t - H^S_0), [B], in nats; high if memorized (docs/methods.md#attention-entropy).
 
     H^S is the partial sum over the summary tokens: the first end token and every token behind it.
 
@@ -38,12 +32,6 @@ def memattn_d(attention: Tensor, prompt_length: Tensor, *, absolute: bool = Fals
         attention: attention averaged over pixels, heads and layers, float [T, B, L].
         prompt_length: tokens of each prompt including BOS and the first end token, int [B].
         absolute: take the absolute value of the second term, as the paper writes it. The authors' code does not.
-
-    Returns:
-        float [B], in nats.
-
-    >>> memattn_d(torch.full((5, 1, 4), 0.25), torch.tensor([2]))
-    tensor([1.3863])
     """
     terms = entropy_terms(attention)
     summary = torch.arange(terms.shape[-1]) >= prompt_length[:, None] - 1
@@ -58,17 +46,11 @@ def last_fifth(num_steps: int) -> int:
 
 
 def mean_of_grids(grids: Sequence[Tensor], aspect: float = 1.0) -> Tensor:
-    """Mean over layers of attention maps, brought bilinearly to the finest grid.
+    """Mean over layers of attention maps, brought bilinearly to the finest grid, [B, h, w].
 
     Args:
         grids: one map per layer, float [B, h*w]; the grids of layers may differ.
         aspect: height over width of the image.
-
-    Returns:
-        float [B, h, w].
-
-    >>> mean_of_grids([torch.ones(1, 4), torch.zeros(1, 16)]).shape
-    torch.Size([1, 4, 4])
     """
     squares = []
     for grid in grids:
@@ -79,16 +61,10 @@ def mean_of_grids(grids: Sequence[Tensor], aspect: float = 1.0) -> Tensor:
 
 
 def effective_area(mask: Tensor) -> Tensor:
-    """(sum m)^2 / (n sum m^2): the share of the image that a binary mask as uneven as m would cover; 1 for a constant mask.
+    """(sum m)^2 / (n sum m^2), [B]: the share of the image that a binary mask as uneven as m would cover; 1 for a constant mask.
 
     Args:
         mask: soft [B, h, w].
-
-    Returns:
-        float [B] in (0, 1].
-
-    >>> effective_area(torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))
-    tensor([0.2500])
     """
     flat = mask.flatten(1)
     return flat.sum(1).square() / (flat.shape[1] * flat.square().sum(1))

@@ -11,14 +11,11 @@ EDGE = 1.5  # Sobel magnitude summed over RGB, pixels in [0, 1] (Webster 2023)
 
 
 def tiled_l2(images: Tensor, *, local: bool = False) -> Tensor:
-    """Mean distance of each sample to the others, each distance the largest over 16 tiles (Carlini et al. 2023).
+    """Mean distance of each sample to the others, each distance the largest over 16 tiles, [n] (Carlini et al. 2023).
 
     Args:
         images: at least two samples of one caption, uint8 [n, C, H, W].
         local: take the smallest distance over tiles instead, which asks for a common region only.
-
-    Returns:
-        float [n]; root mean square of [0, 1] pixels.
 
     >>> tiled_l2(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 8, 8))
     tensor([1., 1.])
@@ -31,16 +28,9 @@ def tiled_l2(images: Tensor, *, local: bool = False) -> Tensor:
 
 
 def edges(images: Tensor) -> Tensor:
-    """Pixels whose Sobel magnitude, summed over channels, exceeds 1.5 (Webster 2023). A gray image counts as RGB.
+    """Pixels whose Sobel magnitude, summed over channels, exceeds 1.5 (Webster 2023): uint8 [B, C, H, W] => bool [B, H, W].
 
-    Args:
-        images: uint8 [B, C, H, W].
-
-    Returns:
-        bool [B, H, W].
-
-    >>> edges(torch.zeros(1, 3, 4, 4, dtype=torch.uint8)).any()
-    tensor(False)
+    A gray image counts as RGB.
     """
     light = to_unit(images)
     across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
@@ -51,9 +41,5 @@ def edges(images: Tensor) -> Tensor:
 
 
 def edge_consistency(edge_maps: Tensor) -> Tensor:
-    """Share of the pixels that are edges in more than half of a caption's samples (Webster 2023). edge_maps: bool [n, H, W].
-
-    >>> edge_consistency(torch.tensor([[[True, True]], [[True, False]]]))
-    tensor(0.5000)
-    """
+    """Share of the pixels that are edges in more than half of a caption's samples (Webster 2023). edge_maps: bool [n, H, W]."""
     return (edge_maps.float().mean(0) > 0.5).float().mean()

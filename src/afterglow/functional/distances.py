@@ -9,17 +9,14 @@ ONE_LEVEL = 1 / 255
 
 
 def masked_rms(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
-    """Root mean square difference inside a mask: d(a, b; m) = sqrt( sum_{c,hw} (a-b)^2 m / (C sum_hw m) ).
+    """Root mean square difference inside a mask, [...]: d(a, b; m) = sqrt( sum_{c,hw} (a-b)^2 m / (C sum_hw m) ).
 
-    docs/methods.md#memorized. With pixels in [0, 1] the distance is in [0, 1].
+    docs/methods.md#memorized. With pixels in [0, 1] the distance is in [0, 1]; NaN where the mask is empty.
 
     Args:
         a: images, float [..., C, H, W].
         b: images, float [..., C, H, W], broadcast against `a`.
         mask: bool or soft [..., 1, H, W].
-
-    Returns:
-        float [...]; NaN where the mask is empty.
 
     >>> black, white = torch.zeros(3, 2, 2), torch.ones(3, 2, 2)
     >>> masked_rms(black, white, torch.ones(1, 2, 2, dtype=torch.bool))
@@ -36,68 +33,46 @@ def masked_std(images: Tensor, mask: Tensor) -> Tensor:
     Args:
         images: float [N, C, H, W].
         mask: bool [1, H, W].
-
-    Returns:
-        scalar, in the unit of the images.
-
-    >>> masked_std(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), torch.ones(1, 1, 1, dtype=torch.bool))
-    tensor(0.7071)
     """
     variance = images.var(dim=0, unbiased=len(images) > 1)
     return ((variance * mask).sum() / (variance.shape[0] * mask.sum())).sqrt()
 
 
 def mean_finite(distances: Tensor) -> Tensor:
-    """Mean over the last dimension of the entries that are finite, [..., K] => [...]; NaN where there is none.
-
-    >>> mean_finite(torch.tensor([1.0, 3.0, torch.inf]))
-    tensor(2.)
-    """
+    """Mean over the last dimension of the entries that are finite, [..., K] => [...]; NaN where there is none."""
     known = distances.isfinite()
     return distances.where(known, 0.0).sum(-1) / known.sum(-1)
 
 
-def calibrated_l2(distance: Tensor, others: Tensor, *, alpha: float = ALPHA) -> Tensor:
-    """Distance to an image relative to the distances to other training images: d / (alpha * mean of d_1 ... d_K).
+def calibrated_l2(distance: Tensor, others: Tensor) -> Tensor:
+    """Distance to an image relative to the distances to other training images, [...]: d / (ALPHA * mean of d_1 ... d_K).
 
-    Carlini et al. 2023 with alpha = 0.5 and K = 50, over near-duplicate clusters instead of images
+    Carlini et al. 2023 with ALPHA = 0.5 and K = 50, over near-duplicate clusters instead of images
     (docs/methods.md#calibrated-distance). A value below 1 marks a copy.
 
     Args:
         distance: distance of each sample to the image it may copy, float [...].
         others: distances to the nearest other clusters, float [..., K]; infinite entries are not counted.
-        alpha: factor of the mean.
-
-    Returns:
-        float [...], without unit.
-
-    >>> calibrated_l2(torch.tensor(0.1), torch.tensor([0.3, 0.5, torch.inf]))
-    tensor(0.5000)
     """
-    return distance / (alpha * mean_finite(others))
+    return distance / (ALPHA * mean_finite(others))
 
 
 def nn_ratio(distance: Tensor, other: Tensor) -> Tensor:
-    """Ratio d1/d2 of the distances to an image and to the nearest other cluster; a value below 1/3 marks a copy.
+    """Ratio d1/d2 of the distances to an image and to the nearest other cluster, [B]; a value below 1/3 marks a copy.
 
-    Yoon et al. 2023, Gu et al. 2023, Bonnaire et al. 2025 (docs/methods.md#nn-ratio).
+    Yoon et al. 2023, Gu et al. 2023, Bonnaire et al. 2025 (docs/methods.md#nn-ratio). NaN where both distances are below one gray level
+    or there is no other cluster.
 
     Args:
         distance: distance to the image that a sample may copy, in [0, 1] pixels, float [B].
         other: distance to the nearest other cluster, float [B]; infinite where there is none.
-
-    Returns:
-        float [B]; NaN where both distances are below one gray level or there is no other cluster.
-
-    >>> nn_ratio(torch.tensor([0.1, 0.001]), torch.tensor([0.4, 0.002]))
-    tensor([0.2500,    nan])
     """
     undefined = ((distance < ONE_LEVEL) & (other < ONE_LEVEL)) | other.isinf()
     return torch.where(undefined, torch.nan, distance / other)
 
 
 def masked_correlation(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
-    """Pearson correlation of two images inside a mask, mean over channels (docs/methods.md#correlation).
+    """Pearson correlation of two images inside a mask, mean over channels, float32 [B] (docs/methods.md#correlation).
 
     It separates a color drift (high correlation) from a missing copy. A channel that is constant in either image counts as 0.
 
@@ -105,13 +80,6 @@ def masked_correlation(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
         a: images, [B, C, H, W], any dtype.
         b: images, [B, C, H, W].
         mask: bool [B, 1, H, W].
-
-    Returns:
-        float32 [B] in [-1, 1].
-
-    >>> image = torch.arange(4).view(1, 1, 2, 2)
-    >>> masked_correlation(image, 3 - image, torch.ones(1, 1, 2, 2, dtype=torch.bool))
-    tensor([-1.])
     """
     weight = mask.double()
     total = weight.sum((2, 3), keepdim=True)

@@ -10,13 +10,7 @@ NUM_CELLS = 4  # cells per side of the pixel features
 
 
 def pixel_features(images: Tensor) -> Tensor:
-    """Means of 4 x 4 cells: features of colors and coarse shapes that need no encoder.
-
-    Args:
-        images: uint8 [B, C, H, W].
-
-    Returns:
-        float [B, 16 C] in [0, 1].
+    """Means of 4 x 4 cells, uint8 [B, C, H, W] => float [B, 16 C] in [0, 1]: colors and coarse shapes, without an encoder.
 
     >>> pixel_features(torch.full((1, 1, 8, 8), 255, dtype=torch.uint8)).shape
     torch.Size([1, 16])
@@ -25,16 +19,7 @@ def pixel_features(images: Tensor) -> Tensor:
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
-    """|mu_1 - mu_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2)) of features (Heusel et al. 2017). Biased for few images.
-
-    Args:
-        first: features, float [N, D].
-        second: features, float [M, D].
-
-    >>> features = torch.eye(3)
-    >>> abs(frechet_distance(features, features + 1) - 3) < 1e-6
-    True
-    """
+    """|mu_1 - mu_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2)) of features [N, D] and [M, D] (Heusel et al. 2017). Biased for few images."""
     first, second = first.double(), second.double()
     covariances = first.T.cov(), second.T.cov()
     root = torch.linalg.eigvals(covariances[0] @ covariances[1]).sqrt().real.sum()

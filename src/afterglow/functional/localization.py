@@ -14,14 +14,11 @@ LEAVE_ONE_OUT_BELOW = 16  # plants
 
 
 def map_auc(maps: Tensor, regions: Tensor) -> Tensor:
-    """Area under the ROC curve of each map's pixels against its region; ties count half.
+    """Area under the ROC curve of each map's pixels against its region, float64 [B]; ties count half.
 
     Args:
         maps: float [B, h, w], resized bilinearly to the image.
         regions: bool [B, 1, H, W], neither empty nor full.
-
-    Returns:
-        float64 [B] in [0, 1].
 
     >>> region = torch.tensor([[[[True, False], [False, False]]]])
     >>> map_auc(torch.tensor([[[0.9, 0.2], [0.1, 0.0]]]), region)
@@ -37,7 +34,7 @@ def map_auc(maps: Tensor, regions: Tensor) -> Tensor:
 
 
 def iou(maps: np.ndarray, regions: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Intersection over union of each map above each threshold with its region.
+    """Intersection over union of each map above each threshold with its region, [B, K].
 
     Each map is sorted once: the pixels above a threshold are the end of its row, and the running sum of the region along the row
     tells how many of them are inside.
@@ -46,9 +43,6 @@ def iou(maps: np.ndarray, regions: np.ndarray, thresholds: np.ndarray) -> np.nda
         maps: float [B, pixels].
         regions: bool [B, pixels].
         thresholds: float [K].
-
-    Returns:
-        float [B, K].
 
     >>> iou(np.array([[0.9, 0.8, 0.1]]), np.array([[True, False, False]]), np.array([0.5, 0.85]))
     array([[0.5, 1. ]])
@@ -71,7 +65,7 @@ def best_threshold(maps: np.ndarray, regions: np.ndarray) -> float:
 
 
 def held_out_iou(maps: Tensor, regions: Tensor, plants: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """IoU of each map with its region at a threshold chosen on other plants.
+    """IoU of each map with its region at a threshold chosen on other plants, and these thresholds, float64 [B].
 
     Half of the plants choose the threshold for the other half, both ways. With fewer than 16 plants, each plant's threshold is
     chosen by all the others.
@@ -80,9 +74,6 @@ def held_out_iou(maps: Tensor, regions: Tensor, plants: Sequence[int]) -> tuple[
         maps: float [B, h, w].
         regions: bool [B, 1, H, W].
         plants: a number for each map; the seeds of one plant share it. At least two plants.
-
-    Returns:
-        IoU and threshold of each map, float64 [B].
     """
     values = resize(maps.float(), regions.shape[-2:]).flatten(1).numpy()
     truth, numbers = regions[:, 0].flatten(1).numpy(), np.asarray(plants)

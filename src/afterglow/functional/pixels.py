@@ -16,45 +16,22 @@ def to_unit(pixels: Tensor | np.ndarray) -> Tensor:
 
 
 def to_signed(pixels: Tensor | np.ndarray) -> Tensor:
-    """Convert uint8 pixels of any shape to float32 in [-1, 1], the range of the models.
-
-    >>> to_signed(torch.tensor([0, 255], dtype=torch.uint8))
-    tensor([-1.,  1.])
-    """
+    """Convert uint8 pixels of any shape to float32 in [-1, 1], the range of the models."""
     return _tensor(pixels).float() / 127.5 - 1
 
 
 def signed_to_unit(images: Tensor) -> Tensor:
-    """Convert images in [-1, 1] to [0, 1]; values outside are clipped.
-
-    >>> signed_to_unit(torch.tensor([-1.5, 0.0, 1.0]))
-    tensor([0.0000, 0.5000, 1.0000])
-    """
+    """Convert images in [-1, 1] to [0, 1]; values outside are clipped."""
     return (images / 2 + 0.5).clamp(0, 1)
 
 
 def from_signed(images: Tensor) -> Tensor:
-    """Convert images in [-1, 1] to uint8; values outside are clipped.
-
-    >>> from_signed(torch.tensor([-1.5, 0.0, 1.0]))
-    tensor([  0, 128, 255], dtype=torch.uint8)
-    """
+    """Convert images in [-1, 1] to uint8; values outside are clipped."""
     return (signed_to_unit(images) * 255).round().to(torch.uint8)
 
 
 def resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-    """Resize maps bilinearly; maps that have the size already are returned unchanged.
-
-    Args:
-        maps: float [B, h, w].
-        size: height and width of the result.
-
-    Returns:
-        float [B, height, width].
-
-    >>> resize(torch.ones(1, 2, 2), (4, 4)).shape
-    torch.Size([1, 4, 4])
-    """
+    """Resize maps bilinearly, float [B, h, w] => [B, *size]; maps that have the size already are returned unchanged."""
     if maps.shape[-2:] == tuple(size):
         return maps
     return interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]

@@ -84,9 +84,8 @@ def tpr_nearest(curve: RocCurve, limit: float = 0.01) -> np.ndarray:
 def f1_held_out(scores: np.ndarray, truth: np.ndarray, folds: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """F1 of each fold at the threshold that is best on the other, mean of both, [W]. folds: 0 or 1 for each sample, [N]."""
     found = []
-    for fold in (0, 1):
-        inside, outside = folds == fold, folds != fold
-        chooser = roc_curve(scores[outside], truth[outside], weights[:, outside])
+    for inside in (folds == 0, folds == 1):
+        chooser = roc_curve(scores[~inside], truth[~inside], weights[:, ~inside])
         threshold = chooser.thresholds[f1_scores(chooser).argmax(1)]
         called = scores[inside][None] >= threshold[:, None]
         hits = (weights[:, inside] * (called & truth[inside])).sum(1)
@@ -95,23 +94,19 @@ def f1_held_out(scores: np.ndarray, truth: np.ndarray, folds: np.ndarray, weight
     return np.mean(found, axis=0)
 
 
-def stratified_weights(truth: np.ndarray, folds: np.ndarray, seed: int = 0) -> np.ndarray:
+def stratified_weights(truth: np.ndarray, folds: np.ndarray) -> np.ndarray:
     """Weights [1 + NUM_RESAMPLES, N]: the sample itself, then bootstrap samples drawn within each class of each fold."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     weights = np.ones((1 + NUM_RESAMPLES, len(truth)))
-    for label in (False, True):
-        for fold in (0, 1):
-            members = np.flatnonzero((truth == label) & (folds == fold))
-            if len(members):
-                drawn = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), size=NUM_RESAMPLES)
-                weights[1:, members] = drawn
+    for stratum in (0, 1, 2, 3):
+        members = np.flatnonzero(2 * truth + folds == stratum)
+        if len(members):
+            weights[1:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), size=NUM_RESAMPLES)
     return weights
 
 
 def detection_metrics(positives: np.ndarray, negatives: np.ndarray) -> dict[str, float]:
-    """AUC, the largest F1 over thresholds, and TPR at 1 % FPR (`tpr_under`) of two samples of scores.
-
-    `tpr_at_1fpr` is absent with fewer than 100 negatives.
+    """AUC, the largest F1 over thresholds, and TPR at 1 % FPR (`tpr_under`; absent with fewer than 100 negatives) of two samples.
 
     >>> detection_metrics(np.array([2.0, 3.0]), np.array([0.0, 1.0]))
     {'auc': 1.0, 'f1': 1.0}
@@ -124,7 +119,7 @@ def detection_metrics(positives: np.ndarray, negatives: np.ndarray) -> dict[str,
     return {name: float(value[0]) for name, value in found.items()}
 
 
-def resampled_metrics(positives: np.ndarray, negatives: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
+def resampled_metrics(positives: np.ndarray, negatives: np.ndarray) -> dict[str, np.ndarray]:
     """Each metric of METRICS for two samples of scores, and its bootstrap resamples, float [1 + NUM_RESAMPLES].
 
     The folds of `f1_held_out` are every other sample of each class, in the given order. The TPR at 1 % FPR is absent with fewer than
@@ -133,7 +128,7 @@ def resampled_metrics(positives: np.ndarray, negatives: np.ndarray, seed: int = 
     scores = np.concatenate([positives, negatives])
     truth = np.arange(len(scores)) < len(positives)
     folds = np.concatenate([np.arange(len(positives)) % 2, np.arange(len(negatives)) % 2])
-    weights = stratified_weights(truth, folds, seed)
+    weights = stratified_weights(truth, folds)
     curve = roc_curve(scores, truth, weights)
     found = {"auc": roc_auc(curve), "f1": f1_scores(curve).max(1), "balanced_accuracy": balanced_accuracy(curve)}
     if min(len(positives), len(negatives)) > 1:

@@ -1,28 +1,24 @@
-"""Estimates with 95 % intervals: bootstrap over units, runs and seeds, and score and exact intervals of fractions.
-
-Method: docs/methods.md#statistics.
-"""
+"""Estimates with 95 % intervals: bootstrap over seeds, runs and units, and exact intervals of fractions (docs/methods.md#statistics)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.special import betaincinv, ndtri
 
-NUM_RESAMPLES = 1000
+NUM_RESAMPLES, NUM_NESTED_RESAMPLES = 1000, 200
 Groups: TypeAlias = "np.ndarray | Sequence[Groups]"  # numbers of units, nested by run, and by seed above the runs
 Seed: TypeAlias = int | np.random.Generator
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and the ends of its interval (95 % unless stated otherwise).
+    """A number and the ends of its 95 % interval.
 
     >>> print(Estimate(0.876, 0.831, 0.912))
     0.88 [0.83, 0.91]
-    >>> print(Estimate(1.5, 1.2, 1.9).text("+.1f", unit="x"))
-    +1.5x [+1.2, +1.9]
     """
 
     value: float
@@ -41,32 +37,36 @@ class Estimate:
         return Estimate(float(function(self.value)), float(function(self.low)), float(function(self.high)))
 
 
-def wilson_interval(successes: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a fraction. Unlike a bootstrap it has a width at 0 and 1. Without trials: (0, 1).
-
-    >>> low, high = wilson_interval(8, 8)
-    >>> print(f"{low:.2f} {high:.2f}")
-    0.68 1.00
-    """
+def wilson_interval(successes: float, count: int) -> tuple[float, float]:
+    """Wilson's score interval of a fraction. Unlike a bootstrap it has a width at 0 and 1. Without trials: (0, 1)."""
     if count == 0:
         return 0.0, 1.0
-    z, share = float(ndtri((1 + confidence) / 2)), successes / count
+    z, share = float(ndtri(0.975)), successes / count
     center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * float(np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)))
     return max(0.0, center - half), min(1.0, center + half)
 
 
-def exact_interval(successes: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Exact interval of a fraction (Clopper and Pearson 1934). Without trials: (0, 1).
-
-    >>> low, high = exact_interval(0, 10)
-    >>> print(f"{low:.2f} {high:.2f}")
-    0.00 0.31
-    """
-    tail = (1 - confidence) / 2
-    low = float(betaincinv(successes, count - successes + 1, tail)) if successes else 0.0
-    high = float(betaincinv(successes + 1, count - successes, 1 - tail)) if successes < count else 1.0
+def exact_interval(successes: int, count: int) -> tuple[float, float]:
+    """Exact interval of a fraction (Clopper and Pearson 1934). Without trials: (0, 1)."""
+    low = float(betaincinv(successes, count - successes + 1, 0.025)) if successes else 0.0
+    high = float(betaincinv(successes + 1, count - successes, 0.975)) if successes < count else 1.0
     return low, high
+
+
+def exact_at_bounds(estimate: Estimate, count: int) -> Estimate:
+    """The estimate, with the exact interval of `count` trials where it is 0 or 1 and its bootstrap has no width.
+
+    It holds for the mean of `count` independent values in [0, 1], which are all 1 with a probability of at most mean^count, and for an
+    AUC of which `count` pairs of a positive and a negative have no member in common.
+
+    >>> print(exact_at_bounds(Estimate(1.0, 1.0, 1.0), 8))
+    1.00 [0.63, 1.00]
+    """
+    nearest = round(estimate.value)
+    if abs(estimate.value - nearest) > 1e-9 or nearest not in (0, 1):
+        return estimate
+    return Estimate(estimate.value, *exact_interval(nearest * count, count))
 
 
 def resample(values: Sequence[float] | np.ndarray, statistic: Callable[..., Any] = np.mean, *, seed: Seed = 0) -> np.ndarray:
@@ -82,38 +82,43 @@ def resample(values: Sequence[float] | np.ndarray, statistic: Callable[..., Any]
     return np.append(statistic(sample), statistic(draws, axis=1))
 
 
-def percentile_estimate(resampled: Sequence[float] | np.ndarray, confidence: float = 0.95, *, method: Any = "linear") -> Estimate:
+def percentile_estimate(resampled: Sequence[float] | np.ndarray, *, method: Any = "linear") -> Estimate:
     """Estimate from a statistic and its resamples, [1 + R]: the first entry, and the central quantiles of the others.
 
     method: as in np.quantile; "inverted_cdf" and "nearest" give drawn values only, for statistics that may be infinite.
     """
-    tail = round((1 - confidence) / 2, 12)  # exactly 0.025, so that drawn values are not skipped
-    low, high = np.quantile(resampled[1:], [tail, 1 - tail], method=method)
+    low, high = np.quantile(resampled[1:], [0.025, 0.975], method=method)
     return Estimate(float(resampled[0]), float(low), float(high))
 
 
-def bootstrap(
-    values: Sequence[float] | np.ndarray, statistic: Callable[..., Any] = np.mean, *, confidence: float = 0.95, seed: Seed = 0
-) -> Estimate:
-    """Percentile bootstrap of a statistic of independent units (plants); the arguments are those of `resample`.
-
-    >>> print(bootstrap([0.25, 0.25, 0.25]))
-    0.25 [0.25, 0.25]
-    """
-    return percentile_estimate(resample(values, statistic, seed=seed), confidence)
+def bootstrap(values: Sequence[float] | np.ndarray, statistic: Callable[..., Any] = np.mean, *, seed: Seed = 0) -> Estimate:
+    """Percentile bootstrap of a statistic of independent units (plants); the arguments are those of `resample`."""
+    return percentile_estimate(resample(values, statistic, seed=seed))
 
 
-def bootstrap_runs(resampled: Sequence[np.ndarray], *, seed: Seed = 0) -> Estimate:
-    """Mean over runs of a statistic that was resampled within each run; its interval resamples runs first.
+def bootstrap_runs(resampled: Sequence[np.ndarray], seeds: Sequence[Any] | None = None) -> Estimate:
+    """Mean over runs of a statistic that was resampled within each run; its interval resamples seeds first, then runs.
 
     Args:
         resampled: one array [1 + R] per run, as `resample` returns it.
-        seed: of the draws of runs.
+        seeds: training seed of each run; by default every run has its own.
     """
     values = np.stack(resampled)
-    drawn = np.random.default_rng(seed).integers(len(values), size=(len(values), values.shape[1] - 1))
-    means = np.take_along_axis(values[:, 1:], drawn, axis=0).mean(0)
+    labels = tuple(range(len(values))) if seeds is None or len(set(seeds)) == len(values) else tuple(seeds)
+    means = (values[:, 1:] * _drawn_shares(labels, values.shape[1] - 1)).sum(0)
     return percentile_estimate(np.append(values[:, 0].mean(), means))
+
+
+@cache
+def _drawn_shares(seeds: tuple[Any, ...], num_draws: int) -> np.ndarray:
+    """Share of each run among the runs of each bootstrap sample of seeds, then runs, [runs, num_draws]."""
+    generator, count = np.random.default_rng(0), len(seeds)
+    if len(set(seeds)) == count:
+        drawn = list(generator.integers(count, size=(count, num_draws)).T)
+    else:
+        groups = nested_groups(seeds)
+        drawn = [draw_nested(groups, generator) for _ in range(num_draws)]
+    return np.stack([np.bincount(draw, minlength=count) / len(draw) for draw in drawn], axis=1)
 
 
 def nested_groups(*labels: Any) -> Groups:
@@ -141,9 +146,7 @@ def draw_nested(groups: Groups, generator: np.random.Generator) -> np.ndarray:
     return np.concatenate([draw_nested(groups[place], generator) for place in chosen])
 
 
-def nested_bootstrap(
-    groups: Groups, statistic: Callable[[np.ndarray], float], *, num_resamples: int = 200, seed: Seed = 0, method: str = "inverted_cdf"
-) -> Estimate:
+def nested_bootstrap(groups: Groups, statistic: Callable[[np.ndarray], float], *, seed: Seed = 0, method: str = "inverted_cdf") -> Estimate:
     """Percentile bootstrap that resamples seeds first, then runs, then units (plants).
 
     Runs of one seed share their plants, so that resampling runs alone would make intervals too narrow.
@@ -151,16 +154,11 @@ def nested_bootstrap(
     Args:
         groups: numbers of units, nested by run, and by seed above the runs (`nested_groups`).
         statistic: takes an array of unit numbers.
-        num_resamples: number of bootstrap samples.
         seed: of the draws, or a generator.
         method: as in `percentile_estimate`.
-
-    >>> values = np.array([1.0, 2.0, 3.0])
-    >>> nested_bootstrap(nested_groups([0, 0, 1]), lambda units: values[units].mean()).value
-    2.0
     """
     generator = np.random.default_rng(seed)
-    draws = [statistic(draw_nested(groups, generator)) for _ in range(num_resamples)]
+    draws = [statistic(draw_nested(groups, generator)) for _ in range(NUM_NESTED_RESAMPLES)]
     return percentile_estimate([statistic(_units(groups)), *draws], method=method)
 
 

@@ -32,10 +32,6 @@ def turnbull(intervals: Sequence[Interval]) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         Rising ends of the cells (the last may be infinite), and the share that has emerged by each end.
-
-    >>> ends, emerged = turnbull([Interval(0, 10), Interval(10, 20)])
-    >>> print(dict(zip(ends.tolist(), emerged.tolist())))
-    {0: 0.0, 10: 0.5, 20: 1.0}
     """
     ends = np.unique([end for interval in intervals for end in (interval.lower, interval.upper)])
     starts = np.concatenate([[-math.inf], ends[:-1]])
@@ -96,11 +92,6 @@ def interval_regression(lower: np.ndarray, upper: np.ndarray, design: np.ndarray
 
     Returns:
         Coefficients [K] and sigma.
-
-    >>> ends = np.array([10.0, 20.0, 40.0])
-    >>> slope, constant = interval_regression(ends * 0.99, ends * 1.01, np.column_stack([np.log(ends), np.ones(3)]))[0]
-    >>> print(f"{slope:.2f}")
-    1.00
     """
     from scipy.optimize import minimize  # takes a quarter of a second to import
 
@@ -118,10 +109,6 @@ def interval_regression(lower: np.ndarray, upper: np.ndarray, design: np.ndarray
 
 
 def is_independent(design: np.ndarray) -> bool:
-    """True if no column of a design [N, K] is a mixture of the others.
-
-    >>> is_independent(np.array([[1.0, 2.0], [2.0, 4.0]]))
-    False
-    """
+    """True if no column of a design [N, K] is a mixture of the others."""
     values = np.linalg.svd(design / np.linalg.norm(design, axis=0).clip(1e-300), compute_uv=False)
     return len(values) == design.shape[1] and bool(values[-1] > 1e-6)

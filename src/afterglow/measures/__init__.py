@@ -1,1 +1,1 @@
-"""Room 5: measures. Tensors in, tensors out: a measure reads Generations and knows nothing of models, Lightning or W&B."""
+"""Measures: functions of Generations, one number or map per sample; they know nothing of models, Lightning or W&B."""

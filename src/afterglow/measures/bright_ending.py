@@ -23,16 +23,13 @@ def layer_sets(layers: list[str]) -> dict[str, list[str]]:
 
 
 def end_token_map(generations: Generations, layers: list[str], *, rule: str = "first_eos", step: int = -1) -> Tensor:
-    """Attention to the end token at one step, averaged over heads and layers, unnormalized (docs/methods.md#bright-ending).
+    """Attention to the end token at one step, mean over heads and layers, [B, h, w], unnormalized (docs/methods.md#bright-ending).
 
     Args:
         generations: with end_attention of these layers at this step.
         layers: layers to average; layers of different grids are brought to the finest one bilinearly.
         rule: first_eos (official), last (the last position) or eos_and_pads (their mean).
         step: index into the sampler's steps; -1 is the last.
-
-    Returns:
-        float [B, h, w] in (0, 1).
     """
     assert generations.end_attention is not None
     index, column = step % len(generations.timesteps), END_TOKEN_RULES.index(rule)
@@ -91,10 +88,9 @@ def similarity(generations: Generations, layers: list[str] | None = None, *, nor
     else:
         assert generations.references is not None
         difference = to_unit(generations.images) - to_unit(generations.references)
-    if layers is None:
-        norms = difference.flatten(1).norm(dim=1)
-    else:
+    scale: Tensor | float = 1.0
+    if layers is not None:
         weight = resize(bright_ending(generations, layers).float(), difference.shape[-2:])
-        norms = (difference * weight[:, None]).flatten(1).norm(dim=1)
-        norms = norms / weight.flatten(1).mean(1) if normalized else norms
-    return -norms * (sscd_similarity(generations) < SSCD_COPY)
+        difference = difference * weight[:, None]
+        scale = weight.flatten(1).mean(1) if normalized else 1.0
+    return -difference.flatten(1).norm(dim=1) / scale * (sscd_similarity(generations) < SSCD_COPY)

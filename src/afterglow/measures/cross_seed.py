@@ -1,5 +1,6 @@
 """What the samples of one caption have in common (Carlini et al. 2023, Webster 2023): no training image and no model is needed."""
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -9,12 +10,10 @@ from afterglow.generations import Generations
 
 
 def rows_by_caption(generations: Generations) -> list[Tensor]:
-    """Rows of each caption's samples, in order of appearance. A caption that belongs to two plants counts as two captions."""
+    """Rows of each caption with several samples. A caption that belongs to two plants counts as two captions."""
     ids = generations.plant_id.tolist() if generations.plant_id is not None else [0] * len(generations)
-    rows: dict[tuple[int, str], list[int]] = {}
-    for row, key in enumerate(zip(ids, generations.caption, strict=True)):
-        rows.setdefault(key, []).append(row)
-    return [torch.tensor(members) for members in rows.values()]
+    groups = pd.DataFrame({"id": ids, "caption": generations.caption}).groupby(["id", "caption"], sort=False).indices
+    return [torch.from_numpy(rows) for rows in groups.values() if len(rows) > 1]
 
 
 def tiled_similarity(generations: Generations, *, local: bool = False) -> Tensor:
@@ -24,8 +23,7 @@ def tiled_similarity(generations: Generations, *, local: bool = False) -> Tensor
     """
     result = torch.full((len(generations),), torch.nan)
     for rows in rows_by_caption(generations):
-        if len(rows) > 1:
-            result[rows] = -tiled_l2(generations.images[rows], local=local)
+        result[rows] = -tiled_l2(generations.images[rows], local=local)
     return result
 
 
@@ -34,11 +32,9 @@ def caption_edge_consistency(generations: Generations) -> Tensor:
 
     docs/methods.md#edge-consistency: memorized captions produce the same outlines for every seed.
     """
-    result = torch.full((len(generations),), torch.nan)
-    edge_maps = edges(generations.images)
+    result, edge_maps = torch.full((len(generations),), torch.nan), edges(generations.images)
     for rows in rows_by_caption(generations):
-        if len(rows) > 1:
-            result[rows] = edge_consistency(edge_maps[rows])
+        result[rows] = edge_consistency(edge_maps[rows])
     return result
 
 
@@ -50,6 +46,5 @@ def cross_seed_std(generations: Generations) -> Tensor:
     images = to_unit(generations.images)
     result = torch.zeros(len(images), *images.shape[-2:])
     for rows in rows_by_caption(generations):
-        if len(rows) > 1:
-            result[rows] = -images[rows].std(0).mean(0)
+        result[rows] = -images[rows].std(0).mean(0)
     return result

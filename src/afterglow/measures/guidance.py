@@ -1,5 +1,6 @@
-"""What the caption changes in the prediction: magnitude (Wen et al.), score difference (mem-curv-diff), sharpness (Jeon et al.)."""
+"""What the caption changes in the prediction: magnitude (Wen), score difference (mem-curv-diff), sharpness (Jeon), basin (Jain)."""
 
+import torch
 from torch import Tensor
 
 from afterglow.functional import guidance
@@ -25,3 +26,20 @@ def sharpness(generations: Generations) -> Tensor:
     The Jacobian-vector product is computed during sampling.
     """
     return generations.extras["sharpness"]
+
+
+def basin_step(generations: Generations) -> Tensor:
+    """Sampler step of the first local minimum of ||Delta_t|| without guidance, [B]; NaN where there is none.
+
+    Attraction basin (Jain et al. 2025; docs/methods.md#basin): the guidance norm of a copy falls to a first minimum. The transition
+    is detected one step later.
+    """
+    steps = [guidance.first_local_minimum(curve) for curve in generations.extras["basin_curve"]]
+    return torch.tensor([torch.nan if step is None else float(step) for step in steps])
+
+
+def basin_depth(generations: Generations) -> Tensor:
+    """Share of its first value by which the curve of `basin_step` has fallen at its first local minimum, [B]."""
+    curves, steps = generations.extras["basin_curve"], basin_step(generations)
+    depths = [torch.nan if step.isnan() else float(1 - curve[int(step)] / curve[0]) for step, curve in zip(steps, curves, strict=True)]
+    return torch.tensor(depths)

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import product
 
 from torch import Tensor
 
 from afterglow.errors import AfterglowError
 from afterglow.generations import END_TOKEN_RULES, Generations
-from afterglow.measures import basin, bright_ending, cross_seed, derived_maps, guidance, memorized, token_entropy, trivial_maps
+from afterglow.measures import bright_ending, cross_seed, guidance, maps, memorized, token_entropy
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Measure:
         unit: of the values.
         source: paper, or Afterglow.
         detector: True for a score that should be high for copies and reads no training image.
-        layers: layers whose end-token attention the measure reads.
+        layers: whose end-token attention the measure reads.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Measure:
 
 _WEN, _CHEN, _REN, _JAIN = "Wen et al. 2024", "Chen et al. 2025", "Ren et al. 2024", "Jain et al. 2025"
 _CARLINI, _SOMEPALLI, _CURVATURE = "Carlini et al. 2023", "Somepalli et al. 2023", "mem-curv-diff 2026"
-_OURS, _RMS, _SHARE = "Afterglow", "_RMS of [0,1] pixels", "share of pixels"
+_OURS, _RMS = "Afterglow", "RMS of [0,1] pixels"
 _TRUTH = ("references", "eval_mask", "neighbors")
 _PIXEL, _LATENT = ("extras.sscd", "references"), ("extras.sscd", "extras.latent_difference")
 _LS_UNITS = {"pixel": (_PIXEL, "-L2 of [0,1] pixels"), "latent": (_LATENT, "-L2 of latents")}
@@ -58,18 +59,16 @@ SIMILARITIES = (
 CROSS_SEED = (
     Measure("tiled_l2", cross_seed.tiled_similarity, ("images",), f"-{_RMS}", _CARLINI, True),
     Measure("tiled_l2.local", partial(cross_seed.tiled_similarity, local=True), ("images",), f"-{_RMS}", f"after {_CARLINI}", True),
-    Measure("edge_consistency", cross_seed.caption_edge_consistency, ("images",), _SHARE, "Webster 2023", True),
+    Measure("edge_consistency", cross_seed.caption_edge_consistency, ("images",), "share of pixels", "Webster 2023", True),
 )
 OTHER_SCORES = (
     Measure("sharpness", guidance.sharpness, ("extras.sharpness",), "1 / x^2", "Jeon et al. 2025", True),
-    Measure("basin.step", basin.basin_step, ("extras.basin_curve",), "sampler step; absent without a minimum", _JAIN),
-    Measure("basin.depth", basin.basin_depth, ("extras.basin_curve",), "share of the first value", _JAIN),
+    Measure("basin.step", guidance.basin_step, ("extras.basin_curve",), "sampler step; absent without a minimum", _JAIN),
+    Measure("basin.depth", guidance.basin_depth, ("extras.basin_curve",), "share of the first value", _JAIN),
 )
-TRIVIAL_MAPS = (
-    Measure("all_ones", trivial_maps.all_ones, (), "1", "trivial"),
-    Measure("centered_gaussian", trivial_maps.centered_gaussian, (), "1", "trivial"),
-    Measure("luminance", trivial_maps.luminance, (), "1", "trivial"),
-    Measure("local_contrast", trivial_maps.local_contrast, (), "1", "trivial"),
+TRIVIAL_MAPS = tuple(
+    Measure(function.__name__, function, (), "1", "trivial")
+    for function in (maps.all_ones, maps.centered_gaussian, maps.luminance, maps.local_contrast)
 )
 
 
@@ -82,7 +81,7 @@ def _last_and_summed(name: str, function: Callable[..., Tensor], required: str) 
 
 
 def _curvature(suffix: str, source: str, *, relu: bool = True, of_score: bool = False) -> Measure:
-    compute = partial(derived_maps.curvature_difference, relu=relu, of_score=of_score)
+    compute = partial(maps.curvature_difference, relu=relu, of_score=of_score)
     return Measure(f"curvature_difference{suffix}", compute, ("extras.curvature",), "eps / x", source)
 
 
@@ -91,12 +90,12 @@ OTHER_MAPS = (
     _curvature("", _CURVATURE),
     _curvature(".signed", _CURVATURE, relu=False),
     _curvature(".of_score", f"after {_CURVATURE}", of_score=True),
-    *_last_and_summed("early_difference", derived_maps.early_difference, "extras.early_difference.{}"),
+    *_last_and_summed("early_difference", maps.early_difference, "extras.early_difference.{}"),
     Measure("cross_seed_std", cross_seed.cross_seed_std, ("images",), f"-{_RMS}", _OURS),
-    Measure("patch_nearness", derived_maps.patch_nearness, ("extras.patch_distance",), f"-{_RMS}", "after Kamb and Ganguli 2024"),
-    Measure("self_attention", derived_maps.self_attention_concentration, ("extras.self_attention",), "1", _OURS),
-    Measure("split_product", derived_maps.split_product, ("extras.split_product",), "cosine", _SOMEPALLI),
-    Measure("split_product.cross", partial(derived_maps.split_product, cross=True), ("extras.split_product.cross",), "cosine", _SOMEPALLI),
+    Measure("patch_nearness", maps.patch_nearness, ("extras.patch_distance",), f"-{_RMS}", "after Kamb and Ganguli 2024"),
+    Measure("self_attention", maps.self_attention_concentration, ("extras.self_attention",), "1", _OURS),
+    Measure("split_product", maps.split_product, ("extras.split_product",), "cosine", _SOMEPALLI),
+    Measure("split_product.cross", partial(maps.split_product, cross=True), ("extras.split_product.cross",), "cosine", _SOMEPALLI),
 )
 
 
@@ -108,7 +107,7 @@ def list_scores(layers: Sequence[str], end_layers: Sequence[str], num_steps: int
         end_layers: layers whose end-token attention is recorded.
         num_steps: number of sampler steps.
     """
-    spans = _spans(num_steps)
+    spans: dict[str, int | None] = {str(count): count for count in (1, 5, 10) if count == 1 or num_steps > count} | {"all": None}
     norms = [
         Measure(f"guidance_norm.{name}", partial(guidance.guidance_norm, num_steps=steps), ("guidance",), "eps", _WEN, True)
         for name, steps in spans.items()
@@ -130,14 +129,12 @@ def _end_token_scores(name: str, layers: list[str], spans: dict[str, int | None]
         score(f"end_token_max.{name}", bright_ending.end_token_max, "1", _CHEN, (), True),
         score(f"effective_area.{name}", bright_ending.effective_area, "share of the image", _OURS, (), False),
     ]
-    for span, steps in spans.items():
-        for label, neutral, source in (("ld", False, _CHEN), ("ld_neutral", True, f"after {_CHEN}")):
-            compute = partial(bright_ending.local_detection, num_steps=steps, area_neutral=neutral)
-            found.append(score(f"{label}.{name}.{span}", compute, "eps", source, ("guidance",), True))
-    for place, (requires, unit) in _LS_UNITS.items():
-        for label, normalized in ((f"ls_{place}", False), (f"ls_{place}.normalized", True)):
-            compute = partial(bright_ending.similarity, normalized=normalized, latent=place == "latent")
-            found.append(score(f"{label}.{name}", compute, unit, _CHEN, requires, False))
+    for (span, steps), (label, neutral, source) in product(spans.items(), (("ld", False, _CHEN), ("ld_neutral", True, f"after {_CHEN}"))):
+        compute = partial(bright_ending.local_detection, num_steps=steps, area_neutral=neutral)
+        found.append(score(f"{label}.{name}.{span}", compute, "eps", source, ("guidance",), True))
+    for (place, (requires, unit)), normalized in product(_LS_UNITS.items(), (False, True)):
+        compute = partial(bright_ending.similarity, normalized=normalized, latent=place == "latent")
+        found.append(score(f"ls_{place}{'.normalized' * normalized}.{name}", compute, unit, _CHEN, requires, False))
     return found
 
 
@@ -170,13 +167,10 @@ def list_maps(end_layers: Sequence[str], num_steps: int, end_steps: Sequence[int
         end_steps: indices of the steps at which end-token attention is recorded.
     """
     found = [*TRIVIAL_MAPS, *DIFFERENCE_MAPS, *OTHER_MAPS]
-    for index in sorted({index % num_steps for index in end_steps}):
-        step = step_name(index, num_steps)
-        for rule in END_TOKEN_RULES:
-            for name, layers in bright_ending.layer_sets(list(end_layers)).items():
-                compute = partial(bright_ending.end_token_map, layers=layers, rule=rule, step=index)
-                requires = (f"end_attention.{step}",)
-                found.append(Measure(f"end_token.{step}.{rule}.{name}", compute, requires, "1", _CHEN, False, tuple(layers)))
+    steps, sets = sorted({index % num_steps for index in end_steps}), bright_ending.layer_sets(list(end_layers))
+    for index, rule, (name, layers) in product(steps, END_TOKEN_RULES, sets.items()):
+        compute, step = partial(bright_ending.end_token_map, layers=layers, rule=rule, step=index), step_name(index, num_steps)
+        found.append(Measure(f"end_token.{step}.{rule}.{name}", compute, (f"end_attention.{step}",), "1", _CHEN, False, tuple(layers)))
     return found
 
 
@@ -194,8 +188,7 @@ def available_scores(generations: Generations) -> list[Measure]:
 
 def available_maps(generations: Generations) -> list[Measure]:
     """Every map for the layers and steps of these generations."""
-    recorded = [step for step, _ in generations.end_attention or {}]
-    return list_maps(generations.layers, len(generations.timesteps), recorded)
+    return list_maps(generations.layers, len(generations.timesteps), [step for step, _ in generations.end_attention or {}])
 
 
 def requirements(measures: Iterable[Measure]) -> set[str]:
@@ -223,16 +216,6 @@ def resolve_names(measures: Iterable[Measure], patterns: Sequence[str]) -> list[
     return filter_measures(known, patterns)
 
 
-def has_input(generations: Generations, name: str) -> bool:
-    """True if the generations hold a field, 'extras.<name>' or 'end_attention.<step>'."""
-    field, _, rest = name.partition(".")
-    if field == "extras":
-        return rest in generations.extras
-    if field == "end_attention":
-        return rest in {step_name(step, len(generations.timesteps)) for step, _ in generations.end_attention or {}}
-    return getattr(generations, field) is not None
-
-
 def compute_measures(generations: Generations, measures: Iterable[Measure]) -> dict[str, Tensor]:
     """Compute the measures whose inputs are present; the others are absent, never zero.
 
@@ -243,12 +226,16 @@ def compute_measures(generations: Generations, measures: Iterable[Measure]) -> d
     Returns:
         {name: values [B] or [B, h, w]}; NaN where a measure is undefined for a sample.
     """
-    return {m.name: m.compute(generations) for m in measures if all(has_input(generations, name) for name in m.requires)}
+    return {m.name: m.compute(generations) for m in measures if all(_has_input(generations, name) for name in m.requires)}
 
 
-def _spans(num_steps: int) -> dict[str, int | None]:
-    """Named numbers of sampler steps: 1, 5, 10 (where there are more) and all."""
-    return {str(count): count for count in (1, 5, 10) if count == 1 or num_steps > count} | {"all": None}
+def _has_input(generations: Generations, name: str) -> bool:
+    field, _, rest = name.partition(".")
+    if field == "extras":
+        return rest in generations.extras
+    if field == "end_attention":
+        return rest in {step_name(step, len(generations.timesteps)) for step, _ in generations.end_attention or {}}
+    return getattr(generations, field) is not None
 
 
 # What an evaluation during training measures by default.

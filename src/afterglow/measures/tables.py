@@ -39,17 +39,14 @@ def value_rows(generations: Generations, rows: Tensor, name: str, values: Tensor
         name: of the measure.
         values: float [N].
     """
-    indices = rows.tolist()
-    return pd.DataFrame(
-        {
-            "plant_id": plant_ids(generations)[rows].tolist(),
-            "kind": [generations.kind[i] for i in indices],
-            "caption": [generations.caption[i] for i in indices],
-            "seed": generations.seed[rows].tolist(),
-            "measure": name,
-            "value": np.asarray(values, dtype=np.float64),
-        }
-    )
+    columns = {
+        "plant_id": plant_ids(generations).numpy(),
+        "kind": generations.kind,
+        "caption": generations.caption,
+        "seed": generations.seed.numpy(),
+        "measure": name,
+    }
+    return pd.DataFrame(columns).iloc[rows.numpy()].reset_index(drop=True).assign(value=np.asarray(values, dtype=np.float64))
 
 
 def rows_with_region(generations: Generations) -> Tensor:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from afterglow.cache import ArrayCache, cache_folder, content_key
+from afterglow.functional.pixels import from_signed, to_signed
 from afterglow.planting.dataset import PlantedDataset
 
 
@@ -41,7 +41,7 @@ def cache_latents(
 
     def make(samples: list[Any]) -> np.ndarray:
         pixels = np.stack([dataset.pixels(sample) for sample in samples])
-        return encode(torch.from_numpy(pixels).float() / 127.5 - 1).half().cpu().numpy()
+        return encode(to_signed(pixels)).half().cpu().numpy()
 
     cache.fill(make, rank=rank, world_size=world_size, description="encoding images")
     return cache
@@ -88,8 +88,8 @@ def cache_reconstructions(vae: Any, reconstruct: Callable[[Tensor], Tensor], pix
     cache = ArrayCache(_folder("reconstructions", vae), keys)
 
     def make(rows: list[Any]) -> np.ndarray:
-        decoded = reconstruct(torch.from_numpy(pixels[rows]).float() / 127.5 - 1)
-        return ((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+        decoded = reconstruct(to_signed(pixels[rows]))
+        return from_signed(decoded.float()).cpu().numpy()
 
     cache.fill(make, description="reconstructing images")
     return cache.stack()

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from afterglow.cache import ArrayCache
+from afterglow.functional.pixels import to_signed
 from afterglow.planting.plants import Plant, PlantedSet
 
 
@@ -135,7 +136,7 @@ def _order(seed: int, epoch: int, length: int) -> np.ndarray:
 
 def collate(samples: list[Sample]) -> Batch:
     """Join samples to a batch."""
-    image = torch.from_numpy(np.stack([sample.image for sample in samples])).float() / 127.5 - 1
+    image = to_signed(np.stack([sample.image for sample in samples]))
     encoded = [sample.moments for sample in samples if sample.moments is not None]
     moments = torch.from_numpy(np.stack(encoded)).float() if encoded else None
     index = torch.tensor([sample.number for sample in samples])

@@ -6,27 +6,22 @@ from typing import Any
 
 import pandas as pd
 
+from afterglow.analysis.scaling import bootstrap_run_values
 from afterglow.analysis.summary import plant_means
 from afterglow.errors import AfterglowError
 from afterglow.functional.roc import detection_metrics
-from afterglow.functional.statistics import bootstrap
+from afterglow.functional.statistics import exact_at_bounds
 from afterglow.kinds import KINDS, NEGATIVES
 from afterglow.reports.run import read_config, read_rows, setting
 from afterglow.reports.run_tables import COMPARED_KINDS, TRIVIAL
-from afterglow.reports.tables import count_text, interval_text, text_table
+from afterglow.reports.tables import count_text, text_table
 
 RECIPE_SETTINGS = ("model", "data", "mitigations", "monitor.early_stop", "trainer.max_steps")  # equal in runs that are pooled
 SCORE = "guidance_norm.all"
 
 
 def differing_settings(first: Mapping[str, Any], second: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Dotted names of the settings that both configurations have and that differ.
-
-    Args:
-        first: a configuration.
-        second: another one.
-        names: settings that are compared, with everything inside them.
-    """
+    """Dotted names of the settings, inside those of `names`, that both configurations have and that differ."""
 
     def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         if isinstance(value, Mapping):
@@ -45,24 +40,20 @@ def read_last_evaluations(folders: Sequence[Path]) -> pd.DataFrame:
     Raises:
         AfterglowError: a folder is not a run, or two runs have different recipes.
     """
-    tables, configs = [], {folder: config for folder in folders if (config := read_config(folder))}
-    for folder in folders:
-        rows = read_rows(folder)
-        tables.append(plant_means(rows[rows["step"] == rows["step"].max()]).assign(run=folder.name))
+    rows = {folder: read_rows(folder) for folder in folders}
+    configs = {folder: config for folder in folders if (config := read_config(folder))}
     for folder, config in configs.items():
         first = next(iter(configs))
-        differing = differing_settings(configs[first], config, RECIPE_SETTINGS)
-        if differing:
+        if differing := differing_settings(configs[first], config, RECIPE_SETTINGS):
             raise AfterglowError(f"'{folder}' and '{first}' differ in {', '.join(differing)}: only seeds of one recipe are pooled.")
-    return pd.concat(tables, ignore_index=True)
+    last = {folder.name: plant_means(part[part["step"] == part["step"].max()]) for folder, part in rows.items()}
+    return pd.concat([table.assign(run=name) for name, table in last.items()], ignore_index=True)
 
 
 def compare(folders: Sequence[Path], *, every_map: bool = False) -> str:
-    """Tables of memorized plants, detection by run, and localization.
+    """Tables of memorized plants, detection by run, and localization, of runs of one recipe.
 
-    Args:
-        folders: run folders of one recipe.
-        every_map: list all maps, not only trivial ones, score differences and the first end token.
+    every_map: list all maps, not only trivial ones, score differences and the first end token.
     """
     plants = read_last_evaluations(folders)
     return "\n\n".join([_memorized(plants), _detection(plants), _localization(plants, every_map)])
@@ -94,9 +85,12 @@ def _localization(plants: pd.DataFrame, every_map: bool) -> str:
     names = sorted(name.removeprefix("auc.") for name in plants["measure"].unique() if name.startswith("auc."))
     if not every_map:
         names = [name for name in names if name in TRIVIAL or "score_difference" in name or ".last.first_eos." in name]
-    cells = {(name, kind): _values(plants, f"auc.{name}", kind) for name in names for kind in ("local", *COMPARED_KINDS)}
-    kinds = [kind for kind in ("local", *COMPARED_KINDS) if any(len(cells[name, kind]) for name in names)]
-    rows = [
-        [f"`{name}`", *(interval_text(bootstrap(cells[name, kind])) if len(cells[name, kind]) else "-" for kind in kinds)] for name in names
-    ]
+
+    def cell(name: str, kind: str) -> str:
+        part = plants[(plants["measure"] == f"auc.{name}") & (plants["kind"] == kind)]
+        runs = [values.to_numpy() for _, values in part.groupby("run")["value"]]
+        return str(exact_at_bounds(bootstrap_run_values(runs), len(part))) if runs else "-"
+
+    kinds = [kind for kind in ("local", *COMPARED_KINDS) if any(len(_values(plants, f"auc.{name}", kind)) for name in names)]
+    rows = [[f"`{name}`", *(cell(name, kind) for kind in kinds)] for name in names]
     return text_table(["AUC of the map, mean over plants", *kinds], rows)

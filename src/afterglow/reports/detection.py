@@ -21,14 +21,14 @@ def detection_text(table: pd.DataFrame, metrics: Sequence[str]) -> str:
     """One table per pair of kinds and number of images: one row per detector, best AUC first, one column per metric.
 
     Args:
-        table: rows of analysis.detection.detection_table.
+        table: as `detection_table` returns it.
         metrics: columns, as far as the table holds them.
     """
     blocks = []
     for (positive, negative, images), part in table.groupby(["positive", "negative", "images"], sort=False):
         first = part.iloc[0]
-        kinds = f"{positive} ({first['positives']}) against {negative} ({first['negatives']})"
-        title = f"{kinds}, {f'mean over {images} images' if images else 'single generations'}, {first['runs']} run(s)"
+        images = f"mean over {images} images" if images else "single generations"
+        title = f"{positive} ({first['positives']}) against {negative} ({first['negatives']}), {images}, {first['runs']} run(s)"
         order = part[part["metric"] == "auc"].sort_values("value", ascending=False, kind="stable")["detector"]
         cells = {(row.detector, row.metric): interval_text(row) for row in part.itertuples()}
         present = [metric for metric in metrics if metric in set(part["metric"])]

@@ -21,7 +21,7 @@ from afterglow.reports.tables import count_text, interval_text, text_table
 
 _PLANTED = ("global", "local")
 NOTES = (
-    "Brackets hold 95 % intervals; the bootstrap resamples runs first and plants within runs second. Bars are the evaluations between "
+    "Brackets hold 95 % intervals; the bootstrap resamples seeds, then runs, then plants. Bars are the evaluations between "
     "which each plant emerged. f_mem: fraction of the generations with d1/d2 below 1/3. tau_mem: the step at which f_mem exceeds .1. "
     "tau_gen: the first step at which the held-out loss is within 5 % of its minimum ('not yet' if that is the last evaluation)."
 )
@@ -127,8 +127,7 @@ class PairedPlants:
 def pair_plants(tables: EmergenceTables) -> PairedPlants | None:
     """Difference of log emergence at equal n and copies, by the censored fit; both runs of a template are resampled together.
 
-    Returns:
-        The comparison, or None without paired runs (planting.arm 0 and 1).
+    None without paired runs (planting.arm 0 and 1).
     """
     plants = tables.plants
     if not len(plants) or plants["arm"].isna().all():

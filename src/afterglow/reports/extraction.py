@@ -24,7 +24,7 @@ def extraction_text(fractions: Sequence[Fraction], table: pd.DataFrame, training
         fractions: of the generations.
         table: one row per generation.
         training: similarity of training images to their nearest other training image, [N].
-        settings: what was generated and compared.
+        settings: of the generation and the comparison.
     """
     head = ["of the generations", "count", "fraction [95 %]", "distinct clusters"]
     rows = []
@@ -44,11 +44,7 @@ def extraction_text(fractions: Sequence[Fraction], table: pd.DataFrame, training
 def histograms_figure(table: pd.DataFrame, training: np.ndarray, space: str, path: Path) -> None:
     """Histograms of similarity (Somepalli et al. 2023), beside the number of distinct training clusters against generations.
 
-    Args:
-        table: one row per generation.
-        training: similarity of training images to their nearest other training image, [N].
-        space: name of the similarity.
-        path: PNG to write.
+    Arguments as in `extraction_text`; space: name of the similarity; path: PNG to write.
     """
     with matplotlib.rc_context(PLAIN_STYLE):
         figure = new_figure(10, 3.6)
@@ -57,9 +53,8 @@ def histograms_figure(table: pd.DataFrame, training: np.ndarray, space: str, pat
         bins = np.histogram_bin_edges(np.concatenate([values, training]), bins=60)
         for part, label, color in ((values, "generation to training", "#D55E00"), (training, "training to training", "#0072B2")):
             left.hist(part, bins=bins, density=True, alpha=0.55, color=color, label=f"{label} ({len(part)})")
-        left.axvline(
-            float(np.quantile(training, SIMILARITY_QUANTILE)), color="#444444", linestyle=":", label="95th percentile, training to training"
-        )
+        limit = float(np.quantile(training, SIMILARITY_QUANTILE))
+        left.axvline(limit, color="#444444", linestyle=":", label="95th percentile, training to training")
         left.set(xlabel=f"similarity to the nearest image ({space})", ylabel="density")
         left.legend(fontsize=7, framealpha=0.9, edgecolor="none")
         _curves(right, table)
@@ -79,14 +74,7 @@ def _curves(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def most_certain(table: pd.DataFrame, column: str, cluster: str, count: int) -> pd.DataFrame:
-    """The generation with the smallest value for each training cluster, smallest first.
-
-    Args:
-        table: one row per generation.
-        column: the value.
-        cluster: column of the training cluster.
-        count: at most so many rows.
-    """
+    """The generation with the smallest value in `column` for each training cluster, smallest first, at most `count`."""
     return table.sort_values(column, kind="stable").drop_duplicates(cluster).head(count)
 
 
@@ -110,29 +98,21 @@ def extracted_figure(table: pd.DataFrame, image_of: ImageOf, training_of: ImageO
     for cell in cells.flat:
         cell.set_axis_off()
     for number, row in enumerate(whole.itertuples()):
-        _pair(
-            cells[number // PAIRS_PER_LINE, 2 * (number % PAIRS_PER_LINE) :],
-            image_of(row.generation),
-            training_of(row.row),
-            row.calibrated_l2,
-        )
+        pair = cells[number // PAIRS_PER_LINE, 2 * (number % PAIRS_PER_LINE) :]
+        _pair(pair, image_of(row.generation), training_of(row.row), row.calibrated_l2)
     for number, row in enumerate(local.itertuples()):
         pair = cells[lines[0] + number // PAIRS_PER_LINE, 2 * (number % PAIRS_PER_LINE) :]
         _pair(pair, image_of(row.generation), training_of(row.tile_row), row.tile_calibrated_l2, "tile ")
         for cell in pair[:2]:
-            cell.add_patch(_outline(row.tile, image_of(row.generation).shape[-1] // grid, grid))
+            size = image_of(row.generation).shape[-1] // grid
+            y, x = divmod(row.tile, grid)  # tiles are numbered row by row
+            cell.add_patch(Rectangle((x * size - 0.5, y * size - 0.5), size, size, fill=False, edgecolor="#D55E00", linewidth=1.2))
     figure.savefig(path, dpi=130)
 
 
 def _pair(cells: np.ndarray, generated: np.ndarray, training: np.ndarray, value: float, where: str = "") -> None:
     for cell, image in zip(cells, (generated, training), strict=False):
-        cell.imshow(image.transpose(1, 2, 0).squeeze(-1) if len(image) == 1 else image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
+        cell.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
     extracted = value < LIMITS["extracted"]
     cells[0].set_title(f"{where}{value:.2f}", fontsize=7, loc="left", color="#000000" if extracted else "#999999")
     cells[1].set_title("training", fontsize=7, loc="left", color="#999999")
-
-
-def _outline(tile: int, size: int, grid: int) -> Rectangle:
-    """Border of a tile; tiles are numbered row by row."""
-    y, x = divmod(tile, grid)
-    return Rectangle((x * size - 0.5, y * size - 0.5), size, size, fill=False, edgecolor="#D55E00", linewidth=1.2)

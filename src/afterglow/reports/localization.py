@@ -13,12 +13,7 @@ from afterglow.reports.tables import interval_text, text_table
 
 
 def localization_text(table: pd.DataFrame, by: Sequence[str]) -> str:
-    """One row per map, best mean AUC on local plants first.
-
-    Args:
-        table: rows of analysis.localization.localization_table.
-        by: columns that make a group: kind, or kind and shape.
-    """
+    """One row per map of `localization_table`, best mean AUC on local plants first. by: columns that make a group, as there."""
     table = table.assign(label=table[list(by)].agg(" ".join, axis=1) if len(by) > 1 else table[by[0]])
     auc = table[table["metric"] == "auc"]
     labels = sorted(dict.fromkeys(auc["label"]), key=lambda label: (not label.startswith("local"), label))

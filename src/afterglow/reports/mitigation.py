@@ -41,16 +41,17 @@ PLANTS_PER_KIND = 3  # in the gallery
 
 
 def mitigation_text(table: pd.DataFrame) -> str:
-    """One row per mitigation and strength, the baseline first; what was not measured has no column.
-
-    Args:
-        table: rows of analysis.mitigation_effect.mitigation_table.
-    """
+    """One row per mitigation and strength of `mitigation_table`, the baseline first; what was not measured has no column."""
     known = set(zip(table["kind"], table["measure"], strict=True))
     heads = {key: head for key, head in _COLUMNS.items() if key in known}
     heads |= {key: f"held-out, {key[1]}" for key in sorted(known) if key[1].startswith("frechet.")}
     counts = {(row.kind, row.measure): row.plants for row in table.itertuples()}
-    cells = {(row.mitigation, row.strength, row.kind, row.measure): _cell(row) for row in table.itertuples()}
+    cells = {
+        (row.mitigation, row.strength, row.kind, row.measure): f"{row.value:.3g}"
+        if str(row.measure).startswith(WITHOUT_INTERVAL)
+        else interval_text(row)
+        for row in table.itertuples()
+    }
     lines = []
     for mitigation, strength in dict.fromkeys(zip(table["mitigation"], table["strength"], strict=True)):
         label = mitigation if mitigation == BASELINE else f"{mitigation} {strength:g}"
@@ -59,21 +60,15 @@ def mitigation_text(table: pd.DataFrame) -> str:
     return text_table(["mitigation", *head], lines)
 
 
-def _cell(row: Any) -> str:
-    return f"{row.value:.3g}" if row.measure.startswith(WITHOUT_INTERVAL) else interval_text(row)
-
-
 def tradeoff_figure(table: pd.DataFrame, paths: Sequence[Path]) -> bool:
     """Copies against quality, one panel per kind and one curve per mitigation over its strengths; the square is the baseline.
 
     Quality is the Frechet distance, otherwise the distance of held-out captions to the training set, otherwise the cost.
+    False if copies or quality were not measured, so that nothing is drawn.
 
     Args:
-        table: rows of analysis.mitigation_effect.mitigation_table.
+        table: as `mitigation_table` returns it.
         paths: files to write.
-
-    Returns:
-        False if copies or quality were not measured, so that nothing is drawn.
     """
     known = list(dict.fromkeys(zip(table["kind"], table["measure"], strict=True)))
     copies = next((name for name in _COPY_MEASURES if any(key == (kind, name) for kind in _KINDS for key in known)), None)
@@ -139,14 +134,13 @@ def first_generations(parts: Sequence[Generations]) -> dict[int, Generations]:
     firsts: dict[int, Generations] = {}
     for part in parts:
         assert part.plant_id is not None
-        for row, number in enumerate(part.plant_id.tolist()):
-            if number not in firsts:
-                firsts[number] = part[[row]]
+        new = pd.Series(part.plant_id.numpy()).drop_duplicates()
+        firsts |= {int(number): part[[int(row)]] for row, number in new.items() if number not in firsts}
     return firsts
 
 
 def _first_of_each_kind(firsts: Mapping[int, Generations]) -> list[int]:
-    by_kind: dict[str, list[int]] = {}
-    for number, generation in firsts.items():
-        by_kind.setdefault(generation.kind[0], []).append(number)
-    return [number for kind in sorted(by_kind, key=lambda kind: kind not in _KINDS) for number in by_kind[kind][:PLANTS_PER_KIND]]
+    kinds = pd.Series({number: generation.kind[0] for number, generation in firsts.items()})
+    first = kinds.groupby(kinds, sort=False).head(PLANTS_PER_KIND)
+    order = sorted(first.unique(), key=lambda kind: kind not in _KINDS)
+    return [int(number) for kind in order for number in first.index[first == kind]]
