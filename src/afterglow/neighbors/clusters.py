@@ -14,7 +14,7 @@ NEAR_DUPLICATE_DISTANCE = 0.03  # RMS in [0, 1] pixels below which two images be
 BLOCK_ROWS = 1024  # images that are compared with the whole set at a time
 PAIRS = 256  # pairs of images that are compared in full at a time
 
-Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # first row int64 [P], second row int64 [P], distance float64 [P]
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # first row int64 [P], second row (larger) int64 [P], distance float64 [P]
 
 
 def near_duplicate_pairs(pixels: np.ndarray, limit: float = NEAR_DUPLICATE_DISTANCE) -> Pairs:
@@ -26,9 +26,6 @@ def near_duplicate_pairs(pixels: np.ndarray, limit: float = NEAR_DUPLICATE_DISTA
     Args:
         pixels: uint8 [N, C, H, W].
         limit: RMS distance in [0, 1] pixels.
-
-    Returns:
-        First rows, second rows and distances of the pairs, first < second.
     """
     count, _, height, width = pixels.shape
     block = max(1, min(height, width) // 4)
@@ -56,18 +53,12 @@ def correlated_pairs(pixels: np.ndarray, limit: float) -> Pairs:
 
     Args:
         pixels: uint8 [N, C, H, W].
-        limit: largest 1 - r.
-
-    Returns:
-        First rows, second rows and 1 - r of the pairs, first < second.
+        limit: largest 1 - r, the distance of the pairs.
     """
-    parts = []
-    for chunk in iter_chunks(pixels):
-        gray = to_unit(pixels[chunk]).mean(1).flatten(1)
-        centered = gray - gray.mean(1, keepdim=True)
-        size = centered.norm(dim=1, keepdim=True)
-        parts.append(torch.where(size > 1e-4, centered / size.clamp(min=1e-4), 0.0))
-    unit = torch.cat(parts)
+    gray = torch.cat([to_unit(pixels[chunk]).mean(1).flatten(1) for chunk in iter_chunks(pixels)])
+    centered = gray - gray.mean(1, keepdim=True)
+    size = centered.norm(dim=1, keepdim=True)
+    unit = torch.where(size > 1e-4, centered / size.clamp(min=1e-4), 0.0)
     pairs = []
     for start in range(0, len(unit), BLOCK_ROWS):
         distance = 1 - unit[start : start + BLOCK_ROWS] @ unit.T
@@ -83,14 +74,11 @@ def _join(pairs: list[Pairs]) -> Pairs:
 
 
 def cluster_images(pixels: np.ndarray, families: np.ndarray) -> np.ndarray:
-    """Cluster near-duplicates: connected components of "distance below 0.03", joined with known families.
+    """Cluster of each image, int64 [N] from 0: connected components of "distance below 0.03", joined with known families.
 
     Args:
         pixels: uint8 [N, C, H, W].
         families: int [N]; images with the same number belong together, -1 = no family.
-
-    Returns:
-        Cluster of each image, int64 [N], numbered from 0.
     """
     first, second, _ = near_duplicate_pairs(pixels)
     related = np.flatnonzero(families >= 0)

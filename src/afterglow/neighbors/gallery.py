@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from afterglow.errors import AfterglowError
 from afterglow.functional.distances import masked_rms
@@ -37,32 +36,29 @@ MISSING = (-1, torch.inf, -1)  # cluster, distance and row where there is no nei
 def nearest_clusters(
     queries: Any, rows: Any, clusters: np.ndarray, num_clusters: int, *, mask: Tensor | None = None, device: torch.device | str = "cpu"
 ) -> NeighborResult:
-    """Find the nearest clusters of a set for each query, exactly.
+    """Find the nearest clusters of a set for each query, exactly; arguments as in `search.nearest`.
 
     Args:
-        queries: B queries, as `search.nearest` takes them.
-        rows: N rows, as `search.nearest` takes them.
+        queries: B queries.
+        rows: N rows.
         clusters: int64 [N], cluster of each row.
-        num_clusters: number of clusters to find.
-        mask: bool [1, H, W], region in which images are compared; None compares everything.
+        num_clusters: number of clusters to find, K.
+        mask: region in which images are compared.
         device: device of the search.
-
-    Returns:
-        The nearest clusters, K = num_clusters.
     """
-    count, available = len(queries), min(num_clusters, len(np.unique(clusters)))
-    result = [torch.full((count, available), value) for value in MISSING]
-    labels, pending, k = torch.from_numpy(clusters), np.arange(count), available
+    available = min(num_clusters, len(np.unique(clusters)))
+    result = NeighborResult(*(torch.full((len(queries), num_clusters), value) for value in MISSING))
+    labels, pending, k = torch.from_numpy(clusters), np.arange(len(queries)), available
     while len(pending):
-        index, distances = nearest(queries[pending], rows, k, mask=mask, device=device)
+        own_mask = mask[pending] if mask is not None and mask.ndim == 4 else mask
+        index, distances = nearest(queries[pending], rows, k, mask=own_mask, device=device)
         first = _first_of_each(labels[index])
         enough = (first.sum(1) >= available).numpy()
         order = (~first[enough]).byte().argsort(dim=1, stable=True)[:, :available]
         for target, values in zip(result, (labels[index], distances, index), strict=True):
-            target[pending[enough]] = values[enough].gather(1, order)
+            target[pending[enough], :available] = values[enough].gather(1, order)
         pending, k = pending[~enough], 2 * k  # one cluster has many members near these queries
-    padding = num_clusters - available
-    return NeighborResult(*(pad(values, (0, padding), value=value) for values, value in zip(result, MISSING, strict=True)))
+    return result
 
 
 def _first_of_each(clusters: Tensor) -> Tensor:
@@ -105,13 +101,7 @@ class Gallery:
     device: torch.device | str = "cpu"
 
     def nearest(
-        self,
-        images: Tensor,
-        masks: Tensor,
-        exclude: Sequence[Collection[int]] = (),
-        *,
-        num_clusters: int = 50,
-        image_first: bool = False,
+        self, images: Tensor, masks: Tensor, exclude: Sequence[Collection[int]] = (), *, num_clusters: int = 50, image_first: bool = False
     ) -> NeighborResult:
         """Find the nearest training clusters of each image inside its mask.
 
@@ -119,57 +109,34 @@ class Gallery:
             images: uint8 [B, C, H, W].
             masks: bool [B, 1, H, W], or [1, H, W] for all images.
             exclude: for each image the clusters to leave out, such as that of its own plant; empty for none.
-            num_clusters: number of clusters to find.
+            num_clusters: number of clusters to find, K.
             image_first: if True, the nearest entry is always a training image, never a template.
-
-        Returns:
-            The nearest clusters, K = num_clusters.
         """
-        masks = masks.expand(len(images), 1, *images.shape[-2:])
-        distinct, which = masks.flatten(1).unique(dim=0, return_inverse=True)
-        parts = []
-        for number, mask in enumerate(distinct.view(-1, *masks.shape[1:])):
-            rows = (which == number).nonzero()[:, 0]
-            left_out = [exclude[row] for row in rows.tolist()] if exclude else []
-            parts.append(self._nearest_in_mask(images[rows], mask, left_out, num_clusters, int(image_first)))
-        order = which.argsort(stable=True).argsort()  # back to the order of the images
-        return NeighborResult(*(torch.cat(values)[order] for values in zip(*parts, strict=True)))
-
-    def _nearest_in_mask(
-        self, images: Tensor, mask: Tensor, exclude: Sequence[Collection[int]], num_clusters: int, num_fixed: int
-    ) -> NeighborResult:
-        """`nearest` in one mask; the first `num_fixed` entries are training images."""
         more = max(map(len, exclude), default=0)
-        near = nearest_clusters(images, self.pixels, self.clusters, num_clusters + more, mask=mask, device=self.device)
-        clusters, distances, rows = (torch.cat(values, 1) for values in zip(near, *self._templates_in(mask, images), strict=True))
+        near = nearest_clusters(images, self.pixels, self.clusters, num_clusters + more, mask=masks, device=self.device)
+        templates = [self._template_neighbor(number, masks, images) for number in range(len(self.templates))]
+        clusters, distances, rows = (torch.cat(values, 1) for values in zip(near, *templates, strict=True))
         for row, left_out in enumerate(exclude):
             distances[row, torch.isin(clusters[row], torch.tensor(list(left_out), dtype=torch.int64))] = torch.inf
-        others = distances[:, num_fixed:].argsort(dim=1, stable=True) + num_fixed
-        order = torch.cat([torch.arange(num_fixed).expand(len(images), -1), others], dim=1)[:, :num_clusters]
+        keys = distances.clone()
+        if image_first:
+            keys[:, 0] = -1
+        order = keys.argsort(dim=1, stable=True)[:, :num_clusters]
         distances = distances.gather(1, order)
         known = distances.isfinite()
         return NeighborResult(clusters.gather(1, order).where(known, -1), distances, rows.gather(1, order).where(known, -1))
 
-    def _templates_in(self, mask: Tensor, images: Tensor) -> list[NeighborResult]:
-        """The templates that cover at least half of a mask, each as a column of neighbors."""
-        columns = []
-        for number, template in enumerate(self.templates):
-            overlap = torch.from_numpy(template.mask) & mask
-            if 2 * overlap.sum() >= mask.sum():
-                distances = masked_rms(to_unit(images), to_unit(template.pixels), overlap)[:, None]
-                cluster, row = (torch.full(distances.shape, value) for value in (template.cluster, len(self.pixels) + number))
-                columns.append(NeighborResult(cluster, distances, row))
-        return columns
+    def _template_neighbor(self, number: int, masks: Tensor, images: Tensor) -> NeighborResult:
+        """A template as neighbor of each image, [B, 1]; infinitely far in masks of which it covers less than half."""
+        template = self.templates[number]
+        overlap = torch.from_numpy(template.mask) & masks
+        covers = 2 * overlap.sum((-3, -2, -1)) >= masks.sum((-3, -2, -1))
+        distances = masked_rms(to_unit(images), to_unit(template.pixels), overlap).where(covers, torch.inf)[:, None]
+        cluster, row = (torch.full(distances.shape, value) for value in (template.cluster, len(self.pixels) + number))
+        return NeighborResult(cluster, distances, row)
 
     def nearest_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Find the training image nearest to each image over the whole image.
-
-        Args:
-            images: uint8 [B, C, H, W].
-
-        Returns:
-            The training images, uint8 [B, C, H, W], and their clusters, int64 [B].
-        """
+        """The training image nearest to each image [B, C, H, W] over the whole image, uint8 [B, C, H, W], and its cluster, int64 [B]."""
         rows = nearest(images, self.pixels, 1, device=self.device)[0][:, 0].numpy()
         return torch.from_numpy(np.array(self.pixels[rows])), torch.from_numpy(self.clusters[rows])
 
@@ -182,14 +149,10 @@ class Gallery:
 
 
 def tile_masks(side: int, grid: int) -> Tensor:
-    """Return the masks of grid x grid tiles without a gap, row by row, bool [grid^2, 1, side, side].
-
-    Args:
-        side: width and height of the image in pixels.
-        grid: number of tiles per row and per column.
+    """The masks of grid x grid tiles of an image without a gap, row by row, bool [grid^2, 1, side, side].
 
     Raises:
-        AfterglowError: if the tiles do not fit.
+        AfterglowError: if `grid` does not divide `side`.
     """
     if grid < 1 or side % grid:
         raise AfterglowError(f"An image side of {side} pixels does not divide into {grid} tiles.")
