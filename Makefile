@@ -8,13 +8,17 @@ THREADS := $(shell getconf _NPROCESSORS_ONLN)
 LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process $(THREADS)
 OLD_PYTHON := Afterglow needs Python 3.11 or newer: name one, as in `make PYTHON=python3.12 demo`.
 
-.PHONY: demo test localization emergence mitigation lint format lock docs
+.PHONY: demo test faults localization emergence mitigation lint format lock docs
 
 demo: .venv/.installed  # a second call continues where the first one stopped
-	$(LAUNCH) train.py --ckpt_path last
+	$(LAUNCH) train.py --resume auto
 
 test: .venv/.installed
 	$(BIN)/pytest
+
+# The long tests of docs/guarantees.md: more than 100 kills, full disks, memory; they print their counts.
+faults: .venv/.installed
+	$(BIN)/pytest -m faults -n 0 -s tests/faults
 
 # Repeats the runs of a finding that are missing under docs/findings/, and writes its page; `--list` prints the commands.
 localization emergence mitigation: .venv/.installed

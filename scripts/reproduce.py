@@ -85,7 +85,7 @@ class Run:
 
 def train(name: str, *options: str) -> Command:
     """A training, resumed if it was interrupted. It ends with emergence.json."""
-    return Command(("train", *options, "--name", name, "--ckpt_path", "last"), ROOT / "runs" / name / "emergence.json")
+    return Command(("train", *options, "--name", name, "--resume", "auto"), ROOT / "runs" / name / "emergence.json")
 
 
 def localization() -> Iterator[Run]:

@@ -64,7 +64,7 @@ def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[st
 @pytest.mark.parametrize(
     ("target", "commands"),
     [
-        ("demo", ["uv pip install", "accelerate launch --quiet --num_processes 1", "train.py --ckpt_path last"]),
+        ("demo", ["uv pip install", "accelerate launch --quiet --num_processes 1", "train.py --resume auto"]),
         ("test", ["uv pip install", ".venv/bin/pytest"]),
         ("lint", ["ruff check", "ruff format --check", ".venv/bin/mypy"]),
         ("format", ["ruff format", "ruff check --fix"]),

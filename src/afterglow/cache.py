@@ -62,6 +62,24 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files and folders that killed processes left in a folder."""
+    for path in folder.rglob(f"*{UNFINISHED}"):
+        process = path.name.removesuffix(UNFINISHED).rpartition(".")[2]
+        if process.isdecimal() and not _is_alive(int(process)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def content_key(*parts: bytes | str | np.ndarray) -> bytes:
     """Return a key of KEY_BYTES bytes that changes with every byte of its parts, and with the shape and type of arrays."""
     digest = hashlib.blake2b(digest_size=KEY_BYTES)

@@ -97,5 +97,20 @@ def test_a_stopped_run_trains_nothing_more_and_says_so_until_it_is_told_to_go_on
     main(["train", *FAST, *EARLY, "--name", "x", "--ckpt_path", "last"])
     assert "This run was already complete: nothing was trained." in capsys.readouterr().out
     pd.testing.assert_frame_equal(pd.read_parquet(run / "measurements.parquet"), before)
-    main(["train", *FAST, "--trainer.max_steps", "2", "--monitor.measures", "[calibrated_l2]", "--name", "x", "--ckpt_path", "last"])
+    main(
+        [
+            "train",
+            *FAST,
+            "--trainer.max_steps",
+            "2",
+            "--monitor.measures",
+            "[calibrated_l2]",
+            "--name",
+            "x",
+            "--ckpt_path",
+            "last",
+            "--allow_changes",
+            "true",
+        ]
+    )
     assert pd.read_parquet(run / "measurements.parquet")["step"].max() == 2

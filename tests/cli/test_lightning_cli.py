@@ -78,18 +78,24 @@ def test_default_name_is_the_recipe_and_the_id_of_a_sweep(monkeypatch):
     assert lightning_cli.default_name(config) == "demo-r"
 
 
-def test_find_checkpoint_refuses_to_overwrite_and_names_what_is_missing(tmp_path):
-    assert lightning_cli.find_checkpoint(tmp_path, None) is None and lightning_cli.find_checkpoint(tmp_path, "last") is None
-    with pytest.raises(AfterglowError, match="no checkpoint 'gone.ckpt'"):
-        lightning_cli.find_checkpoint(tmp_path, "gone.ckpt")
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "last.ckpt").touch()
-    assert lightning_cli.find_checkpoint(tmp_path, "last") == str(tmp_path / "checkpoints" / "last.ckpt")
-    with pytest.raises(AfterglowError, match="already holds a run"):
-        lightning_cli.find_checkpoint(tmp_path, None)
-
-
 def test_create_run_dir_names_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "x").write_text("a file")
     with pytest.raises(AfterglowError, match="cannot be written"):
         lightning_cli.create_run_dir(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("words", "own"),
+    [
+        (["--name", "x", "--ckpt_path", "last"], True),
+        (["--name=x", "--resume=auto", "--trainer.max_steps", "9"], True),
+        (["--ckpt_path", "last", "--name", "x"], True),
+        (["--name", "x"], False),
+        (["--resume", "auto"], False),
+        (["--name", "y", "--resume", "auto"], False),
+    ],
+)
+def test_own_config_is_that_of_the_run_that_is_resumed_by_name(words, own):
+    Path("runs/x").mkdir(parents=True)
+    Path("runs/x/config.yaml").touch()
+    assert lightning_cli._own_config(words) == (Path("runs/x/config.yaml") if own else None)

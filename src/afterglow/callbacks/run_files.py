@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,13 @@ class RunFiles:
         result.save(self.folder / "maps" / f"step={step}.safetensors")
         if not last:
             return None
-        result.generations.save(self.folder / "generations" / f"step={step}")
+        generations = self.folder / "generations" / f"step={step}"
+        shutil.rmtree(generations, ignore_errors=True)  # of a run that was killed before its last checkpoint
+        with atomic_path(generations) as path:
+            result.generations.save(path)
         emergence = emergence_of(self.measurements)
-        (self.folder / "emergence.json").write_text(json.dumps(emergence, indent=1), encoding="utf-8")
+        with atomic_path(self.folder / "emergence.json") as path:
+            path.write_text(json.dumps(emergence, indent=1), encoding="utf-8")
         return emergence
 
 

@@ -1,20 +1,26 @@
 """LightningCLI with a run folder, a W&B run bound to it, and the callbacks of every run."""
 
+import argparse
 import os
+import shutil
 from argparse import SUPPRESS
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from afterglow import distributed, models
+from afterglow.cache import atomic_path, remove_unfinished
 from afterglow.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint
 from afterglow.callbacks.ema import WarmupEMA
 from afterglow.callbacks.monitor import MemorizationMonitor
 from afterglow.callbacks.progress import Progress
 from afterglow.cli.recipes import RecipeHelp, config_file, explained, known_options, names_recipe
+from afterglow.cli.resume import changed_options, check_weights, find_resume, refuse_changes
+from afterglow.cli.run_lock import RunLock
 from afterglow.errors import AfterglowError, configure_logging, user_error
 from afterglow.loggers.run_logger import RunLogger
 from afterglow.mitigations import training as training_mitigations
@@ -22,12 +28,15 @@ from afterglow.models.denoiser import Denoiser, TrainingMitigation
 from afterglow.models.lightning_module import DenoiserModule, OptimizerConfig
 from afterglow.models.text_ddpm import TextConditionalDDPM
 from afterglow.planting.datamodule import PlantedDataModule
-from afterglow.planting.io import write_planted
+from afterglow.planting.io import changed_plants, write_planted
 from afterglow.reports.page import write_report
+from afterglow.reports.run import read_config
 from afterglow.reports.run_tables import emergence_text
 
 RUNS = Path("runs")
 SEED_HELP = "seed of the planting, the order of the samples, the noise and the weights"
+RESUME_HELP = "auto: resume the run NAME if it exists, otherwise begin it"
+CHANGES_HELP = "true: resume although options or the planted set differ from those of the run"
 TRAINER_HELP = "--trainer.help"
 MITIGATIONS_HELP = f"training mitigations, applied in this order: {', '.join(training_mitigations.__all__)}"
 SHOWN = {  # Lightning's own options that --help shows; --trainer.help shows the others
@@ -35,18 +44,16 @@ SHOWN = {  # Lightning's own options that --help shows; --trainer.help shows the
 }
 
 
-class SaveConfig(SaveConfigCallback):
-    """Writes config.yaml to the run folder; `--config runs/NAME/config.yaml` repeats the run."""
-
-    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        text = self.parser.dump(self.config, skip_none=False)
-        (Path(trainer.default_root_dir) / "config.yaml").write_text(text, encoding="utf-8")
-        if trainer.logger is not None:
-            trainer.logger.log_hyperparams({"config": self.config.as_dict()})
-
-
 class AfterglowCLI(LightningCLI):
-    """The parser and the objects of a training."""
+    """The parser and the objects of a training.
+
+    Args:
+        lock: locks the run folder; the caller releases it.
+    """
+
+    def __init__(self, *args: Any, lock: RunLock, **kwargs: Any) -> None:
+        self.lock = lock
+        super().__init__(*args, **kwargs)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the Trainer, the model (a Denoiser, not a LightningModule) and the data."""
@@ -61,6 +68,8 @@ class AfterglowCLI(LightningCLI):
         parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help="'last' resumes the run NAME; a path resumes from that checkpoint"
         )
+        parser.add_argument("--resume", type=Literal["auto"] | None, default=None, help=RESUME_HELP)
+        parser.add_argument("--allow_changes", type=bool, default=False, help=CHANGES_HELP)
         parser.add_lightning_class_args(WarmupEMA, "ema")
         parser.add_lightning_class_args(MemorizationMonitor, "monitor")
         parser.add_lightning_class_args(Progress, "progress")
@@ -87,11 +96,30 @@ class AfterglowCLI(LightningCLI):
             raise explained(error, known_options(parser, model=classes, data=[PlantedDataModule])) from error
 
     def before_instantiate_classes(self) -> None:
-        """Name the run folder and find the checkpoint to resume from."""
+        """Name the run folder, find the checkpoint to resume from, and compare the configuration with that of the run."""
         self.folder = RUNS / (self.config.name or default_name(self.config))
         if self.config.trainer.max_steps < 1 or self.config.trainer.max_epochs not in (-1, None):
             raise AfterglowError("The length of a training is given in optimizer steps: set trainer.max_steps, not trainer.max_epochs.")
-        self.resume = find_checkpoint(self.folder, self.config.ckpt_path)
+        if self.config.resume and self.config.ckpt_path:
+            raise AfterglowError("Give either --resume auto or --ckpt_path, not both.")
+        if self.folder.is_dir() and distributed.is_main_process():
+            self.lock.acquire(self.folder)
+        self.resume = find_resume(self.folder, self.config.ckpt_path, self.config.resume)
+        self.changes = self._changed_options()
+        if not self.config.allow_changes:
+            refuse_changes(self.folder, self.changes)
+
+    def _changed_options(self) -> list[str]:
+        """What differs from the run that is resumed; nothing if it starts from step 0 or from a checkpoint of another run."""
+        resumes = self.resume is not None or self.config.resume
+        written = read_config(self.folder) if resumes else {}
+        return changed_options(written, yaml.safe_load(self._config_text())) if written else []
+
+    def _config_text(self) -> str:
+        """The configuration without how it is resumed, so that `--config runs/NAME/config.yaml --name OTHER` repeats the run."""
+        config = self.config.clone()
+        config.ckpt_path, config.resume, config.allow_changes = None, None, False
+        return self.parser.dump(config, skip_none=False)
 
     def instantiate_classes(self) -> None:
         """Wrap the model in the module that trains it."""
@@ -105,6 +133,14 @@ class AfterglowCLI(LightningCLI):
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         return trainer
 
+    @property
+    def ended(self) -> bool:
+        """Whether the run that is resumed was complete, so that nothing is trained."""
+        if self.resume is None:
+            return False
+        stopped = self.resume.stopped and self.config_init.monitor.early_stop.monitor is not None
+        return stopped or self.resume.step >= self.trainer.max_steps
+
     def prepare(self) -> None:
         """Raise an AfterglowError for everything that cannot work, and only then write to the run folder."""
         distributed.validate_trainer(self.trainer)
@@ -112,21 +148,42 @@ class AfterglowCLI(LightningCLI):
         self.monitor.rank, self.monitor.world_size = distributed.rank_and_world_size()
         self.datamodule.rank, self.datamodule.world_size = distributed.rank_and_world_size()
         self.monitor.ema = self.config_init.ema
+        if self.resume is not None:
+            check_weights(self.resume.file, self.model.state_dict())
         if distributed.is_main_process():
             self.datamodule.prepare_data()
             self.datamodule.setup()
-            planted = self.datamodule.planted
-            self.model.setup_mitigations(planted)
+            self.model.setup_mitigations(self.datamodule.planted)
+            if self.resume is not None and not self.config.allow_changes:
+                refuse_changes(self.folder, changed_plants(self.datamodule.planted, self.folder / "plants"))
             create_run_dir(self.folder)
-            self.run_logger.use_folder(self.folder)
-            print(f"{self.folder}: {self.datamodule.describe()}")
-            write_planted(planted, self.folder / "plants", everything=False)
+            self.lock.acquire(self.folder)
+            self._write_inputs()
+
+    def _write_inputs(self) -> None:
+        """Write the configuration and the plants, unless nothing is trained, and print from which step the run continues."""
+        remove_unfinished(self.folder)
+        self.run_logger.use_folder(self.folder)
+        print(f"{self.folder}: {self.datamodule.describe()}")
+        if self.resume is not None:
+            print(self.resume.describe(self.trainer.world_size))
+        if self.ended:
+            return
+        config = self.folder / "config.yaml"
+        if self.changes and self.resume is not None and config.is_file():
+            shutil.copy(config, self.folder / f"config_until_step={self.resume.step}.yaml")
+        with atomic_path(config) as path:
+            path.write_text(self._config_text(), encoding="utf-8")
+        write_planted(self.datamodule.planted, self.folder / "plants", everything=False)
+        if self.trainer.logger is not None:
+            self.trainer.logger.log_hyperparams({"config": self.config.as_dict()})
 
     def fit(self) -> None:
         """Train, then write the report and print where everything is."""
         self.prepare()
+        checkpoint = None if self.resume is None else str(self.resume.file)
         try:
-            self.trainer.fit(self.model, self.datamodule, ckpt_path=self.resume, weights_only=True)
+            self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint, weights_only=True)
         except BaseException:
             self.run_logger.finish()  # so that everything logged so far is kept
             raise
@@ -140,24 +197,6 @@ def default_name(config: Any) -> str:
     """Return the file name of the recipe, with the sweep's run id if W&B started this run."""
     stem = Path(str(config.config[0])).stem if config.config else "demo"
     return f"{stem}-{os.environ['WANDB_RUN_ID']}" if os.environ.get("WANDB_SWEEP_ID") else stem
-
-
-def find_checkpoint(folder: Path, requested: str | None) -> str | None:
-    """Return the checkpoint to resume from, or None to begin.
-
-    Raises:
-        AfterglowError: the run exists and is not to be resumed, or the path does not exist.
-    """
-    last = folder / "checkpoints" / "last.ckpt"
-    if requested == "last":
-        return str(last) if last.exists() else None
-    if requested is not None:
-        if not Path(requested).is_file():
-            raise AfterglowError(f"There is no checkpoint '{requested}'.")
-        return requested
-    if (folder / "measurements.parquet").exists() or last.exists():
-        raise AfterglowError(f"'{folder}' already holds a run: resume it with --ckpt_path last, or choose another --name.")
-    return None
 
 
 def create_run_dir(folder: Path) -> None:
@@ -179,28 +218,38 @@ def train(arguments: list[str], description: str) -> None:
     """Parse the command line and train; see `afterglow.cli.train.main`."""
     configure_logging()  # again, because Lightning sets the levels of its loggers when it is imported
     if not names_recipe(arguments):
-        arguments = ["--config", str(config_file("demo.yaml")), *arguments]
-    cli = AfterglowCLI(
-        DenoiserModule,
-        PlantedDataModule,
-        subclass_mode_data=True,
-        save_config_callback=SaveConfig,
-        save_config_kwargs={"save_to_log_dir": False},
-        trainer_defaults=distributed.trainer_defaults(),
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        parser_kwargs={
-            "prog": "afterglow train",
-            "usage": "afterglow train [--config RECIPE] [--config OVERLAY ...] [--name NAME] [--OPTION VALUE ...]",
-            "description": description,
-            "formatter_class": RecipeHelp,
-            "default_config_files": [str(config_file("base.yaml"))],
-            "exit_on_error": False,
-        },
-        run=False,
-        args=arguments,
-    )
-    cli.fit()
+        arguments = ["--config", str(_own_config(arguments) or config_file("demo.yaml")), *arguments]
+    with RunLock() as lock:
+        AfterglowCLI(
+            DenoiserModule,
+            PlantedDataModule,
+            lock=lock,
+            subclass_mode_data=True,
+            save_config_callback=None,  # the command writes config.yaml itself, but not that of a run that has ended
+            trainer_defaults=distributed.trainer_defaults(),
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={
+                "prog": "afterglow train",
+                "usage": "afterglow train [--config RECIPE] [--config OVERLAY ...] [--name NAME] [--OPTION VALUE ...]",
+                "description": description,
+                "formatter_class": RecipeHelp,
+                "default_config_files": [str(config_file("base.yaml"))],
+                "exit_on_error": False,
+            },
+            run=False,
+            args=arguments,
+        ).fit()
+
+
+def _own_config(arguments: list[str]) -> Path | None:
+    """The configuration of the run that the arguments resume by its name, None if there is none."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--name", "--ckpt_path", "--resume"):
+        parser.add_argument(option, nargs="?")
+    known, _ = parser.parse_known_args(arguments)
+    file = RUNS / str(known.name) / "config.yaml"
+    return file if (known.ckpt_path or known.resume) and file.is_file() else None
 
 
 def _help(parser: LightningArgumentParser, *, of_lightning: bool) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from afterglow.cache import atomic_path, content_key
 from afterglow.datasets.images import read_image
 from afterglow.errors import AfterglowError
 from afterglow.files import read_json_lines
@@ -14,6 +15,7 @@ from afterglow.planting.plants import Plant, PlantedSet
 
 _KINDS = {"controls": "control", "background_pool": "background", "decoy_pool": "decoy_image", "heldout": "heldout"}
 SPLITS = tuple(_KINDS)
+DIGEST = "digest"  # file with the digest of the whole set, of which plants/ holds a part
 _COLUMNS = (
     *("file_name", "mask_file_name", "region_file_name", "text", "plant_id", "kind", "copies"),
     *("shape", "cluster", "matched_plant", "color", "backgrounds", "image_caption"),
@@ -46,8 +48,59 @@ def write_planted(planted: PlantedSet, folder: Path, *, everything: bool = True)
     if everything:
         rows += [row for split in SPLITS for row in _split_rows(planted, split, folder)]
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "metadata.jsonl").write_text(text, encoding="utf-8")
+    if not everything:
+        (folder / DIGEST).write_text(planted_digest(planted), encoding="ascii")
+    with atomic_path(folder / "metadata.jsonl") as path:
+        path.write_text(text, encoding="utf-8")
     return len(rows)
+
+
+def changed_plants(planted: PlantedSet, folder: Path) -> list[str]:
+    """Return one phrase for what differs between a planted set and the one that a run wrote to a folder.
+
+    Args:
+        planted: the planted set.
+        folder: plants/ of a run.
+
+    Returns:
+        The phrases; empty if nothing differs or the folder is missing.
+    """
+    if not (folder / "metadata.jsonl").is_file():
+        return []
+    rows: dict[int, list[dict]] = {}
+    for row in read_json_lines(folder / "metadata.jsonl"):
+        rows.setdefault(row["plant_id"], []).append(row)
+    changes = [change for plant in planted.plants if (change := _change(planted, plant, rows.get(plant.plant_id, []), folder))]
+    if not changes and (folder / DIGEST).is_file() and (folder / DIGEST).read_text(encoding="ascii") != planted_digest(planted):
+        return ["an image or a caption of the training set has changed"]
+    return changes
+
+
+def _change(planted: PlantedSet, plant: Plant, rows: list[dict], folder: Path) -> str:
+    """How a plant differs from its rows of metadata.jsonl and their images."""
+    if not rows:
+        return f"plant {plant.plant_id} is new ({plant.kind})"
+    now = {"kind": plant.kind, "text": plant.caption, "copies": plant.copies, "shape": plant.shape}
+    for name, value in now.items():
+        if rows[0][name] != value:
+            return f"{name} of plant {plant.plant_id} is {value} and was {rows[0][name]}"
+    images = [planted.pixels[row] for row in plant.members]
+    if images and not all(np.array_equal(_load(folder / row["file_name"]), image) for row, image in zip(rows, images, strict=False)):
+        return f"the image of plant {plant.plant_id} has changed"
+    return ""
+
+
+def planted_digest(planted: PlantedSet) -> str:
+    """Return a digest of everything that decides the samples of a training: images, captions, rows and plants."""
+    chunks = (planted.pixels[row : row + 1024] for row in range(0, len(planted.pixels), 1024))
+    rows = [np.asarray(getattr(planted, split)) for split in SPLITS]
+    plants = [
+        content_key(
+            json.dumps([plant.kind, plant.caption, plant.color, *map(int, (plant.copies, *plant.members, *plant.backgrounds))]), plant.mask
+        )
+        for plant in planted.plants
+    ]
+    return content_key(*map(content_key, chunks), json.dumps(planted.captions), *rows, *plants).hex()
 
 
 def check_empty(folder: Path) -> None:

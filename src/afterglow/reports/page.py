@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from afterglow.cache import atomic_path
 from afterglow.kinds import KINDS, PLANTED
 from afterglow.reports import figures, run_tables
 from afterglow.reports.grids import map_grid, sample_grid
@@ -26,7 +27,8 @@ def write_report(folder: Path) -> Path:
     """
     run = read_run(Path(folder))
     page = run.folder / "report.html"
-    page.write_text(_render(run), encoding="utf-8")
+    with atomic_path(page) as path:
+        path.write_text(_render(run), encoding="utf-8")
     return page
 
 
