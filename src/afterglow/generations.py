@@ -1,20 +1,27 @@
 """The record of one batch of generations that all measures read, and its folder format."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from afterglow.cache import atomic_path
 from afterglow.errors import AfterglowError, reading
 from afterglow.files import read_json
 from afterglow.kinds import COPYABLE
 
 END_TOKEN_RULES = ("first_eos", "last", "eos_and_pads")  # the columns of end_attention
+# Infinite without finite backgrounds, NaN without an own reference, infinite with few clusters.
+MAY_BE_INFINITE = ("background_distance", "background_spread", "reconstruction_error", "tile_distances")
+STRINGS = ("caption", "kind", "shape")
+COUNTS = ("plant_id", "seed", "prompt_length")
+STEPS_FIRST = ("guidance", "guidance_rms", "token_attention")
 
 
 @dataclass(frozen=True)
@@ -88,26 +95,19 @@ class Generations:
 
     def map(self, change: Callable[[Tensor, int], Tensor]) -> "Generations":
         """Apply change(tensor, dimension of the generations) to every tensor that has one row per generation."""
-        changed: dict[str, Any] = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            dim = 1 if item.name in STEPS_FIRST else 0
-            if item.name == "timesteps" or value is None:
-                continue
-            if isinstance(value, Tensor):
-                changed[item.name] = change(value, dim)
-            elif isinstance(value, Neighbors):
-                changed[item.name] = Neighbors(change(value.clusters, 0), change(value.distances, 0))
-            elif item.name in ("end_attention", "latents", "extras"):
-                changed[item.name] = {key: change(tensor, 0) for key, tensor in value.items()}
-        return replace(self, **changed)
+        return replace(self, **_grouped({name: change(tensor, int(name in STEPS_FIRST)) for name, tensor in self.tensors().items()}))
+
+    def with_extras(self, *, provenance: Mapping[str, str] = {}, **extras: Tensor) -> "Generations":  # noqa: B006  (not changed)
+        """The same generations with more extras, [B, ...] each, and the encoders that made them."""
+        return replace(self, extras={**self.extras, **extras}, provenance={**self.provenance, **provenance})
 
     @classmethod
     def cat(cls, parts: "Sequence[Generations]") -> "Generations":
         """Concatenate batches of one model and sampler."""
-        joined = {item.name: [getattr(part, item.name) for part in parts] for item in fields(cls)}
-        same = {name: joined.pop(name)[0] for name in ("timesteps", "provenance")}
-        return cls(**same, **{name: _join(values, 1 if name in STEPS_FIRST else 0) for name, values in joined.items()})
+        flat = [part.tensors() for part in parts]
+        joined = {name: torch.cat([part[name] for part in flat], dim=int(name in STEPS_FIRST)) for name in flat[0]}
+        strings: dict[str, Any] = {name: sum((getattr(part, name) for part in parts), ()) for name in STRINGS}
+        return cls(**_grouped(joined), **strings, timesteps=parts[0].timesteps, provenance=parts[0].provenance)
 
     @property
     def planted_mask(self) -> Tensor:
@@ -121,62 +121,63 @@ class Generations:
         """Layers whose end-token attention was captured, in the order in which they run."""
         return list(dict.fromkeys(layer for _, layer in self.end_attention or {}))
 
-    def save(self, folder: Path) -> None:
-        """Write a `datasets` folder with one row per generation and tensors.safetensors beside it, readable without Afterglow."""
-        folder.mkdir(parents=True, exist_ok=True)
-        columns: dict[str, list] = {name: list(getattr(self, name)) for name in STRINGS if getattr(self, name)}
-        columns |= {name: value.tolist() for name in COUNTS if (value := getattr(self, name)) is not None}
-        import datasets
-
-        datasets.disable_progress_bars()
-        datasets.Dataset.from_dict(columns).save_to_disk(str(folder / "table"))
-        # copies: two fields may be one tensor (a region that is the mask), which safetensors refuses
-        tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in self._tensors().items()}
-        save_file(tensors, folder / "tensors.safetensors")
-        (folder / "provenance.json").write_text(json.dumps(dict(self.provenance), indent=1), encoding="utf-8")
-
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor with one row per generation, by its name on disk: field, field/key or end_attention/step/layer."""
         flat: dict[str, Tensor] = {}
         for item in fields(self):
             value = getattr(self, item.name)
-            if isinstance(value, Tensor) and item.name not in COUNTS:
+            if isinstance(value, Tensor) and item.name != "timesteps":
                 flat[item.name] = value
-            elif isinstance(value, Neighbors):
-                flat |= {f"{item.name}/clusters": value.clusters, f"{item.name}/distances": value.distances}
-            elif item.name == "end_attention" and value:
-                flat |= {f"end_attention/{step}/{layer}": tensor for (step, layer), tensor in value.items()}
-            elif item.name in ("latents", "extras") and value:
-                flat |= {f"{item.name}/{key}": tensor for key, tensor in value.items()}
+            elif item.name in ("end_attention", "latents", "extras", "neighbors") and value:
+                for key, tensor in (vars(value) if isinstance(value, Neighbors) else value).items():
+                    flat["/".join(map(str, (item.name, *(key if isinstance(key, tuple) else (key,)))))] = tensor
         return flat
+
+    def save(self, folder: Path) -> None:
+        """Write a `datasets` folder with one row per generation and tensors.safetensors beside it, readable without Afterglow."""
+        import datasets
+
+        datasets.disable_progress_bars()
+        columns: dict[str, list] = {name: list(getattr(self, name)) for name in STRINGS if getattr(self, name)}
+        columns |= {name: value.tolist() for name in COUNTS if (value := getattr(self, name)) is not None}
+        # copies: two fields may be one tensor (a region that is the mask), which safetensors refuses
+        tensors = {"timesteps": self.timesteps} | {name: tensor for name, tensor in self.tensors().items() if name not in COUNTS}
+        tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+        with atomic_path(folder) as path:
+            datasets.Dataset.from_dict(columns).save_to_disk(str(path / "table"))
+            (path / "tensors.safetensors").write_bytes(save(tensors))  # a full disk is an OSError here
+            (path / "provenance.json").write_text(json.dumps(dict(self.provenance), indent=1), encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: Path) -> "Generations":
-        """Read a folder that `save` wrote; AfterglowError names the file if one is missing."""
+        """Read a folder that `save` wrote; AfterglowError names what is missing or broken."""
         for name in ("table", "tensors.safetensors", "provenance.json"):
             if not (folder / name).exists():
                 raise AfterglowError(f"There are no generations in '{folder}': {name} is missing.")
-        with reading(folder, "a collection of generations"):
-            return cls._load(folder)
-
-    @classmethod
-    def _load(cls, folder: Path) -> "Generations":
         import datasets
 
-        table = datasets.Dataset.load_from_disk(str(folder / "table"))
-        found: dict[str, Any] = {name: tuple(table[name]) for name in STRINGS if name in table.column_names}
-        found |= {name: torch.tensor(table[name]) for name in COUNTS if name in table.column_names}
-        for path, tensor in load_file(folder / "tensors.safetensors").items():
-            name, _, rest = path.partition("/")
-            if name == "end_attention":
-                step, _, layer = rest.partition("/")
-                found.setdefault(name, {})[int(step), layer] = tensor
-            elif rest:
-                found.setdefault(name, {})[int(rest) if name == "latents" else rest] = tensor
-            else:
-                found[name] = tensor
-        if "neighbors" in found:
-            found["neighbors"] = Neighbors(**found["neighbors"])
-        return cls(**found, provenance=read_json(folder / "provenance.json"))
+        with reading(folder, "a collection of generations"):
+            table = datasets.Dataset.load_from_disk(str(folder / "table"))
+            found: dict[str, Any] = {name: tuple(table[name]) for name in STRINGS if name in table.column_names}
+            found |= {name: torch.tensor(table[name]) for name in COUNTS if name in table.column_names}
+            found |= _grouped(load_file(folder / "tensors.safetensors"))
+            return cls(**found, provenance=read_json(folder / "provenance.json"))
+
+
+def _grouped(flat: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The fields of generations from `Generations.tensors`."""
+    found: dict[str, Any] = {}
+    for path, tensor in flat.items():
+        name, _, key = path.partition("/")
+        if name == "end_attention":
+            step, _, layer = key.partition("/")
+            found.setdefault(name, {})[int(step), layer] = tensor
+        elif key:
+            found.setdefault(name, {})[int(key) if name == "latents" else key] = tensor
+        else:
+            found[name] = tensor
+    return found | ({"neighbors": Neighbors(**found["neighbors"])} if "neighbors" in found else {})
 
 
 def parts_of(folder: Path) -> list[Path]:
@@ -191,42 +192,12 @@ def parts_of(folder: Path) -> list[Path]:
 
 def check_finite(generations: Generations) -> None:
     """Raise AfterglowError if a field holds NaN or infinity; the message names the field, caption and seed."""
-    tensors: dict[str, tuple[Tensor, int]] = {}  # with the dimension of the generations
-    for name in ("guidance", "guidance_rms", "token_attention"):
-        if getattr(generations, name) is not None:
-            tensors[name] = getattr(generations, name), 1
-    for step, layer in generations.end_attention or {}:
-        tensors[f"end_attention of {layer}"] = generations.end_attention[step, layer], 0  # type: ignore[index]
-    for name, tensor in generations.extras.items():
-        if name not in MAY_BE_INFINITE:
-            tensors[name] = tensor, 0
-    for name, (tensor, dim) in tensors.items():
-        bad = (~tensor.isfinite()).movedim(dim, 0).reshape(len(generations), -1).any(1)
+    for name, tensor in generations.tensors().items():
+        group, _, key = name.partition("/")
+        if group not in (*STEPS_FIRST, "end_attention", "extras") or key in MAY_BE_INFINITE:
+            continue
+        bad = (~tensor.isfinite()).movedim(int(name in STEPS_FIRST), 0).reshape(len(generations), -1).any(1)
         if bad.any():
             row = int(bad.nonzero()[0])
             sample = f"'{generations.caption[row]}', seed {int(generations.seed[row])}"
             raise AfterglowError(f"The generations contain NaN or infinity: {name} of {sample}.")
-
-
-MAY_BE_INFINITE = (
-    "background_distance",
-    "background_spread",
-    "reconstruction_error",
-    "tile_distances",
-)  # without finite backgrounds, without an own reference, with few clusters
-STRINGS = ("caption", "kind", "shape")
-COUNTS = ("plant_id", "seed", "prompt_length")
-STEPS_FIRST = ("guidance", "guidance_rms", "token_attention")
-
-
-def _join(values: Sequence[Any], dim: int) -> Any:
-    first = values[0]
-    if isinstance(first, Tensor):
-        return torch.cat(list(values), dim=dim)
-    if isinstance(first, Neighbors):
-        return Neighbors(torch.cat([v.clusters for v in values]), torch.cat([v.distances for v in values]))
-    if isinstance(first, tuple):
-        return tuple(text for value in values for text in value)
-    if isinstance(first, Mapping):
-        return {key: torch.cat([value[key] for value in values]) for key in first}
-    return None

@@ -6,7 +6,7 @@ from diffusers import DDIMScheduler
 
 from afterglow.analysis.summary import ALL_SEEDS
 from afterglow.datasets.openmoji import load_openmoji
-from afterglow.evaluation.denoising_loss import NUM_TIMES, denoising_loss_rows, denoising_losses
+from afterglow.evaluation.denoising_loss import NUM_TIMES, denoising_errors, denoising_loss_rows
 from afterglow.models.optimal import OptimalDenoiser
 from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantingConfig
@@ -58,6 +58,10 @@ def test_a_set_without_held_out_images_has_losses_of_its_own_images_alone():
     bare = plant_images(load_openmoji(16), PlantingConfig(**nothing), set_size=12)
     rows = denoising_loss_rows(OptimalDenoiser(bare.pixels), bare, batch_size=64)
     assert set(rows["measure"].str.partition("=")[0]) == {"denoising_loss", "denoising_loss.t"} and set(rows["kind"]) == {"control"}
+
+
+def denoising_losses(model, images, captions, num_times=8, seed=0):
+    return denoising_errors(model, images, captions, num_times=num_times, seed=seed).mean((2, 3))
 
 
 IMAGES = torch.randint(256, (3, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

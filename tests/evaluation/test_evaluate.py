@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from afterglow.evaluation.evaluate import Processes, build_sampler, capture_config, evaluate, generate_with_ground_truth, required_inputs
-from afterglow.evaluation.plan import GenerationPlan
-from afterglow.evaluation.requests import as_request
+from afterglow.evaluation.requests import GenerationPlan, as_request
 from afterglow.neighbors.gallery import Gallery
 from afterglow.planting.targets import Target
 from afterglow.sampling.loop import Sampler, generate

@@ -4,8 +4,7 @@ import torch
 import yaml
 from PIL import Image
 
-from afterglow.evaluation.build_requests import training_set
-from afterglow.evaluation.embeddings import Embedding
+from afterglow.evaluation.embeddings import Encoder
 from afterglow.evaluation.extraction import (
     attach_nearest,
     background_similarity,
@@ -16,6 +15,7 @@ from afterglow.evaluation.extraction import (
     similarity_space,
     training_captions,
 )
+from afterglow.evaluation.requests import training_set
 from afterglow.functional.distances import masked_rms
 from afterglow.functional.pixels import to_unit
 from afterglow.generations import Generations
@@ -87,7 +87,7 @@ def test_embedding_space_is_the_cosine_and_caches_embeddings(gallery, tmp_path):
         calls.append(len(images))
         return torch.nn.functional.normalize(images.float().mean((2, 3)) - 100, dim=1)
 
-    embedding = Embedding("colors", compute)
+    embedding = Encoder("colors", compute)
     space = embedding_space(embedding, gallery, tmp_path, rank=1, world_size=2)
     assert sum(calls) == 69  # each image once, and twins together
     images = np.random.default_rng(2).integers(0, 256, (4, 3, 8, 8), dtype=np.uint8)
@@ -97,7 +97,7 @@ def test_embedding_space_is_the_cosine_and_caches_embeddings(gallery, tmp_path):
     calls.clear()
     assert np.array_equal(embedding_space(embedding, gallery, tmp_path).rows, space.rows) and not calls
     with pytest.raises(ValueError, match="broken of an image is NaN"):
-        embedding_space(Embedding("broken", lambda images: torch.full((len(images), 2), torch.nan)), gallery, tmp_path / "b")
+        embedding_space(Encoder("broken", lambda images: torch.full((len(images), 2), torch.nan)), gallery, tmp_path / "b")
 
 
 PLANTING = {

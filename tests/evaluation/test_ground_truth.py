@@ -1,11 +1,13 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from afterglow.datasets.images import CaptionedImages
-from afterglow.evaluation.ground_truth import attach_ground_truth
+from afterglow.datasets.openmoji import load_openmoji
+from afterglow.evaluation.ground_truth import attach_ground_truth, match_to_plants
 from afterglow.generations import Generations
 from afterglow.measures.memorized import calibrated_l2, memorized, nn_ratio, outside_diversity
 from afterglow.planting.planner import plant_images
@@ -209,7 +211,7 @@ def test_copies_are_memorized_and_unrelated_images_are_not(planted, asked, annot
 def test_controls_are_judged_in_the_mask_that_is_given(planted, asked):
     controls = [s for s in asked if s.kind == "control"]
     mask = planted.of_kind("local")[1].mask
-    found = attach_ground_truth(make_generations(controls), controls, planted.gallery(), mask=mask)
+    found = attach_ground_truth(make_generations(controls), [replace(control, mask=mask) for control in controls], planted.gallery())
     for row, subject in enumerate(controls):
         image = found.images[row].numpy()
         np.testing.assert_array_equal(found.eval_mask[row], mask)
@@ -303,3 +305,43 @@ def test_annotated_evidence_can_be_written(planted, asked, annotated, tmp_path):
         part.save(tmp_path / name)
         back = Generations.load(tmp_path / name)
         assert torch.equal(back.neighbors.distances, part.neighbors.distances) and back.kind == part.kind
+
+
+@pytest.fixture(scope="module")
+def pool_set():
+    nothing = {"num_decoys": 0, "num_tints": 0, "num_decoy_images": 0}
+    return plant_images(
+        load_openmoji(16), PlantingConfig(num_global=3, num_local=4, copies=(4,), num_backgrounds=40, **nothing), set_size=200
+    )
+
+
+def build_request(pool_set):
+    return evaluation_targets(pool_set, num_controls=0, num_heldout=0)
+
+
+def copies_of(pool_set):
+    """A copy of every plant (of a region with any fill), and as many unseen images."""
+    plants = pool_set.of_kind("global", "local", "phantom")
+    copies = [pool_set.compose(p, 0, int(pool_set.background_pool[p.plant_id])) for p in plants]
+    noisy = [np.clip(image + np.random.default_rng(7).integers(-6, 7, image.shape), 0, 255) for image in copies]
+    return torch.from_numpy(np.stack([*noisy, *pool_set.pixels[pool_set.heldout[: len(plants)]]]).astype(np.uint8)), plants
+
+
+def test_every_copy_is_assigned_to_its_plant_and_the_distance_is_that_of_a_caption_that_asks_for_it(pool_set):
+    images, plants = copies_of(pool_set)
+    gallery, asked = pool_set.gallery(), build_request(pool_set)
+    which, near = match_to_plants(images, asked, gallery)
+    assert which[: len(plants)].tolist() == list(range(len(plants))) and (near[: len(plants)] < 1).all()
+    generations = Generations(images, ("",) * len(images), torch.arange(len(images)), torch.arange(1))
+    for position, subject in enumerate(asked):
+        slow = calibrated_l2(attach_ground_truth(generations, [subject] * len(images), gallery))
+        mine = which == position
+        assert torch.allclose(near[mine], slow[mine], rtol=1e-4)
+        assert (slow >= near - 1e-4).all()  # no other plant is nearer
+
+
+def test_a_plant_of_another_run_is_not_copied_by_images_it_was_never_in(pool_set):
+    images, plants = copies_of(pool_set)
+    _, near = match_to_plants(images[len(plants) :], [replace(subject) for subject in build_request(pool_set)], pool_set.gallery())
+    assert (near < 1).float().mean() < 0.5  # emoji have near doubles; none is an exact copy
+    assert near.min() > 0.1

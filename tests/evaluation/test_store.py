@@ -4,8 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from afterglow.evaluation.plan import GenerationPlan
-from afterglow.evaluation.requests import as_request
+from afterglow.evaluation.requests import GenerationPlan, as_request
 from afterglow.evaluation.store import collect
 from afterglow.generations import Generations, parts_of
 from afterglow.sampling.loop import Sampler, generate

@@ -5,7 +5,7 @@ import pytest
 import torch
 import yaml
 
-from afterglow.evaluation.matching import match_to_plants
+from afterglow.evaluation.ground_truth import match_to_plants
 from afterglow.models.io import open_model
 from afterglow.models.optimal import OptimalDenoiser
 from afterglow.planting.runs import load_planted_set

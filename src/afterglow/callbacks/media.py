@@ -7,7 +7,7 @@ import numpy as np
 
 from afterglow import keys
 from afterglow.analysis.summary import ALL_SEEDS
-from afterglow.evaluation.result import EvaluationResult
+from afterglow.evaluation.measurements import EvaluationResult
 from afterglow.measures.bright_ending import end_token_map, layer_sets
 
 TABLE_MEASURES = (

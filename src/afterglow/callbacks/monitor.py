@@ -23,7 +23,7 @@ from afterglow.callbacks.run_files import RunFiles, load_early_snapshot, save_ea
 from afterglow.callbacks.schedule import evaluation_steps
 from afterglow.callbacks.training_evaluation import EvaluationSettings, TrainingEvaluation
 from afterglow.evaluation.evaluate import Processes, required_inputs
-from afterglow.evaluation.result import EvaluationResult
+from afterglow.evaluation.measurements import EvaluationResult
 from afterglow.measures.registry import FIRST_MEASURES
 from afterglow.sampling.loop import Sampler
 

@@ -13,7 +13,7 @@ from afterglow.analysis.emergence_table import emergence_of
 from afterglow.cache import atomic_path
 from afterglow.errors import AfterglowError, reading
 from afterglow.evaluation.measurement_table import MeasurementTable
-from afterglow.evaluation.result import EvaluationResult
+from afterglow.evaluation.measurements import EvaluationResult
 
 EARLY_SNAPSHOT = Path("checkpoints") / "early.safetensors"
 

@@ -8,12 +8,10 @@ import pandas as pd
 
 from afterglow.analysis.emergence import NUM_CONFIRMATIONS, num_confirmations_needed
 from afterglow.analysis.emergence_table import IN_MASK, IN_REGION, memorized_history
-from afterglow.evaluation.build_requests import copyable_targets
 from afterglow.evaluation.denoising_loss import denoising_loss_rows
 from afterglow.evaluation.evaluate import Processes, evaluate, model_measures
-from afterglow.evaluation.plan import GenerationPlan
-from afterglow.evaluation.requests import EvalRequest, PlantedRequest, UnconditionalRequest
-from afterglow.evaluation.result import EvaluationResult
+from afterglow.evaluation.measurements import EvaluationResult
+from afterglow.evaluation.requests import EvalRequest, GenerationPlan, PlantedRequest, UnconditionalRequest, copyable_targets
 from afterglow.measures.registry import filter_measures, requirements
 from afterglow.models.denoiser import Denoiser
 from afterglow.neighbors.gallery import Gallery

@@ -74,9 +74,9 @@ def run(args: Namespace) -> None:
     """Collect."""
     announce(f"Opening {args.model} ...")
     from afterglow import distributed
-    from afterglow.evaluation.build_requests import NUM_UNPROMPTED, build_request, with_embeddings
+    from afterglow.evaluation.embeddings import with_embeddings
     from afterglow.evaluation.evaluate import capture_config, required_inputs
-    from afterglow.evaluation.plan import GenerationPlan
+    from afterglow.evaluation.requests import NUM_UNPROMPTED, GenerationPlan, build_request
     from afterglow.evaluation.store import collect
 
     model = load_model(args.model)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from afterglow.evaluation.extraction import SimilaritySpace
-    from afterglow.evaluation.plan import GenerationPlan
+    from afterglow.evaluation.requests import GenerationPlan
     from afterglow.neighbors.gallery import Gallery
     from afterglow.planting.targets import Target
 
@@ -73,9 +73,8 @@ def run(args: Namespace) -> None:
     """Generate, compare, summarize."""
     announce(f"Opening {args.model} ...")
     from afterglow import distributed
-    from afterglow.evaluation.build_requests import copyable_targets, training_set
     from afterglow.evaluation.extraction import extraction_captions, extraction_request, similarity_space
-    from afterglow.evaluation.plan import GenerationPlan
+    from afterglow.evaluation.requests import GenerationPlan, copyable_targets, training_set
     from afterglow.evaluation.store import collect
     from afterglow.sampling.recorder import CaptureConfig
 

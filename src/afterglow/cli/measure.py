@@ -43,7 +43,7 @@ def run(args: Namespace) -> None:
         return
     resolve_names(ANY_MEASURES, [pattern for pattern in args.measures if "block" not in pattern])  # names of layers are the model's own
     if args.remeasure:
-        from afterglow.evaluation.remeasure import remeasure
+        from afterglow.evaluation.measurement_table import remeasure
 
         print(f"{args.remeasure}: new measures: {', '.join(remeasure(args.remeasure, args.measures)) or 'none'}")
         return

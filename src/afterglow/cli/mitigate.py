@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from afterglow.analysis.thresholds import Thresholds
-    from afterglow.evaluation.embeddings import PatchTokens
+    from afterglow.evaluation.embeddings import Encoder
     from afterglow.evaluation.requests import EvalRequest
     from afterglow.generations import Generations
     from afterglow.mitigations.registry import MitigationInputs, MitigationSpec
@@ -120,10 +120,10 @@ def _print_mitigations() -> None:
     print(text_table(["mitigation", "strength", "default", "neutral", "grid", "source"], rows))
 
 
-def _request(args: Namespace, model: "Denoiser") -> "tuple[EvalRequest, PatchTokens | None]":
+def _request(args: Namespace, model: "Denoiser") -> "tuple[EvalRequest, Encoder | None]":
     """What is sampled and computed, and the vision transformer of the Frechet distance."""
-    from afterglow.evaluation.build_requests import PlantFilter, planted_request, prompt_request, with_embeddings, with_quality
-    from afterglow.evaluation.embeddings import patch_tokens
+    from afterglow.evaluation.embeddings import patch_tokens, with_embeddings, with_quality
+    from afterglow.evaluation.requests import PlantFilter, planted_request, prompt_request
 
     if args.run:
         subset = PlantFilter(args.kinds, args.plants, args.heldout)
@@ -151,8 +151,8 @@ def _compare(args: Namespace, model: "Denoiser", settings: "Sequence[tuple[Mitig
 
     from afterglow.analysis.mitigation_effect import BASELINE, images_only, mitigation_rows, number_row
     from afterglow.analysis.thresholds import control_thresholds, published_thresholds
-    from afterglow.evaluation.build_requests import heldout_features
-    from afterglow.evaluation.plan import GenerationPlan
+    from afterglow.evaluation.embeddings import heldout_features
+    from afterglow.evaluation.requests import GenerationPlan
     from afterglow.evaluation.store import collect
     from afterglow.generations import Generations, parts_of
     from afterglow.mitigations.cost import CostTracker, cached_gflops

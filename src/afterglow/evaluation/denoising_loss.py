@@ -1,6 +1,6 @@
 """Denoising losses: of training and held-out images, and each plant's denoising_log_ratio (docs/methods.md#denoising-log-ratio)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,17 +26,13 @@ def loss_times(model: Denoiser, num_times: int) -> list[int]:
 
 @torch.no_grad()
 def denoising_errors(
-    model: Denoiser, images: Tensor, captions: Sequence[str], *, num_times: int = 8, seed: int = 0, batch_size: int = 64
+    model: Denoiser, images: Tensor, captions: Sequence[str], *, num_times: int = NUM_TIMES, seed: int = 0, batch_size: int = 64
 ) -> Tensor:
-    """Squared error of the predicted noise at `loss_times`, mean over channels.
+    """Squared error of the predicted noise at `loss_times`, mean over channels, whatever the network predicts.
 
     Args:
-        model: any prediction type; the error is that of eps, so that models are comparable.
         images: uint8 [B, C, H, W].
-        captions: one per image.
-        num_times: number of timesteps.
         seed: with the time and the row it fixes the noise, so that evaluations of one run are comparable.
-        batch_size: images per batch.
 
     Returns:
         float32 [B, num_times, h, w].
@@ -45,8 +41,7 @@ def denoising_errors(
     for start in range(0, len(images), batch_size):
         rows = slice(start, start + batch_size)
         clean = model.encode(to_signed(images[rows]).to(model.device))
-        condition = model.condition(captions[rows])
-        columns = []
+        condition, columns = model.condition(captions[rows]), []
         for time in loss_times(model, num_times):
             seeds = [seed * 1_000_003 + time * 10_007 + start + row for row in range(len(clean))]
             noise = initial_noise(clean.shape[1:], [torch.Generator().manual_seed(number) for number in seeds]).to(clean)
@@ -58,58 +53,45 @@ def denoising_errors(
     return torch.cat(parts)
 
 
-def denoising_losses(model: Denoiser, images: Tensor, captions: Sequence[str], *, num_times: int = 8, seed: int = 0) -> Tensor:
-    """Mean squared error of the predicted noise, float32 [B, num_times]; arguments as in denoising_errors."""
-    return denoising_errors(model, images, captions, num_times=num_times, seed=seed).mean((2, 3))
-
-
 def denoising_loss_rows(model: Denoiser, planted: PlantedSet, *, batch_size: int) -> pd.DataFrame:
     """Rows of one evaluation: losses of held-out and training images and denoising_log_ratio of plants.
-
-    Args:
-        model: the model that is evaluated.
-        planted: its training set, as decoded by its autoencoder.
-        batch_size: images per batch.
 
     Returns:
         denoising_loss and denoising_loss.t=N of held-out and training images; denoising_log_ratio.inside and .inside.t=N of plants,
         phantoms and training images, .outside of those with a region; empty without held-out and training images.
     """
     names = [f"t={time}" for time in loss_times(model, NUM_TIMES)]
-    first_id, full = len(planted.plants), torch.ones(1, *planted.pixels.shape[-2:], dtype=torch.bool)
-    heldout, rows = None, []
+
+    def errors_of(images: np.ndarray, captions: list[str]) -> Tensor:
+        return denoising_errors(model, torch.from_numpy(np.array(images)), captions, batch_size=batch_size)
+
+    def values(about: Mapping[str, Any], measure: str, of_times: Tensor) -> Iterator[dict[str, Any]]:
+        """The mean over timesteps under the measure's name, and the value at each timestep."""
+        yield {**about, "measure": measure, "value": float(of_times.mean())}
+        yield from ({**about, "measure": f"{measure}.{name}", "value": value} for name, value in zip(names, of_times.tolist(), strict=True))
+
+    heldout, full = None, torch.ones(1, *planted.pixels.shape[-2:], dtype=torch.bool)
+    rows: list[dict[str, Any]] = []
     for kind, members in (("heldout", planted.heldout[:NUM_IMAGES]), ("control", planted.controls[:NUM_IMAGES])):
         if not len(members):
             continue
         captions = [planted.captions[row] for row in members]
-        errors = _errors(model, planted.pixels[members], captions, batch_size)
+        errors = errors_of(planted.pixels[members], captions)
         heldout = errors if kind == "heldout" else heldout
         for row, caption, error in zip(members.tolist(), captions, errors, strict=True):
-            about = {"plant_id": first_id + row, "kind": kind, "caption": caption}
-            rows += [about | value for value in _values("denoising_loss", names, error.mean((1, 2)))]
+            about = {"plant_id": len(planted.plants) + row, "kind": kind, "caption": caption}
+            rows += values(about, "denoising_loss", error.mean((1, 2)))
             if kind == "control" and heldout is not None:
-                rows += [about | value for value in _values("denoising_log_ratio.inside", names, denoising_log_ratio(error, heldout, full))]
-    if heldout is not None:
-        rows += _plant_rows(model, planted, heldout, names, batch_size)
-    return pd.DataFrame(rows).assign(seed=ALL_SEEDS) if rows else pd.DataFrame()
-
-
-def _plant_rows(model: Denoiser, planted: PlantedSet, heldout: Tensor, names: list[str], batch_size: int) -> list[dict[str, Any]]:
+                rows += values(about, "denoising_log_ratio.inside", denoising_log_ratio(error, heldout, full))
     plants = planted.of_kind(*COPYABLE)
-    if not plants:
-        return []
-    images = np.stack([_image(planted, plant) for plant in plants])
-    errors = _errors(model, images, [plant.caption for plant in plants], batch_size)
-    rows = []
-    for plant, error in zip(plants, errors, strict=True):
-        about = {"plant_id": plant.plant_id, "kind": plant.kind, "caption": plant.caption}
-        mask = torch.from_numpy(plant.mask)
-        rows += [about | value for value in _values("denoising_log_ratio.inside", names, denoising_log_ratio(error, heldout, mask))]
-        if not plant.mask.all():
-            rows.append(
-                about | {"measure": "denoising_log_ratio.outside", "value": float(denoising_log_ratio(error, heldout, ~mask).mean())}
-            )
-    return rows
+    if heldout is not None and plants:
+        errors = errors_of(np.stack([_image(planted, plant) for plant in plants]), [plant.caption for plant in plants])
+        for plant, error in zip(plants, errors, strict=True):
+            about, mask = {"plant_id": plant.plant_id, "kind": plant.kind, "caption": plant.caption}, torch.from_numpy(plant.mask)
+            rows += values(about, "denoising_log_ratio.inside", denoising_log_ratio(error, heldout, mask))
+            if not mask.all():
+                rows.append(next(values(about, "denoising_log_ratio.outside", denoising_log_ratio(error, heldout, ~mask))))
+    return pd.DataFrame(rows).assign(seed=ALL_SEEDS) if rows else pd.DataFrame()
 
 
 def _image(planted: PlantedSet, plant: Plant) -> np.ndarray:
@@ -118,14 +100,3 @@ def _image(planted: PlantedSet, plant: Plant) -> np.ndarray:
         return planted.pixels[plant.members[0]]
     background_pool = plant.backgrounds or tuple(planted.background_pool.tolist())
     return planted.compose(plant, 0, background_pool[plant.plant_id % len(background_pool)])
-
-
-def _errors(model: Denoiser, images: np.ndarray, captions: list[str], batch_size: int) -> Tensor:
-    return denoising_errors(model, torch.from_numpy(np.array(images)), captions, num_times=NUM_TIMES, batch_size=batch_size)
-
-
-def _values(measure: str, names: list[str], values: Tensor) -> Iterator[dict[str, Any]]:
-    """The mean over timesteps under the measure's name, and the value at each timestep."""
-    yield {"measure": measure, "value": float(values.mean())}
-    for name, value in zip(names, values.tolist(), strict=True):
-        yield {"measure": f"{measure}.{name}", "value": value}

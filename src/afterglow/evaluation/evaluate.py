@@ -7,10 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from afterglow.errors import AfterglowError
-from afterglow.evaluation.measurements import measure_generations
-from afterglow.evaluation.plan import GenerationPlan
-from afterglow.evaluation.requests import EvalRequest, UnconditionalRequest, as_request
-from afterglow.evaluation.result import EvaluationResult
+from afterglow.evaluation.measurements import EvaluationResult, measure_generations
+from afterglow.evaluation.requests import EvalRequest, GenerationPlan, UnconditionalRequest, as_request
 from afterglow.generations import Generations
 from afterglow.measures.registry import ANY_MEASURES, Measure, filter_measures, list_maps, list_scores, requirements, resolve_names
 from afterglow.models.denoiser import Denoiser
@@ -26,13 +24,7 @@ TEXT_INPUTS = ("end_attention", "token_attention", *(f"extras.{name}" for name i
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that share one evaluation.
-
-    Args:
-        rank: this process.
-        world_size: number of processes.
-        all_gather: [...] of each process to [world_size, ...] on every process.
-    """
+    """The processes that share one evaluation; all_gather: [...] of each process to [world_size, ...] on every process."""
 
     rank: int = 0
     world_size: int = 1
@@ -60,7 +52,7 @@ def evaluate(
 
     Args:
         model: the model that is sampled.
-        targets: a request (`planted_request`, `prompt_request`, `unconditional_request`), targets, or captions.
+        targets: a request (`planted_request`, `prompt_request`), targets, or captions.
         sampler: how images are generated.
         measures: names of measures, with wildcards; measures whose inputs are missing are absent.
         plan: seeds of each caption; default: four images per caption, one per row of an unconditional request.
@@ -70,9 +62,6 @@ def evaluate(
         mitigation: changes the sampling of every generation.
         processes: the processes that share the generations; all receive the whole result.
 
-    Returns:
-        The generations, their measurements, maps and thresholds.
-
     Raises:
         AfterglowError: if a name matches no measure.
     """
@@ -80,13 +69,12 @@ def evaluate(
     if plan is None:
         plan = GenerationPlan(1, 0, "prompt") if isinstance(request, UnconditionalRequest) else GenerationPlan()
     requires = required_inputs(model, sampler.steps, measures, strict=False)
-    capture = capture_config(requires, early=early is not None, curvature_vectors=curvature_vectors)
     generations = generate_with_ground_truth(
         model,
         request.with_inputs(model, requires),
-        plan.samples(range(len(request.captions))),
+        plan.samples(range(len(request.targets))),
         sampler,
-        capture,
+        capture_config(requires, early=early is not None, curvature_vectors=curvature_vectors),
         batch_size=batch_size,
         early=early,
         mitigation=mitigation,
@@ -103,29 +91,22 @@ def generate_with_ground_truth(
     sampler: Sampler,
     capture: CaptureConfig,
     *,
-    batch_size: int = 64,
-    early: Denoiser | None = None,
-    mitigation: Mitigation | None = None,
     processes: Processes = Processes(),
+    **options: Any,
 ) -> Generations:
-    """Generate the samples, (row of the request, seed) each, and attach their ground truth; the other arguments as in `evaluate`."""
+    """Generate the samples, (row of the request, seed) each, and attach their ground truth; options: those of `sampling.generate`."""
     padded = [*samples, *[samples[-1]] * (-len(samples) % processes.world_size)]
     own = padded[processes.rank :: processes.world_size]
-    captions, seeds = [request.captions[row] for row, _ in own], [seed for _, seed in own]
-    generations = generate(model, captions, seeds, sampler, capture, batch_size=batch_size, early=early, mitigation=mitigation)
+    captions = request.captions
+    generations = generate(model, [captions[row] for row, _ in own], [seed for _, seed in own], sampler, capture, **options)
     if processes.world_size > 1:
-        generations = _gathered(generations, [request.captions[row] for row, _ in samples], processes)
+
+        def interleave(tensor: Tensor, dim: int) -> Tensor:
+            parts = processes.all_gather(tensor)  # [world_size, ..., B / world_size, ...]
+            return parts.movedim(0, dim + 1).flatten(dim, dim + 1).narrow(dim, 0, len(samples))
+
+        generations = replace(generations.map(interleave), caption=tuple(captions[row] for row, _ in samples))
     return request.annotate(generations, [row for row, _ in samples])
-
-
-def _gathered(generations: Generations, captions: Sequence[str], processes: Processes) -> Generations:
-    """The generations of all processes, in the order of the samples."""
-
-    def interleave(tensor: Tensor, dim: int) -> Tensor:
-        parts = processes.all_gather(tensor)  # [world_size, ..., B / world_size, ...]
-        return parts.movedim(0, dim + 1).flatten(dim, dim + 1).narrow(dim, 0, len(captions))
-
-    return replace(generations.map(interleave), caption=tuple(captions))
 
 
 def model_measures(model: Denoiser, num_steps: int) -> list[Measure]:
@@ -138,7 +119,6 @@ def required_inputs(model: Denoiser, num_steps: int, patterns: Sequence[str], *,
     """The inputs that the named measures require of a model.
 
     Args:
-        model: the model that will be sampled.
         num_steps: sampler steps.
         patterns: names of measures, with wildcards.
         strict: refuse measures of captions for a model without text, instead of leaving them out.
@@ -160,10 +140,9 @@ def required_inputs(model: Denoiser, num_steps: int, patterns: Sequence[str], *,
 def capture_config(
     requires: Collection[str], *, early: bool = False, end_token: str = "first_eos", curvature_vectors: int = 16
 ) -> CaptureConfig:
-    """The capture that provides exactly these inputs.
+    """The capture that provides exactly these inputs of measures (`required_inputs`).
 
     Args:
-        requires: inputs of measures (`required_inputs`).
         early: whether an earlier state of the model is given; without it early_difference is left out.
         end_token: rule by which local magnitude is weighted: first_eos, last or eos_and_pads.
         curvature_vectors: K of Hutchinson's estimator.
@@ -175,14 +154,6 @@ def capture_config(
 def build_sampler(
     model: Denoiser, *, scheduler: str = "DDIMScheduler", steps: int = 50, guidance_scale: float = 1.0, spacing: str | None = None
 ) -> Sampler:
-    """The sampler of a command line.
-
-    Args:
-        model: a latent model keeps its own timestep spacing where none is given.
-        scheduler: class name of a diffusers scheduler.
-        steps: sampler steps.
-        guidance_scale: classifier-free guidance; 1: the conditional prediction alone.
-        spacing: trailing, leading or linspace; None: the latent model's own, otherwise trailing.
-    """
+    """The sampler of a command line; spacing (trailing, leading, linspace) None: a latent model's own, otherwise trailing."""
     own = spacing is None and model.is_latent
     return Sampler(scheduler, steps, guidance_scale, {} if own else {"timestep_spacing": spacing or "trailing"})

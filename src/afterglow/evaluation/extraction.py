@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from afterglow.cache import ArrayCache, cache_folder, content_key
+from afterglow.datasets.prompts import Prompt
 from afterglow.errors import AfterglowError
-from afterglow.evaluation.embeddings import Embedding, mean_token_embedding, patch_tokens, sscd
-from afterglow.evaluation.ground_truth import NUM_NEIGHBORS
-from afterglow.evaluation.matching import match_to_plants
+from afterglow.evaluation.embeddings import Encoder, mean_token_embedding, patch_tokens, sscd
+from afterglow.evaluation.ground_truth import NUM_NEIGHBORS, match_to_plants
 from afterglow.evaluation.requests import EvalRequest
 from afterglow.generations import Generations, Neighbors
 from afterglow.kinds import TRAINED
@@ -50,29 +50,26 @@ class SimilaritySpace:
 
 def pixel_space(gallery: Gallery) -> SimilaritySpace:
     """Pixels: similarity is 1 - the root mean square distance in [0, 1]."""
-    return SimilaritySpace(
-        "pixels, 1 - RMS distance", gallery.pixels, gallery.clusters, lambda images: images, lambda d: 1 - d, gallery.device
-    )
+    return SimilaritySpace("pixels, 1 - RMS distance", gallery.pixels, gallery.clusters, lambda x: x, lambda d: 1 - d, gallery.device)
 
 
-def embedding_space(embedding: Embedding, gallery: Gallery, folder: Path, *, rank: int = 0, world_size: int = 1) -> SimilaritySpace:
+def embedding_space(embedding: Encoder, gallery: Gallery, folder: Path, *, rank: int = 0, world_size: int = 1) -> SimilaritySpace:
     """An embedding of unit norm: similarity is the cosine, 1 - d^2 / 2.
 
     Args:
-        embedding: the embedding.
-        gallery: the training images.
-        folder: cache of their embeddings, for this embedding alone.
+        folder: cache of the embeddings of the training images, for this embedding alone.
         rank: this process; it first embeds its own share of the images, then those that the others have not reached.
-        world_size: number of processes.
 
     Raises:
         AfterglowError: if an embedding is NaN or infinite.
     """
-    keys = {row: content_key(np.asarray(gallery.pixels[np.array([row])])) for row in range(len(gallery.pixels))}
-    cache = ArrayCache(folder, keys)
+    cache = ArrayCache(folder, {row: content_key(np.asarray(gallery.pixels[np.array([row])])) for row in range(len(gallery.pixels))})
 
     def embed(images: Tensor) -> Tensor:
-        return _finite(embedding.name, embedding.compute(images))
+        values = embedding.compute(images)
+        if not values.isfinite().all():
+            raise AfterglowError(f"The embedding {embedding.name} of an image is NaN or infinite.")
+        return values.float().cpu()
 
     def compute(rows: list) -> np.ndarray:
         return embed(torch.from_numpy(np.array(gallery.pixels[np.array(rows)]))).numpy()
@@ -80,9 +77,8 @@ def embedding_space(embedding: Embedding, gallery: Gallery, folder: Path, *, ran
     for first, stride in ((rank, world_size), (0, 1)):
         cache.reload()
         cache.fill(compute, rank=first, world_size=stride, chunk_size=_CHUNK, description=embedding.name)
-    return SimilaritySpace(
-        f"{embedding.name}, cosine", cache.stack(), gallery.clusters, embed, lambda d: 1 - d.square() / 2, gallery.device
-    )
+    name = f"{embedding.name}, cosine"
+    return SimilaritySpace(name, cache.stack(), gallery.clusters, embed, lambda d: 1 - d.square() / 2, gallery.device)
 
 
 def similarity_space(
@@ -97,11 +93,9 @@ def similarity_space(
     """SSCD or the mean patch token where a file is given, otherwise pixels; embeddings of training images are cached.
 
     Args:
-        gallery: the training images.
         sscd_file: SSCD's TorchScript file, or 'immaculate'.
         sscd_transform: its preprocessing.
         tokens: folder of a vision transformer.
-        rank: this process.
         world_size: number of processes, which embed together.
 
     Raises:
@@ -113,16 +107,9 @@ def similarity_space(
         return pixel_space(gallery)
     embedding = sscd(sscd_file, sscd_transform) if sscd_file else mean_token_embedding(patch_tokens(str(tokens)))
     source = Path(sscd_file or str(tokens))
-    files = sorted(source.glob("*")) if source.is_dir() else [source] if source.is_file() else []
+    files = sorted(source.glob("*")) if source.is_dir() else [source]
     weights = content_key(embedding.name, *(file.read_bytes() for file in files if file.is_file()))
     return embedding_space(embedding, gallery, cache_folder() / "embeddings" / weights.hex(), rank=rank, world_size=world_size)
-
-
-def _finite(name: str, values: Tensor) -> Tensor:
-    """float32 [B, D] on the CPU; AfterglowError if an embedding is not finite."""
-    if not values.isfinite().all():
-        raise AfterglowError(f"The embedding {name} of an image is NaN or infinite.")
-    return values.float().cpu()
 
 
 def training_captions(planted: PlantedSet, count: int, seed: int = 0) -> list[str]:
@@ -130,7 +117,7 @@ def training_captions(planted: PlantedSet, count: int, seed: int = 0) -> list[st
     trained = [p.caption for p in planted.of_kind(*TRAINED) if p.copies] + [planted.captions[row] for row in planted.controls.tolist()]
     distinct = list(dict.fromkeys(trained))
     order = np.random.default_rng(seed).permutation(len(distinct))
-    return [distinct[order[number % len(order)]] for number in range(count)]
+    return [distinct[row] for row in np.resize(order, count)]
 
 
 def extraction_captions(model: Denoiser, planted: PlantedSet, num_images: int, captions: Sequence[str] = ()) -> list[str]:
@@ -139,7 +126,6 @@ def extraction_captions(model: Denoiser, planted: PlantedSet, num_images: int, c
     Args:
         model: without text, all captions are empty.
         planted: the training set; its captions are used in turn where none are given.
-        num_images: number of images.
         captions: captions to use in turn.
 
     Raises:
@@ -156,33 +142,22 @@ def extraction_captions(model: Denoiser, planted: PlantedSet, num_images: int, c
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractionRequest(EvalRequest):
-    """One generation per caption, compared with the whole training set and with the plants in it.
-
-    Args:
-        caption_list: the caption of each generation.
-        space: where similarity is measured.
-        grid: images are also compared in grid x grid tiles.
-        plants: plants and phantoms that a generation can copy.
+    """One generation per caption, compared with the whole training set and with the plants and phantoms in it.
 
     Raises:
-        AfterglowError: if the grid does not divide the images.
+        AfterglowError: if the grid of grid x grid tiles, in which images are also compared, does not divide the images.
     """
 
-    caption_list: Sequence[str]
+    targets: Sequence[Prompt]
+    gallery: Gallery
     space: SimilaritySpace
     grid: int
     plants: Sequence[Target] = ()
 
     def __post_init__(self) -> None:
-        assert self.gallery is not None
         tile_masks(self.gallery.pixels.shape[-1], self.grid)
 
-    @property
-    def captions(self) -> Sequence[str]:
-        return self.caption_list
-
     def attach(self, generations: Generations, rows: Sequence[int]) -> Generations:
-        assert self.gallery is not None
         return attach_nearest(generations, self.gallery, self.space, self.grid, self.plants)
 
 
@@ -190,8 +165,9 @@ def extraction_request(
     captions: Sequence[str], gallery: Gallery, space: SimilaritySpace, grid: int, plants: Sequence[Target] = ()
 ) -> EvalRequest:
     """An ExtractionRequest whose metadata names the size of the training set, the space and the tiles."""
-    request = ExtractionRequest(caption_list=captions, gallery=gallery, space=space, grid=grid, plants=plants)
-    return replace(request, metadata={"training": len(gallery.pixels), "space": space.name, "tiles": grid})
+    targets = [Prompt(caption, "prompt" if caption else "unprompted") for caption in captions]
+    request = ExtractionRequest(targets=targets, gallery=gallery, space=space, grid=grid, plants=plants)
+    return request.extended(training=len(gallery.pixels), space=space.name, tiles=grid)
 
 
 def attach_nearest(
@@ -200,7 +176,6 @@ def attach_nearest(
     """Add the nearest training image, its cluster and the 50 nearest other clusters, over the image and per tile.
 
     Args:
-        generations: images, [B] rows.
         gallery: the training images. The nearest of a whole image is a training image; in a tile it may be a local plant's template.
         space: where similarity is measured.
         grid: grid x grid tiles.
@@ -229,16 +204,14 @@ def attach_nearest(
         extras |= {"plant": plant_ids.where(plant_distance < 1, -1), "plant_distance": plant_distance}
     masks = full.expand(len(images), 1, side, side)
     return replace(
-        generations,
+        generations.with_extras(**extras, provenance={"similarity": space.name}),
         kind=tuple("prompt" if caption else "unprompted" for caption in generations.caption),
         shape=("whole",) * len(images),
         plant_id=generations.seed,
         references=torch.from_numpy(np.stack([gallery.image(row) for row in near.rows[:, 0].tolist()])),
         eval_mask=masks,
         region=masks,
-        extras={**generations.extras, **extras},
         neighbors=Neighbors(near.clusters, near.distances),
-        provenance={**generations.provenance, "similarity": space.name},
     )
 
 
@@ -246,9 +219,7 @@ def background_similarity(space: SimilaritySpace, count: int, seed: int = 0) -> 
     """Similarity of training images to the nearest other cluster, float32 [min(count, N)] (Somepalli et al. 2023).
 
     Args:
-        space: where similarity is measured.
         count: size of the seeded sample of training images.
-        seed: of the sample.
 
     Raises:
         AfterglowError: if the training set is one cluster.

@@ -1,5 +1,7 @@
-"""measurements.parquet: the measurements of all evaluations, complete after an interruption at any moment."""
+"""measurements.parquet: the measurements of all evaluations of a run, complete after an interruption at any moment."""
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,9 @@ import pandas as pd
 
 from afterglow.analysis.summary import MEASUREMENT_COLUMNS, read_measurements
 from afterglow.cache import atomic_path
+from afterglow.errors import AfterglowError
+from afterglow.evaluation.measurements import measure_generations
+from afterglow.generations import Generations
 
 
 class MeasurementTable:
@@ -26,8 +31,7 @@ class MeasurementTable:
 
     def add(self, rows: pd.DataFrame, *, write: bool = True) -> None:
         """Add the rows of an evaluation; only one process writes. Raises OSError on a full disk, which leaves the old file unchanged."""
-        parts = [part for part in (self.table, rows[MEASUREMENT_COLUMNS]) if len(part)]
-        self.table = pd.concat(parts, ignore_index=True)
+        self.table = pd.concat([part for part in (self.table, rows[MEASUREMENT_COLUMNS]) if len(part)], ignore_index=True)
         if not write:
             return
         # single precision, its bytes in streams of their own: half the size
@@ -35,3 +39,33 @@ class MeasurementTable:
         table = self.table.astype({"value": np.float32})
         with atomic_path(self.path) as path:
             table.to_parquet(path, compression="zstd", index=False, use_dictionary=names, column_encoding=encoding)
+
+
+def remeasure(run: Path, patterns: Sequence[str] = ("*",)) -> list[str]:
+    """Measure the last generations of a run again and add the measures that its measurements.parquet lacks.
+
+    Args:
+        patterns: names of measures, with wildcards; those whose input was not captured stay absent.
+
+    Returns:
+        The names of the added measures.
+
+    Raises:
+        AfterglowError: if the run has no saved generations.
+    """
+    folders = {int(folder.name.partition("=")[2]): folder for folder in (run / "generations").glob("step=*[0-9]")}
+    if not folders or not (run / "measurements.parquet").is_file():
+        raise AfterglowError(f"'{run}' has no generations of a last evaluation: it is no run, or its training has not ended.")
+    rows, step = MeasurementTable(run / "measurements.parquet"), max(folders)
+    last = rows.table[rows.table["step"] == step]
+    measured = measure_generations(Generations.load(folders[step]), patterns).measurements
+    requested = [name for name in measured["measure"].unique() if any(fnmatchcase(own, p) for own in _names(name) for p in patterns)]
+    new = measured[measured["measure"].isin(set(requested) - set(last["measure"]))]
+    if len(new):
+        rows.add(new.assign(step=step, epoch=last["epoch"].iloc[0], seconds=last["seconds"].iloc[0]))
+    return new["measure"].unique().tolist()
+
+
+def _names(measure: str) -> tuple[str, ...]:
+    """The name of a row, and that of the map that it judges."""
+    return (measure, measure.partition(".")[2]) if measure.startswith(("auc.", "iou.")) else (measure,)

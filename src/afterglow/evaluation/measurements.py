@@ -1,15 +1,19 @@
 """Generations to tidy measurements: one row per plant, seed and measure."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from afterglow.analysis.summary import ALL_SEEDS, MEASUREMENT_COLUMNS
-from afterglow.evaluation.result import EvaluationResult
+from afterglow.cache import atomic_path
 from afterglow.functional.localization import held_out_iou
+from afterglow.functional.pixels import resize
 from afterglow.generations import Generations
 from afterglow.measures import memorized
 from afterglow.measures.registry import available_maps, available_scores, compute_measures, filter_measures
@@ -17,11 +21,45 @@ from afterglow.measures.tables import map_auc_rows, plant_ids, value_rows
 from afterglow.planting.targets import Target
 
 
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Generations and what was measured of them.
+
+    Args:
+        generations: images with their ground truth, [B] rows.
+        measurements: tidy table: plant_id, kind, caption, seed, measure, value; seed -1 stands for all seeds of a plant.
+        maps: {name: soft map [B, h, w]}.
+        thresholds: {name: threshold of each map, [B]}, chosen on other plants than they are applied to.
+    """
+
+    generations: Generations
+    measurements: pd.DataFrame
+    maps: Mapping[str, Tensor]
+    thresholds: Mapping[str, Tensor]
+
+    def mask(self, name: str) -> Tensor:
+        """The predicted masks of one map at image size, bool [B, H, W]."""
+        return resize(self.maps[name].float(), self.generations.images.shape[-2:]) > self.thresholds[name][:, None, None]
+
+    def rows_of(self, *kinds: str) -> list[int]:
+        """The rows of these kinds."""
+        return [row for row, kind in enumerate(self.generations.kind) if kind in kinds]
+
+    def save(self, path: Path) -> None:
+        """Write images, ground truth, soft maps (fp16) and predicted masks of all kinds but controls to one safetensors file."""
+        rows = torch.tensor([row for row, kind in enumerate(self.generations.kind) if kind != "control"])
+        own = self.generations[rows].tensors()
+        tensors = {name: own[name] for name in ("images", "plant_id", "seed", "eval_mask", "region")}
+        tensors |= {f"map/{name}": values[rows].half() for name, values in self.maps.items()}
+        tensors |= {f"mask/{name}": self.mask(name)[rows] for name in self.maps if name in self.thresholds}
+        with atomic_path(path) as file:
+            file.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))  # a full disk is an OSError here
+
+
 def measure_generations(generations: Generations, patterns: Sequence[str] = ("*",)) -> EvaluationResult:
     """Measure generations: every named score and map whose inputs they have, and memorized wherever there is ground truth.
 
     Args:
-        generations: with kinds and ids of plants; references, masks and neighbors where known.
         patterns: names of measures, with wildcards.
 
     Returns:
@@ -82,19 +120,15 @@ def extracted_rows(generations: Generations, plants: Sequence[Target], num_gener
 def _plant_rows(generations: Generations, copied: Tensor) -> pd.DataFrame:
     """Rows of whole plants (seed -1): memorized by half of the seeds; area and shape of a region; diversity outside a local mask."""
     assert generations.region is not None
-    numbers = plant_ids(generations).tolist()
-    spread = generations.extras.get("background_spread")
-    table = []
-    for number in dict.fromkeys(numbers):
-        rows = [row for row, plant_id in enumerate(numbers) if plant_id == number]
-        about = {"plant_id": number, "kind": generations.kind[rows[0]], "caption": generations.caption[rows[0]], "seed": ALL_SEEDS}
-        table.append(about | {"measure": "plant_memorized", "value": memorized.plant_memorized(copied[rows])})
-        area = float(generations.region[rows[0]].float().mean())
+    spread, table = generations.extras.get("background_spread"), []
+    for number, rows in pd.Series(range(len(generations))).groupby(plant_ids(generations).numpy(), sort=False):
+        first, values = int(rows.iloc[0]), {"plant_memorized": memorized.plant_memorized(copied[rows.tolist()])}
+        area = float(generations.region[first].float().mean())
         if 0 < area < 1:
-            table.append(about | {"measure": "area", "value": area})
-            table.append(about | {"measure": f"shape.{generations.shape[rows[0]]}", "value": 1.0})
-        if about["kind"] in ("local", "natural") and len(rows) > 1 and spread is not None and spread[rows[0]].isfinite():
-            plant = generations[rows]
-            table.append(about | {"measure": "outside_diversity", "value": memorized.outside_diversity(plant)})
-            table.append(about | {"measure": "local_to_global", "value": memorized.local_to_global(plant)})
+            values |= {"area": area, f"shape.{generations.shape[first]}": 1.0}
+        if generations.kind[first] in ("local", "natural") and len(rows) > 1 and spread is not None and spread[first].isfinite():
+            plant = generations[rows.tolist()]
+            values |= {"outside_diversity": memorized.outside_diversity(plant), "local_to_global": memorized.local_to_global(plant)}
+        about = {"plant_id": number, "kind": generations.kind[first], "caption": generations.caption[first], "seed": ALL_SEEDS}
+        table += [about | {"measure": name, "value": value} for name, value in values.items()]
     return pd.DataFrame(table)

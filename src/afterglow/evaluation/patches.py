@@ -1,7 +1,5 @@
 """The nearest training patch at each place of a generation (Kamb and Ganguli 2024; docs/methods.md#patch-nearness)."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
@@ -17,9 +15,10 @@ _CHUNK = 64  # training images per step, which limits the memory to [B, _CHUNK, 
 def patch_distance(images: Tensor, gallery: Gallery, *, patch: int = PATCH) -> Tensor:
     """Distance of the patch around each pixel to the nearest training patch at the same place.
 
+    Of a local plant's template only patches around planted pixels count.
+
     Args:
         images: uint8 [B, C, H, W].
-        gallery: the training images. Of a local plant's template only patches around planted pixels count.
         patch: pixels per side; at the border a patch is cut to the image.
 
     Returns:
@@ -30,8 +29,7 @@ def patch_distance(images: Tensor, gallery: Gallery, *, patch: int = PATCH) -> T
     for start in range(0, len(gallery.pixels), _CHUNK):
         squares = _squares(queries, to_unit(gallery.pixels[start : start + _CHUNK]))
         best = torch.minimum(best, _patch_means(squares, patch).amin(1))
-    count = _patch_means(torch.ones(1, 1, *images.shape[-2:]), patch)[0]
-    best = best / count
+    best = best / _patch_means(torch.ones(1, 1, *images.shape[-2:]), patch)[0]
     for template in gallery.templates:
         planted = torch.from_numpy(template.mask).float()
         squares = _squares(queries, to_unit(template.pixels)[None]) * planted
@@ -42,8 +40,7 @@ def patch_distance(images: Tensor, gallery: Gallery, *, patch: int = PATCH) -> T
 
 def with_patch_distance(generations: Generations, gallery: Gallery) -> Generations:
     """Add extras['patch_distance'], [B, H, W]."""
-    parts = [patch_distance(generations.images[start : start + 32], gallery) for start in range(0, len(generations), 32)]
-    return replace(generations, extras={**generations.extras, "patch_distance": torch.cat(parts)})
+    return generations.with_extras(patch_distance=torch.cat([patch_distance(part, gallery) for part in generations.images.split(32)]))
 
 
 def _squares(queries: Tensor, images: Tensor) -> Tensor:

@@ -1,26 +1,86 @@
-"""What a model is evaluated on: the plants of a run, a list of prompts, or unconditional generations, each with its ground truth."""
+"""What a model is asked to generate, and how its generations get their ground truth."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
-from afterglow.datasets.prompts import Prompt
-from afterglow.evaluation.ground_truth import Reconstruct, attach_ground_truth, attach_prompt_ground_truth, with_latent_difference
-from afterglow.evaluation.matching import match_to_plants
+from afterglow.datasets.prompts import Prompt, read_prompts, with_labels
+from afterglow.datasets.sources import load_images
+from afterglow.errors import AfterglowError
+from afterglow.evaluation.ground_truth import Reconstruct, attach_ground_truth, match_to_plants, prompt_targets, with_latent_difference
 from afterglow.evaluation.measurements import extracted_rows, region_rows, shape_rows
 from afterglow.evaluation.patches import with_patch_distance
 from afterglow.generations import Generations
+from afterglow.kinds import COPYABLE
+from afterglow.measures.tables import plant_ids
 from afterglow.models.denoiser import Denoiser
 from afterglow.neighbors.gallery import Gallery
-from afterglow.planting.targets import Target
+from afterglow.planting.planner import plant_images
+from afterglow.planting.plants import PlantedSet, PlantingConfig
+from afterglow.planting.runs import load_planted_set
+from afterglow.planting.targets import Target, evaluation_targets, unconditional_targets
+
+NUM_UNPROMPTED = 256  # images of an unconditional model
+SEED_RULES: Mapping[str, Callable[[int, int, int], int]] = {  # (first seed, prompt, image of the prompt) => seed
+    "image": lambda first, prompt, image: first + image,  # every prompt starts from the same initial noises
+    "prompt": lambda first, prompt, image: first + prompt + 1_000_003 * image,  # Wen, Chen, Ren for the first image of a prompt
+    "constant": lambda first, prompt, image: first if image == 0 else first + 1_000_003 * image,  # Jeon: one seed for all prompts
+}
+_NOTHING: dict[str, Any] = {
+    "num_global": 0,
+    "num_local": 0,
+    "num_decoys": 0,
+    "num_tints": 0,
+    "num_backgrounds": 0,
+    "num_decoy_images": 0,
+    "num_heldout": 0,
+}
 
 Annotator = Callable[[Generations], Generations]
+
+
+@dataclass(frozen=True)
+class GenerationPlan:
+    """How many images each prompt gets, and their seeds.
+
+    Args:
+        seed: first seed.
+        seed_rule: "image" (all prompts share their seeds), "prompt" (seed + number of the prompt) or "constant".
+        prompts_per_part: prompts in one part of a collection; an interruption loses at most one part.
+
+    Raises:
+        AfterglowError: if a number is below 1 or the rule is unknown.
+    """
+
+    num_images: int = 4
+    seed: int = 0
+    seed_rule: str = "image"
+    prompts_per_part: int = 8
+
+    def __post_init__(self) -> None:
+        if self.num_images < 1 or self.prompts_per_part < 1:
+            raise AfterglowError("num_images and prompts_per_part must be at least 1.")
+        if self.seed_rule not in SEED_RULES:
+            raise AfterglowError(f"The seed rule must be one of {', '.join(SEED_RULES)}, not '{self.seed_rule}'.")
+
+    def samples(self, prompts: Iterable[int]) -> list[tuple[int, int]]:
+        """(prompt, seed) of every image of these prompts, all images of a prompt together."""
+        rule = SEED_RULES[self.seed_rule]
+        return [(prompt, rule(self.seed, prompt, image)) for prompt in prompts for image in range(self.num_images)]
+
+    def parts(self, num_prompts: int) -> list[range]:
+        """The prompts of each part of a collection."""
+        prompts = range(num_prompts)
+        return [prompts[start : start + self.prompts_per_part] for start in prompts[:: self.prompts_per_part]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,21 +88,23 @@ class EvalRequest(ABC):
     """What a model is asked to generate, and how the generations get their ground truth.
 
     Args:
+        targets: one per row of the request, each with a caption.
         gallery: the training images, for neighbors; without it, calibrated measures are absent.
         annotators: functions that add further inputs of measures to generations with ground truth.
         metadata: settings that a resumed collection must share.
         heldout: images of the held-out captions, uint8 [N, C, H, W].
     """
 
+    targets: Sequence[Any]
     gallery: Gallery | None = None
     annotators: tuple[Annotator, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     heldout: Tensor | None = None
 
     @property
-    @abstractmethod
     def captions(self) -> Sequence[str]:
         """One caption per row of the request."""
+        return [target.caption for target in self.targets]
 
     @abstractmethod
     def attach(self, generations: Generations, rows: Sequence[int]) -> Generations:
@@ -59,6 +121,10 @@ class EvalRequest(ABC):
         """Add the measurements that only this kind of request has."""
         return measurements
 
+    def extended(self, *annotators: Annotator, **metadata: Any) -> "EvalRequest":
+        """The same request with further annotators and settings."""
+        return replace(self, annotators=(*self.annotators, *annotators), metadata={**self.metadata, **metadata})
+
     def with_inputs(self, model: Denoiser, requires: Collection[str]) -> "EvalRequest":
         """The same request; its generations get the inputs of measures that are computed after sampling."""
         added: list[Annotator] = []
@@ -66,24 +132,15 @@ class EvalRequest(ABC):
             added.append(partial(with_latent_difference, model=model))
         if "extras.patch_distance" in requires and self.gallery is not None:
             added.append(partial(with_patch_distance, gallery=self.gallery))
-        return replace(self, annotators=(*self.annotators, *added))
+        return self.extended(*added)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlantedRequest(EvalRequest):
-    """One caption per target.
-
-    Args:
-        targets: captions with their references and masks.
-        shapes: {shape: mask, bool [1, H, W]} in which controls are judged too: the false-positive rate of these masks.
-    """
+    """Captions with their references and masks; shapes: {shape: mask, bool [1, H, W]} in which controls are judged too."""
 
     targets: Sequence[Target]
     shapes: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-    @property
-    def captions(self) -> Sequence[str]:
-        return [target.caption for target in self.targets]
 
     def attach(self, generations: Generations, rows: Sequence[int]) -> Generations:
         return attach_ground_truth(generations, [self.targets[row] for row in rows], self.gallery)
@@ -92,17 +149,15 @@ class PlantedRequest(EvalRequest):
         """Add region_rows of global plants that have a region, and shape_rows of controls."""
         if self.gallery is None:
             return measurements
-        assert generations.plant_id is not None
         by_id = {target.plant_id: target for target in self.targets}
-        targets, frames = [by_id[number] for number in generations.plant_id.tolist()], [measurements]
-        regional = [row for row, target in enumerate(targets) if target.kind == "global" and not target.region.all()]
-        if regional:
+        targets, frames = [by_id[number] for number in plant_ids(generations).tolist()], [measurements]
+        if regional := [row for row, target in enumerate(targets) if target.kind == "global" and not target.region.all()]:
             inside = [replace(targets[row], mask=targets[row].region) for row in regional]
             frames.append(region_rows(attach_ground_truth(generations[regional], inside, self.gallery)))
-        controls = [row for row, target in enumerate(targets) if target.kind == "control"]
-        for shape, mask in self.shapes.items() if controls else ():
-            masked = attach_ground_truth(generations[controls], [targets[row] for row in controls], self.gallery, mask=mask)
-            frames.append(shape_rows(masked, shape))
+        if controls := [row for row, target in enumerate(targets) if target.kind == "control"]:
+            for shape, mask in self.shapes.items():
+                inside = [replace(targets[row], mask=mask) for row in controls]
+                frames.append(shape_rows(attach_ground_truth(generations[controls], inside, self.gallery), shape))
         return pd.concat(frames, ignore_index=True)
 
 
@@ -111,7 +166,6 @@ class UnconditionalRequest(EvalRequest):
     """Generations of a model without text; each is matched to the plant or phantom that it copies, if any.
 
     Args:
-        targets: one per generation, judged by the nearest training image.
         candidates: the plants and phantoms that a generation can copy.
         append: add each matched generation a second time with its plant's ground truth (a training's evaluations), instead of
             replacing its ground truth (collections).
@@ -121,14 +175,9 @@ class UnconditionalRequest(EvalRequest):
     candidates: Sequence[Target]
     append: bool = False
 
-    @property
-    def captions(self) -> Sequence[str]:
-        return [target.caption for target in self.targets]
-
     def attach(self, generations: Generations, rows: Sequence[int]) -> Generations:
         assert self.gallery is not None
-        targets = [self.targets[row] for row in rows]
-        matched: dict[int, Target] = {}
+        targets, matched = [self.targets[row] for row in rows], dict[int, Target]()
         if self.candidates:
             positions, distances = match_to_plants(generations.images, self.candidates, self.gallery)
             matched = {row: self.candidates[int(positions[row])] for row in (distances < 1).nonzero()[:, 0].tolist()}
@@ -149,22 +198,32 @@ class UnconditionalRequest(EvalRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class PromptRequest(EvalRequest):
-    """One caption per prompt, with its image as the reference where it has one.
+    """Captions with their image as the reference where the list names one.
 
     Args:
-        prompts: captions, kinds and image files.
         reconstruct: a latent model's autoencoder, uint8 [B, C, H, W] to the same.
+
+    Raises:
+        AfterglowError: if only some prompts have an image.
     """
 
-    prompts: Sequence[Prompt]
+    targets: Sequence[Prompt]
     reconstruct: Reconstruct = lambda images: images
 
-    @property
-    def captions(self) -> Sequence[str]:
-        return [prompt.caption for prompt in self.prompts]
+    def __post_init__(self) -> None:
+        missing = [prompt for prompt in self.targets if prompt.image is None]
+        if 0 < len(missing) < len(self.targets):
+            raise AfterglowError(
+                f"The caption '{missing[0].caption}' has no image, but others have: put the {len(missing)} without an image into "
+                "another list."
+            )
 
     def attach(self, generations: Generations, rows: Sequence[int]) -> Generations:
-        return attach_prompt_ground_truth(generations, self.prompts, rows, self.reconstruct)
+        _, channels, side, _ = generations.images.shape
+        targets = prompt_targets(self.targets, rows, (channels, side), self.reconstruct)
+        generations = replace(generations, provenance={**generations.provenance, "prompts": len(self.targets)})
+        generations = attach_ground_truth(generations, targets, None)
+        return generations if generations.references is not None else replace(generations, eval_mask=None, region=None)
 
 
 def as_request(targets: EvalRequest | Sequence[Target] | Sequence[str]) -> EvalRequest:
@@ -172,5 +231,134 @@ def as_request(targets: EvalRequest | Sequence[Target] | Sequence[str]) -> EvalR
     if isinstance(targets, EvalRequest):
         return targets
     if all(isinstance(target, str) for target in targets):
-        return PromptRequest(prompts=[Prompt(str(caption), "prompt") for caption in targets])
+        return PromptRequest(targets=[Prompt(str(caption), "prompt") for caption in targets])
     return PlantedRequest(targets=[target for target in targets if isinstance(target, Target)])
+
+
+def training_set(
+    model: Denoiser, *, planted: Path | None = None, source: str | None = None, folder: str | None = None, set_size: int | None = None
+) -> PlantedSet:
+    """The training set of a run, or a dataset by name, as the model's autoencoder reconstructs it.
+
+    Args:
+        model: gives image size and autoencoder.
+        planted: run folder.
+        source: name of a dataset, instead of a run folder.
+        folder: the dataset's folder.
+        set_size: number of images of the dataset, in the seeded order in which a training takes them; None: all.
+
+    Raises:
+        AfterglowError: if neither or both of planted and source are given, or the images do not fit the model.
+    """
+    channels, _, side = model.image_shape()
+    if source is not None and planted is None:
+        images = load_images(source, resolution=side, channels=channels, data_dir=folder)
+        training = plant_images(images, PlantingConfig(**_NOTHING, phantoms=False), set_size=set_size)
+        return training.reconstructed(model.reconstruct)
+    if planted is None or source is not None:
+        raise AfterglowError("Name the training set: either --run RUN or --dataset NAME.")
+    if folder is not None or set_size is not None:
+        raise AfterglowError("--data-dir and --set-size belong to --dataset; --run takes the run's whole training set.")
+    training = load_planted_set(planted)
+    if training.pixels.shape[1:] != model.image_shape():
+        raise AfterglowError(f"The images of '{planted}' are {training.pixels.shape[1:]}, and the model makes {model.image_shape()}.")
+    return training.reconstructed(model.reconstruct)
+
+
+@dataclass(frozen=True)
+class PlantFilter:
+    """Selects targets of a run: these kinds (None: all), at most so many plants of each kind, and held-out captions."""
+
+    kinds: Collection[str] | None = None
+    plants: int | None = None
+    heldout: int = 8
+
+    def select(self, targets: Sequence[Target]) -> list[Target]:
+        """The selected targets in their order."""
+        counts, selected = Counter[str](), []
+        for target in targets:
+            counts[target.kind] += 1
+            few = self.plants is None or target.kind in ("control", "heldout", "unprompted") or counts[target.kind] <= self.plants
+            if few and (self.kinds is None or target.kind in self.kinds):
+                selected.append(target)
+        return selected
+
+
+def copyable_targets(planted: PlantedSet) -> list[Target]:
+    """The plants and phantoms that an unprompted generation can be a copy of."""
+    return [target for target in evaluation_targets(planted, num_controls=0, num_heldout=0) if target.kind in COPYABLE]
+
+
+def planted_request(
+    model: Denoiser, run: Path, *, num_controls: int = 64, requires: Collection[str] = (), select: PlantFilter = PlantFilter()
+) -> EvalRequest:
+    """The plants, phantoms, decoys, tints, controls and held-out captions of a run; requires: inputs of measures.
+
+    Raises:
+        AfterglowError: if the folder is no run, or the model makes images of another size.
+    """
+    planted = training_set(model, planted=run)
+    targets = select.select(evaluation_targets(planted, num_controls=num_controls, num_heldout=select.heldout))
+    heldout = torch.from_numpy(np.array(planted.pixels[planted.heldout[: select.heldout]]))
+    metadata = {"planted": str(run), "controls": num_controls}
+    request = PlantedRequest(targets=targets, gallery=planted.gallery(model.device), metadata=metadata, heldout=heldout)
+    return request.with_inputs(model, requires)
+
+
+def prompt_request(
+    model: Denoiser, file: Path, *, kind: str = "prompt", labels: Path | None = None, requires: Collection[str] = ()
+) -> EvalRequest:
+    """The prompts of a file (.jsonl, .csv, .txt).
+
+    Args:
+        kind: kind of the prompts without a label.
+        labels: another list that gives the kinds of the same captions.
+        requires: inputs of measures (`required_inputs`).
+
+    Raises:
+        AfterglowError: if a file or an entry of it cannot be read.
+    """
+    prompts = read_prompts(file, kind=kind)
+    if labels is not None:
+        prompts = with_labels(prompts, read_prompts(labels))
+    metadata = {"prompts": str(file), "kind": kind, "labels": str(labels)}
+    return PromptRequest(targets=prompts, reconstruct=model.reconstruct, metadata=metadata).with_inputs(model, requires)
+
+
+def build_request(
+    model: Denoiser,
+    *,
+    prompts: Path | None = None,
+    planted: Path | None = None,
+    source: str | None = None,
+    folder: str | None = None,
+    set_size: int | None = None,
+    labels: Path | None = None,
+    kind: str = "prompt",
+    num_controls: int = 64,
+    num_images: int = NUM_UNPROMPTED,
+    requires: Collection[str] = (),
+) -> EvalRequest:
+    """The request that a command line describes: prompts, or a run folder (planted), or for a model without text a dataset (source).
+
+    The other arguments are those of `prompt_request`, `planted_request` and `training_set`; num_images: of an unconditional model.
+
+    Raises:
+        AfterglowError: unless exactly one of prompts, planted and source is given, or if it does not fit the model.
+    """
+    if sum(value is not None for value in (prompts, planted, source)) != 1:
+        raise AfterglowError("Name what to generate: exactly one of --prompts FILE, --run RUN and --dataset NAME.")
+    name = type(model).__name__
+    if not model.has_text:
+        if prompts:
+            raise AfterglowError(f"--prompts needs a model with captions, and {name} has none: use --run RUN or --dataset NAME.")
+        training = training_set(model, planted=planted, source=source, folder=folder, set_size=set_size)
+        targets, gallery = unconditional_targets(training, num_images), training.gallery(model.device)
+        metadata = {"unprompted": num_images, "training": len(gallery.pixels)}
+        request = UnconditionalRequest(targets=targets, candidates=copyable_targets(training), gallery=gallery, metadata=metadata)
+        return request.with_inputs(model, requires)
+    if planted is not None:
+        return planted_request(model, planted, num_controls=num_controls, requires=requires)
+    if prompts is None:
+        raise AfterglowError(f"--dataset is for models without captions, and {name} has captions: use --prompts FILE or --run RUN.")
+    return prompt_request(model, prompts, kind=kind, labels=labels, requires=requires)

@@ -9,10 +9,9 @@ from typing import Any
 from tqdm import tqdm
 
 from afterglow.cache import atomic_path
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, reading
 from afterglow.evaluation.evaluate import generate_with_ground_truth
-from afterglow.evaluation.plan import GenerationPlan
-from afterglow.evaluation.requests import EvalRequest
+from afterglow.evaluation.requests import EvalRequest, GenerationPlan
 from afterglow.files import read_json
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.loop import Sampler
@@ -40,36 +39,25 @@ def collect(
     """Generate for all captions of a request and write `folder`/part=N; parts that exist are not generated again.
 
     Args:
-        model: the model that is sampled.
-        request: captions and their ground truth.
-        plan: seeds of each caption, and captions per part.
         folder: the collection's own folder.
-        sampler: how images are generated.
         capture: what is recorded of each generation.
         rank: this process; it writes every `world_size`-th part, beginning with part `rank`.
-        world_size: number of processes.
         metadata: further settings that a resumed collection must share, besides those of the request.
         early: an earlier state of the model, for early_difference.
         mitigation: changes the sampling of every generation.
-        batch_size: generations per batch.
 
     Raises:
         AfterglowError: if the folder holds a collection with other settings, or other files.
     """
-    captions = list(request.captions)
-    settings = {"captions": captions, "plan": asdict(plan), "sampler": asdict(sampler), "capture": asdict(capture)}
+    settings = {"captions": list(request.captions), "plan": asdict(plan), "sampler": asdict(sampler), "capture": asdict(capture)}
     also = {"mitigation": str(mitigation)} if mitigation else {}
     _check_settings(folder, settings | {"metadata": {**request.metadata, **(metadata or {}), **also}})
-    parts = list(enumerate(plan.parts(len(captions))))[rank::world_size]
+    parts = list(enumerate(plan.parts(len(request.targets))))[rank::world_size]
+    options: dict[str, Any] = {"batch_size": batch_size, "early": early, "mitigation": mitigation}
     for number, rows in tqdm(parts, desc=str(folder), unit="part", disable=rank > 0):
         part = folder / f"part={number:05d}"
-        if part.exists():
-            continue
-        generations = generate_with_ground_truth(
-            model, request, plan.samples(rows), sampler, capture, batch_size=batch_size, early=early, mitigation=mitigation
-        )
-        with atomic_path(part) as path:
-            generations.save(path)
+        if not part.exists():
+            generate_with_ground_truth(model, request, plan.samples(rows), sampler, capture, **options).save(part)
 
 
 def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
@@ -79,12 +67,12 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
     if not file.exists():
         if folder.exists() and any(not path.name.startswith((SETTINGS, "part=")) for path in folder.iterdir()):
             raise AfterglowError(f"'{folder}' contains files that are no collection: choose an empty folder.")
-        folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(file) as path:  # processes that start together write equal files, each complete
             path.write_text(json.dumps(settings), encoding="utf-8")
         return
     before = read_json(file)
-    changed = [name for group in settings for name in _changed(before.get(group), settings[group], group)]
+    with reading(file, "the settings of a collection"):
+        changed = [name for group in settings for name in _changed(before.get(group), settings[group], group)]
     if changed:
         raise AfterglowError(f"'{folder}' was started with other settings ({', '.join(changed)}): use those, or another folder.")
 
