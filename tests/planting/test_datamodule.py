@@ -7,15 +7,10 @@ import pytest
 
 from afterglow.datasets.images import CaptionedImages
 from afterglow.planting import runs
-from afterglow.planting.datamodule import PlantedDataModule, StridedSampler
+from afterglow.planting.datamodule import PlantedDataModule
 from afterglow.planting.dataset import Batch
 from afterglow.planting.io import write_planted
 from afterglow.planting.plants import PlantedSet, PlantingConfig
-
-
-def test_strided_samplers_of_all_processes_cover_the_stream() -> None:
-    assert list(StridedSampler(8, 1, 12)) == [8, 9, 10, 11]
-    assert sorted([*StridedSampler(8, 2, 16), *StridedSampler(9, 2, 16)]) == list(range(8, 16))
 
 
 @pytest.fixture

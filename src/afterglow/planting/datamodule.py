@@ -1,26 +1,15 @@
 """The Lightning data module of a planted set."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from afterglow.errors import AfterglowError
 from afterglow.kinds import TRAINED
 from afterglow.planting.dataset import PlantedDataset, collate
-from afterglow.planting.plants import PlantedSet, PlantingConfig
+from afterglow.planting.plants import PlantingConfig
 from afterglow.planting.runs import build_planted_set
-
-
-class StridedSampler(Sampler[int]):
-    """The samples of one process: first, first + stride, first + 2 stride, ... below `end`."""
-
-    def __init__(self, first: int, stride: int, end: int) -> None:
-        self.numbers = range(first, end, stride)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.numbers)
 
 
 class PlantedDataModule(L.LightningDataModule):
@@ -65,18 +54,9 @@ class PlantedDataModule(L.LightningDataModule):
         if batch_size < 1:
             raise AfterglowError(f"batch_size must be at least 1, and it is {batch_size}.")
         self.rank, self.world_size = 0, 1  # the command sets them from the launcher
-        self.options: dict[str, Any] = {
-            "dataset": dataset,
-            "data_dir": data_dir,
-            "resolution": resolution,
-            "channels": channels,
-            "caption_column": caption_column,
-            "set_size": set_size,
-            "skip_first": skip_first,
-            "max_images": max_images,
-            "planting": planting,
-            "seed": seed,
-        }
+        self.options: dict[str, Any] = {"dataset": dataset, "data_dir": data_dir, "resolution": resolution, "channels": channels}
+        self.options |= {"caption_column": caption_column, "set_size": set_size, "skip_first": skip_first}
+        self.options |= {"planting": planting, "seed": seed, "max_images": max_images}
         self.planting, self.seed, self.batch_size, self.num_workers = planting, seed, batch_size, num_workers
 
     def prepare_data(self) -> None:
@@ -86,12 +66,8 @@ class PlantedDataModule(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Build the planted set and its samples."""
         if not hasattr(self, "planted"):
-            self.planted = self.load()
+            self.planted = build_planted_set(**self.options)
             self.samples = PlantedDataset(self.planted, self.seed)
-
-    def load(self) -> PlantedSet:
-        """Build the planted set; raises AfterglowError if the images cannot be read or do not suffice."""
-        return build_planted_set(**self.options)
 
     def train_dataloader(self) -> DataLoader:
         """Return the samples from the first that no optimizer step has used."""
@@ -100,7 +76,7 @@ class PlantedDataModule(L.LightningDataModule):
         if self.batch_size % parts:
             raise AfterglowError(f"batch_size {self.batch_size} does not divide into {parts} parts (processes x accumulated batches).")
         begin, end = (step * self.batch_size for step in (self.trainer.global_step, self.trainer.max_steps))
-        sampler = StridedSampler(begin + self.rank, self.world_size, end)  # loaders read ahead, and latents exist only up to `end`
+        sampler = range(begin + self.rank, end, self.world_size)  # loaders read ahead, and latents exist only up to `end`
         size = self.batch_size // parts
         return DataLoader(self.samples, batch_size=size, sampler=sampler, num_workers=self.num_workers, collate_fn=collate)
 

@@ -1,6 +1,6 @@
 """The training set as a stream: sample i is a pure function of the seed and i, independent of the process that draws it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -29,15 +29,9 @@ class SampleKey(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One training sample.
+    """One training sample: plant_id is -1 and kind "control" for a control; `number` counts from 0 over the whole training.
 
-    Attributes:
-        image: uint8 [C, H, W]; empty where `moments` takes its place.
-        caption: text that the image is trained with.
-        plant_id: id of the plant, -1 for a control.
-        kind: kind of the plant, or "control".
-        number: number of the sample in the whole training, from 0.
-        moments: [2C, h, w], mean and log-variance of the latent, where a latent model has encoded the image before.
+    image: uint8 [C, H, W], or empty where a latent model has encoded it before; then moments: [2C, h, w], mean and log-variance.
     """
 
     image: np.ndarray
@@ -69,23 +63,18 @@ class Batch:
     def to(self, *args: Any, **kwargs: Any) -> "Batch":
         """Move images and moments, as Lightning does; `index` stays on the CPU, where noise is drawn."""
         moments = None if self.moments is None else self.moments.to(*args, **kwargs)
-        return Batch(self.image.to(*args, **kwargs), self.caption, self.kind, self.index, moments)
+        return replace(self, image=self.image.to(*args, **kwargs), moments=moments)
 
 
 class PlantedDataset(Dataset[Sample]):
     """Endless samples of a planted set: an epoch holds every control once and every plant `copies` times, in a seeded order.
 
-    Args:
-        planted: the images and their plants.
-        seed: decides the order of the samples and the fresh backgrounds.
-
-    Attributes:
-        latents: moments by `SampleKey`, set once a latent model has encoded the images.
+    The seed also decides the fresh backgrounds.
     """
 
     def __init__(self, planted: PlantedSet, seed: int) -> None:
         self.planted, self.seed = planted, seed
-        self.latents: ArrayCache | None = None
+        self.latents: ArrayCache | None = None  # moments by `SampleKey`, set once a latent model has encoded the images
 
     @property
     def epoch_length(self) -> int:
@@ -110,10 +99,8 @@ class PlantedDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         key = self.key(index)
-        if self.latents is None:
-            image, moments = self.pixels(key), None
-        else:
-            image, moments = np.empty(0, dtype=np.uint8), self.latents[key]
+        image = np.empty(0, dtype=np.uint8) if self.latents is not None else self.pixels(key)
+        moments = self.latents[key] if self.latents is not None else None
         if key.plant < 0:
             return Sample(image, self.planted.captions[key.member], -1, "control", index, moments)
         plant = self.planted.plants[key.plant]

@@ -13,13 +13,7 @@ from afterglow.planting.plants import Plant, PlantedSet
 
 @dataclass(frozen=True)
 class Epoch:
-    """The first epoch of a training, in its order.
-
-    Attributes:
-        planted: the planted set.
-        pixels: uint8 [N, C, H, W], images of the N samples.
-        keys: what each sample shows.
-    """
+    """The first epoch of a training, in its order: what each of N samples shows, and their images, uint8 [N, C, H, W]."""
 
     planted: PlantedSet
     pixels: np.ndarray
@@ -27,16 +21,15 @@ class Epoch:
 
     def table(self) -> pd.DataFrame:
         """Return one row per sample: kind, plant_id (-1 for a control) and row of its image, or of the background of a local plant."""
-        plants = self.planted.plants
-        kinds = ["control" if key.plant < 0 else plants[key.plant].kind for key in self.keys]
-        numbers = [-1 if key.plant < 0 else plants[key.plant].plant_id for key in self.keys]
-        return pd.DataFrame({"kind": kinds, "plant_id": numbers, "row": [self._row(key) for key in self.keys]})
+        rows = []
+        for key in self.keys:
+            plant = self.planted.plants[key.plant] if key.plant >= 0 else None
+            row = key.member if plant is None else plant.members[key.member] if plant.kind in ("global", "natural") else key.other
+            rows.append((plant.kind, plant.plant_id, row) if plant else ("control", -1, row))
+        return pd.DataFrame(rows, columns=["kind", "plant_id", "row"])
 
     def dropped(self, duplicates: Duplicates) -> pd.DataFrame:
         """Describe the samples that are dropped.
-
-        Args:
-            duplicates: duplicates among the N samples.
 
         Returns:
             One row per dropped sample: appearance (its place in the epoch), the columns of `table`, those of the sample that represents
@@ -48,13 +41,10 @@ class Epoch:
         return pd.concat([table.iloc[rows].reset_index(drop=True), representative], axis=1).assign(similarity=duplicates.similarity[rows])
 
     def drop_duplicates(self, keep: np.ndarray) -> PlantedSet:
-        """Return the set whose controls, and whose plants' copies, are those that are kept.
+        """Return the set whose controls, and whose plants' copies, are those that are kept; keep: bool [N].
 
         Members of a family and backgrounds that a plant cycles through leave the set if none of their samples is kept. A plant without
         a kept sample has 0 copies and is otherwise unchanged. Backgrounds that are drawn at each appearance are drawn as before.
-
-        Args:
-            keep: bool [N], the samples to keep.
 
         Raises:
             AfterglowError: if no control is kept.
@@ -65,12 +55,6 @@ class Epoch:
             raise AfterglowError("No control would remain: at this limit each one repeats an earlier image of a plant.")
         plants = tuple(_reduced(plant, table[table["plant_id"] == plant.plant_id]) for plant in planted.plants)
         return replace(planted, plants=plants, controls=controls).compact()
-
-    def _row(self, key: SampleKey) -> int:
-        if key.plant < 0:
-            return key.member
-        plant = self.planted.plants[key.plant]
-        return plant.members[key.member] if plant.kind in ("global", "natural") else key.other
 
 
 def first_epoch(planted: PlantedSet, seed: int) -> Epoch:

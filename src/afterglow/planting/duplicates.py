@@ -53,9 +53,7 @@ class Duplicates:
     def refine(self, duplicates: "Duplicates", *, same: float) -> "Duplicates":
         """Combine with the duplicates that another method finds among the kept images.
 
-        Args:
-            duplicates: duplicates among the images that are kept here, in their order.
-            same: what the other method measures between equal images.
+        The other method takes the kept images in their order; same: what it measures between equal images.
         """
         rows = np.flatnonzero(self.keep)
         place = np.searchsorted(rows, self.representative)
@@ -79,10 +77,7 @@ def near(pixels: np.ndarray, limit: float = NEAR_DUPLICATE_DISTANCE) -> Duplicat
 
     Args:
         pixels: uint8 [N, C, H, W].
-        limit: RMS distance over the whole image, in [0, 1] pixels.
-
-    Raises:
-        AfterglowError: if the limit is not between 0 and 1.
+        limit: RMS distance over the whole image, in [0, 1] pixels; AfterglowError unless it lies between 0 and 1.
     """
     _check(limit)
     equal = exact(pixels)
@@ -107,10 +102,7 @@ def embedded(embeddings: np.ndarray, limit: float = COPY_COSINE) -> Duplicates:
 
     Args:
         embeddings: float32 [N, D].
-        limit: smallest cosine.
-
-    Raises:
-        AfterglowError: if the limit is not between 0 and 1.
+        limit: smallest cosine; AfterglowError unless it lies between 0 and 1.
     """
     _check(limit)
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -127,10 +119,7 @@ def shared_region(pixels: np.ndarray, limit: float = SHARED_REGION) -> Duplicate
 
     Args:
         pixels: uint8 [N, C, H, W].
-        limit: smallest fraction of the image.
-
-    Raises:
-        AfterglowError: if the limit is not between 0 and 1.
+        limit: smallest fraction of the image; AfterglowError unless it lies between 0 and 1.
     """
     _check(limit)
     equal = exact(pixels)

@@ -3,33 +3,32 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from afterglow.cache import atomic_path, content_key
 from afterglow.datasets.images import read_image
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, reading
 from afterglow.files import read_json_lines
 from afterglow.planting.plants import Plant, PlantedSet
 
 _KINDS = {"controls": "control", "background_pool": "background", "decoy_pool": "decoy_image", "heldout": "heldout"}
-SPLITS = tuple(_KINDS)
 DIGEST = "digest"  # file with the digest of the whole set, of which plants/ holds a part
 _COLUMNS = (
-    *("file_name", "mask_file_name", "region_file_name", "text", "plant_id", "kind", "copies"),
+    *("file_name", "mask_file_name", "region_file_name", "text", "plant_id", "kind", "copies", "area"),
     *("shape", "cluster", "matched_plant", "color", "backgrounds", "image_caption"),
 )
 
 
 def write_planted(planted: PlantedSet, folder: Path, *, everything: bool = True) -> int:
-    """Write a planted set to a folder.
+    """Write a planted set to a folder; metadata.jsonl comes last, so that an interrupted folder is not taken for a whole one.
 
     A decoy or tint has no image of its own and is represented by one example; its mask is empty, and the region in which maps are
     evaluated is a separate file.
 
     Args:
-        planted: the planted set.
         folder: folder to write; it must be empty if `everything` is set.
         everything: also write controls, pools and held-out images; if False, only plants, phantoms, decoys and tints.
 
@@ -45,13 +44,11 @@ def write_planted(planted: PlantedSet, folder: Path, *, everything: bool = True)
     _save(np.ones((1, *planted.pixels.shape[-2:]), dtype=bool), folder / "masks" / "whole.png")
     _save(np.zeros((1, *planted.pixels.shape[-2:]), dtype=bool), folder / "masks" / "none.png")
     rows = [row for plant in planted.plants for row in _plant_rows(planted, plant, folder)]
-    if everything:
-        rows += [row for split in SPLITS for row in _split_rows(planted, split, folder)]
-    text = "".join(json.dumps(row) + "\n" for row in rows)
+    rows += [row for split in _KINDS if everything for row in _split_rows(planted, split, folder)]
     if not everything:
         (folder / DIGEST).write_text(planted_digest(planted), encoding="ascii")
     with atomic_path(folder / "metadata.jsonl") as path:
-        path.write_text(text, encoding="utf-8")
+        path.write_text("".join(json.dumps(dict(zip(_COLUMNS, row, strict=True))) + "\n" for row in rows), encoding="utf-8")
     return len(rows)
 
 
@@ -93,7 +90,7 @@ def _change(planted: PlantedSet, plant: Plant, rows: list[dict], folder: Path) -
 def planted_digest(planted: PlantedSet) -> str:
     """Return a digest of everything that decides the samples of a training: images, captions, rows and plants."""
     chunks = (planted.pixels[row : row + 1024] for row in range(0, len(planted.pixels), 1024))
-    rows = [np.asarray(getattr(planted, split)) for split in SPLITS]
+    rows = [np.asarray(getattr(planted, split)) for split in _KINDS]
     plants = [
         content_key(
             json.dumps([plant.kind, plant.caption, plant.color, *map(int, (plant.copies, *plant.members, *plant.backgrounds))]), plant.mask
@@ -109,124 +106,74 @@ def check_empty(folder: Path) -> None:
         raise AfterglowError(f"'{folder}' is a file or is not empty; choose an empty folder.")
 
 
-def _plant_rows(planted: PlantedSet, plant: Plant, folder: Path) -> Iterator[dict]:
+def _plant_rows(planted: PlantedSet, plant: Plant, folder: Path) -> Iterator[tuple]:
     mask, region = f"masks/{plant.plant_id:03d}.png", f"masks/{plant.plant_id:03d}_region.png"
     _save(plant.mask, folder / mask)
     _save(plant.region, folder / region)
     images = [planted.pixels[row] for row in plant.members] or [planted.compose(plant, 0, int(planted.decoy_pool[0]))]
+    about = (mask, region, plant.caption, plant.plant_id, plant.kind, plant.copies, round(float(plant.region.mean()), 4))
+    also = (plant.shape, plant.cluster, plant.matched_plant, plant.color, " ".join(map(str, plant.backgrounds)))
     for number, image in enumerate(images):
         name = f"{plant.plant_id:03d}_{plant.kind}_{number}.png"
         _save(image, folder / name)
-        yield {
-            "file_name": name,
-            "mask_file_name": mask,
-            "region_file_name": region,
-            "text": plant.caption,
-            "plant_id": plant.plant_id,
-            "kind": plant.kind,
-            "copies": plant.copies,
-            "area": round(float(plant.region.mean()), 4),
-            "shape": plant.shape,
-            "cluster": plant.cluster,
-            "matched_plant": plant.matched_plant,
-            "color": plant.color,
-            "backgrounds": " ".join(map(str, plant.backgrounds)),
-            "image_caption": planted.captions[plant.members[number]] if plant.members else "",
-        }
+        yield (name, *about, *also, planted.captions[plant.members[number]] if plant.members else "")
 
 
-def _split_rows(planted: PlantedSet, split: str, folder: Path) -> Iterator[dict]:
+def _split_rows(planted: PlantedSet, split: str, folder: Path) -> Iterator[tuple]:
     trained = split == "controls"
+    mask = "masks/whole.png" if trained else "masks/none.png"
     for row in getattr(planted, split).tolist():
-        name = f"{split}_{row:06d}.png"
+        name, caption = f"{split}_{row:06d}.png", planted.captions[row]
         _save(planted.pixels[row], folder / name)
-        mask = "masks/whole.png" if trained else "masks/none.png"
-        caption = planted.captions[row]
-        yield {
-            "file_name": name,
-            "mask_file_name": mask,
-            "region_file_name": mask,
-            "text": caption,
-            "plant_id": -1,
-            "kind": _KINDS[split],
-            "copies": int(trained),
-            "area": 1.0,
-            "shape": "whole",
-            "cluster": int(planted.clusters[row]),
-            "matched_plant": -1,
-            "color": "",
-            "backgrounds": "",
-            "image_caption": caption,
-        }
+        also = ("whole", int(planted.clusters[row]), -1, "", "", caption)
+        yield (name, mask, mask, caption, -1, _KINDS[split], int(trained), 1.0, *also)
 
 
 def read_planted(folder: str | Path) -> PlantedSet:
-    """Read a planted set.
-
-    Args:
-        folder: a folder that `write_planted` wrote.
-
-    Returns:
-        The planted set, equal to the one that was written.
+    """Read a planted set, equal to the one that `write_planted` wrote to the folder.
 
     Raises:
         AfterglowError: if the folder holds no planted set, or a file is missing, broken or of another size; it names the file.
     """
-    root = Path(folder)
-    rows = _read_rows(root)
-    pixels: list[np.ndarray] = []
-    captions, clusters = [], []
-    members: dict[int, list[int]] = {}
-    splits: dict[str, list[int]] = {kind: [] for kind in _KINDS.values()}
-    for row in rows:
-        if row["kind"] in ("decoy", "tint"):
-            continue
-        place = members.setdefault(row["plant_id"], []) if row["plant_id"] >= 0 else splits[row["kind"]]
-        place.append(len(pixels))
-        pixels.append(_load(root / row["file_name"]))
-        if pixels[-1].shape != pixels[0].shape:
-            raise AfterglowError(f"Image '{root / row['file_name']}' is {_size(pixels[-1])}, and the first is {_size(pixels[0])}.")
-        captions.append(row["image_caption"])
-        clusters.append(row["cluster"])
-    first = {row["plant_id"]: row for row in reversed(rows) if row["plant_id"] >= 0}
-    plants = tuple(_plant(root, row, tuple(members.get(number, ())), pixels[0].shape[-2:]) for number, row in sorted(first.items()))
-    controls, background_pool, decoy_pool, heldout = (np.array(split, dtype=np.int64) for split in splits.values())
-    return PlantedSet(
-        np.stack(pixels), tuple(captions), np.array(clusters, dtype=np.int64), plants, controls, background_pool, decoy_pool, heldout
-    )
-
-
-def _read_rows(root: Path) -> list[dict]:
-    table = root / "metadata.jsonl"
+    root, table = Path(folder), Path(folder) / "metadata.jsonl"
     if not table.is_file():
         raise AfterglowError(f"There is no planted set in '{root}': metadata.jsonl is missing.")
-    rows = read_json_lines(table, _COLUMNS)
+    rows = read_json_lines(table, [name for name in _COLUMNS if name != "area"])
     if not any(row["kind"] == "control" for row in rows):
         raise AfterglowError(f"'{root}' contains plants without their training set; write a whole set with `afterglow plant`.")
-    return rows
+    with reading(table, "a planted set"):
+        return _planted(root, rows)
+
+
+def _planted(root: Path, rows: list[dict]) -> PlantedSet:
+    with_image = [row for row in rows if row["kind"] not in ("decoy", "tint")]
+    pixels = [_load(root / row["file_name"]) for row in with_image]
+    for row, image in zip(with_image, pixels, strict=True):
+        if image.shape != pixels[0].shape:
+            raise AfterglowError(f"Image '{root / row['file_name']}' is {_size(image)}, and the first is {_size(pixels[0])}.")
+    members: dict[int, list[int]] = {}
+    splits: dict[str, list[int]] = {kind: [] for kind in _KINDS.values()}
+    for number, row in enumerate(with_image):
+        (members.setdefault(row["plant_id"], []) if row["plant_id"] >= 0 else splits[row["kind"]]).append(number)
+    first = {row["plant_id"]: row for row in reversed(rows) if row["plant_id"] >= 0}
+    return PlantedSet(
+        np.stack(pixels),
+        tuple(row["image_caption"] for row in with_image),
+        np.array([row["cluster"] for row in with_image], dtype=np.int64),
+        tuple(_plant(root, row, tuple(members.get(number, ())), pixels[0].shape[-2:]) for number, row in sorted(first.items())),
+        **{name: np.array(splits[kind], dtype=np.int64) for name, kind in _KINDS.items()},  # type: ignore[arg-type]
+    )
 
 
 def _plant(root: Path, row: dict, members: tuple[int, ...], size: tuple[int, int]) -> Plant:
-    masks = []
-    for name in (row["mask_file_name"], row["region_file_name"]):
-        mask = _load(root / name)[:1] > 127
-        if mask.shape[-2:] != size:
-            raise AfterglowError(f"Mask '{root / name}' is {_size(mask)}, and its image is {size[1]}x{size[0]}.")
-        masks.append(mask)
-    return Plant(
-        plant_id=row["plant_id"],
-        kind=row["kind"],
-        caption=row["text"],
-        copies=row["copies"],
-        shape=row["shape"],
-        mask=masks[0],
-        region=masks[1],
-        cluster=row["cluster"],
-        members=members,
-        backgrounds=tuple(map(int, row["backgrounds"].split())),
-        color=row["color"],
-        matched_plant=row["matched_plant"],
-    )
+    masks: dict[str, Any] = {}
+    for name in ("mask", "region"):
+        file = root / row[f"{name}_file_name"]
+        masks[name] = _load(file)[:1] > 127
+        if masks[name].shape[-2:] != size:
+            raise AfterglowError(f"Mask '{file}' is {_size(masks[name])}, and its image is {size[1]}x{size[0]}.")
+    same = {name: row[name] for name in ("plant_id", "kind", "copies", "shape", "cluster", "color", "matched_plant")}
+    return Plant(caption=row["text"], members=members, backgrounds=tuple(map(int, row["backgrounds"].split())), **masks, **same)
 
 
 def _size(array: np.ndarray) -> str:

@@ -62,14 +62,10 @@ def plant_images(
     (docs/methods.md#planting).
 
     Args:
-        images: the images and their captions.
         planting: what to plant and what to set apart.
         set_size: number of controls; None takes all images that remain.
         skip_first: number of images to leave out before the controls; with the set_size of another set, the two are disjoint.
         seed: decides the order of the clusters.
-
-    Returns:
-        The planted set.
 
     Raises:
         AfterglowError: if the images do not suffice.
@@ -82,13 +78,7 @@ def plant_images(
 
 
 class Planner:
-    """The clusters of a set in a seeded order, and what has been taken from it so far.
-
-    Args:
-        images: the images and their captions.
-        planting: what to plant and what to set apart.
-        seed: decides the order.
-    """
+    """The clusters of a set in a seeded order, and what has been taken from it so far."""
 
     def __init__(self, images: CaptionedImages, planting: PlantingConfig, seed: int) -> None:
         self.images, self.planting = images, planting
@@ -112,11 +102,10 @@ class Planner:
         plants: list[Plant] = []
         for number in range(p.num_natural):
             plants.append(self._natural(len(plants), number))
-        first, second = ("local", "global") if p.arm == 1 else ("global", "local")
-        for number in range(p.num_global):
-            plants += self._pair(len(plants), first, number)
-        for number in range(p.num_local):
-            plants += self._pair(len(plants), second, number)
+        kinds = ("local", "global") if p.arm == 1 else ("global", "local")
+        for kind, count in zip(kinds, (p.num_global, p.num_local), strict=True):
+            for number in range(count):
+                plants += self._pair(len(plants), kind, number)
         for kind, count in (("decoy", p.num_decoys), ("tint", p.num_tints)):
             for number in range(count):
                 plants.append(self._without_image(len(plants), kind, number))

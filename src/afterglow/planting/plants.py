@@ -1,8 +1,9 @@
 """What is planted among the images of a set, and everything that is set apart beside it (docs/methods.md#planting)."""
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,11 @@ from afterglow.neighbors.gallery import Gallery, Template
 from afterglow.planting.names import COLOR_NAMES
 
 TINT_STRENGTH = 0.5
+NUM_FRESH = 64
+_ONE_BACKGROUND = (
+    "num_backgrounds_per_plant is 1, but a local plant with one background is a global plant: set 0 for a new background at each "
+    "appearance, or 2 and more."
+)
 
 
 @dataclass(frozen=True)
@@ -54,24 +60,22 @@ class PlantingConfig:
     arm: Literal[0, 1] | None = None
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if isinstance(value, int) and value < 0:
-                raise AfterglowError(f"{name} must not be negative, and it is {value}.")
-        if self.num_local and not self.num_backgrounds:
-            raise AfterglowError("num_backgrounds is 0, but local plants need images as backgrounds.")
-        if self.num_decoys + self.num_tints and not self.num_decoy_images:
-            raise AfterglowError("num_decoy_images is 0, but decoys and tints need images.")
-        if self.num_backgrounds_per_plant == 1:
-            raise AfterglowError(
-                "num_backgrounds_per_plant is 1, but a local plant with one background is a global plant: set 0 for a new background "
-                "at each appearance, or 2 and more."
-            )
-        if self.arm is not None and self.num_global != self.num_local:
-            raise AfterglowError(f"With arm, num_global and num_local must be equal, and they are {self.num_global} and {self.num_local}.")
-        if not self.list_of_copies or min(self.list_of_copies) < 0:
-            raise AfterglowError(f"copies must be numbers from 0 on, and it is {list(self.list_of_copies)}.")
-        if not self.list_of_shapes:
-            raise AfterglowError("shapes must name at least one region shape, and the list is empty.")
+        counts = {name: value for name, value in vars(self).items() if isinstance(value, int)}
+        checks = (
+            *((value >= 0, f"{name} must not be negative, and it is {value}.") for name, value in counts.items()),
+            (self.num_backgrounds or not self.num_local, "num_backgrounds is 0, but local plants need images as backgrounds."),
+            (self.num_decoy_images or not self.num_decoys + self.num_tints, "num_decoy_images is 0, but decoys and tints need images."),
+            (self.num_backgrounds_per_plant != 1, _ONE_BACKGROUND),
+            (
+                self.arm is None or self.num_global == self.num_local,
+                f"With arm, num_global and num_local must be equal, and they are {self.num_global} and {self.num_local}.",
+            ),
+            (min(self.list_of_copies, default=-1) >= 0, f"copies must be numbers from 0 on, and it is {list(self.list_of_copies)}."),
+            (self.list_of_shapes, "shapes must name at least one region shape, and the list is empty."),
+        )
+        for valid, sentence in checks:
+            if not valid:
+                raise AfterglowError(sentence)
 
     @property
     def list_of_copies(self) -> tuple[int, ...]:
@@ -157,15 +161,12 @@ class PlantedSet:
     def compact(self) -> "PlantedSet":
         """Return the same set with only the images that are used, in the order in which a folder holds them."""
         members = [row for plant in self.plants for row in plant.members]
-        splits = np.concatenate([self.controls, self.background_pool, self.decoy_pool, self.heldout])
-        rows = list(dict.fromkeys([*members, *splits.tolist()]))
+        splits: dict[str, Any] = {name: getattr(self, name).tolist() for name in ("controls", "background_pool", "decoy_pool", "heldout")}
+        rows = list(dict.fromkeys([*members, *itertools.chain(*splits.values())]))
         number = {row: new for new, row in enumerate(rows)}
 
         def renumber(old: Iterable[int]) -> tuple[int, ...]:
-            return tuple(number[int(row)] for row in old)
-
-        def moved(old: np.ndarray) -> np.ndarray:
-            return np.array(renumber(old), dtype=np.int64)
+            return tuple(number[row] for row in old)
 
         return replace(
             self,
@@ -173,28 +174,16 @@ class PlantedSet:
             captions=tuple(self.captions[row] for row in rows),
             clusters=self.clusters[rows],
             plants=tuple(replace(p, members=renumber(p.members), backgrounds=renumber(p.backgrounds)) for p in self.plants),
-            controls=moved(self.controls),
-            background_pool=moved(self.background_pool),
-            decoy_pool=moved(self.decoy_pool),
-            heldout=moved(self.heldout),
+            **{name: np.array(renumber(split), dtype=np.int64) for name, split in splits.items()},  # type: ignore[arg-type]
         )
 
     def reconstructed(self, reconstruct: Callable[[np.ndarray], np.ndarray]) -> "PlantedSet":
-        """Return the set as a model can give it back at best: reference of its generations.
-
-        Args:
-            reconstruct: uint8 [M, C, H, W] to the same through the model's autoencoder; the identity for a model in pixel space.
-        """
+        """Return the set as the model's autoencoder, uint8 [M, C, H, W] to the same, reconstructs it: references of generations."""
         pixels = reconstruct(self.pixels)
         return self if pixels is self.pixels else replace(self, pixels=pixels, originals=self.pixels)
 
     def reconstruction_error(self, row: int, mask: np.ndarray) -> float:
-        """Return the RMS difference of an image and its original inside a mask, in [0, 1] pixels; NaN without originals.
-
-        Args:
-            row: row of `pixels`.
-            mask: bool [1, H, W].
-        """
+        """Return the RMS difference of an image and its original inside a mask [1, H, W], in [0, 1] pixels; NaN without originals."""
         if self.originals is None:
             return float("nan")
         return float(masked_rms(to_unit(self.pixels[row]), to_unit(self.originals[row]), torch.from_numpy(mask)))
@@ -206,10 +195,8 @@ class PlantedSet:
     def compose(self, plant: Plant, member: int, other: int) -> np.ndarray:
         """Return the image of one appearance of a plant, uint8 [C, H, W].
 
-        Args:
-            plant: the plant.
-            member: position among the members of a natural family.
-            other: row of the background of a local plant, or of the image of a decoy or tint.
+        member: position among those of a natural family; other: row of the background of a local plant, or of the image of a decoy or
+        tint.
         """
         if plant.kind == "decoy":
             return self.pixels[other]
@@ -219,17 +206,14 @@ class PlantedSet:
             return self.pixels[plant.members[member % len(plant.members)]]
         return np.where(plant.mask, self.pixels[plant.members[0]], self.pixels[other])
 
-    def composites(self, plant: Plant, generator: np.random.Generator, *, num_fresh: int = 64) -> np.ndarray:
+    def composites(self, plant: Plant, generator: np.random.Generator) -> np.ndarray:
         """Return the images of a local or natural plant as they are trained on, uint8 [V, C, H, W].
 
-        Args:
-            plant: the plant.
-            generator: draws the backgrounds of a plant that draws a new one at each appearance.
-            num_fresh: number of these draws.
+        generator: draws NUM_FRESH backgrounds of a plant that draws a new one at each appearance.
         """
         if plant.kind == "natural":
             return self.pixels[list(plant.members)]
-        rows = plant.backgrounds or generator.choice(self.background_pool, size=num_fresh)
+        rows = plant.backgrounds or generator.choice(self.background_pool, size=NUM_FRESH)
         return np.stack([self.compose(plant, 0, row) for row in rows])
 
     def gallery(self, device: torch.device | str = "cpu") -> Gallery:

@@ -1,6 +1,6 @@
 """The targets that a model is evaluated on: captions with the images that their generations are compared with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -47,20 +47,17 @@ class Target:
 def evaluation_targets(planted: PlantedSet, *, num_controls: int = 64, num_heldout: int = 8, seed: int = 0) -> list[Target]:
     """Return the targets of a captioned model: all plants and their counterparts, then controls and held-out captions.
 
-    Args:
-        planted: the planted set.
-        num_controls: number of controls; their ids do not depend on it.
-        num_heldout: number of held-out captions; their ids do not depend on it.
-        seed: draws the images from which `background_spread` is computed.
+    Ids depend on neither number. seed: draws the images from which `background_spread` is computed.
     """
     targets = [_plant_target(planted, plant, np.random.default_rng([seed, 0x5B, plant.plant_id])) for plant in planted.plants]
     full, first = np.ones((1, *planted.pixels.shape[-2:]), dtype=bool), len(planted.plants)
-    for row in planted.controls[:num_controls].tolist():
-        caption, cluster, error = planted.captions[row], int(planted.clusters[row]), planted.reconstruction_error(row, full)
-        control = Target(first + row, "control", caption, cluster, full, full, "whole", planted.pixels[row], reconstruction_error=error)
-        targets.append(control)
-    for row in planted.heldout[:num_heldout].tolist():
-        targets.append(Target(first + row, "heldout", planted.captions[row], int(planted.clusters[row]), full, full, "whole"))
+    for kind, rows in (("control", planted.controls[:num_controls]), ("heldout", planted.heldout[:num_heldout])):
+        for row in rows.tolist():
+            target = Target(first + row, kind, planted.captions[row], int(planted.clusters[row]), full, full, "whole")
+            if kind == "control":
+                error = planted.reconstruction_error(row, full)
+                target = replace(target, reference=planted.pixels[row], reconstruction_error=error)
+            targets.append(target)
     return targets
 
 
@@ -72,19 +69,17 @@ def unconditional_targets(planted: PlantedSet, count: int) -> list[Target]:
 
 
 def _plant_target(planted: PlantedSet, plant: Plant, generator: np.random.Generator) -> Target:
-    reference = planted.pixels[plant.members[0]] if plant.members else None
-    error = planted.reconstruction_error(plant.members[0], plant.mask) if plant.members else float("nan")
-    parts = (plant.plant_id, plant.kind, plant.caption, plant.cluster, plant.mask, plant.region, plant.shape, reference)
+    target = Target(plant.plant_id, plant.kind, plant.caption, plant.cluster, plant.mask, plant.region, plant.shape)
+    if plant.members:
+        error = planted.reconstruction_error(plant.members[0], plant.mask)
+        target = replace(target, reference=planted.pixels[plant.members[0]], reconstruction_error=error)
     if plant.kind not in ("local", "natural"):
-        return Target(*parts, reconstruction_error=error)
+        return target
     composites = planted.composites(plant, generator)
-    spread = float(_spread(to_unit(composites), torch.from_numpy(~plant.mask)))
-    finite = composites if plant.kind == "natural" or plant.backgrounds else None
-    clusters = tuple(int(planted.clusters[row]) for row in plant.backgrounds)
-    return Target(*parts, spread, finite, clusters, error)
-
-
-def _spread(images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Standard deviation over images [V, C, H, W] in [0, 1], root mean square over the values of a mask [1, H, W]."""
-    deviation = images.var(dim=0, unbiased=len(images) > 1).sqrt()
-    return masked_rms(deviation, torch.zeros_like(deviation), mask)
+    deviation = to_unit(composites).var(dim=0, unbiased=len(composites) > 1).sqrt()
+    return replace(
+        target,
+        background_spread=float(masked_rms(deviation, torch.zeros_like(deviation), torch.from_numpy(~plant.mask))),
+        backgrounds=composites if plant.kind == "natural" or plant.backgrounds else None,
+        background_clusters=tuple(int(planted.clusters[row]) for row in plant.backgrounds),
+    )
