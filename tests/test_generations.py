@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from afterglow.errors import AfterglowError
 from afterglow.generations import END_TOKEN_RULES, Generations, Neighbors
 
 LAYERS = ("down_blocks.0.attentions.0.transformer_blocks.0.attn2", "mid_block.attentions.0.transformer_blocks.0.attn2")
@@ -179,3 +180,23 @@ def test_layers_are_named_once_and_in_their_order():
 def test_evidence_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         generations().seed = torch.zeros(3)
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "provenance.json", "table/state.json"])
+def test_load_of_a_torn_file_names_it(tmp_path, name):
+    generations().save(tmp_path / "part")
+    (tmp_path / "part" / name).write_bytes((tmp_path / "part" / name).read_bytes()[:20])
+    with pytest.raises(AfterglowError, match="part.* cannot be read"):
+        Generations.load(tmp_path / "part")
+
+
+def test_save_interrupted_leaves_the_folder_as_it_was(tmp_path, monkeypatch):
+    generations().save(tmp_path / "part")
+    other = generations(seed=1)
+    monkeypatch.setattr("afterglow.generations.save", lambda tensors: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        other.save(tmp_path / "part")
+    assert same(Generations.load(tmp_path / "part"), generations()) and [path.name for path in tmp_path.iterdir()] == ["part"]
+    monkeypatch.undo()
+    other.save(tmp_path / "part")
+    assert same(Generations.load(tmp_path / "part"), other)

@@ -11,12 +11,12 @@ from afterglow.evaluation.requests import (
     SEED_RULES,
     GenerationPlan,
     PlantedRequest,
-    PlantFilter,
     PromptRequest,
     as_request,
     build_request,
     planted_request,
     prompt_request,
+    select_targets,
 )
 from afterglow.planting.targets import Target
 
@@ -64,10 +64,10 @@ def test_prompt_request_keeps_kinds(captioned, tmp_path: Path):
     assert list(request.captions) == ["one", "two"] and request.metadata["kind"] == "control"
 
 
-def test_plant_filter_selects_in_order():
+def test_select_targets_keeps_the_order():
     targets = [SimpleNamespace(kind=kind) for kind in ("global", "phantom", "global", "global", "local", "control", "control", "heldout")]
-    assert PlantFilter().select(targets) == targets
-    assert PlantFilter(("global", "control"), plants=2).select(targets) == [targets[row] for row in (0, 2, 5, 6)]
+    assert select_targets(targets, None, None) == targets
+    assert select_targets(targets, ("global", "control"), 2) == [targets[row] for row in (0, 2, 5, 6)]
 
 
 def test_heldout_features_are_pixels_and_patch_tokens(captioned):

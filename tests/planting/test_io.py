@@ -156,3 +156,27 @@ def test_write_planted_to_a_folder_with_files_is_refused(planted: PlantedSet, tm
     with pytest.raises(ValueError, match="is a file"):
         write_planted(planted, tmp_path / "mine.png")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.png"]
+
+
+def test_write_planted_interrupted_is_no_planted_set(planted: PlantedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[Path] = []
+
+    def save(image: Image.Image, path: Path) -> None:
+        saved.append(path)
+        if len(saved) == 30:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        write_planted(planted, tmp_path / "set")
+    with pytest.raises(ValueError, match=r"metadata.jsonl is missing"):
+        read_planted(tmp_path / "set")
+
+
+@pytest.mark.parametrize(("name", "value"), [("kind", "star"), ("backgrounds", 3), ("cluster", "x"), ("plant_id", None)])
+def test_read_planted_names_the_table_of_a_wrong_value(folder: Path, name: str, value: object) -> None:
+    rows = rows_of(folder)
+    place = next(i for i, row in enumerate(rows) if row["kind"] == ("local" if name == "backgrounds" else "heldout"))
+    rewrite(folder, [row | ({name: value} if i == place else {}) for i, row in enumerate(rows)])
+    with pytest.raises(ValueError, match=r"metadata.jsonl' cannot be read as a planted set"):
+        read_planted(folder)

@@ -123,11 +123,11 @@ def _print_mitigations() -> None:
 def _request(args: Namespace, model: "Denoiser") -> "tuple[EvalRequest, Encoder | None]":
     """What is sampled and computed, and the vision transformer of the Frechet distance."""
     from afterglow.evaluation.embeddings import patch_tokens, with_embeddings, with_quality
-    from afterglow.evaluation.requests import PlantFilter, planted_request, prompt_request
+    from afterglow.evaluation.requests import planted_request, prompt_request
 
     if args.run:
-        subset = PlantFilter(args.kinds, args.plants, args.heldout)
-        request = planted_request(model, args.run, num_controls=args.controls, select=subset)
+        counts = {"num_controls": args.controls, "num_heldout": args.heldout, "plants": args.plants}
+        request = planted_request(model, args.run, kinds=args.kinds, **counts)
     else:
         request = prompt_request(model, args.prompts)
     request = with_embeddings(request, sscd_file=args.sscd, sscd_transform=args.sscd_transform, tokens=None)

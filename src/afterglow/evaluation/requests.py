@@ -265,23 +265,15 @@ def training_set(
     return training.reconstructed(model.reconstruct)
 
 
-@dataclass(frozen=True)
-class PlantFilter:
-    """Selects targets of a run: these kinds (None: all), at most so many plants of each kind, and held-out captions."""
-
-    kinds: Collection[str] | None = None
-    plants: int | None = None
-    heldout: int = 8
-
-    def select(self, targets: Sequence[Target]) -> list[Target]:
-        """The selected targets in their order."""
-        counts, selected = Counter[str](), []
-        for target in targets:
-            counts[target.kind] += 1
-            few = self.plants is None or target.kind in ("control", "heldout", "unprompted") or counts[target.kind] <= self.plants
-            if few and (self.kinds is None or target.kind in self.kinds):
-                selected.append(target)
-        return selected
+def select_targets(targets: Sequence[Target], kinds: Collection[str] | None, plants: int | None) -> list[Target]:
+    """The targets of these kinds (None: all), of planted kinds and their counterparts the first `plants` each (None: all)."""
+    counts, selected = Counter[str](), []
+    for target in targets:
+        counts[target.kind] += 1
+        few = plants is None or target.kind in ("control", "heldout") or counts[target.kind] <= plants
+        if few and (kinds is None or target.kind in kinds):
+            selected.append(target)
+    return selected
 
 
 def copyable_targets(planted: PlantedSet) -> list[Target]:
@@ -290,16 +282,25 @@ def copyable_targets(planted: PlantedSet) -> list[Target]:
 
 
 def planted_request(
-    model: Denoiser, run: Path, *, num_controls: int = 64, requires: Collection[str] = (), select: PlantFilter = PlantFilter()
+    model: Denoiser,
+    run: Path,
+    *,
+    num_controls: int = 64,
+    num_heldout: int = 8,
+    kinds: Collection[str] | None = None,
+    plants: int | None = None,
+    requires: Collection[str] = (),
 ) -> EvalRequest:
-    """The plants, phantoms, decoys, tints, controls and held-out captions of a run; requires: inputs of measures.
+    """The plants, phantoms, decoys, tints, controls and held-out captions of a run, or those of `select_targets`.
+
+    requires: inputs of measures (`required_inputs`).
 
     Raises:
         AfterglowError: if the folder is no run, or the model makes images of another size.
     """
     planted = training_set(model, planted=run)
-    targets = select.select(evaluation_targets(planted, num_controls=num_controls, num_heldout=select.heldout))
-    heldout = torch.from_numpy(np.array(planted.pixels[planted.heldout[: select.heldout]]))
+    targets = select_targets(evaluation_targets(planted, num_controls=num_controls, num_heldout=num_heldout), kinds, plants)
+    heldout = torch.from_numpy(np.array(planted.pixels[planted.heldout[:num_heldout]]))
     metadata = {"planted": str(run), "controls": num_controls}
     request = PlantedRequest(targets=targets, gallery=planted.gallery(model.device), metadata=metadata, heldout=heldout)
     return request.with_inputs(model, requires)
