@@ -102,9 +102,9 @@ def split_by_size(maps: pd.DataFrame, areas: pd.Series) -> pd.DataFrame:
     return local.assign(kind=local["size"])
 
 
-def training_seeds(rows: pd.DataFrame) -> dict[Any, int]:
+def training_seeds(rows: pd.DataFrame) -> dict[Any, str]:
     """{run: training seed}; the names of the runs end with it."""
-    return {run: int(str(run).rpartition("-")[2]) for run in rows["run"].unique()}
+    return {run: str(run).rpartition("-")[2] for run in rows["run"].unique()}
 
 
 def mean_by_runs(resampled: Mapping[Any, np.ndarray], rows: pd.DataFrame) -> Estimate:

@@ -171,9 +171,9 @@ def mean_by_runs(table: pd.DataFrame) -> Estimate:
     return bootstrap_run_values(list(runs.values()), [training_seed(run) for run in runs])
 
 
-def training_seed(run: str) -> int:
-    """Seed of a compared model: the number at the end of its name; `demo` was trained with 0."""
-    return 0 if run == "demo" else int(run[-1])
+def training_seed(run: str) -> str:
+    """Training seed of a compared model: the digit at the end of its name, 0 for `demo`; other models have a seed of their own."""
+    return "0" if run == "demo" else run[-1]
 
 
 def cost_ratios(rows: pd.DataFrame) -> pd.Series:

@@ -13,7 +13,7 @@ from afterglow.functional.statistics import bootstrap_runs, exact_at_bounds
 from afterglow.measures.registry import is_detector
 
 Samples = tuple[np.ndarray, np.ndarray]  # scores of positives and of negatives
-Seeds = Mapping[Any, int]
+Seeds = Mapping[Any, int | str]
 NO_SEEDS: Seeds = MappingProxyType({})
 
 

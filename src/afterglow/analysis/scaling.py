@@ -127,7 +127,7 @@ def bootstrap_table(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], flo
     return percentile_estimate([value, *(draws or [value])], method="inverted_cdf")
 
 
-def bootstrap_run_values(runs: Sequence[np.ndarray], seeds: Sequence[int] | None = None) -> Estimate:
+def bootstrap_run_values(runs: Sequence[np.ndarray], seeds: Sequence[int | str] | None = None) -> Estimate:
     """Mean of all values; its interval resamples seeds, then runs, then values. runs: the values of each run, [N_r].
 
     seeds: training seed of each run; by default every run has its own.
