@@ -2,9 +2,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
-from afterglow.reports.grids import Grid, ImageRow, map_grid, sample_grid
+from afterglow.reports.grids import Grid, ImageRow, sample_grid
 from afterglow.reports.images import inline_image
 from afterglow.reports.run import read_run
 
@@ -36,32 +35,6 @@ def test_sample_grid_leaves_out_evaluations_without_images(run_folder: Path) -> 
     (run_folder / "maps" / "step=10.safetensors").unlink()
     grid = sample_grid(read_run(run_folder))
     assert grid is not None and "step 10" not in grid.head
-
-
-def test_map_grid_notes_the_auc(run_folder: Path) -> None:
-    run = read_run(run_folder)
-    grid = map_grid(run, "end_token.last.last.be")
-    assert grid is not None and grid.starred
-    assert grid.head == ["generation", "mask", "score_difference.summed", "end_token.last.first_eos.be", "end_token.last.last.be *"]
-    assert [row.kind for row in grid.rows] == ["local"] * 2 + ["phantom"] * 2 + ["tint"] * 2
-    rows = run.last_rows[run.last_rows["measure"] == "auc.score_difference.summed"]
-    area = rows.loc[(rows["plant_id"] == 1) & (rows["seed"] == 0), "value"].item()
-    shown = grid.rows[0].images[2]
-    assert shown is not None and shown.note == f"AUC {area:.2f}" and shown.outline
-
-
-def test_map_grid_without_text_shows_maps_that_need_none(run_folder: Path) -> None:
-    file = sorted((run_folder / "maps").glob("*"), key=lambda path: int(path.stem.split("=")[1]))[-1]
-    tensors = {name: tensor for name, tensor in load_file(file).items() if "/" not in name or "centered_gaussian" in name}
-    save_file(
-        tensors | {"map/patch_nearness": tensors["map/centered_gaussian"], "mask/patch_nearness": tensors["mask/centered_gaussian"]}, file
-    )
-    grid = map_grid(read_run(run_folder), None)
-    assert grid is not None and grid.head == ["generation", "mask", "patch_nearness"]
-
-
-def test_map_grid_without_local_plants_is_absent(make_run: Callable[..., Path]) -> None:
-    assert map_grid(read_run(make_run(kinds=("global", "phantom"))), None) is None
 
 
 def test_grid_side_depends_on_columns_and_image_size() -> None:

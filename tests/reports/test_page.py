@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from afterglow.analysis.summary import summarize_evaluation
-from afterglow.reports.page import _embedded, summary, write_report
+from afterglow.reports.page import _embedded, answer, summary, write_report
 from afterglow.reports.run import read_run
 
 COMMAND = Path(__file__).parents[2] / "analysis" / "report.py"
@@ -31,7 +31,7 @@ def test_embedded_numbers_equal_the_summary_of_the_rows(run_folder: Path) -> Non
 
 
 def test_page_references_no_other_file(run_folder: Path) -> None:
-    page = write_report(run_folder).read_text()
+    page = write_report(run_folder).read_text().partition('<script type="module">')[0]  # test_page_browser.py watches the library
     assert page.startswith("<!doctype html>") and not OUTSIDE.search(page)
     assert "data:image/png" in page and page.count("<svg") > 10
 
@@ -59,20 +59,21 @@ def test_page_of_an_unfinished_run_has_a_notice(make_run: MakeRun) -> None:
 def test_page_of_a_finished_run_has_every_section(run_folder: Path) -> None:
     page = write_report(run_folder).read_text()
     assert "has not ended" not in page and "OpenMoji, CC-BY-SA 4.0" in page
-    titles = re.findall("<h2>(.*?)</h2>", page)
+    titles = re.findall("<h2[^>]*>(.*?)</h2>", page.partition("<script")[0])
     assert titles == [
         "Planted",
         "Memorized at the last evaluation",
         "Emergence",
-        "Memorized fraction during training",
+        "Memorization during training",
+        "Every plant over training",
         "Samples during training",
-        "Maps and planted masks",
         "Localization",
         "Detection",
         "False positives by mask shape",
         "Local plants that are copied whole",
         "Averaged and raw weights",
         "All plants",
+        "Repeat this run",
     ]
 
 
@@ -133,3 +134,21 @@ def test_summary_names_what_when_and_which(run_folder: Path) -> None:
 
 def test_summary_without_plants_counts_generations(make_run: MakeRun) -> None:
     assert summary(read_run(make_run(text=False))) == ["At step 40 the model memorized 0 of 6 generations without a caption."]
+
+
+def test_answer_says_by_which_factor_local_plants_are_later(run_folder: Path) -> None:
+    assert answer(read_run(run_folder)).startswith("Local plants were memorized later than global plants, by a factor of ")
+
+
+def test_answer_of_a_run_in_which_nothing_emerged_counts_plants(make_run: MakeRun) -> None:
+    assert (
+        answer(read_run(make_run(finished=False))) == "By step 20, 0 of 2 global plants have emerged and 0 of 2 local plants have emerged."
+    )
+
+
+def test_page_is_never_half_written(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = write_report(run_folder).read_text()
+    monkeypatch.setattr("afterglow.reports.page._render", lambda run: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_report(run_folder)
+    assert (run_folder / "report.html").read_text() == before and not list(run_folder.glob("*.unfinished"))

@@ -44,19 +44,24 @@ def summarize_evaluation(rows: pd.DataFrame) -> dict[str, float]:
 def detection_numbers(rows: pd.DataFrame, plants: pd.DataFrame) -> dict[str, float]:
     """Two label sets, never mixed: planted against each kind of negative, and memorized samples against all others."""
     numbers: dict[str, float] = {}
-    for name in [name for name in plants["measure"].unique() if is_detector(name)]:
+    detectors = [name for name in plants["measure"].unique() if is_detector(name)]
+    single = rows[rows["measure"].isin(["memorized", *detectors]) & (rows["seed"] != ALL_SEEDS)]
+    samples = single.pivot(index=["plant_id", "seed"], columns="measure", values="value")
+    for name in detectors:
         scores = plants[plants["measure"] == name].groupby("kind")["value"].apply(np.asarray)
         for positive in [kind for kind in PLANTED if kind in scores]:
             for negative in [kind for kind in NEGATIVES if kind in scores]:
                 for metric, value in detection_metrics(scores[positive], scores[negative]).items():
                     numbers[keys.detection(name, f"{positive}_vs_{negative}", metric)] = value
-        for metric, value in _memorized_against_rest(rows, name).items():
+        for metric, value in _memorized_against_rest(samples, name).items():
             numbers[keys.detection(name, "memorized_vs_rest", metric)] = value
     return numbers
 
 
-def _memorized_against_rest(rows: pd.DataFrame, name: str) -> dict[str, float]:
+def _memorized_against_rest(samples: pd.DataFrame, name: str) -> dict[str, float]:
     """Over samples of every kind; plants that are not memorized yet are among the negatives."""
-    wide = rows[rows["measure"].isin([name, "memorized"])].pivot(index=["plant_id", "seed"], columns="measure", values="value")
+    if name not in samples or "memorized" not in samples:
+        return {}
+    wide = samples[[name, "memorized"]].dropna(how="all")
     copied = wide["memorized"].to_numpy() > 0.5
     return detection_metrics(wide[name].to_numpy()[copied], wide[name].to_numpy()[~copied]) if 0 < copied.sum() < len(copied) else {}

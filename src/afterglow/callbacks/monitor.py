@@ -1,7 +1,7 @@
 """The Lightning callback that evaluates memorization during a training."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -88,6 +88,7 @@ class MemorizationMonitor(L.Callback):
         self.stopped = False  # by `early_stop`
         self.rank, self.world_size = 0, 1  # set by the command from the launcher
         self.ema: Any = None  # the callback that averages the weights; set by the command
+        self.after_evaluation: Callable[[Path], Any] | None = None  # writes the report; set by the command
         self.clock = Clock()
         self.fractions: dict[str, float] = {}  # memorized fraction per kind, for the progress bar
 
@@ -186,6 +187,8 @@ class MemorizationMonitor(L.Callback):
         if not trainer.is_global_zero:
             return
         emergence = self.files.write(result, step, last=last)
+        if self.after_evaluation is not None:
+            self.after_evaluation(self.files.folder)
         logger: Any = trainer.logger
         if logger is None:
             return

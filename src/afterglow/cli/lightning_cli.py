@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 from argparse import SUPPRESS
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,6 +151,7 @@ class AfterglowCLI(LightningCLI):
         self.monitor.ema = self.config_init.ema
         if self.resume is not None:
             check_weights(self.resume.file, self.model.state_dict())
+        self.monitor.after_evaluation = partial(write_report, summaries={})
         if distributed.is_main_process():
             self.datamodule.prepare_data()
             self.datamodule.setup()

@@ -1,17 +1,12 @@
-"""Grids of images on a run's page: samples over training, and maps beside the planted masks."""
+"""Samples over training on a run's page: one row per plant, one column per evaluation."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
-
-from afterglow.reports.images import LARGEST_EXACT, InlineImage, heat, inline_image, read_pixels
+from afterglow.reports.images import LARGEST_EXACT, InlineImage, inline_image, read_pixels
 from afterglow.reports.run import Run
-from afterglow.reports.run_tables import MAIN_MAPS, MAPS_WITHOUT_TEXT
 
 SAMPLED_PLANTS = {"global": 3, "local": 4, "natural": 2, "phantom": 4, "decoy": 2, "tint": 2}  # rows of each kind in the sample grid
-MAPPED_PLANTS = {"local": 8, "phantom": 2, "tint": 2}  # and in the grid of maps
 NUM_WITHOUT_PLANTS = 8
 MANY_COLUMNS = 12  # more columns are drawn smaller
 Distances = Mapping[tuple[int, int, int], float]  # {(step, plant_id, seed): calibrated distance}
@@ -29,11 +24,10 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class Grid:
-    """head names the columns of images; starred: one column was selected after seeing the results."""
+    """head names the columns of images."""
 
     head: Sequence[str]
     rows: Sequence[ImageRow]
-    starred: bool = False
 
     @property
     def side(self) -> int:
@@ -105,45 +99,3 @@ def _reference(run: Run, plant: Mapping) -> InlineImage:
     mask = read_pixels(folder / plant["mask_file_name" if plant["kind"] != "tint" else "region_file_name"])[0] > 127
     title = "an example" if plant["kind"] in ("decoy", "tint") else "the image, its mask outlined"
     return inline_image(read_pixels(folder / plant["file_name"]), title, mask=mask)
-
-
-def map_grid(run: Run, best: str | None) -> Grid | None:
-    """Generation, planted mask, and maps with the masks predicted from them, at the last evaluation.
-
-    Args:
-        run: the run.
-        best: a map shown beside the main ones, selected after seeing the results.
-
-    Returns:
-        The grid, or None without local plants or saved images.
-    """
-    if run.last not in run.evaluations or "local" not in run.kinds or not run.plants:
-        return None
-    saved = run.evaluations[run.last].names
-    names = [name for name in dict.fromkeys([*MAIN_MAPS, *([best] if best else [])]) if f"map/{name}" in saved]
-    names = names or [name for name in MAPS_WITHOUT_TEXT if f"map/{name}" in saved]
-    values = run.last_rows[run.last_rows["measure"].str.startswith("auc.")].set_index(["plant_id", "seed", "measure"])["value"].sort_index()
-    rows = [_map_row(run, number, names, values) for number in _mapped_plants(run)]
-    return Grid(["generation", "mask", *(f"{name} *" if name == best else name for name in names)], rows, best in names)
-
-
-def _mapped_plants(run: Run) -> Iterator[int]:
-    evaluated = {number for number, _ in run.evaluations[run.last].row}
-    for kind, count in MAPPED_PLANTS.items():
-        numbers = [n for n, plant in run.plants.items() if plant["kind"] == kind and plant["shape"] != "whole" and n in evaluated]
-        yield from numbers[:count]
-
-
-def _map_row(run: Run, number: int, names: Sequence[str], values: pd.Series) -> ImageRow:
-    evaluation, plant = run.evaluations[run.last], run.plants[number]
-    seed = evaluation.seeds(number)[0]
-    row = evaluation.row[number, seed]
-    image, region = evaluation.images[row], evaluation.tensor("region")[row, 0]
-    images = [inline_image(image, f"seed {seed}"), inline_image(region[None].astype(np.uint8) * 255, "planted mask")]
-    for name in names:
-        predicted = evaluation.tensor(f"mask/{name}")[row] if f"mask/{name}" in evaluation.names else None
-        auc = values.get((number, seed, f"auc.{name}"))
-        note = "" if auc is None else f"AUC {auc:.2f}"
-        pixels = heat(evaluation.tensor(f"map/{name}")[row], image.shape[-2:])
-        images.append(inline_image(pixels, f"{name}, {note}", mask=predicted, note=note))
-    return ImageRow(plant["text"], plant["kind"], plant["shape"], images)

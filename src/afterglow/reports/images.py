@@ -14,6 +14,7 @@ from afterglow.functional.pixels import resize
 
 LARGEST_SIDE = 96  # pixels; larger images are reduced
 LARGEST_EXACT = 32  # pixels; larger images become JPEG
+HEAT_COLORS = (colormaps["cividis"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def heat(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     whole = resize(torch.from_numpy(values.astype(np.float32))[None], torch.Size(size))[0].numpy()
     low, high = whole.min(), whole.max()
     unit = (whole - low) / (high - low) if high > low else np.zeros_like(whole)
-    return (colormaps["cividis"](unit)[..., :3] * 255).round().astype(np.uint8).transpose(2, 0, 1)
+    return HEAT_COLORS[np.minimum((unit * 256).astype(int), 255)].transpose(2, 0, 1)
 
 
 def read_pixels(path: Path) -> np.ndarray:

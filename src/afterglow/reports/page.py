@@ -1,23 +1,30 @@
 """report.html of a run: one page that needs no server, no network and no other file."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from afterglow.analysis.order import local_over_global
 from afterglow.cache import atomic_path
 from afterglow.kinds import KINDS, PLANTED
-from afterglow.reports import figures, run_tables
-from afterglow.reports.grids import map_grid, sample_grid
+from afterglow.reports import charts, run_tables
+from afterglow.reports.grids import sample_grid
 from afterglow.reports.run import Run, read_run
 from afterglow.reports.tables import count_text, step_text
+from afterglow.reports.timeline import shown_steps, timeline
+
+OPEN_KINDS = ("global", "local", "natural", "unprompted")  # kinds that the slider shows first
 
 
-def write_report(folder: Path) -> Path:
-    """Write report.html into the folder of a run, finished or not.
+def write_report(folder: Path, summaries: dict[int, dict[str, float]] | None = None) -> Path:
+    """Write report.html into the folder of a run, finished or not. Readers see the old page or the new one, never a part.
+
+    Args:
+        folder: run folder.
+        summaries: see read_run; a training keeps them between its evaluations.
 
     Returns:
         The path of the page.
@@ -25,10 +32,10 @@ def write_report(folder: Path) -> Path:
     Raises:
         AfterglowError: the folder holds no measurements.
     """
-    run = read_run(Path(folder))
+    run = read_run(Path(folder), summaries)
     page = run.folder / "report.html"
-    with atomic_path(page) as path:
-        path.write_text(_render(run), encoding="utf-8")
+    with atomic_path(page) as file:
+        file.write_text(_render(run), encoding="utf-8")
     return page
 
 
@@ -41,7 +48,28 @@ def _render(run: Run) -> str:
 
 
 def _contents(run: Run) -> dict[str, Any]:
+    line = timeline(run)
+    specs = {
+        "memorized": charts.memorized_chart(run),
+        "loss": charts.loss_chart(run),
+        "emergence": charts.emergence_chart(run),
+        "end_token": charts.end_token_chart(run, shown_steps(run)),
+    }
+    specs = {name: spec for name, spec in specs.items() if spec}
+    kinds = list(dict.fromkeys(plant["kind"] for plant in line["plants"])) if line else []
     return {
+        "answer": answer(run),
+        "charts": specs,
+        "timeline": line,
+        "timeline_kinds": kinds,
+        "open_kinds": [kind for kind in kinds if kind in OPEN_KINDS] or kinds,
+        "charts_json": _embedded(specs),
+        "timeline_json": _embedded(line),
+        "colors_json": _embedded({name: kind.color for name, kind in KINDS.items()}),
+        "vega": Markup(charts.vega_script()),
+        "script": Markup((Path(__file__).parent / "page.js").read_text(encoding="utf-8")),
+        "command": f"afterglow train --config {run.folder}/config.yaml --name {run.folder.resolve().name}-again",
+        "configuration": _configuration(run),
         "run": run,
         "title": run.setting("name") or run.folder.resolve().name,
         "summary": summary(run),
@@ -52,15 +80,35 @@ def _contents(run: Run) -> dict[str, Any]:
         "phantoms": run_tables.phantom_text(run),
         "evaluations": run_tables.evaluations_text(run.emergence),
         "tables": run_tables,
-        "memorized_curves": {title: Markup(svg) for title, svg in figures.memorized_curves(run).items()},
-        "loss_curves": Markup(figures.loss_curves(run)),
         "samples": sample_grid(run),
-        "maps": map_grid(run, run_tables.best_end_token_map(run)),
         "localization": run_tables.localization_tables(run),
         "detection": run_tables.detection_tables(run),
         "numbers": _embedded(run.numbers),
         "emergence": _embedded(run.emergence),
     }
+
+
+def answer(run: Run) -> str:
+    """One sentence: local plants were memorized later or earlier than global ones, by which factor, or it cannot be told."""
+    factor = local_over_global(run.emergence)
+    if factor is not None:
+        text = f"by a factor of {factor.value:.2f} in training steps (95 % interval {factor.low:.2f} to {factor.high:.2f})"
+        if factor.low > 1:
+            return f"Local plants were memorized later than global plants, {text}."
+        if factor.high < 1:
+            return f"Local plants were memorized earlier than global plants, {text}."
+        return f"Whether local plants are memorized later than global plants is not distinguishable in this run: {text[3:]}."
+    counts = []
+    for kind in ("global", "local"):
+        intervals = run.emergence["kinds"].get(kind, {}).get("intervals", {})
+        if intervals:
+            counts.append(f"{sum(high is not None for _, high in intervals.values())} of {len(intervals)} {kind} plants have emerged")
+    return f"By step {run.last}, {_join(counts)}." if counts else ""
+
+
+def _configuration(run: Run) -> str:
+    file = run.folder / "config.yaml"
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def summary(run: Run) -> list[str]:
@@ -133,6 +181,6 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     return [(label, value) for label, value in facts if value]
 
 
-def _embedded(value: Mapping) -> Markup:
+def _embedded(value: Any) -> Markup:
     """JSON with every digit, safe inside a script element."""
     return Markup(json.dumps(value).replace("<", "\\u003c"))

@@ -26,16 +26,18 @@ class EvaluationFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self._tensors = path, dict[str, np.ndarray]()
         keys = zip(self.tensor("plant_id").tolist(), self.tensor("seed").tolist(), strict=True)
         self.row = {key: row for row, key in enumerate(keys)}
 
     def tensor(self, name: str) -> np.ndarray:
-        """One array of the file."""
-        with reading(self.path, "maps of an evaluation"), safe_open(self.path, "np") as file:
-            return file.get_tensor(name)
+        """One array of the file, read once."""
+        if name not in self._tensors:
+            with reading(self.path, "maps of an evaluation"), safe_open(self.path, "np") as file:
+                self._tensors[name] = file.get_tensor(name)
+        return self._tensors[name]
 
-    @cached_property
+    @property
     def images(self) -> np.ndarray:
         """uint8 [B, C, H, W]."""
         return self.tensor("images")
@@ -49,6 +51,11 @@ class EvaluationFile:
     def seeds(self, plant_id: int) -> list[int]:
         """Seeds generated for a plant, rising."""
         return sorted(seed for number, seed in self.row if number == plant_id)
+
+    def first_row(self, plant_id: int) -> int | None:
+        """Row of the plant's first seed; None if the plant was not evaluated."""
+        seeds = self.seeds(plant_id)
+        return self.row[plant_id, seeds[0]] if seeds else None
 
 
 @dataclass(frozen=True)
@@ -164,10 +171,17 @@ def read_rows(folder: Path) -> pd.DataFrame:
     return rows
 
 
-def read_run(folder: Path) -> Run:
-    """Read a run folder. Only measurements.parquet is required; see read_rows."""
+def read_run(folder: Path, summaries: dict[int, dict[str, float]] | None = None) -> Run:
+    """Read a run folder. Only measurements.parquet is required; see read_rows.
+
+    Args:
+        folder: run folder.
+        summaries: summaries of earlier evaluations, which are not computed again; new ones are added.
+    """
     rows = read_rows(folder)
-    numbers = {step: summarize_evaluation(rows[rows["step"] == step]) for step in sorted(rows["step"].unique().tolist())}
+    known = {} if summaries is None else summaries
+    numbers = {step: known.get(step) or summarize_evaluation(rows[rows["step"] == step]) for step in sorted(rows["step"].unique().tolist())}
+    known |= numbers
     emergence, finished = _emergence(folder / "emergence.json", rows)
     return Run(folder, rows, numbers, emergence, finished, read_config(folder), read_plants(folder))
 

@@ -1,0 +1,44 @@
+"""Whether local plants emerge before or after global ones within one run (docs/methods.md#emergence)."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from afterglow.functional.statistics import Estimate, percentile_estimate
+from afterglow.functional.survival import interval_regression
+
+NUM_ORDER_DRAWS = 200
+
+
+def local_over_global(emergence: Mapping[str, Any], *, seed: int = 0) -> Estimate | None:
+    """Factor by which local plants emerge later than global plants of one run, in training steps.
+
+    The exponential of the difference of the two means in an interval-censored log-normal regression. The interval resamples the
+    plants of each kind. The plants are not paired: the size of a mask affects the test, and only paired runs compare templates.
+
+    Args:
+        emergence: content of emergence.json.
+        seed: of the resampling.
+
+    Returns:
+        The factor with its 95 % interval; None unless a plant of each kind has emerged.
+    """
+    kinds = {kind: emergence["kinds"].get(kind, {}).get("intervals", {}) for kind in ("global", "local")}
+    ends = {k: np.array([(low, math.inf if high is None else high) for low, high in v.values()]) for k, v in kinds.items()}
+    if not all(len(part) and np.isfinite(part[:, 1]).any() for part in ends.values()):
+        return None
+    generator = np.random.default_rng(seed)
+    draws = [_factor(ends["global"], ends["local"])]
+    for _ in range(NUM_ORDER_DRAWS):
+        first, second = (part[generator.integers(len(part), size=len(part))] for part in ends.values())
+        if np.isfinite(first[:, 1]).any() and np.isfinite(second[:, 1]).any():
+            draws.append(_factor(first, second))
+    return percentile_estimate(draws)
+
+
+def _factor(first: np.ndarray, second: np.ndarray) -> float:
+    lower, upper = np.concatenate([first, second]).T
+    design = np.column_stack([np.repeat([0.0, 1.0], [len(first), len(second)]), np.ones(len(lower))])
+    return float(np.exp(interval_regression(lower, upper, design)[0][0]))
