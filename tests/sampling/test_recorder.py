@@ -56,6 +56,21 @@ def test_self_attention_is_recorded_at_the_last_step_and_leaves_no_trace(text, s
     assert found.provenance["self_attention_layers"] == self_attention_layers(model.unet)
 
 
+def test_self_attention_leaves_out_layers_of_one_position(small_plain):
+    """Four levels halve 8 pixels to one, where the entropy and its maximum are 0."""
+    blocks = {
+        "block_out_channels": [8] * 4,
+        "down_block_types": [*["DownBlock2D"] * 2, "AttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D"] * 4,
+        "attention_head_dim": 4,
+    }
+    capture, call = CaptureConfig(extras=["self_attention"]), ([""], [0], Sampler(steps=2))
+    found = generate(small_plain(blocks), *call, capture).extras["self_attention"]
+    assert found.shape == (1, 2, 2) and found.isfinite().all()
+    with pytest.raises(ValueError, match="all layers of UNet2DModel have one position"):
+        generate(small_plain(blocks | {"down_block_types": ["DownBlock2D"] * 4}), *call, capture)
+
+
 def test_a_network_without_self_attention_is_refused(small_plain):
     model = small_plain({"mid_block_type": None})
     with pytest.raises(ValueError, match="UNet2DModel has no self-attention"):

@@ -138,10 +138,10 @@ def _request(args: Namespace, model: "Denoiser") -> "tuple[EvalRequest, Encoder 
 def _capture(model: "Denoiser") -> "CaptureConfig":
     """The guidance, and the end tokens of the authors' layers at the last step if the model has these layers."""
     from afterglow.measures.bright_ending import BRIGHT_ENDING_LAYERS
-    from afterglow.sampling.loop import cross_attention_of
+    from afterglow.sampling.attention import cross_attention_layers
     from afterglow.sampling.recorder import CaptureConfig
 
-    ends = any(layer.startswith(BRIGHT_ENDING_LAYERS) for layer in cross_attention_of(model))
+    ends = any(layer.startswith(BRIGHT_ENDING_LAYERS) for layer in cross_attention_layers(model.unet))
     return CaptureConfig(tokens=False, end_steps=(-1,) if ends else (), end_layers=(BRIGHT_ENDING_LAYERS,))
 
 

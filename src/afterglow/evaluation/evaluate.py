@@ -13,8 +13,8 @@ from afterglow.generations import Generations
 from afterglow.measures.registry import ANY_MEASURES, Measure, filter_measures, list_maps, list_scores, requirements, resolve_names
 from afterglow.models.denoiser import Denoiser
 from afterglow.planting.targets import Target
-from afterglow.sampling.attention import self_attention_layers
-from afterglow.sampling.loop import Sampler, cross_attention_of, generate
+from afterglow.sampling.attention import cross_attention_layers, self_attention_layers
+from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.observers import EXTRAS_NEEDING_TEXT
 from afterglow.sampling.recorder import CaptureConfig, capture_for
 from afterglow.sampling.setup import Mitigation
@@ -111,7 +111,7 @@ def generate_with_ground_truth(
 
 def model_measures(model: Denoiser, num_steps: int) -> list[Measure]:
     """Every measure that a model with these layers can have."""
-    layers = cross_attention_of(model)
+    layers = cross_attention_layers(model.unet)
     return list_scores(layers, layers, num_steps) + list_maps(layers, num_steps)
 
 

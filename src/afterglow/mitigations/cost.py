@@ -2,9 +2,11 @@
 
 import json
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -22,9 +24,6 @@ class CostTracker:
 
     Adds to the setup's extras cost.seconds, from the embeddings to the last step, and cost.evaluations of the network, both per image:
     a plain pass has two evaluations a step, one for each half. Backward passes are in the seconds only.
-
-    Args:
-        mitigation: the mitigation.
     """
 
     mitigation: Mitigation | None = None
@@ -37,7 +36,7 @@ class CostTracker:
         except BaseException:
             handle.remove()
             raise
-        extras, num = dict(changed.extras), len(setup.seeds)
+        extras = dict(changed.extras)
 
         @contextmanager
         def attention_context() -> Iterator[None]:
@@ -47,7 +46,7 @@ class CostTracker:
             finally:
                 handle.remove()
                 for name, total in (("cost.seconds", _now(model) - begin), ("cost.evaluations", sum(rows))):
-                    extras[name] = torch.full((num,), total / num)
+                    extras[name] = torch.full((len(setup.seeds),), total / len(setup.seeds))
 
         return replace(changed, attention_context=attention_context, extras=extras)
 
@@ -62,40 +61,17 @@ def flops_per_image(model: Denoiser, setup: SamplingSetup, mitigation: Mitigatio
     """Count the network's floating-point operations for one image, gradients included, with torch's counter.
 
     Without a mitigation every step costs the same, so that only one is run.
-
-    Args:
-        model: the model.
-        setup: the setup of a pass.
-        mitigation: changes the setup.
-
-    Returns:
-        Operations per image.
     """
     name = type(model).__name__  # excludes the text encoder and the autoencoder
     with FlopCounterMode(display=False) as counter:
         changed = mitigation(model, setup) if mitigation else setup
-        steps = 0
-        for _ in sample_steps(model, changed):
-            steps += 1
-            if mitigation is None:
-                break
+        deque(islice(sample_steps(model, changed), None if mitigation else 1), maxlen=0)
     total = sum(counter.get_flop_counts().get(name, {}).values())
-    return total * len(setup.scheduler().timesteps) / steps / len(setup.seeds) if mitigation is None else total / len(setup.seeds)
+    return total * (1 if mitigation else len(setup.scheduler().timesteps)) / len(setup.seeds)
 
 
 def cached_gflops(file: Path, label: str, model: Denoiser, setup: SamplingSetup, mitigation: Mitigation | None) -> float:
-    """`flops_per_image` / 1e9, counted once for each label and kept in a file.
-
-    Args:
-        file: .json with counts by label.
-        label: name of the count.
-        model: the model.
-        setup: the setup of a pass.
-        mitigation: changes the setup.
-
-    Returns:
-        10^9 operations per image.
-    """
+    """`flops_per_image` / 1e9, counted once for each label and kept in a .json file."""
     known = read_json(file) if file.exists() else {}
     if label not in known:
         known[label] = flops_per_image(model, setup, mitigation) / 1e9

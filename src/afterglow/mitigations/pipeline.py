@@ -18,14 +18,7 @@ GUIDED_SCALE = 2.0  # any scale at which StableDiffusionPipeline computes both h
 
 
 class PipelineModel(Denoiser):
-    """The parts of a StableDiffusionPipeline or TextConditionalPipeline as a model, for mitigations.
-
-    Args:
-        pipeline: the pipeline.
-
-    Raises:
-        AfterglowError: if the pipeline encodes no captions.
-    """
+    """The parts of a StableDiffusionPipeline or TextConditionalPipeline as a model; AfterglowError if it encodes no captions."""
 
     has_text = True
 

@@ -23,61 +23,30 @@ NEVER = float("inf")
 
 @dataclass(frozen=True)
 class MitigationInputs:
-    """Further inputs of some mitigations.
+    """Further inputs of some mitigations."""
 
-    Attributes:
-        trigger: of prompt optimization, in units of its threshold: captions below are not changed.
-        paraphrases: paraphrases by caption, for re-anchoring.
-    """
-
-    trigger: float = 0.0
-    paraphrases: Mapping[str, Sequence[str]] | None = None
+    trigger: float = 0.0  # of prompt optimization, in units of its threshold: captions below are not changed
+    paraphrases: Mapping[str, Sequence[str]] | None = None  # by caption, for re-anchoring
 
 
 @dataclass(frozen=True)
 class MitigationSpec:
-    """A mitigation at any strength.
-
-    Attributes:
-        name: its name.
-        make: creates it from a strength, thresholds and further inputs.
-        strength: meaning of the strength.
-        default: default strength.
-        identity_strength: strength at which it changes nothing, though all of it runs.
-        grid: strengths of a trade-off curve, the published ones if there are any.
-        low: smallest strength.
-        high: largest strength.
-        source: paper.
-        whole: whether strengths must be integers.
-        gradients: whether it computes gradients.
-    """
+    """A mitigation at any strength."""
 
     name: str
-    make: Make
-    strength: str
+    make: Make  # from a strength, thresholds and further inputs
+    strength: str  # its meaning
     default: float
-    identity_strength: float
-    grid: tuple[float, ...]
+    identity_strength: float  # at which it changes nothing, though all of it runs
+    grid: tuple[float, ...]  # strengths of a trade-off curve, the published ones if there are any
     low: float
     high: float
-    source: str
-    whole: bool = False
-    gradients: bool = False
+    source: str  # paper
+    whole: bool = False  # strengths must be integers
+    gradients: bool = False  # it computes gradients
 
     def __call__(self, strength: float, thresholds: Thresholds, extras: MitigationInputs = MitigationInputs()) -> Mitigation:  # noqa: B008
-        """Create the mitigation.
-
-        Args:
-            strength: its strength.
-            thresholds: thresholds of the model.
-            extras: further inputs.
-
-        Returns:
-            The mitigation.
-
-        Raises:
-            AfterglowError: if the strength is out of range, or the model lacks a threshold that is required.
-        """
+        """Create the mitigation; AfterglowError if the strength is out of range, or the model lacks a threshold that is required."""
         if not self.low <= strength <= self.high or (self.whole and strength != int(strength)):
             kind = "an integer" if self.whole else "a number"
             raise AfterglowError(
@@ -102,6 +71,10 @@ def _reanchoring(strength: float, thresholds: Thresholds, extras: MitigationInpu
     return Reanchoring(thresholds.search, low, [UPPER * value for value in low], int(strength), extras.paraphrases or {})
 
 
+def _memattn(strength: float, *_: Any) -> Mitigation:
+    return AttentionScaling(strength, 0.0 if strength == 1 else 1.0)
+
+
 def _insertion(kind: str) -> MitigationSpec:
     return MitigationSpec(
         f"insert_{kind}", lambda s, *_: CaptionInsertion(kind, int(s)), f"{kind} inserted", 4, 0, (1, 2, 4, 6, 8), 0, 64, SOMEPALLI, True
@@ -121,21 +94,16 @@ def _late(name: str, make: Callable[[float], Mitigation], default: float) -> Mit
     )
 
 
-PADDING = "fraction of the padding tokens that are masked"
 MULTIPLE = "target, in units of the threshold"
 TARGETS = (1.5, 1.0, 0.75, 0.5, 0.25)
+C1 = (1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.5)
 CATALOG = (
     MitigationSpec("wen.magnitude", _magnitude, MULTIPLE, 1.0, NEVER, TARGETS, 0, NEVER, WEN, gradients=True),
     MitigationSpec("wen.ld", _local, MULTIPLE, 1.0, NEVER, TARGETS, 0, NEVER, CHEN, gradients=True),
     *(_insertion(kind) for kind in ("words", "numbers", "repeats")),
-    MitigationSpec(
-        "memattn",
-        lambda s, *_: AttentionScaling(s, 0.0 if s == 1 else 1.0),
-        "c1 of the begin token, all padding masked (1: neither)",
-        1.25, 1, (1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.5), 1, 100, REN,
-    ),
+    MitigationSpec("memattn", _memattn, "c1 of the begin token, all padding masked (1: neither)", 1.25, 1, C1, 1, 100, REN),
     MitigationSpec("memattn.begin", lambda s, *_: AttentionScaling(s, 0.0), "c1 of the begin token", 1.25, 1, (1.1, 1.25, 1.5, 2), 1, 100, REN),  # noqa: E501
-    MitigationSpec("memattn.pads", lambda s, *_: AttentionScaling(1.0, s), PADDING, 1, 0, (0.25, 0.5, 0.75, 1), 0, 1, f"after {REN}"),  # noqa: E501
+    MitigationSpec("memattn.pads", lambda s, *_: AttentionScaling(1.0, s), "fraction of the padding tokens that are masked", 1, 0, (0.25, 0.5, 0.75, 1), 0, 1, f"after {REN}"),  # noqa: E501
     _static("stp", 500, 0.0),
     _static("stp.finer", 500, 0.0, finer=True),
     _static("og_stp", 650, -2.0),
@@ -149,13 +117,7 @@ CATALOG = (
 
 
 def find_mitigations(patterns: Sequence[str]) -> list[MitigationSpec]:
-    """The mitigations whose names match.
-
-    Args:
-        patterns: names, or shell wildcards.
-
-    Returns:
-        Mitigations in the order of the catalog.
+    """The mitigations whose names match one of several names or shell wildcards, in the order of the catalog.
 
     Raises:
         AfterglowError: if a pattern matches none.
@@ -172,9 +134,6 @@ def expand_strengths(specs: Sequence[MitigationSpec], strengths: Sequence[str]) 
     Args:
         specs: the mitigations.
         strengths: 'grid' for the strengths of each grid instead of the default, NAME=1,2 for those of one mitigation.
-
-    Returns:
-        Pairs of a mitigation and a strength.
 
     Raises:
         AfterglowError: if a word is neither, or names a mitigation that is not among `specs`.

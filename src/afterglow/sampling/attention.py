@@ -1,4 +1,4 @@
-"""Reading cross-attention while a U-Net runs (docs/methods.md#attention-capture); kernels, numbers and gradients stay unchanged.
+"""Reading and editing attention while a U-Net runs; reading changes neither kernels nor numbers (docs/methods.md#attention-capture).
 
 Shape suffixes: B batch, H heads, P pixels, L tokens, D channels of one head.
 """
@@ -17,26 +17,25 @@ Reduce = Callable[[Tensor], Any]
 
 def cross_attention_layers(unet: nn.Module) -> list[str]:
     """Names of the modules in which pixels attend to text, in the order in which they run: down, middle, up."""
-    return _in_order([name for name, _ in unet.named_modules() if name.endswith("attn2")])
+    return _in_order(name for name, _ in unet.named_modules() if name.endswith("attn2"))
 
 
 def self_attention_layers(unet: nn.Module) -> list[str]:
     """Names of the modules in which pixels attend to pixels, in the order in which they run; networks without text have them too."""
-    return _in_order([name for name, module in unet.named_modules() if hasattr(module, "to_q") and not name.endswith("attn2")])
+    return _in_order(name for name, module in unet.named_modules() if hasattr(module, "to_q") and not name.endswith("attn2"))
 
 
-def _in_order(names: list[str]) -> list[str]:
+def _in_order(names: Iterator[str]) -> list[str]:
     return sorted(names, key=lambda name: ("down_blocks", "mid_block", "up_blocks").index(name.split(".")[0]))
 
 
 def record_attention(
     unet: nn.Module, reduce: Reduce = lambda attention_BPL: attention_BPL, *, prefixes: Sequence[str] = ("",), rows: slice = slice(None)
 ) -> AbstractContextManager[dict[str, Any]]:
-    """Record the network's attention to text.
+    """Record the attention to text while a network runs in the returned context.
 
-    Use it as `with record_attention(unet) as maps: unet(...)`. Queries and keys are taken where the module makes them, and only
-    softmax(Q K^T / sqrt(D)) is computed in addition, one head at a time: the maps of all heads of one Stable Diffusion batch would be
-    gigabytes.
+    Queries and keys are taken where the module makes them, and only softmax(Q K^T / sqrt(D)) is computed in addition, one head at
+    a time: the maps of all heads of one Stable Diffusion batch would be gigabytes.
 
     Args:
         unet: the network.
@@ -69,8 +68,7 @@ def record_self_attention(unet: nn.Module, reduce: Reduce, *, rows: slice = slic
 @contextmanager
 def _record(unet: nn.Module, layers: Sequence[str], reduce: Reduce, rows: slice) -> Iterator[dict[str, Any]]:
     maps: dict[str, Any] = {}
-    modules = dict(unet.named_modules())
-    handles = [handle for name in layers for handle in _add_hooks(modules[name], name, maps, reduce, rows)]
+    handles = [handle for name in layers for handle in _add_hooks(unet.get_submodule(name), name, maps, reduce, rows)]
     try:
         yield maps
     finally:
@@ -79,29 +77,21 @@ def _record(unet: nn.Module, layers: Sequence[str], reduce: Reduce, rows: slice)
 
 
 def _add_hooks(module: Any, name: str, maps: dict[str, Any], reduce: Reduce, rows: slice) -> list[Any]:
-    projected: dict[str, Tensor] = {}
+    projected: dict[nn.Module, Tensor] = {}
 
-    def keep(projection: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            projected[projection] = output.detach()[rows]
-
-        return hook
+    def keep(projection: nn.Module, _inputs: Any, output: Tensor) -> None:
+        projected[projection] = output.detach()[rows]
 
     @torch.no_grad()
     def after(attn: Any, _args: Any, kwargs: dict[str, Any], _output: Any) -> None:
         mask = kwargs.get("attention_mask")  # additive, [B, 1, L]
-        query, key = (
-            _split_heads(projected.pop("query"), attn.heads, attn.norm_q),
-            _split_heads(projected.pop("key"), attn.heads, attn.norm_k),
-        )
+        query = _split_heads(projected.pop(attn.to_q), attn.heads, attn.norm_q)
+        key = _split_heads(projected.pop(attn.to_k), attn.heads, attn.norm_k)
         with torch.autocast(query.device.type, enabled=False):  # it would return the products to half precision
             maps[name] = reduce(_mean_over_heads(query, key, attn.scale, None if mask is None else mask[rows]))
 
-    return [
-        module.to_q.register_forward_hook(keep("query")),
-        module.to_k.register_forward_hook(keep("key")),
-        module.register_forward_hook(after, with_kwargs=True),
-    ]
+    projections = [projection.register_forward_hook(keep) for projection in (module.to_q, module.to_k)]
+    return [*projections, module.register_forward_hook(after, with_kwargs=True)]
 
 
 def _split_heads(projected_BNC: Tensor, num_heads: int, norm: nn.Module | None) -> Tensor:
@@ -118,3 +108,40 @@ def _mean_over_heads(query_BHPD: Tensor, key_BHLD: Tensor, scale: float, bias_B1
         logits_BPL = torch.matmul(query_BPD.float(), key_BLD.float().transpose(-1, -2)) * scale
         total_BPL = total_BPL + (logits_BPL if bias_B1L is None else logits_BPL + bias_B1L).softmax(-1)
     return total_BPL / query_BHPD.shape[1]
+
+
+@contextmanager
+def edit_attention(unet: nn.Module, *, first_token: float, rows: slice, attended: Tensor) -> Iterator[None]:
+    """Scale the attention logits of token 0 and mask tokens, in the fused kernels (docs/methods.md#mitigations-inference).
+
+    A logit is q k / sqrt(D), so that scaling the key scales the logit. Rows of attention still sum to 1. Batches of another size
+    than N are not changed.
+
+    Args:
+        unet: the network.
+        first_token: factor of the logits of token 0.
+        rows: rows of the batch whose logits are scaled.
+        attended: bool [N, L], the tokens that each row of a batch of N attends to.
+    """
+
+    def scale(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        if len(output) != len(attended):
+            return output
+        changed = output.clone()
+        changed[rows, ..., 0, :] *= first_token
+        return changed
+
+    def mask(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if len(args[0]) != len(attended):
+            return args, kwargs
+        given = kwargs.get("encoder_attention_mask")
+        return args, kwargs | {"encoder_attention_mask": attended if given is None else given.bool() & attended}
+
+    layers: list[Any] = [unet.get_submodule(name) for name in cross_attention_layers(unet)]
+    handles = [(attn.to_k if attn.norm_k is None else attn.norm_k).register_forward_hook(scale) for attn in layers]
+    handles.append(unet.register_forward_pre_hook(mask, with_kwargs=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -16,7 +16,7 @@ class CFGOutputs:
     Attributes:
         index: number of the step, from 0.
         timestep: its timestep.
-        noisy: input of the network, [B, C, h, w].
+        noisy: x_t, [B, C, h, w].
         uncond: output for the empty caption, [B, C, h, w]; the same tensor as `cond` for a model without text.
         cond: output for the captions, [B, C, h, w].
         scale: requested guidance scale.
@@ -31,15 +31,7 @@ class CFGOutputs:
 
 
 def classifier_free_guidance(outputs: CFGOutputs, scale: float | None = None) -> Tensor:
-    """Combine both predictions: u + s (c - u) (Ho and Salimans 2022).
-
-    Args:
-        outputs: outputs of both halves.
-        scale: s; default: the requested scale.
-
-    Returns:
-        The output that moves the sampler, [B, C, h, w].
-    """
+    """Combine both predictions: u + s (c - u) with s = `scale` or the requested scale, [B, C, h, w] (Ho and Salimans 2022)."""
     scale = outputs.scale if scale is None else scale
     if scale == 1 or outputs.uncond is outputs.cond:
         return outputs.cond
@@ -61,13 +53,12 @@ def predict_both(model: Denoiser, condition: TextConditioning | None, noisy: Ten
     if condition is None:
         output = model(noisy, timestep.to(noisy.device).expand(len(noisy)), None)
         return output, output
-    times = timestep.to(noisy.device).expand(2 * len(noisy))
-    uncond, cond = model(torch.cat([noisy, noisy]), times, condition).chunk(2)
+    uncond, cond = model(torch.cat([noisy, noisy]), timestep.to(noisy.device).expand(2 * len(noisy)), condition).chunk(2)
     return uncond, cond
 
 
 def guidance_delta(model: Denoiser, uncond: Tensor, cond: Tensor, noisy: Tensor, timestep: int | Tensor) -> Tensor:
-    """Delta = eps_c - eps_u (docs/methods.md#magnitude).
+    """Delta = eps_c - eps_u in float32, [B, C, h, w] (docs/methods.md#magnitude).
 
     Args:
         model: the model, which knows what its network predicts.
@@ -75,9 +66,6 @@ def guidance_delta(model: Denoiser, uncond: Tensor, cond: Tensor, noisy: Tensor,
         cond: conditional output, [B, C, h, w].
         noisy: x_t, [B, C, h, w].
         timestep: one for all rows, or int64 [B].
-
-    Returns:
-        float32 [B, C, h, w], in units of eps.
     """
     return (model.to_noise(cond, noisy, timestep) - model.to_noise(uncond, noisy, timestep)).float()
 

@@ -5,7 +5,6 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import diffusers
@@ -13,12 +12,13 @@ import torch
 from torch import Tensor
 
 from afterglow.errors import AfterglowError
+from afterglow.functional.pixels import from_signed
 from afterglow.generations import Generations
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.attention import cross_attention_layers, self_attention_layers
 from afterglow.sampling.guidance import CFGOutputs, delta_norm, guidance_delta, predict_both
 from afterglow.sampling.observers import EXTRAS_NEEDING_TEXT
-from afterglow.sampling.recorder import CaptureConfig, TraceRecorder, make_observers
+from afterglow.sampling.recorder import CaptureConfig, TraceRecorder
 from afterglow.sampling.setup import Mitigation, SamplingSetup, encode_cfg_batch, initial_noise
 
 Predict = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]  # step index, x_t, timestep => unconditional and conditional output
@@ -57,11 +57,6 @@ class Sampler:
         return SamplingSetup(captions, seeds, encode_cfg_batch(model, captions), self.guidance_scale, lambda: self.build(model.scheduler))
 
 
-def cross_attention_of(model: Denoiser) -> list[str]:
-    """The model's cross-attention layers in the order in which they run; none without text."""
-    return cross_attention_layers(model.unet) if model.has_text else []
-
-
 def sample_steps(model: Denoiser, setup: SamplingSetup, predict: Predict | None = None) -> Iterator[tuple[CFGOutputs, Tensor]]:
     """Run a sampling pass step by step.
 
@@ -73,9 +68,7 @@ def sample_steps(model: Denoiser, setup: SamplingSetup, predict: Predict | None 
     Yields:
         The network's outputs at each step, and the sampler's state after it, [B, C, h, w].
     """
-    if predict is None:
-        run = partial(predict_both, model, setup.condition)
-        predict = lambda _index, noisy, timestep: run(noisy, timestep)  # noqa: E731
+    predict = predict or (lambda _index, noisy, timestep: predict_both(model, setup.condition, noisy, timestep))
     scheduler, generators = setup.scheduler(), setup.generators()
     sample = _initial_sample(model, generators, scheduler)
     # ancestral samplers continue the random stream of the initial noise, as in a diffusers pipeline
@@ -118,7 +111,7 @@ def generate(
     early: Denoiser | None = None,
     mitigation: Mitigation | None = None,
 ) -> Generations:
-    """Generate one image for each caption and seed, in one pass with the conditional and unconditional halves in one batch.
+    """Generate one image for each caption and seed, the conditional and unconditional halves in one batch.
 
     Args:
         model: the model; without text it ignores the captions and gives neither guidance nor attention.
@@ -143,10 +136,7 @@ def generate(
     parts = []
     for start in range(0, len(captions), batch_size):
         rows = slice(start, start + batch_size)
-        part = _generate_batch(model, captions[rows], seeds[rows], sampler, capture, early, mitigation)
-        if "basin_curve" in capture.extras:
-            part = replace(part, extras={**part.extras, "basin_curve": _basin_curve(model, captions[rows], seeds[rows], sampler)})
-        parts.append(part)
+        parts.append(_generate_batch(model, captions[rows], seeds[rows], sampler, capture, early, mitigation))
     return Generations.cat(parts)
 
 
@@ -180,24 +170,26 @@ def _generate_batch(
     setup = sampler.setup(model, captions, seeds)
     setup = setup if mitigation is None else mitigation(model, setup)
     timesteps, condition = setup.scheduler().timesteps, setup.condition
-    recorder = TraceRecorder(model, capture, condition, len(timesteps), make_observers(model, capture, seeds, early))
+    recorder = TraceRecorder(model, capture, condition, len(timesteps), seeds, early)
     for _, state in sample_steps(model, setup, recorder.predict):
         sample = state
-    pixels = model.decode(sample)
     recorded = recorder.result()
+    extras = recorded.pop("extras") | dict(setup.extras)
+    if "basin_curve" in capture.extras:
+        extras["basin_curve"] = _basin_curve(model, captions, seeds, sampler)
     return Generations(
-        images=((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu(),
+        images=from_signed(model.decode(sample)).cpu(),
         caption=tuple(captions),
         seed=torch.tensor(list(seeds)),
         timesteps=torch.as_tensor(timesteps).long().cpu(),
         prompt_length=None if condition is None else condition.prompt_length[len(captions) :].cpu(),
         provenance=_provenance(model, sampler, capture) | ({} if mitigation is None else {"mitigation": str(mitigation)}),
-        **recorded | {"extras": recorded["extras"] | dict(setup.extras)},
+        extras=extras,
+        **recorded,
     )
 
 
 def _provenance(model: Denoiser, sampler: Sampler, capture: CaptureConfig) -> dict[str, Any]:
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")}
     return {
         "model": type(model).__name__,
         "origin": model.name_or_path,
@@ -206,12 +198,12 @@ def _provenance(model: Denoiser, sampler: Sampler, capture: CaptureConfig) -> di
         "guidance_scale": sampler.guidance_scale,
         "scheduler_options": dict(sampler.options),
         "dtype": str(model.dtype),
-        "layers": cross_attention_of(model),
+        "layers": cross_attention_layers(model.unet),
         "end_layers": list(capture.end_layers),
         "end_token": capture.end_token,
         "extras": list(capture.extras),
         "curvature_vectors": capture.curvature_vectors,
         "self_attention_layers": self_attention_layers(model.unet) if "self_attention" in capture.extras else [],
         "pads_masked": bool(getattr(model, "mask_padding", False)),
-        "versions": versions,
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")},
     }

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from afterglow.functional.attention import entropy
 from afterglow.models.conditioning import TextConditioning
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.guidance import guidance_delta, predict_both
@@ -71,12 +72,11 @@ class Sharpness:
         self.model = model
 
     def on_step(self, step: SamplerStep) -> None:
-        if step.index:
-            return
-        delta = _delta_function(self.model, step)
-        product = _jacobian_product(delta, step.noisy, delta(step.noisy))
-        variance = 1 - self.model.scheduler.alphas_cumprod[step.timestep].item()
-        self.value = product.float().flatten(1).norm(dim=1).cpu() / variance
+        if step.index == 0:
+            delta = _delta_function(self.model, step)
+            product = _jacobian_product(delta, step.noisy, delta(step.noisy))
+            variance = 1 - self.model.scheduler.alphas_cumprod[step.timestep].item()
+            self.value = product.float().flatten(1).norm(dim=1).cpu() / variance
 
     def result(self) -> dict[str, Tensor]:
         return {"sharpness": self.value}
@@ -99,8 +99,7 @@ class Curvature:
         for _ in range(self.num_vectors):
             signs = [torch.randint(2, step.noisy.shape[1:], generator=generator) * 2.0 - 1 for generator in generators]
             vector = torch.stack(signs).to(step.noisy)
-            product = _jacobian_product(delta, step.noisy, vector)
-            total -= (vector * product).float().sum(1).cpu()
+            total -= (vector * _jacobian_product(delta, step.noisy, vector)).float().sum(1).cpu()
         self.value = total / self.num_vectors
 
     def result(self) -> dict[str, Tensor]:
@@ -128,13 +127,8 @@ class EarlyDifference:
 
 
 def concentration(attention_BPP: Tensor) -> Tensor:
-    """Concentration 1 - H_p / ln P of each pixel's self-attention (docs/methods.md#self-attention).
+    """Concentration 1 - H_p / ln P of each pixel's self-attention, [B, P] (docs/methods.md#self-attention).
 
-    Args:
-        attention_BPP: attention of each pixel to all pixels, [B, P, P].
-
-    Returns:
-        [B, P]; 1 if a pixel attends to one pixel, 0 if it attends to all pixels alike.
+    1 if a pixel attends to one pixel, 0 if it attends to all pixels alike; NaN for P = 1, where both are the same.
     """
-    entropy = -torch.special.xlogy(attention_BPP, attention_BPP).sum(-1)
-    return 1 - entropy / math.log(attention_BPP.shape[-1])
+    return 1 - entropy(attention_BPP) / math.log(attention_BPP.shape[-1])

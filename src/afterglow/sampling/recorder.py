@@ -1,16 +1,15 @@
 """Recording of a sampling pass, step by step."""
 
-import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from afterglow.errors import AfterglowError
+from afterglow.functional.attention import mean_of_grids
 from afterglow.generations import END_TOKEN_RULES
 from afterglow.models.conditioning import TextConditioning
 from afterglow.models.denoiser import Denoiser
@@ -54,12 +53,9 @@ def capture_for(requires: Collection[str], **options: Any) -> CaptureConfig:
     Args:
         requires: requirements as a Measure names them: guidance, token_attention, end_attention.STEP, extras.NAME.
         options: other arguments of CaptureConfig.
-
-    Returns:
-        The capture.
     """
     steps = [name.partition(".")[2] for name in requires if name.startswith("end_attention.")]
-    extras = {name.partition(".")[2].partition(".")[0] for name in requires if name.startswith("extras.")}
+    extras = {name.split(".")[1] for name in requires if name.startswith("extras.")}
     return CaptureConfig(
         guidance="guidance" in requires,
         tokens="token_attention" in requires,
@@ -67,26 +63,6 @@ def capture_for(requires: Collection[str], **options: Any) -> CaptureConfig:
         extras=[name for name in EXTRAS if name in extras],
         **options,
     )
-
-
-def make_observers(model: Denoiser, capture: CaptureConfig, seeds: Sequence[int], early: Denoiser | None) -> list[Observer]:
-    """The observers of one batch.
-
-    Args:
-        model: the model.
-        capture: what is kept.
-        seeds: seeds of the batch, B.
-        early: an earlier state of the model, for early_difference.
-    """
-    observers: list[Observer] = []
-    if "sharpness" in capture.extras:
-        observers.append(Sharpness(model))
-    if "curvature" in capture.extras:
-        observers.append(Curvature(model, capture.curvature_vectors, list(seeds)))
-    if "early_difference" in capture.extras:
-        assert early is not None
-        observers.append(EarlyDifference(early))
-    return observers
 
 
 class TraceRecorder:
@@ -97,7 +73,8 @@ class TraceRecorder:
         capture: what is kept.
         condition: encoded captions [uncond; cond] of 2B rows; None for a model without text.
         num_steps: number of steps of the pass.
-        observers: read each step as well.
+        seeds: B seeds.
+        early: an earlier state of the model, for early_difference.
     """
 
     def __init__(
@@ -106,9 +83,10 @@ class TraceRecorder:
         capture: CaptureConfig,
         condition: TextConditioning | None,
         num_steps: int,
-        observers: Sequence[Observer] = (),
+        seeds: Sequence[int],
+        early: Denoiser | None = None,
     ) -> None:
-        self.model, self.capture, self.condition, self.num_steps, self.observers = model, capture, condition, num_steps, observers
+        self.model, self.capture, self.condition, self.num_steps = model, capture, condition, num_steps
         self.end_steps = {index % num_steps for index in capture.end_steps}
         self.guidance: list[Tensor] = []
         self.guidance_rms: list[Tensor] = []
@@ -119,24 +97,20 @@ class TraceRecorder:
         if condition is not None:
             self.cond_slice = slice(len(condition.prompt_length) // 2, None)
             self.end_weights = _end_token_weights(condition[self.cond_slice])
+        self.observers: list[Observer] = []
+        if "sharpness" in capture.extras:
+            self.observers.append(Sharpness(model))
+        if "curvature" in capture.extras:
+            self.observers.append(Curvature(model, capture.curvature_vectors, list(seeds)))
+        if "early_difference" in capture.extras and early is not None:
+            self.observers.append(EarlyDifference(early))
 
     def predict(self, index: int, noisy: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the network at one step and record it.
-
-        Args:
-            index: number of the step, from 0.
-            noisy: x_t, [B, C, h, w].
-            timestep: a scalar.
-
-        Returns:
-            The unconditional and the conditional output, [B, C, h, w] each.
-        """
-        with self._record_self_attention(index, noisy), self._record_attention(index) as maps:
+        """Run the network at step `index` on x_t [B, C, h, w] and record it; the unconditional and the conditional output."""
+        with self._record_self_attention(index, noisy), self._record_attention(index):
             uncond, cond = predict_both(self.model, self.condition, noisy, timestep)
-        if self.condition is not None:
-            if self.capture.guidance:
-                self._keep_guidance(guidance_delta(self.model, uncond, cond, noisy, int(timestep)))
-            self._keep_attention(index, maps or {})
+        if self.condition is not None and self.capture.guidance:
+            self._keep_guidance(guidance_delta(self.model, uncond, cond, noisy, int(timestep)))
         if self.observers:
             noise = self.model.to_noise(cond, noisy, int(timestep))
             step = SamplerStep(index, self.num_steps, int(timestep), noisy, noise, self.condition)
@@ -146,49 +120,45 @@ class TraceRecorder:
 
     @contextmanager
     def _record_self_attention(self, index: int, noisy: Tensor) -> Iterator[None]:
-        """Keep the concentration of self-attention at the last step if it is requested."""
         if "self_attention" not in self.capture.extras or index != self.num_steps - 1:
             yield
             return
         with record_self_attention(self.model.unet, concentration, rows=self.cond_slice) as maps:
             yield
-        height, width = noisy.shape[-2:]
-        sides = {name: math.isqrt(grid.shape[1] * height // width) for name, grid in maps.items()}
-        grids = [grid.unflatten(1, (sides[name], -1))[:, None] for name, grid in maps.items()]
-        finest = max((grid.shape[-2:] for grid in grids), key=lambda size: size[0])
-        resized = [interpolate(grid, size=finest, mode="bilinear", align_corners=False)[:, 0] for grid in grids]
-        self.extras["self_attention"] = torch.stack(resized).mean(0).cpu()
+        grids = [grid for grid in maps.values() if grid.shape[1] > 1]  # undefined where one position attends to itself
+        if not grids:
+            raise AfterglowError(f"There is no self-attention to record: all layers of {type(self.model.unet).__name__} have one position.")
+        self.extras["self_attention"] = mean_of_grids(grids, noisy.shape[-2] / noisy.shape[-1]).cpu()
 
-    def _record_attention(self, index: int) -> Any:
-        ends = index in self.end_steps
-        if self.condition is None or not (ends or self.capture.tokens):
-            return nullcontext()
+    @contextmanager
+    def _record_attention(self, index: int) -> Iterator[None]:
+        ends, tokens = index in self.end_steps, self.capture.tokens
+        if self.condition is None or not (ends or tokens):
+            yield
+            return
 
         def reduce(attention_BPL: Tensor) -> tuple[Tensor, Tensor | None]:
-            tokens = attention_BPL.mean(1)
-            return tokens, attention_BPL @ self.end_weights if ends else None
+            return attention_BPL.mean(1), attention_BPL @ self.end_weights if ends else None
 
-        prefixes = ("",) if self.capture.tokens else tuple(self.capture.end_layers)
-        return record_attention(self.model.unet, reduce, prefixes=prefixes, rows=self.cond_slice)
+        prefixes = ("",) if tokens else tuple(self.capture.end_layers)
+        with record_attention(self.model.unet, reduce, prefixes=prefixes, rows=self.cond_slice) as maps:
+            yield
+        if tokens:
+            self.token_attention.append(torch.stack([token for token, _ in maps.values()], dim=1).half().cpu())
+        for layer, (_, end) in maps.items():
+            if end is not None and layer.startswith(tuple(self.capture.end_layers)):
+                self.end_attention[index, layer] = end.half().cpu()
 
     def _keep_guidance(self, delta: Tensor) -> None:
         rms = delta.square().flatten(1).mean(1).sqrt()
         self.guidance.append((delta / rms.clamp(min=1e-12)[:, None, None, None]).half().cpu())
         self.guidance_rms.append(rms.cpu())
 
-    def _keep_attention(self, index: int, maps: Mapping[str, Any]) -> None:
-        if self.capture.tokens and maps:
-            self.token_attention.append(torch.stack([tokens for tokens, _ in maps.values()], dim=1).half().cpu())
-        for layer, (_, ends) in maps.items():
-            if ends is not None and layer.startswith(tuple(self.capture.end_layers)):
-                self.end_attention[index, layer] = ends.half().cpu()
-
     def result(self) -> dict[str, Any]:
         """The recorded fields of Generations."""
+        steps = {name: getattr(self, name) for name in ("guidance", "guidance_rms", "token_attention")}
         return {
-            "guidance": torch.stack(self.guidance) if self.guidance else None,
-            "guidance_rms": torch.stack(self.guidance_rms) if self.guidance_rms else None,
-            "token_attention": torch.stack(self.token_attention) if self.token_attention else None,
+            **{name: torch.stack(values) if values else None for name, values in steps.items()},
             "end_attention": self.end_attention or None,
             "extras": self.extras | {name: value for observer in self.observers for name, value in observer.result().items()},
         }

@@ -59,15 +59,7 @@ class Mitigation(Protocol):
 
 @torch.no_grad()
 def encode_cfg_batch(model: Denoiser, captions: Sequence[str]) -> TextConditioning | None:
-    """Encode captions for classifier-free guidance.
-
-    Args:
-        model: the model.
-        captions: B captions.
-
-    Returns:
-        [uncond; cond], 2B rows in the network's data type; None for a model without text.
-    """
+    """Encode B captions to [uncond; cond], 2B rows in the network's data type; None for a model without text."""
     conditional, empty = model.condition(captions), model.condition([""])
     if conditional is None or empty is None:
         return None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from afterglow.models.denoiser import Denoiser
-from afterglow.sampling.attention_edit import edit_attention
+from afterglow.sampling.attention import edit_attention
 from afterglow.sampling.setup import SamplingSetup
 
 

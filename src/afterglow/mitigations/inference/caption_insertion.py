@@ -47,17 +47,7 @@ DRAW: Mapping[str, Callable[[np.random.Generator, Sequence[str], Sequence[str]],
 
 
 def insert_words(caption: str, insertion: CaptionInsertion, seed: int, vocabulary: Sequence[str] = ()) -> str:
-    """Insert words in a caption.
-
-    Args:
-        caption: the caption.
-        insertion: kind and number of the words.
-        seed: seed of the words and their places.
-        vocabulary: words to draw from, for the kind words.
-
-    Returns:
-        The caption with more words; unchanged if the kind is repeats and it has no words.
-    """
+    """The caption with more words, drawn from `vocabulary` for the kind words; unchanged if the kind is repeats and it has no words."""
     random = np.random.default_rng([seed, zlib.crc32(caption.encode())])
     own = caption.split()
     words = list(own)
@@ -74,13 +64,7 @@ def vocabulary_of(model: Any) -> list[str]:
 
 
 def read_paraphrases(file: Path) -> dict[str, list[str]]:
-    """Read paraphrases of captions.
-
-    Args:
-        file: .jsonl with `caption` and `paraphrases` in each line.
-
-    Returns:
-        {caption: paraphrases}.
+    """{caption: paraphrases} of a .jsonl file with `caption` and `paraphrases` in each line.
 
     Raises:
         AfterglowError: if there is no such file, or a line lacks one of both.

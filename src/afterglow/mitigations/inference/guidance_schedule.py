@@ -57,14 +57,7 @@ def _with_finer_grid(build: Callable[[], Any], tau: float) -> Any:
 
 @dataclass(frozen=True)
 class JoinedScheduler:
-    """Two diffusers schedulers, one while t > tau and the other from there on.
-
-    Attributes:
-        first: scheduler while t > tau.
-        second: scheduler from t = tau on.
-        tau: timestep at which the second takes over.
-        timesteps: timesteps of both in turn, [T].
-    """
+    """Two diffusers schedulers, one while t > tau and the other from there on; `timesteps` are those of both in turn, [T]."""
 
     first: Any
     second: Any

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from afterglow.functional.attention import mean_of_grids
 from afterglow.functional.pixels import resize
 from afterglow.measures.bright_ending import BRIGHT_ENDING_LAYERS
 from afterglow.models.denoiser import Denoiser
@@ -66,19 +67,12 @@ class PromptOptimization:
 
 @dataclass(frozen=True)
 class OptimizationResult:
-    """Result of an optimization of B embeddings.
+    """Result of an optimization of B embeddings."""
 
-    Attributes:
-        embeddings: [B, L, D].
-        before: loss of each image before, [B].
-        after: loss of each image after, [B].
-        diverged: 1 if the loss rose or was not finite, so that the embedding is unchanged, [B].
-    """
-
-    embeddings: Tensor
-    before: Tensor
-    after: Tensor
-    diverged: Tensor
+    embeddings: Tensor  # [B, L, D]
+    before: Tensor  # loss of each image before, [B]
+    after: Tensor  # loss of each image after, [B]
+    diverged: Tensor  # 1 if the loss rose or was not finite, so that the embedding is unchanged, [B]
 
 
 @torch.enable_grad()
@@ -89,9 +83,6 @@ def optimize_embedding(loss: Loss, embeddings: Tensor, options: PromptOptimizati
         loss: embeddings [B, L, D] to losses [B].
         embeddings: [B, L, D].
         options: target, trigger, learning rate and number of steps.
-
-    Returns:
-        New embeddings and losses.
     """
     begin, rest = embeddings[:, :1].detach(), embeddings[:, 1:].detach().clone().requires_grad_()
     optimizer = torch.optim.AdamW([rest], lr=options.learning_rate)
@@ -132,15 +123,7 @@ def _finite(values: Tensor) -> Tensor:
 
 
 def masked_delta_norm(delta: Tensor, mask: Tensor | None) -> Tensor:
-    """||Delta||_2, or with a mask ||Delta m||_2 / mean(m) (docs/methods.md#local-detection).
-
-    Args:
-        delta: [B, C, h, w].
-        mask: soft [B, h, w], or None.
-
-    Returns:
-        [B].
-    """
+    """||Delta||_2, or with a soft mask [B, h, w] ||Delta m||_2 / mean(m), [B] (docs/methods.md#local-detection)."""
     if mask is None:
         return delta_norm(delta)
     weight = resize(mask.float(), delta.shape[-2:])
@@ -149,25 +132,15 @@ def masked_delta_norm(delta: Tensor, mask: Tensor | None) -> Tensor:
 
 @torch.no_grad()
 def bright_ending_map(model: Denoiser, setup: SamplingSetup) -> Tensor:
-    """Attention to the first end token at the last step of a pass (docs/methods.md#bright-ending).
+    """Attention to the first end token at the last step, mean over heads and the authors' two layers, [B, h, w].
 
-    Args:
-        model: the model.
-        setup: the setup of the pass.
-
-    Returns:
-        Mean over heads and the authors' two layers, [B, h, w].
+    docs/methods.md#bright-ending
     """
     assert setup.condition is not None
     ((outputs, _),) = deque(sample_steps(model, setup), maxlen=1)
     ends = setup.condition.prompt_length[setup.cond_slice] - 1
-    with record_attention(
-        model.unet,
-        lambda attention_BPL: attention_BPL[torch.arange(len(ends)), :, ends],
-        prefixes=(BRIGHT_ENDING_LAYERS,),
-        rows=setup.cond_slice,
-    ) as maps:
+    to_end = lambda attention_BPL: attention_BPL[torch.arange(len(ends)), :, ends]  # noqa: E731
+    with record_attention(model.unet, to_end, prefixes=(BRIGHT_ENDING_LAYERS,), rows=setup.cond_slice) as maps:
         predict_both(model, setup.condition, outputs.noisy, torch.tensor(outputs.timestep))
     height, width = outputs.noisy.shape[-2:]
-    grids = [grid.unflatten(1, (math.isqrt(grid.shape[1] * height // width), -1)) for grid in maps.values()]
-    return torch.stack(grids).mean(0)
+    return mean_of_grids(list(maps.values()), height / width)

@@ -16,18 +16,9 @@ NUM_RANDOM_WORDS = 4  # inserted in a caption without paraphrases
 
 
 def anchored_scale(norm: Tensor, scale: float, low: float, high: float) -> Tensor:
-    """s_pr: 1 at `low`, s at `high`, linear between, at most s.
+    """s_pr of ||Delta||_2, [B]: 1 at `low`, the requested scale s at `high`, linear between, at most s.
 
     The authors write it s (norm - c) / (high - c) with c = (3 s - 5) / (s - 1); this is the same line, and defined at s = 1 too.
-
-    Args:
-        norm: ||Delta||_2, [B].
-        scale: s, the requested guidance scale.
-        low: lower threshold of the norm.
-        high: upper threshold of the norm.
-
-    Returns:
-        [B].
     """
     return 1 + (scale - 1) * ((norm - low) / (high - low)).clamp(max=1)
 
@@ -41,9 +32,6 @@ def reanchored(uncond: Tensor, original: Tensor, other: Tensor, scale: float, an
         other: output for the other caption, [B, C, h, w].
         scale: s, the requested guidance scale.
         anchored: s_pr, [B].
-
-    Returns:
-        [B, C, h, w].
     """
     weight = anchored[:, None, None, None].to(original)
     return original + weight * (other - original) + (scale - weight) * (other - uncond)

@@ -88,15 +88,7 @@ class SampleDropping(TrainingMitigation):
 
 @torch.no_grad()
 def training_guidance_norm(model: Denoiser, step: TrainStepOutput) -> Tensor:
-    """||eps_c - eps_u||_2 of each training sample at its own noise level.
-
-    Args:
-        model: the model that is trained.
-        step: B samples of a training step.
-
-    Returns:
-        [B]; about 0 for a sample without a caption.
-    """
+    """||eps_c - eps_u||_2 of each training sample at its own noise level, [B]; about 0 for a sample without a caption."""
     empty = model.condition([""])
     assert empty is not None
     uncond = model(step.noisy, step.timesteps, empty[[0] * len(step.noisy)])
