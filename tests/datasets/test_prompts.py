@@ -83,7 +83,7 @@ def test_read_prompts_of_files_outside_the_folder_is_refused(tmp_path, name, col
     (tmp_path / "list" / "link.png").symlink_to("../x.png")
     (tmp_path / "list" / "linked").symlink_to(tmp_path)
     rows = [{"caption": "one", column: name.format(folder=tmp_path)}]
-    with pytest.raises(AfterglowError, match=f"line 1: its {column} '.*' lies outside the folder of the list"):
+    with pytest.raises(AfterglowError, match=f"line 1: its {column} '.*' lies outside the folder of this file"):
         read_prompts(write(tmp_path / "list" / "list.jsonl", rows))
 
 

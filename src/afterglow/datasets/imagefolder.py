@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 from PIL import Image
 
@@ -20,6 +19,9 @@ from afterglow.datasets.listing import ImageList
 from afterglow.datasets.tables import checked_text, read_table
 from afterglow.errors import AfterglowError, did_you_mean, shown
 from afterglow.files import place
+
+if TYPE_CHECKING:
+    import datasets
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +85,8 @@ def _open(folder: str) -> _Table:
     if path.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", folder):
         reason = "is a file" if path.exists() else "does not exist"
         raise AfterglowError(f"'{shown(folder, 150)}' {reason}; a folder of images was expected.")
+    import datasets  # seconds, which a plain folder does not need
+
     try:
         return _saved_table(datasets.load_dataset(folder), folder)
     except AfterglowError:
@@ -92,6 +96,8 @@ def _open(folder: str) -> _Table:
 
 
 def _open_saved(folder: str) -> _Table:
+    import datasets
+
     try:
         return _saved_table(datasets.load_from_disk(folder), folder)
     except AfterglowError:
@@ -105,8 +111,10 @@ def _reason(error: Exception) -> str:
     return shown(str(error.__cause__ or error).partition("\n")[0], 80)
 
 
-def _saved_table(loaded: datasets.Dataset | datasets.DatasetDict, folder: str) -> _Table:
+def _saved_table(loaded: "datasets.Dataset | datasets.DatasetDict", folder: str) -> _Table:
     """The training split of a saved set; columns that are neither text nor numbers are left out."""
+    import datasets
+
     if isinstance(loaded, datasets.DatasetDict):
         if "train" not in loaded and len(loaded) != 1:
             raise AfterglowError(f"{shown(folder, 80)} has no split `train`; its splits are {shown(', '.join(loaded), 100)}.")

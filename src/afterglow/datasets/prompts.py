@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from afterglow.datasets.tables import checked_text, read_table
+from afterglow.datasets.tables import checked_text, file_inside, read_table
 from afterglow.errors import AfterglowError, shown
 from afterglow.files import place
 
@@ -61,22 +61,8 @@ def _prompt(row: Mapping[str, Any], folder: Path, where: str, kind: str) -> Prom
         raise AfterglowError(f"{where}: the caption is missing.")
     caption = checked_text(row["caption"], "caption", where)
     label = checked_text(row.get("label") or row.get("type") or kind, "label", where)
-    files = {name: _file_inside(folder, str(row[name]), name, where) for name in ("image", "mask") if row.get(name)}
+    files = {name: file_inside(folder, str(row[name]), name, where) for name in ("image", "mask") if row.get(name)}
     return Prompt(caption, _KINDS.get(label.lower(), label), files.get("image"), files.get("mask"))
-
-
-def _file_inside(folder: Path, name: str, column: str, where: str) -> Path:
-    """A file that a list names; lists may come from others, so it must lie in the list's folder, links included."""
-    file = folder / name
-    try:
-        inside, exists = file.resolve().is_relative_to(folder.resolve()), file.is_file()
-    except (OSError, RuntimeError, ValueError):  # a name that is too long, a loop of links, a NUL
-        inside, exists = True, False
-    if not inside:
-        raise AfterglowError(f"{where}: its {column} '{shown(name, 80)}' lies outside the folder of the list.")
-    if not exists:
-        raise AfterglowError(f"{where}: its {column} '{shown(name, 80)}' is missing.")
-    return file
 
 
 def with_labels(prompts: Iterable[Prompt], labels: Iterable[Prompt]) -> list[Prompt]:

@@ -41,6 +41,30 @@ def checked_text(value: Any, column: str, where: str) -> str:
     return value
 
 
+def file_inside(folder: Path, name: str, column: str, where: str) -> Path:
+    """Return a file that a table names; tables may come from others, so it must lie in the table's folder, links included.
+
+    Args:
+        folder: folder of the table.
+        name: path relative to it.
+        column: column of the table, for messages.
+        where: file and line, for messages.
+
+    Raises:
+        AfterglowError: if the file lies outside or is missing.
+    """
+    file = folder / name
+    try:
+        inside, exists = file.resolve().is_relative_to(folder.resolve()), file.is_file()
+    except (OSError, RuntimeError, ValueError):  # a name that is too long, a loop of links, a NUL
+        inside, exists = True, False
+    if not inside:
+        raise AfterglowError(f"{where}: its {column} '{shown(name, 80)}' lies outside the folder of this file.")
+    if not exists:
+        raise AfterglowError(f"{where}: its {column} '{shown(name, 80)}' is missing.")
+    return file
+
+
 def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     text = read_text(path)
     header = text.partition("\n")[0]

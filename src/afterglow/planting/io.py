@@ -10,8 +10,11 @@ from PIL import Image
 
 from afterglow.cache import atomic_path, content_key
 from afterglow.datasets.images import read_image
-from afterglow.errors import AfterglowError, reading
-from afterglow.files import read_json_lines
+from afterglow.datasets.tables import checked_text, file_inside
+from afterglow.errors import AfterglowError, reading, shown
+from afterglow.files import numbered_json_lines, place, read_json_lines
+from afterglow.kinds import COPYABLE, TRAINED
+from afterglow.planting.names import COLOR_NAMES
 from afterglow.planting.plants import Plant, PlantedSet
 
 _KINDS = {"controls": "control", "background_pool": "background", "decoy_pool": "decoy_image", "heldout": "heldout"}
@@ -20,6 +23,8 @@ _COLUMNS = (
     *("file_name", "mask_file_name", "region_file_name", "text", "plant_id", "kind", "copies", "area"),
     *("shape", "cluster", "matched_plant", "color", "backgrounds", "image_caption"),
 )
+_NUMBERS = ("plant_id", "copies", "cluster", "matched_plant")
+_LARGEST = 10_000_000  # of the numbers in metadata.jsonl
 
 
 def write_planted(planted: PlantedSet, folder: Path, *, everything: bool = True) -> int:
@@ -138,7 +143,10 @@ def read_planted(folder: str | Path) -> PlantedSet:
     root, table = Path(folder), Path(folder) / "metadata.jsonl"
     if not table.is_file():
         raise AfterglowError(f"There is no planted set in '{root}': metadata.jsonl is missing.")
-    rows = read_json_lines(table, [name for name in _COLUMNS if name != "area"])
+    rows = []
+    for line, row in numbered_json_lines(table, [name for name in _COLUMNS if name != "area"]):
+        _check_row(root, row, place(table, line))
+        rows.append(row)
     if not any(row["kind"] == "control" for row in rows):
         raise AfterglowError(f"'{root}' contains plants without their training set; write a whole set with `afterglow plant`.")
     with reading(table, "a planted set"):
@@ -156,6 +164,9 @@ def _planted(root: Path, rows: list[dict]) -> PlantedSet:
     for number, row in enumerate(with_image):
         (members.setdefault(row["plant_id"], []) if row["plant_id"] >= 0 else splits[row["kind"]]).append(number)
     first = {row["plant_id"]: row for row in reversed(rows) if row["plant_id"] >= 0}
+    used = {int(number) for row in first.values() for number in row["backgrounds"].split()}
+    if max(used, default=0) >= len(pixels) or any(row["kind"] in COPYABLE and number not in members for number, row in first.items()):
+        raise AfterglowError(f"'{root / 'metadata.jsonl'}' describes plants whose images or backgrounds it does not list.")
     return PlantedSet(
         np.stack(pixels),
         tuple(row["image_caption"] for row in with_image),
@@ -163,6 +174,24 @@ def _planted(root: Path, rows: list[dict]) -> PlantedSet:
         tuple(_plant(root, row, tuple(members.get(number, ())), pixels[0].shape[-2:]) for number, row in sorted(first.items())),
         **{name: np.array(splits[kind], dtype=np.int64) for name, kind in _KINDS.items()},  # type: ignore[arg-type]
     )
+
+
+def _check_row(root: Path, row: dict, where: str) -> None:
+    """Refuse a row that `write_planted` cannot have written."""
+    for name in set(_COLUMNS) - {*_NUMBERS, "area"}:
+        checked_text(row[name], name, where)
+        if name.endswith("file_name"):
+            file_inside(root, row[name], name, where)
+    for name in _NUMBERS:
+        if type(row[name]) is not int or not -1 <= row[name] <= _LARGEST:
+            raise AfterglowError(f"{where}: {name} is {shown(row[name])}, not a whole number from -1 on.")
+    kinds = (*TRAINED, "phantom") if row["plant_id"] >= 0 else tuple(_KINDS.values())
+    if row["kind"] not in kinds:
+        raise AfterglowError(f"{where}: the kind of plant_id {row['plant_id']} is {shown(row['kind'])}, not one of {', '.join(kinds)}.")
+    if row["copies"] < 0 or (row["kind"] == "tint" and row["color"] not in COLOR_NAMES):
+        raise AfterglowError(f"{where}: copies {row['copies']} or color '{shown(row['color'])}' is not what a {row['kind']} can have.")
+    if not all(number.isdecimal() and len(number) < 9 for number in row["backgrounds"].split()):
+        raise AfterglowError(f"{where}: backgrounds are {shown(row['backgrounds'])}, not numbers of rows.")
 
 
 def _plant(root: Path, row: dict, members: tuple[int, ...], size: tuple[int, int]) -> Plant:
