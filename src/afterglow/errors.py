@@ -43,7 +43,7 @@ def one_line(text: str, length: int = 300) -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ": did you mean NEAREST?" for a misspelled name, or an empty string if no known name is near."""
     nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
-    return f": did you mean {nearest[0]}?" if nearest else ""
+    return f": did you mean {shown(nearest[0])}?" if nearest else ""
 
 
 def shown(text: object, limit: int = 60) -> str:

@@ -287,7 +287,7 @@ def test_files_that_are_left_out_are_counted_and_named_in_one_line(tmp_path: Pat
     (folder / "sub" / "up").symlink_to(folder)
     os.mkfifo(folder / "pipe.png")
     assert load_imagefolder(str(folder), 4, 3).names == ("a.png",)
-    assert caplog.messages == [
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
         f"{folder}: left out are 3 images that its metadata does not list (b.png, c.png, sub/deep.png); 4 broken links, loops of links "
         "or pipes (gone.png, pipe.png, self.png, ...); 1 files without the suffix of an image (noext)."
     ]

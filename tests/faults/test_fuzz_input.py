@@ -146,7 +146,7 @@ def expected_captions(data: bytes, suffix: str, column: str) -> list[Any]:
     if suffix == "txt":
         return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
     if suffix == "jsonl":
-        return [json.loads(line)[column] for line in text.split("\n") if line.strip()]
+        return [json.loads(line).get(column) for line in text.split("\n") if line.strip()]
     separator = ";" if text.split("\n")[0].count(";") >= text.split("\n")[0].count(",") else ","
     rows = csv.DictReader(io.StringIO(text, newline="\n"), delimiter=separator)
     return [row[column] for row in rows if any(row.values())]

@@ -174,9 +174,9 @@ def test_write_planted_interrupted_is_no_planted_set(planted: PlantedSet, tmp_pa
 
 
 @pytest.mark.parametrize(("name", "value"), [("kind", "star"), ("backgrounds", 3), ("cluster", "x"), ("plant_id", None)])
-def test_read_planted_names_the_table_of_a_wrong_value(folder: Path, name: str, value: object) -> None:
+def test_read_planted_names_the_line_of_a_wrong_value(folder: Path, name: str, value: object) -> None:
     rows = rows_of(folder)
     place = next(i for i, row in enumerate(rows) if row["kind"] == ("local" if name == "backgrounds" else "heldout"))
     rewrite(folder, [row | ({name: value} if i == place else {}) for i, row in enumerate(rows)])
-    with pytest.raises(ValueError, match=r"metadata.jsonl' cannot be read as a planted set"):
+    with pytest.raises(ValueError, match=rf"metadata.jsonl', line \d+: .*{name}"):
         read_planted(folder)

@@ -242,9 +242,8 @@ def _captions(table: _Table, folder: str, column: str | None) -> tuple[str, ...]
     columns = table.columns
     if column is not None and column not in columns:
         known = shown(", ".join(columns), 80) or "none"
-        raise AfterglowError(
-            f"{shown(folder, 80)} has no caption column {shown(repr(column), 40)}; its columns are {known}{did_you_mean(column, columns)}."
-        )
+        nearest = did_you_mean(column, columns) or "."
+        raise AfterglowError(f"{shown(folder, 80)} has no caption column {shown(repr(column), 40)}; its columns are {known}{nearest}")
     column = column or next((name for name in (*CAPTION_COLUMNS, *table.labels) if name in columns), None)
     if column is not None:
         return tuple(

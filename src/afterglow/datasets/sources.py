@@ -46,7 +46,9 @@ def load_images(
         AfterglowError: if an option does not fit the dataset, or the images cannot be read.
     """
     if dataset not in SOURCES:
-        raise AfterglowError(f"There is no dataset {dataset!r}; the datasets are {', '.join(SOURCES)}{did_you_mean(dataset, SOURCES)}.")
+        raise AfterglowError(
+            f"There is no dataset {dataset!r}; the datasets are {', '.join(SOURCES)}{did_you_mean(dataset, SOURCES) or '.'}"
+        )
     if channels not in (1, 3):
         raise AfterglowError(f"Images have 1 or 3 channels, not {channels}.")
     if resolution < 4:
