@@ -1,4 +1,4 @@
-"""Errors that a user can repair: one sentence and exit code 2. All other errors keep their traceback."""
+"""Errors that a user can repair: one sentence and an exit code. All other errors keep their traceback."""
 
 import difflib
 import importlib
@@ -13,6 +13,14 @@ from types import ModuleType
 
 class AfterglowError(ValueError):
     """A mistake of the user: one sentence that names the culprit. Commands print it and exit with code 2."""
+
+    exit_code = 2
+
+
+class DivergedError(AfterglowError):
+    """A training or a model whose numbers are not finite; exit code 3, since repeating the command does not help."""
+
+    exit_code = 3
 
 
 def require(option: str, value: object, valid: bool, expected: str) -> None:
@@ -70,7 +78,7 @@ def import_optional(module: str, extra: str) -> ModuleType:
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Print an AfterglowError or an OSError as one line and exit with code 2.
+    """Print an AfterglowError or an OSError as one line and exit with its code, 2 for an OSError.
 
     The environment variable AFTERGLOW_TRACEBACK=1 shows the traceback instead.
     """
@@ -80,13 +88,13 @@ def exit_on_user_error() -> Iterator[None]:
         known = user_error(error)
         if known is None or os.environ.get("AFTERGLOW_TRACEBACK"):
             raise
-        raise exit_with(_text(known)) from error
+        raise exit_with(_text(known), getattr(known, "exit_code", 2)) from error
 
 
-def exit_with(message: str) -> SystemExit:
-    """Print an error as one line of at most 300 characters; the returned exception ends the command with code 2."""
+def exit_with(message: str, code: int = 2) -> SystemExit:
+    """Print an error as one line of at most 300 characters; the returned exception ends the command with a code."""
     print(one_line(f"error: {message}"), file=sys.stderr)
-    return SystemExit(2)
+    return SystemExit(code)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ SAMPLES = "media/samples"
 EVALUATION_TABLE = "tables/evaluation"
 EMA_WINDOW = "train/ema_window"
 LEARNING_RATE = "train/lr"
+OVERFLOWS = "train/overflows"
 SPEED = "train/images_per_second"
 
 

@@ -2,6 +2,7 @@ import diffusers
 import pytest
 import torch
 
+from afterglow.errors import DivergedError
 from afterglow.sampling.attention import cross_attention_layers, record_attention
 from afterglow.sampling.guidance import delta_norm, guidance_delta
 from afterglow.sampling.loop import Sampler, generate, initial_delta_norm, sample_steps
@@ -242,3 +243,10 @@ def test_sample_steps_does_what_generate_does(model):
     torch.testing.assert_close(norms[:, [0, 2, 3]], expected[:, [0, 2, 3]], rtol=1e-4, atol=0)
     first = initial_delta_norm(model, sampler.setup(model, CAPTIONS, SEEDS))
     torch.testing.assert_close(first[[0, 2, 3]], expected[0, [0, 2, 3]], rtol=1e-4, atol=0)
+
+
+def test_generations_that_are_not_finite_raise(small_plain):
+    model = small_plain()
+    next(model.unet.parameters()).data.fill_(float("nan"))
+    with pytest.raises(DivergedError, match="DDPM generated images that are not finite"):
+        generate(model, [""], [0], TRAILING, CaptureConfig(tokens=False, end_steps=()))

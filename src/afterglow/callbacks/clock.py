@@ -14,6 +14,11 @@ class Clock:
         self._start: float | None = None
 
     @property
+    def running(self) -> bool:
+        """Whether this process has begun to train or to evaluate."""
+        return self._start is not None
+
+    @property
     def elapsed(self) -> float:
         """Seconds of training, evaluations included."""
         return self._before + (0.0 if self._start is None else time.perf_counter() - self._start)

@@ -1,8 +1,8 @@
 """The Lightning callback that evaluates memorization during a training."""
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,13 @@ from afterglow.analysis.summary import summarize_evaluation
 from afterglow.callbacks.clock import Clock
 from afterglow.callbacks.early_stop import EarlyStop
 from afterglow.callbacks.media import log_media
+from afterglow.callbacks.preemption import save_now
 from afterglow.callbacks.run_files import RunFiles, load_early_snapshot, save_early_snapshot
 from afterglow.callbacks.schedule import evaluation_steps
 from afterglow.callbacks.training_evaluation import EvaluationSettings, TrainingEvaluation
 from afterglow.evaluation.evaluate import Processes, required_inputs
 from afterglow.evaluation.measurements import EvaluationResult
-from afterglow.measures.registry import FIRST_MEASURES
-from afterglow.sampling.loop import Sampler
+from afterglow.signals import Stopped
 
 log = logging.getLogger(__name__)
 
@@ -36,61 +36,37 @@ class MemorizationMonitor(L.Callback):
     """Measures during training which plants the model memorizes. It evaluates the averaged weights of WarmupEMA.
 
     Args:
-        sampler: how images are generated, the same at every evaluation.
-        final_seeds: generations per caption at the last evaluation.
-        seeds: generations per caption at all other evaluations.
-        num_controls: control captions at the last evaluation.
-        num_heldout: held-out captions at every evaluation.
-        num_unprompted: generations per evaluation of a model without text.
         step_ratio: largest ratio of the steps of two neighboring evaluations.
         first_fraction: the first evaluation after step 0, as a fraction of the training.
-        batch_size: generations per batch.
         logged_maps: maps whose masks are logged at every evaluation; the last evaluation logs all.
-        measures: names of measures, with wildcards ('ld.be.*'); `afterglow measure --list` prints all.
-        final_measures: names of measures at the last evaluation; null: the same. '*' includes those that need extra passes.
-        curvature_vectors: K of Hutchinson's estimator, for curvature.
         early_fraction: fraction of the training whose weights early_difference compares with.
         early_stop: criterion that ends the training before its last step, with the last evaluation at that step.
+        settings: what an evaluation consists of.
     """
 
     def __init__(
         self,
-        sampler: Sampler = Sampler(),
-        final_seeds: int = 4,
-        seeds: int = 2,
-        num_controls: int = 64,
-        num_heldout: int = 8,
-        num_unprompted: int = 256,
         step_ratio: float = 1.5,
         first_fraction: float = 0.02,
-        batch_size: int = 64,
         logged_maps: Sequence[str] = ("score_difference.summed", "end_token.last.first_eos.be", "end_token.last.first_eos.all"),
-        measures: Sequence[str] = FIRST_MEASURES,
-        final_measures: Sequence[str] | None = None,
-        curvature_vectors: int = 16,
         early_fraction: float = 0.1,
         early_stop: EarlyStop = EarlyStop(),
+        **settings: Any,
     ) -> None:
-        self.settings = EvaluationSettings(
-            sampler=sampler,
-            measures=tuple(measures),
-            final_measures=tuple(measures if final_measures is None else final_measures),
-            seeds=seeds,
-            final_seeds=final_seeds,
-            num_controls=num_controls,
-            num_heldout=num_heldout,
-            num_unprompted=num_unprompted,
-            batch_size=batch_size,
-            curvature_vectors=curvature_vectors,
-        )
+        self.settings = EvaluationSettings(**settings)
         self.step_ratio, self.first_fraction, self.early_fraction = step_ratio, first_fraction, early_fraction
         self.logged_maps, self.early_stop = tuple(logged_maps), early_stop
         self.stopped = False  # by `early_stop`
-        self.rank, self.world_size = 0, 1  # set by the command from the launcher
-        self.ema: Any = None  # the callback that averages the weights; set by the command
-        self.after_evaluation: Callable[[Path], Any] | None = None  # writes the report; set by the command
+        # set by the command: the process, the callback that averages the weights, what writes the report, whether there is a limit of time,
+        # and a function that raises Stopped after a signal and returns whether that time is over
+        self.rank, self.world_size = 0, 1
+        self.ema: Any = None
+        self.after_evaluation: Callable[[Path], Any] | None = None
+        self.time_limited = False
+        self.check: Callable[[], bool] = lambda: False
         self.clock = Clock()
         self.fractions: dict[str, float] = {}  # memorized fraction per kind, for the progress bar
+        self._checked_step = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"elapsed": self.clock.elapsed, "evaluation": self.clock.evaluation, "stopped": self.stopped}
@@ -104,12 +80,38 @@ class MemorizationMonitor(L.Callback):
             trainer.should_stop = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._begin(trainer, pl_module)
+        self._evaluate_if_due(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._evaluate_if_due(trainer, pl_module)
+        if trainer.global_step == self._checked_step:  # accumulated batches share a step
+            return
+        self._checked_step = trainer.global_step
+        if self.check() and not self.stopped and trainer.global_step < trainer.max_steps:
+            self._end_by_time(trainer, pl_module)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Lightning does not begin a training without remaining steps, whose last evaluation a signal may have ended
+        step = trainer.global_step
+        if self.clock.running or step != trainer.max_steps or RunFiles(Path(trainer.default_root_dir), step).table.has(step):
+            return
+        pl_module.to(trainer.strategy.root_device)
+        self._begin(trainer, pl_module)
+        self._evaluate_if_due(trainer, pl_module)
+
+    def _begin(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Prepare all evaluations, and undo the last evaluation of a shorter training that this one continues."""
         model: Any = pl_module.model
-        folder = Path(trainer.default_root_dir)
+        folder, step = Path(trainer.default_root_dir), trainer.global_step
+        self.steps = evaluation_steps(trainer.max_steps, ratio=self.step_ratio, first=self.first_fraction)
+        self.files = RunFiles(folder, step)
         planted = trainer.datamodule.planted  # type: ignore[attr-defined]
         if trainer.is_global_zero:
             planted.reconstructed(model.reconstruct)  # a latent model caches the result for the other processes
         trainer.strategy.barrier()
+        if step < self.steps[-1]:
+            self.files.reopen(step, write=trainer.is_global_zero)
         reconstructed = planted.reconstructed(model.reconstruct)
         processes = Processes(self.rank, self.world_size, pl_module.all_gather)
         load_early = partial(load_early_snapshot, folder=folder)
@@ -118,12 +120,16 @@ class MemorizationMonitor(L.Callback):
         )
         for last in (False, True):  # refuse unknown names before the training begins
             required_inputs(model, self.settings.sampler.steps, self.settings.patterns(last), strict=False)
-        self.steps = evaluation_steps(trainer.max_steps, ratio=self.step_ratio, first=self.first_fraction)
-        self.files = RunFiles(folder, trainer.global_step)
         self.clock.start()
-        self._evaluate_if_due(trainer, pl_module)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def _end_by_time(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """End the training at this step with a last evaluation, which a resumed training drops."""
+        step = trainer.global_step
+        log.info("trainer.max_time is over at step %d of %d: the last evaluation follows.", step, trainer.max_steps)
+        save_now(trainer)
+        trainer.should_stop = True
+        self.files.table.drop_after(step - 1)
+        self.steps = [known for known in self.steps if known < step] + [step]
         self._evaluate_if_due(trainer, pl_module)
 
     def _evaluate_if_due(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -135,10 +141,24 @@ class MemorizationMonitor(L.Callback):
         with self.clock.evaluating():
             was_training = pl_module.training
             pl_module.eval()
-            with trainer.precision_plugin.forward_context():
+            with trainer.precision_plugin.forward_context(), self._can_stop(pl_module.model):
                 result, last = self._evaluate(trainer, pl_module)
             pl_module.train(was_training)
             self._record(trainer, result, last)
+
+    @contextmanager
+    def _can_stop(self, model: Any) -> Iterator[None]:
+        """A context that a signal ends before the next call of the network; the evaluation is repeated when the training resumes."""
+
+        def check(*_: Any) -> None:
+            self.check()
+
+        try:
+            with model.unet.register_forward_pre_hook(check):
+                yield
+        except Stopped:
+            self.stopped = False
+            raise
 
     def _evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> tuple[EvaluationResult, bool]:
         """Evaluate the averaged weights, at the last evaluation also with new seeds and the raw weights; whether it was the last."""
@@ -149,7 +169,7 @@ class MemorizationMonitor(L.Callback):
             if not last:
                 result = self.evaluation.run(model, last=False)
                 last = self._stops(trainer, result.measurements)
-            if not self.stopped and self._keeps_early(model, step) and trainer.is_global_zero:
+            if not trainer.should_stop and self._keeps_early(model, step) and trainer.is_global_zero:
                 save_early_snapshot(model, self.files.folder)
             if last:
                 result = self.evaluation.run(model, last=True)
@@ -172,7 +192,8 @@ class MemorizationMonitor(L.Callback):
     def _keeps_early(self, model: Any, step: int) -> bool:
         """Whether to save the early weights: at the first evaluation after early_fraction, or before it if the training may stop."""
         due = next(known for known in self.steps if known >= self.early_fraction * self.steps[-1])
-        return self.evaluation.compares_early(model) and (step == due or (self.early_stop.monitor is not None and step < due))
+        may_stop = self.time_limited or self.early_stop.monitor is not None
+        return self.evaluation.compares_early(model) and (step == due or (may_stop and step < due))
 
     def _record(self, trainer: L.Trainer, result: EvaluationResult, last: bool) -> None:
         """Write and log the result."""

@@ -1,6 +1,7 @@
 """The progress bar of a training; it also logs the speed and the learning rate."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -26,25 +27,25 @@ class Progress(ProgressBar):
         self._enabled = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._monitor = next((c for c in trainer.callbacks if isinstance(c, MemorizationMonitor)), None)  # type: ignore[attr-defined]
         self._bar = tqdm(
             total=trainer.max_steps, initial=trainer.global_step, unit="step", disable=not self._enabled, dynamic_ncols=True, smoothing=0
         )
-        self._begin, self._begin_step, self._evaluated = (
-            time.perf_counter(),
-            trainer.global_step,
-            _evaluation_seconds(trainer),
-        )
+        self._begin, self._begin_step = self._training_seconds(), trainer.global_step
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         assert self._bar is not None
-        training = time.perf_counter() - self._begin - (_evaluation_seconds(trainer) - self._evaluated)
         images = (trainer.global_step - self._begin_step) * trainer.datamodule.batch_size  # type: ignore[attr-defined]
-        speed = images / max(training, 1e-9)
+        speed = images / max(self._training_seconds() - self._begin, 1e-9)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         pl_module.log_dict({keys.SPEED: speed, keys.LEARNING_RATE: rate}, batch_size=1)
         self._bar.n = trainer.global_step
-        self._bar.set_postfix_str(_postfix(trainer, float(outputs["loss"]), speed), refresh=False)
+        fractions = self._monitor.fractions if self._monitor else {}
+        self._bar.set_postfix_str(_postfix(pl_module.last_loss, speed, fractions), refresh=False)
         self._bar.update(0)
+
+    def _training_seconds(self) -> float:
+        return time.perf_counter() - (self._monitor.clock.evaluation if self._monitor else 0.0)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._bar is not None:
@@ -60,16 +61,6 @@ class Progress(ProgressBar):
             tqdm.write(" ".join(map(str, args)))
 
 
-def _monitors(trainer: L.Trainer) -> list[MemorizationMonitor]:
-    return [callback for callback in trainer.callbacks if isinstance(callback, MemorizationMonitor)]  # type: ignore[attr-defined]
-
-
-def _evaluation_seconds(trainer: L.Trainer) -> float:
-    return sum(monitor.clock.evaluation for monitor in _monitors(trainer))
-
-
-def _postfix(trainer: L.Trainer, loss: float, speed: float) -> str:
-    monitors = _monitors(trainer)
-    fractions = monitors[0].fractions if monitors else {}
+def _postfix(loss: float, speed: float, fractions: Mapping[str, float]) -> str:
     memorized = ", ".join(f"{kind} {fraction:.0%}" for kind, fraction in fractions.items())
     return f"loss {loss:.3f}, {speed:.0f} images/s" + (f", memorized: {memorized}" if memorized else "")

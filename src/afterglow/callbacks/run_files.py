@@ -29,12 +29,21 @@ class RunFiles:
     def __init__(self, folder: Path, step: int = 0) -> None:
         self.folder = folder
         self.table = MeasurementTable(folder / "measurements.parquet")
+        self._ended = (folder / "emergence.json").exists() and self.measurements["step"].max() == step
         self.table.drop_after(step)
 
     @property
     def measurements(self) -> pd.DataFrame:
         """The measurements of all evaluations."""
         return self.table.table
+
+    def reopen(self, step: int, *, write: bool) -> None:
+        """Drop the last evaluation of a shorter training that ended at this step; only one process writes."""
+        if self._ended:
+            self.table.drop_after(step - 1)
+            self.table.add(self.measurements.head(0), write=write)
+            if write:
+                (self.folder / "emergence.json").unlink()
 
     def write(self, result: EvaluationResult, step: int, *, last: bool) -> dict[str, Any] | None:
         """Write the maps of an evaluation; after the last one also its generations and emergence, which is returned."""

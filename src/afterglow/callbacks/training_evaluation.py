@@ -12,7 +12,7 @@ from afterglow.evaluation.denoising_loss import denoising_loss_rows
 from afterglow.evaluation.evaluate import Processes, evaluate, model_measures
 from afterglow.evaluation.measurements import EvaluationResult
 from afterglow.evaluation.requests import EvalRequest, GenerationPlan, PlantedRequest, UnconditionalRequest, copyable_targets
-from afterglow.measures.registry import filter_measures, requirements
+from afterglow.measures.registry import FIRST_MEASURES, filter_measures, requirements
 from afterglow.models.denoiser import Denoiser
 from afterglow.neighbors.gallery import Gallery
 from afterglow.planting.plants import PlantedSet
@@ -25,22 +25,35 @@ _MEMORIZED = ("calibrated_l2", "memorized")  # all that is measured of the raw w
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """The settings of all evaluations of a training; see MemorizationMonitor."""
+    """The settings of all evaluations of a training.
 
-    sampler: Sampler
-    measures: Sequence[str]
-    final_measures: Sequence[str]
-    seeds: int
-    final_seeds: int
-    num_controls: int
-    num_heldout: int
-    num_unprompted: int
-    batch_size: int
-    curvature_vectors: int
+    Args:
+        sampler: how images are generated, the same at every evaluation.
+        final_seeds: generations per caption at the last evaluation.
+        seeds: generations per caption at all other evaluations.
+        num_controls: control captions at the last evaluation.
+        num_heldout: held-out captions at every evaluation.
+        num_unprompted: generations per evaluation of a model without text.
+        batch_size: generations per batch.
+        measures: names of measures, with wildcards ('ld.be.*'); `afterglow measure --list` prints all.
+        final_measures: names of measures at the last evaluation; null: the same. '*' includes those that need extra passes.
+        curvature_vectors: K of Hutchinson's estimator, for curvature.
+    """
+
+    sampler: Sampler = Sampler()
+    final_seeds: int = 4
+    seeds: int = 2
+    num_controls: int = 64
+    num_heldout: int = 8
+    num_unprompted: int = 256
+    batch_size: int = 64
+    measures: Sequence[str] = FIRST_MEASURES
+    final_measures: Sequence[str] | None = None
+    curvature_vectors: int = 16
 
     def patterns(self, last: bool) -> Sequence[str]:
         """The measures of the last evaluation, or of one before."""
-        return self.final_measures if last else self.measures
+        return self.measures if self.final_measures is None or not last else self.final_measures
 
 
 @dataclass(frozen=True)
@@ -118,7 +131,7 @@ class TrainingEvaluation:
 
     def compares_early(self, model: Denoiser) -> bool:
         """Whether the last evaluation needs an early state of the model."""
-        return self._needs_early(model, self.settings.final_measures)
+        return self._needs_early(model, self.settings.patterns(last=True))
 
     def _needs_early(self, model: Denoiser, patterns: Sequence[str]) -> bool:
         requires = requirements(filter_measures(model_measures(model, self.settings.sampler.steps), patterns))

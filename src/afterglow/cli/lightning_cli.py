@@ -18,6 +18,8 @@ from afterglow.cache import atomic_path, remove_unfinished
 from afterglow.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint
 from afterglow.callbacks.ema import WarmupEMA
 from afterglow.callbacks.monitor import MemorizationMonitor
+from afterglow.callbacks.nonfinite import NonFinite
+from afterglow.callbacks.preemption import Preemption, take_max_seconds
 from afterglow.callbacks.progress import Progress
 from afterglow.cli.recipes import RecipeHelp, config_file, explained, known_options, names_recipe
 from afterglow.cli.resume import changed_options, check_weights, find_resume, refuse_changes
@@ -33,6 +35,7 @@ from afterglow.planting.io import changed_plants, write_planted
 from afterglow.reports.page import write_report
 from afterglow.reports.run import read_config
 from afterglow.reports.run_tables import emergence_text
+from afterglow.signals import StopSignals
 
 RUNS = Path("runs")
 SEED_HELP = "seed of the planting, the order of the samples, the noise and the weights"
@@ -49,12 +52,14 @@ class AfterglowCLI(LightningCLI):
     """The parser and the objects of a training.
 
     Args:
+        signals: the handlers of the process.
         lock: locks the run folder; the caller releases it.
+        options: of LightningCLI.
     """
 
-    def __init__(self, *args: Any, lock: RunLock, **kwargs: Any) -> None:
-        self.lock = lock
-        super().__init__(*args, **kwargs)
+    def __init__(self, signals: StopSignals, lock: RunLock, **options: Any) -> None:
+        self.signals, self.lock = signals, lock
+        super().__init__(DenoiserModule, PlantedDataModule, **options)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the Trainer, the model (a Denoiser, not a LightningModule) and the data."""
@@ -74,6 +79,7 @@ class AfterglowCLI(LightningCLI):
         parser.add_lightning_class_args(WarmupEMA, "ema")
         parser.add_lightning_class_args(MemorizationMonitor, "monitor")
         parser.add_lightning_class_args(Progress, "progress")
+        parser.add_lightning_class_args(NonFinite, "on_nonfinite")
         parser.add_class_arguments(OptimizerConfig, "optimizer")
         parser.add_argument("--mitigations", type=list[TrainingMitigation], default=[], help=MITIGATIONS_HELP)
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
@@ -132,6 +138,8 @@ class AfterglowCLI(LightningCLI):
         self.run_logger = self.config_init.wandb
         trainer = super().instantiate_trainer(default_root_dir=str(self.folder), logger=self.run_logger, **kwargs)
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        self.preemption = Preemption(self.signals, take_max_seconds(trainer))
+        trainer.callbacks.insert(0, self.preemption)  # type: ignore[attr-defined]
         return trainer
 
     @property
@@ -148,7 +156,8 @@ class AfterglowCLI(LightningCLI):
         self.monitor = self.config_init.monitor
         self.monitor.rank, self.monitor.world_size = distributed.rank_and_world_size()
         self.datamodule.rank, self.datamodule.world_size = distributed.rank_and_world_size()
-        self.monitor.ema = self.config_init.ema
+        self.monitor.ema, self.monitor.check = self.config_init.ema, self.preemption.check
+        self.monitor.time_limited = self.preemption.deadline is not None
         if self.resume is not None:
             check_weights(self.resume.file, self.model.state_dict())
         self.monitor.after_evaluation = partial(write_report, summaries={})
@@ -216,16 +225,15 @@ def create_run_dir(folder: Path) -> None:
         raise AfterglowError(f"The run folder '{folder}' cannot be written: {error.strerror}.") from error
 
 
-def train(arguments: list[str], description: str) -> None:
+def train(arguments: list[str], description: str, signals: StopSignals) -> None:
     """Parse the command line and train; see `afterglow.cli.train.main`."""
     configure_logging()  # again, because Lightning sets the levels of its loggers when it is imported
     if not names_recipe(arguments):
         arguments = ["--config", str(_own_config(arguments) or config_file("demo.yaml")), *arguments]
     with RunLock() as lock:
         AfterglowCLI(
-            DenoiserModule,
-            PlantedDataModule,
-            lock=lock,
+            signals,
+            lock,
             subclass_mode_data=True,
             save_config_callback=None,  # the command writes config.yaml itself, but not that of a run that has ended
             trainer_defaults=distributed.trainer_defaults(),

@@ -13,9 +13,12 @@ A run is one recipe (--config configs/RECIPE.yaml), any number of overlays (--co
   --model.help CLASS      list the options of another model, such as StableDiffusion
 """
 
+import sys
 from collections.abc import Sequence
 
 from afterglow.cli.parser import announce
+from afterglow.distributed import is_main_process
+from afterglow.signals import Stopped, StopSignals
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -26,9 +29,16 @@ def main(arguments: Sequence[str]) -> None:
 
     Raises:
         AfterglowError: bad input.
-        SystemExit: after --help and --print_config.
+        SystemExit: after --help, --print_config and a signal.
     """
     announce("Loading PyTorch, Lightning and diffusers ...")
-    from afterglow.cli.lightning_cli import train
+    signals = StopSignals()
+    try:
+        with signals.handled():
+            from afterglow.cli.lightning_cli import train
 
-    train(list(arguments), description=__doc__)
+            train(list(arguments), __doc__, signals)
+    except Stopped as stop:
+        if is_main_process():
+            print(f"Stopped by {stop} {signals.state}.", file=sys.stderr)
+        raise SystemExit(stop.exit_code) from None

@@ -1,5 +1,6 @@
 """Training of a Denoiser with Lightning: optimizer, learning-rate schedule, logging and the contents of a checkpoint."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,8 @@ class DenoiserModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.model, self.optimizer, self.mitigations = model, optimizer, tuple(mitigations)
+        self.step_losses: list[Tensor] = []  # of the batches since the last optimizer step
+        self.last_loss = math.nan  # mean of the last optimizer step on this process, read by the callback NonFinite
         if mitigations and not model.has_text:
             names = ", ".join(type(mitigation).__name__ for mitigation in mitigations)
             raise AfterglowError(f"mitigations: {names} act on captions, and {type(model).__name__} has no captions.")
@@ -80,6 +83,7 @@ class DenoiserModule(L.LightningModule):
             self.log("train/dropped_fraction", 1 - kept.float().mean(), sync_dist=True, batch_size=len(kept))
         else:
             loss = step.losses.mean()
+        self.step_losses.append(loss.detach())
         self.log("train/loss", loss, sync_dist=True, batch_size=len(batch.image))
         return loss
 

@@ -11,7 +11,7 @@ import diffusers
 import torch
 from torch import Tensor
 
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, DivergedError
 from afterglow.functional.pixels import from_signed
 from afterglow.generations import Generations
 from afterglow.models.denoiser import Denoiser
@@ -173,12 +173,15 @@ def _generate_batch(
     recorder = TraceRecorder(model, capture, condition, len(timesteps), seeds, early)
     for _, state in sample_steps(model, setup, recorder.predict):
         sample = state
+    pixels = model.decode(sample)
+    if not pixels.isfinite().all():
+        raise DivergedError(f"{type(model).__name__} generated images that are not finite: it diverged or overflows in {model.dtype}.")
     recorded = recorder.result()
     extras = recorded.pop("extras") | dict(setup.extras)
     if "basin_curve" in capture.extras:
         extras["basin_curve"] = _basin_curve(model, captions, seeds, sampler)
     return Generations(
-        images=from_signed(model.decode(sample)).cpu(),
+        images=from_signed(pixels).cpu(),
         caption=tuple(captions),
         seed=torch.tensor(list(seeds)),
         timesteps=torch.as_tensor(timesteps).long().cpu(),

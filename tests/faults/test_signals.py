@@ -1,0 +1,150 @@
+"""SIGTERM, SIGUSR1 and Ctrl-C in every phase of a training: what is saved, the exit code, the message, and the resumed run.
+
+`make faults` prints the whole table.
+"""
+
+import json
+import logging
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from afterglow.callbacks import training_evaluation
+from afterglow.cli import main
+from afterglow.loggers.run_logger import RunLogger
+from afterglow.models.lightning_module import DenoiserModule
+from afterglow.planting.datamodule import PlantedDataModule
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SMALL = ["--model.unet.block_out_channels", "[8,16]", "--model.unet.norm_num_groups", "4", "--model.unet.attention_head_dim", "8"]
+FEW = ["--monitor.measures", "[calibrated_l2,memorized]", "--monitor.num_unprompted", "4", "--monitor.batch_size", "8"]
+STEPS = ["--trainer.max_steps", "4", "--checkpoint.every_n_train_steps", "2"]
+TRAIN = ["train", "--config", str(CONFIGS / "openmoji_ddpm.yaml"), "--config", str(CONFIGS / "overlays/fast.yaml"), *SMALL, *FEW, *STEPS]
+
+# phase => (object, name of a method in which the signal arrives, the number of the call, step of last.ckpt afterwards)
+PHASES: dict[str, tuple[object, str, int, int | None]] = {
+    "preparation": (PlantedDataModule, "setup", 1, None),
+    "training": (DenoiserModule, "training_step", 3, 3),
+    "first evaluation": (training_evaluation, "denoising_loss_rows", 1, 0),
+    "last evaluation": (training_evaluation, "denoising_loss_rows", 3, 4),
+    "checkpoint write": (DenoiserModule, "on_save_checkpoint", 1, 3),
+    "W&B finish": (RunLogger, "finish", 1, 4),
+}
+CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGINT: 130}
+QUICK = [
+    ("preparation", signal.SIGTERM),
+    ("training", signal.SIGUSR1),
+    ("first evaluation", signal.SIGTERM),
+    ("last evaluation", signal.SIGINT),
+    ("checkpoint write", signal.SIGTERM),
+    ("W&B finish", signal.SIGINT),
+]
+
+
+def send_during(patch: pytest.MonkeyPatch, phase: str, signum: signal.Signals) -> None:
+    """Send the signal to this process when the phase calls its method."""
+    owner, name, call, _ = PHASES[phase]
+    original: Callable = getattr(owner, name)
+    calls = []
+
+    def method(*args, **options):
+        calls.append(name)
+        if len(calls) == call:
+            signal.raise_signal(signum)
+        return original(*args, **options)
+
+    patch.setattr(owner, name, method)
+
+
+def results(folder: Path) -> tuple[pd.DataFrame, dict, str]:
+    """What must not depend on an interruption: the measurements, the checkpoint and the times of emergence."""
+    table = pd.read_parquet(folder / "measurements.parquet").drop(columns="seconds")
+    checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    return table, checkpoint, (folder / "emergence.json").read_text()
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("signals"))
+        main([*TRAIN, "--name", "whole"])
+        return results(Path("runs/whole").resolve())
+
+
+def interrupt_and_resume(phase: str, signum: signal.Signals, capsys) -> str:
+    """Train with a signal in a phase, resume, and return a row of the table."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        send_during(patch, phase, signum)
+        main([*TRAIN, "--name", "x"])
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    last = Path("runs/x/checkpoints/last.ckpt")
+    step = torch.load(last, weights_only=True)["global_step"] if last.exists() else None
+    assert stop.value.code == CODES[signum] and step == PHASES[phase][3]
+    assert message.startswith(f"Stopped by {signum.name} ") and len(message) <= 300
+    assert not list(Path("runs").glob("**/hpc_ckpt*")) and not list(Path("runs").glob("**/*.tmp*"))
+    main([*TRAIN, "--name", "x", *(["--ckpt_path", "last"] if last.exists() else [])])
+    saved = "none" if step is None else f"step {step}"
+    return f"| {signum.name} | {phase} | {saved} | {stop.value.code} | {message} |"
+
+
+def assert_same(found: tuple, expected: tuple) -> None:
+    pd.testing.assert_frame_equal(found[0], expected[0])
+    for name in ("state_dict", "current_model_state"):
+        assert all(torch.equal(value, expected[1][name][key]) for key, value in found[1][name].items())
+    assert found[1]["global_step"] == expected[1]["global_step"] and found[2] == expected[2]
+
+
+@pytest.mark.parametrize("phase, signum", QUICK)
+def test_signal_saves_the_step_and_the_resumed_run_is_equal(phase, signum, tmp_path, monkeypatch, capsys, expected):
+    monkeypatch.chdir(tmp_path)
+    if phase == "training":  # Lightning's own handlers of a SLURM job save a checkpoint that nothing reads
+        for name, value in {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0"}.items():
+            monkeypatch.setenv(name, value)
+    interrupt_and_resume(phase, signum, capsys)
+    assert_same(results(Path("runs/x")), expected)
+
+
+@pytest.fixture
+def late_third_step(monkeypatch):
+    """A clock that jumps by eleven days in the third step."""
+    original, calls = DenoiserModule.training_step, []
+
+    def training_step(self, batch, batch_idx):
+        calls.append(batch_idx)
+        if len(calls) == 3:
+            monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + 1e6)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(DenoiserModule, "training_step", training_step)
+
+
+def test_max_time_ends_with_an_evaluation_and_a_report_and_the_training_resumes(tmp_path, monkeypatch, late_third_step, caplog, expected):
+    monkeypatch.chdir(tmp_path)
+    limit = ["--trainer.max_time", "01:00:00:00", "--name", "limited"]
+    with caplog.at_level(logging.INFO):
+        main([*TRAIN, *limit])
+    run = Path("runs/limited")
+    assert "trainer.max_time is over at step 3 of 4" in caplog.text and (run / "report.html").exists()
+    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+    assert json.loads((run / "emergence.json").read_text())["evaluation_steps"] == [0, 1, 3]
+    main([*TRAIN, *limit, "--ckpt_path", "last"])
+    assert_same(results(run), expected)
+
+
+@pytest.mark.faults
+def test_table_of_signals_and_phases(tmp_path, monkeypatch, capsys, expected):
+    rows = ["| signal | phase | checkpoint | exit code | message |", "| --- | --- | --- | --- | --- |"]
+    for phase in PHASES:
+        for signum in CODES:
+            folder = tmp_path / f"{phase.replace(' ', '_')}_{signum.name}"
+            folder.mkdir()
+            monkeypatch.chdir(folder)
+            rows.append(interrupt_and_resume(phase, signum, capsys))
+            assert_same(results(Path("runs/x")), expected)
+    with capsys.disabled():
+        print("\n" + "\n".join(rows))
