@@ -87,7 +87,7 @@ def interrupt_and_resume(phase: str, signum: signal.Signals, capsys) -> str:
     assert stop.value.code == CODES[signum] and step == PHASES[phase][3]
     assert message.startswith(f"Stopped by {signum.name} ") and len(message) <= 300
     assert not list(Path("runs").glob("**/hpc_ckpt*")) and not list(Path("runs").glob("**/*.tmp*"))
-    main([*TRAIN, "--name", "x", *(["--ckpt_path", "last"] if last.exists() else [])])
+    main([*TRAIN, "--name", "x", "--resume", "auto"])
     saved = "none" if step is None else f"step {step}"
     return f"| {signum.name} | {phase} | {saved} | {stop.value.code} | {message} |"
 
@@ -132,7 +132,7 @@ def test_max_time_ends_with_an_evaluation_and_a_report_and_the_training_resumes(
     assert "trainer.max_time is over at step 3 of 4" in caplog.text and (run / "report.html").exists()
     assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
     assert json.loads((run / "emergence.json").read_text())["evaluation_steps"] == [0, 1, 3]
-    main([*TRAIN, *limit, "--ckpt_path", "last"])
+    main([*TRAIN, *limit, "--resume", "auto"])
     assert_same(results(run), expected)
 
 

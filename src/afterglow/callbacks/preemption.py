@@ -25,6 +25,7 @@ class Preemption(L.Callback):
         self.signals = signals
         self.deadline = None if max_seconds is None else time.monotonic() + max_seconds
         self._group: Any = None  # of all processes
+        self._stopped = False  # all of them, by a signal
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.world_size > 1:
@@ -45,14 +46,21 @@ class Preemption(L.Callback):
             raise Stopped(int(request))
         return bool(request == TIME_OVER)
 
+    def wait_for_all(self) -> None:
+        """Wait for all processes after a signal, since a launcher kills the others when the first one ends."""
+        if self._stopped and self._group is not None:
+            torch.distributed.barrier(self._group)
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.signals.state = f"after step {trainer.global_step}, when the training was done; write its report with --ckpt_path last"
+        self.signals.state = (
+            f"after step {trainer.global_step}, when the training was done; the same command with --resume auto writes its report"
+        )
         self.signals.act()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         if self.signals.deferred and isinstance(exception, Stopped):
-            path = save_now(trainer)
-            self.signals.state = f"at step {trainer.global_step}, saved in {path}; continue with the same command and --ckpt_path last"
+            self._stopped, path = True, save_now(trainer)
+            self.signals.state = f"at step {trainer.global_step}, saved in {path}; continue with the same command and --resume auto"
 
 
 def save_now(trainer: L.Trainer) -> Path:

@@ -197,6 +197,7 @@ class AfterglowCLI(LightningCLI):
             self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint, weights_only=True)
         except BaseException:
             self.run_logger.finish()  # so that everything logged so far is kept
+            self.preemption.wait_for_all()
             raise
         if distributed.is_main_process():
             page = write_report(self.folder)
