@@ -5,7 +5,10 @@
 
 import json
 import logging
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -148,3 +151,27 @@ def test_table_of_signals_and_phases(tmp_path, monkeypatch, capsys, expected):
             assert_same(results(Path("runs/x")), expected)
     with capsys.disabled():
         print("\n" + "\n".join(rows))
+
+
+LAUNCH = ["accelerate", "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+LONG = ["--trainer.max_steps", "2000", "--monitor.first_fraction", "1.0", "--checkpoint.every_n_train_steps", "5"]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("phase", ["first evaluation", "training"])
+def test_signal_to_one_of_two_processes_stops_both_at_the_same_step(phase, tmp_path):
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "WANDB_MODE": "offline"}
+    script, log, last = CONFIGS.parent / "train.py", tmp_path / "log", tmp_path / "runs/x/checkpoints/last.ckpt"
+    with log.open("w") as stream:
+        command = [*LAUNCH, str(script), *TRAIN[1:], *LONG, "--name", "x"]
+        launcher = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=stream, stderr=stream)
+        arrived = last.exists if phase == "training" else lambda: "Evaluating the model" in log.read_text()
+        while not arrived() and launcher.poll() is None:
+            time.sleep(0.05)
+        processes = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True).stdout.split()
+        os.kill(int(max(processes, key=int)), signal.SIGTERM)
+        assert launcher.wait(timeout=120) == 1
+    text = log.read_text()
+    step = torch.load(last, weights_only=True)["global_step"]
+    assert text.count("Stopped by ") == 1 and f"Stopped by SIGTERM at step {step}," in text
+    assert (step == 0) == (phase == "first evaluation") and text.count("exitcode  : 143") + text.count("exitcode: 143") >= 1
