@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from afterglow.cli.run_lock import RunLock
+from afterglow.cli.run_lock import RunLock, is_locked
 from afterglow.errors import AfterglowError
 
 HOLD = "import sys, time; from pathlib import Path; from afterglow.cli.run_lock import RunLock; lock = RunLock(); {then}"
@@ -76,3 +76,14 @@ def test_acquire_of_many_processes_at_once_lets_one_in(tmp_path):
         process.kill()
         process.wait()
     assert said == ["held", "refused", "refused", "refused"]
+
+
+def test_a_folder_is_locked_while_its_process_lives(tmp_path):
+    assert not is_locked(tmp_path)
+    holder = hold(tmp_path)
+    try:
+        assert holder.stdout.readline() == "held\n" and is_locked(tmp_path)
+    finally:
+        holder.kill()
+        holder.wait()
+    assert not is_locked(tmp_path)

@@ -19,7 +19,7 @@ def decoded(uri: str) -> np.ndarray:
 
 
 def tile(sheet: np.ndarray, place: int, side: int) -> np.ndarray:
-    row, column = divmod(place, module.COLUMNS)
+    row, column = divmod(place, module.SHEET_COLUMNS)
     return sheet[row * side : (row + 1) * side, column * side : (column + 1) * side]
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "mitigate": "compare mitigations at inference with the unmitigated model",
     "extract": "generate many samples and find the training images among them",
     "emergence": "estimate when plants become memorized, over several runs",
+    "runs": "list the runs of a folder with their state, step and memorized fractions",
     "compare": "compare runs of one recipe in a table",
     "paired-runs": "compare trainings with a mitigation with their baselines",
     "report": "write the HTML report of a run",

@@ -57,3 +57,15 @@ class RunLock:
             self._stream.truncate(0)
             self._stream.close()
             self._stream = None
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process on this host trains in the run folder now."""
+    try:
+        with (folder / "lock").open("r+", encoding="utf-8") as stream:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        return error.errno in (errno.EACCES, errno.EAGAIN)
+    return False

@@ -14,7 +14,7 @@ from afterglow.reports.run_tables import MAIN_MAPS, MAPS_WITHOUT_TEXT, best_end_
 
 MAX_STEPS, MAX_PLANTS = 16, 64  # what one page holds
 LARGEST_TILE = 64  # pixels; larger images are reduced
-COLUMNS = 8  # tiles in one row of a sheet
+SHEET_COLUMNS = 8  # tiles in one row of a sheet
 CARD_KINDS = ("local", "global", "natural", "phantom", "decoy", "tint")
 
 
@@ -57,7 +57,7 @@ def timeline(run: Run) -> dict[str, Any] | None:
         "steps": steps,
         "hidden_steps": len(run.evaluations) - len(steps),
         "tile": side,
-        "columns": COLUMNS,
+        "columns": SHEET_COLUMNS,
         "plants": [_plant(run, number) for number in numbers],
         "maps": names,
         "reference": _sheet([_reference(run, number) for number in numbers], side),
@@ -122,13 +122,13 @@ def _sheet(tiles: Sequence[np.ndarray | None], side: int, *, bits: bool = False)
     if all(tile is None for tile in tiles):
         return None
     mode = "1" if bits else "RGB"
-    sheet = Image.new(mode, (COLUMNS * side, -(-len(tiles) // COLUMNS) * side))
+    sheet = Image.new(mode, (SHEET_COLUMNS * side, -(-len(tiles) // SHEET_COLUMNS) * side))
     for place, tile in enumerate(tiles):
         if tile is not None:
             image = Image.fromarray(tile[0] if len(tile) == 1 else tile.transpose(1, 2, 0)).convert("L" if bits else mode)
             if image.size != (side, side):
                 image = image.resize((side, side), Image.Resampling.NEAREST if bits else Image.Resampling.BICUBIC)
-            sheet.paste(image, (place % COLUMNS * side, place // COLUMNS * side))
+            sheet.paste(image, (place % SHEET_COLUMNS * side, place // SHEET_COLUMNS * side))
     data, exact = io.BytesIO(), bits or side <= LARGEST_EXACT
     sheet.save(data, "PNG" if exact else "JPEG", optimize=True, quality=88)
     return f"data:image/{'png' if exact else 'jpeg'};base64,{base64.b64encode(data.getvalue()).decode()}"
