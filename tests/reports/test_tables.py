@@ -53,3 +53,8 @@ def test_mean_cell_has_the_bootstrap_interval() -> None:
 )
 def test_step_text_of_a_quantile_later_than_the_run(quantile: dict, text: str) -> None:
     assert step_text(quantile, 99) == text
+
+
+def test_mean_cell_at_one_has_an_exact_interval_and_a_difference_has_none() -> None:
+    assert mean_cell(np.ones(8)).text == "1.00 [0.63, 1.00]"
+    assert mean_cell(np.zeros(8), spec="+.2f").text == "+0.00 [+0.00, +0.00]"

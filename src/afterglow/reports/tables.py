@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from afterglow.functional.statistics import Estimate, bootstrap, wilson_interval
+from afterglow.functional.statistics import Estimate, bootstrap, exact_at_bounds, wilson_interval
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -69,9 +69,17 @@ def count_cell(successes: float, count: int) -> Cell:
 
 
 def mean_cell(values: np.ndarray, mean: float | None = None, spec: str = ".2f") -> Cell:
-    """Mean over plants with its 95 % bootstrap interval. values: [N]; mean: the logged mean, if it is known."""
+    """Mean over plants with its 95 % bootstrap interval; exact at a mean of 0 or 1 of an AUC or IoU.
+
+    Args:
+        values: one per plant, [N].
+        mean: the logged mean, if it is known.
+        spec: format; a sign marks a difference, which has no bounds.
+    """
     interval = bootstrap(values)
     estimate = Estimate(float(values.mean()) if mean is None else float(mean), interval.low, interval.high)
+    if not spec.startswith("+"):
+        estimate = exact_at_bounds(estimate, len(values))
     return Cell(estimate.text(spec), f"{estimate.value!r}, 95 %: {estimate.low!r} to {estimate.high!r}")
 
 
