@@ -51,3 +51,9 @@ def test_correlation_finds_the_same_image_in_another_color(folder, tmp_path, com
     assert "pairs nearer than 0.06 (1 - correlation of gray levels)" in capsys.readouterr().out
     table = pd.read_parquet(tmp_path / "out" / "near_duplicates.parquet")
     assert frozenset({"car/3.png", "boat/1.png"}) in {frozenset(pair) for pair in zip(table["first"], table["second"], strict=True)}
+
+
+@pytest.mark.parametrize("limit", ["-0.1", "nan", "7"])
+def test_a_limit_that_is_no_distance_is_refused_before_images_are_read(limit, tmp_path, command, capsys):
+    assert command("near-duplicates", "--dataset", "imagefolder", "--data-dir", str(tmp_path / "nowhere"), f"--limit={limit}") == 2
+    assert "--limit must be a number from 0 to 1" in capsys.readouterr().err

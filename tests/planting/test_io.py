@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from afterglow.datasets.images import CaptionedImages
+from afterglow.errors import AfterglowError
 from afterglow.planting.dataset import PlantedDataset
 from afterglow.planting.io import read_planted, write_planted
 from afterglow.planting.planner import plant_images
@@ -180,3 +181,14 @@ def test_read_planted_names_the_line_of_a_wrong_value(folder: Path, name: str, v
     rewrite(folder, [row | ({name: value} if i == place else {}) for i, row in enumerate(rows)])
     with pytest.raises(ValueError, match=rf"metadata.jsonl', line \d+: .*{name}"):
         read_planted(folder)
+
+
+@pytest.mark.parametrize("column", ["file_name", "mask_file_name", "region_file_name"])
+def test_read_planted_of_files_outside_the_folder_is_refused(folder: Path, column: str) -> None:
+    rows = rows_of(folder)
+    (folder.parent / "out.png").write_bytes((folder / rows[0]["file_name"]).read_bytes())
+    (folder / "link.png").symlink_to("../out.png")
+    for name in ("../out.png", "link.png", str(folder.parent / "out.png")):
+        rewrite(folder, [{**rows[0], column: name}, *rows[1:]])
+        with pytest.raises(AfterglowError, match=f"line 1: its {column} '.*out.png|link.png' lies outside the folder of this file"):
+            read_planted(folder)

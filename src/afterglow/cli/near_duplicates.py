@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from afterglow.cli.options import add_dataset_arguments
 from afterglow.cli.parser import announce
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, require_fraction, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +38,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Search, print the counts, and write the table and the figure."""
+    limit = _LIMITS[args.distance] if args.limit is None else args.limit
+    require_fraction(**{"--limit": limit})
     announce(f"Reading {args.dataset} ...")
     import numpy as np
     import pandas as pd
@@ -48,7 +50,6 @@ def run(args: Namespace) -> None:
     images = load_images(args.dataset, resolution=args.resolution, data_dir=args.data_dir)
     rows = _rows_with_caption(images.captions, args.caption)
     pixels = images.pixels[rows]
-    limit = _LIMITS[args.distance] if args.limit is None else args.limit
     first, second, distances = (near_duplicate_pairs if args.distance == "rms" else correlated_pairs)(pixels, limit)
     clusters = connected(len(pixels), first, second)
     sizes = np.bincount(clusters)
@@ -73,7 +74,9 @@ def _rows_with_caption(captions: tuple[str, ...], caption: str | None) -> "np.nd
 
     rows = np.array([row for row, known in enumerate(captions) if caption in (None, known)], dtype=np.int64)
     if not len(rows):
-        raise AfterglowError(f"No image has the caption '{caption}'; captions are {', '.join(sorted(set(captions))[:12])} ...")
+        raise AfterglowError(
+            f"No image has the caption '{shown(caption)}'; captions are {shown(', '.join(sorted(set(captions))[:12]), 150)} ..."
+        )
     return rows
 
 
