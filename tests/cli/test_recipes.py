@@ -30,7 +30,7 @@ def error(message: str) -> ArgumentError:
         ("unrecognized arguments: --quux 3", "Unknown option quux; `afterglow train --help` lists all options."),
         (
             'Parser key "model": Problem: Parser key "text_length": Expected a <class \'int\'>. Got value: abc - Expected',
-            "model.text_length must be of type int, and it is abc.",
+            "model.text_length must be an integer, not abc.",
         ),
         ('Parser key "trainer.logger": the following arguments are required: save_dir', "trainer.logger cannot be changed"),
         ("Parser key \"config\": File does not exist: 'x.yaml'", "File does not exist: 'x.yaml'"),

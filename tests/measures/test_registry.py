@@ -146,7 +146,7 @@ def test_measures_are_chosen_by_name(make_generations):
         "guidance_norm.10",
         "guidance_norm.all",
     ]
-    with pytest.raises(ValueError, match="No measure is named 'guidance_nrm.all'. Did you mean 'guidance_norm.all'"):
+    with pytest.raises(ValueError, match="No measure is named 'guidance_nrm.all': did you mean guidance_norm.all"):
         resolve_names(every, ["guidance_norm.*", "guidance_nrm.all"])
 
 

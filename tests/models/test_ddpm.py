@@ -50,11 +50,11 @@ def test_it_goes_on_from_a_folder(alone: bool, ddpm: Make, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("source", ["nowhere", "owner/name"])
 def test_no_network_is_one_sentence(source: str) -> None:
-    with pytest.raises(ValueError, match=f"No UNet2DModel in '{source}': give a diffusers folder, or a hub id if a network is available"):
+    with pytest.raises(ValueError, match=f"No readable unet in '{source}' .*: give a diffusers folder"):
         DDPM(source)
 
 
 def test_pickled_weights_are_not_opened(ddpm: Make, tmp_path: Path) -> None:
     ddpm().unet.save_pretrained(tmp_path, safe_serialization=False)
-    with pytest.raises(ValueError, match="No UNet2DModel"):
+    with pytest.raises(ValueError, match="No readable unet"):
         load_network(type(ddpm().unet), str(tmp_path), 8)

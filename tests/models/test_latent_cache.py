@@ -36,7 +36,7 @@ def model(sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
 
 
 def latents_of(model, dataset):
-    return cache_latents(model.frozen_vae.module, model.posterior_moments, dataset, 8, 0, 1)
+    return cache_latents(model.frozen_vae.module, model.posterior_moments, dataset, 8)
 
 
 def test_remembered_latents_and_texts_give_the_same_losses_and_leave_the_frozen_parts_alone(model, planted, monkeypatch):

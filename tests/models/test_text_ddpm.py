@@ -82,7 +82,7 @@ def test_networks_that_do_not_fit_are_refused(caption: Make, tmp_path: Path) -> 
         caption(unet=str(tmp_path), text=None)
     with pytest.raises(ValueError, match="The U-Net's in_channels is 3, but the data or the text encoder requires 1"):
         caption(unet=str(tmp_path), channels=1)
-    with pytest.raises(ValueError, match="No UNet2DConditionModel in 'owner/name'"):
+    with pytest.raises(ValueError, match="No readable unet in 'owner/name'"):
         caption(unet="owner/name")
     with pytest.raises(ValueError, match="No text encoder or tokenizer in 'owner/name'"):
         caption(text="owner/name")

@@ -50,7 +50,7 @@ def test_batch_size_that_does_not_divide_is_refused(make_data: Callable[[], Plan
     data.trainer = trainer(0, 3)  # type: ignore[assignment]
     with pytest.raises(ValueError, match="batch_size 8 does not divide into 3 parts"):
         data.train_dataloader()
-    with pytest.raises(ValueError, match="batch_size must be at least 1, and it is 0"):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
         PlantedDataModule(batch_size=0)
 
 

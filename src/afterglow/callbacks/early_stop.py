@@ -6,7 +6,7 @@ from typing import Literal
 
 import pandas as pd
 
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, require
 from afterglow.kinds import PLANTED
 
 HALF_SQUARED_ERROR = 0.5 * math.log(2)  # log ratio of an image with half of the squared error of held-out images
@@ -30,6 +30,7 @@ class EarlyStop:
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.kinds) - set(PLANTED)):
             raise AfterglowError(f"monitor.early_stop.kinds must be of {', '.join(PLANTED)}, not '{unknown[0]}'.")
+        require("monitor.early_stop.threshold", self.threshold, math.isfinite(self.threshold), "a finite number")
         if self.monitor is None and tuple(self.kinds) != PLANTED:
             raise AfterglowError("monitor.early_stop.kinds has no effect without monitor.early_stop.monitor.")
         if self.monitor != "denoising_log_ratio" and self.threshold != HALF_SQUARED_ERROR:

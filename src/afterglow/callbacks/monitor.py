@@ -23,8 +23,10 @@ from afterglow.callbacks.preemption import save_now
 from afterglow.callbacks.run_files import RunFiles, load_early_snapshot, save_early_snapshot
 from afterglow.callbacks.schedule import evaluation_steps
 from afterglow.callbacks.training_evaluation import EvaluationSettings, TrainingEvaluation
+from afterglow.errors import require_fraction
 from afterglow.evaluation.evaluate import Processes, required_inputs
 from afterglow.evaluation.measurements import EvaluationResult
+from afterglow.measures.registry import check_families
 from afterglow.signals import Stopped
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,9 @@ class MemorizationMonitor(L.Callback):
         early_stop: EarlyStop = EarlyStop(),
         **settings: Any,
     ) -> None:
+        evaluation_steps(1, ratio=step_ratio, first=first_fraction)  # raises AfterglowError if they are out of range
+        require_fraction(early_fraction=early_fraction)
+        check_families(logged_maps, "monitor.logged_maps")
         self.settings = EvaluationSettings(**settings)
         self.step_ratio, self.first_fraction, self.early_fraction = step_ratio, first_fraction, early_fraction
         self.logged_maps, self.early_stop = tuple(logged_maps), early_stop

@@ -8,11 +8,12 @@ import pandas as pd
 
 from afterglow.analysis.emergence import NUM_CONFIRMATIONS, num_confirmations_needed
 from afterglow.analysis.emergence_table import IN_MASK, IN_REGION, memorized_history
+from afterglow.errors import require, require_positive
 from afterglow.evaluation.denoising_loss import denoising_loss_rows
 from afterglow.evaluation.evaluate import Processes, evaluate, model_measures
 from afterglow.evaluation.measurements import EvaluationResult
 from afterglow.evaluation.requests import EvalRequest, GenerationPlan, PlantedRequest, UnconditionalRequest, copyable_targets
-from afterglow.measures.registry import FIRST_MEASURES, filter_measures, requirements
+from afterglow.measures.registry import FIRST_MEASURES, check_families, filter_measures, requirements
 from afterglow.models.denoiser import Denoiser
 from afterglow.neighbors.gallery import Gallery
 from afterglow.planting.plants import PlantedSet
@@ -50,6 +51,13 @@ class EvaluationSettings:
     measures: Sequence[str] = FIRST_MEASURES
     final_measures: Sequence[str] | None = None
     curvature_vectors: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "final_seeds", "num_unprompted", "batch_size", "curvature_vectors"):
+            require_positive(**{f"monitor.{name}": getattr(self, name)})
+        for name in ("num_controls", "num_heldout"):
+            require(f"monitor.{name}", getattr(self, name), getattr(self, name) >= 0, "at least 0")
+        check_families((*self.measures, *(self.final_measures or ())), "monitor.measures")
 
     def patterns(self, last: bool) -> Sequence[str]:
         """The measures of the last evaluation, or of one before."""

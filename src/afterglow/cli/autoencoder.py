@@ -13,7 +13,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from afterglow.cli.options import add_dataset_arguments
-from afterglow.cli.parser import announce
+from afterglow.cli.parser import announce, count, finite, positive
 
 HELD_OUT = 0.1  # fraction of the clusters
 NUM_EVALUATED = 512
@@ -24,12 +24,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; it must be empty or new")
     data = parser.add_argument_group("data")
     add_dataset_arguments(data, "dataset to train on", "openmoji")
-    data.add_argument("--resolution", type=int, default=64, metavar="PIXELS", help="side of the images")
+    data.add_argument("--resolution", type=positive, default=64, metavar="PIXELS", help="side of the images")
     training = parser.add_argument_group("training")
-    training.add_argument("--width-divisor", type=int, default=8, metavar="N", help="divisor of all widths: 1, 2, 4 or 8")
-    training.add_argument("--minutes", type=float, default=10.0, help="maximum duration")
-    training.add_argument("--steps", type=int, default=4000, metavar="N", help="maximum number of optimizer steps of 4 images")
-    training.add_argument("--seed", type=int, default=0, help="seed of weights, batches and held-out clusters")
+    training.add_argument("--width-divisor", type=int, choices=[1, 2, 4, 8], default=8, help="divisor of all widths")
+    training.add_argument("--minutes", type=finite, default=10.0, help="maximum duration")
+    training.add_argument("--steps", type=positive, default=4000, metavar="N", help="maximum number of optimizer steps of 4 images")
+    training.add_argument("--seed", type=count, default=0, help="seed of weights, batches and held-out clusters")
 
 
 def run(args: Namespace) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from afterglow.cli.options import MODEL, add_dataset_arguments, add_sampler_arguments, add_sscd_arguments, load_model, sampler_from
-from afterglow.cli.parser import announce
+from afterglow.cli.parser import announce, count, positive
 
 _NUM_IMAGES = 4  # for each caption
 
@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the collection")
     targets = parser.add_argument_group("targets")
     targets.add_argument("--run", type=Path, help="run folder: sample its plants and their counterparts (default: none)")
-    targets.add_argument("--controls", type=int, default=64, metavar="N", help="with --run: number of controls")
+    targets.add_argument("--controls", type=count, default=64, metavar="N", help="with --run: number of controls")
     targets.add_argument("--prompts", type=Path, metavar="FILE", help="list of captions: .jsonl, .csv or .txt (default: none)")
     targets.add_argument(
         "--label-file", type=Path, metavar="FILE", help="file with a label for each caption, in NeMo's format (default: none)"
@@ -35,10 +35,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     targets.add_argument("--default-label", default="prompt", metavar="KIND", help="kind of captions without a label, such as control")
     add_dataset_arguments(targets, "training set of a model without captions")
     targets.add_argument(
-        "--set-size", type=int, metavar="N", help="with --dataset: use the first N images in the training's seeded order (default: all)"
+        "--set-size",
+        type=positive,
+        metavar="N",
+        help="with --dataset: use the first N images in the training's seeded order (default: all)",
     )
     targets.add_argument(
-        "--num-images", type=int, metavar="N", help="generations of each caption (default: 4), or in total without captions (default: 256)"
+        "--num-images",
+        type=positive,
+        metavar="N",
+        help="generations of each caption (default: 4), or in total without captions (default: 256)",
     )
     add_sampler_arguments(parser)
     parser.add_argument(
@@ -49,8 +55,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     _add_recorded_arguments(parser.add_argument_group("recorded inputs of measures"))
     work = parser.add_argument_group("execution")
-    work.add_argument("--batch-size", type=int, default=32, metavar="N", help="generations at a time")
-    work.add_argument("--shard-size", type=int, default=8, metavar="N", help="captions in a shard; an interruption loses at most one shard")
+    work.add_argument("--batch-size", type=positive, default=32, metavar="N", help="generations at a time")
+    work.add_argument(
+        "--shard-size", type=positive, default=8, metavar="N", help="captions in a shard; an interruption loses at most one shard"
+    )
 
 
 def _add_recorded_arguments(recorded: Any) -> None:
@@ -64,7 +72,7 @@ def _add_recorded_arguments(recorded: Any) -> None:
     recorded.add_argument(
         "--end-token", choices=["first_eos", "last", "eos_and_pads"], default="first_eos", help="end token whose attention weights LD"
     )
-    recorded.add_argument("--curvature-vectors", type=int, default=16, metavar="K", help="random vectors of Hutchinson's estimate")
+    recorded.add_argument("--curvature-vectors", type=positive, default=16, metavar="K", help="random vectors of Hutchinson's estimate")
     recorded.add_argument("--reference-checkpoint", metavar="MODEL", help="earlier checkpoint, for early_difference (default: none)")
     add_sscd_arguments(recorded)
     recorded.add_argument("--vit", metavar="DIR", help="folder of a vision transformer, for split_product (default: none)")

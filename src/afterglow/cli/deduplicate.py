@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afterglow.cli.options import add_sscd_arguments
-from afterglow.cli.parser import announce
+from afterglow.cli.parser import announce, count, finite
 from afterglow.errors import AfterglowError
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="planted set")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; it must be empty or new")
     parser.add_argument("--method", choices=list(SIMILARITY_COLUMN), required=True, help="what makes two images duplicates")
-    parser.add_argument("--limit", type=float, help="between 0 and 1 (default: 0.03 for pixels, 0.5 for sscd, 0.25 for local)")
+    parser.add_argument("--limit", type=finite, help="between 0 and 1 (default: 0.03 for pixels, 0.5 for sscd, 0.25 for local)")
     add_sscd_arguments(parser)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the epoch's order and backgrounds, as in a training")
+    parser.add_argument("--seed", type=count, default=0, help="seed of the epoch's order and backgrounds, as in a training")
 
 
 def run(args: Namespace) -> None:

@@ -12,13 +12,13 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from afterglow.cli.options import IMAGE_FILES, add_wandb_run_argument, log_to_wandb
-from afterglow.cli.parser import announce
+from afterglow.cli.parser import announce, positive
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Define the options."""
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="parquet file that `afterglow measure` wrote")
-    parser.add_argument("--images", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="numbers of generations to average")
+    parser.add_argument("--images", type=positive, nargs="+", default=[1, 4, 16], metavar="N", help="numbers of generations to average")
     parser.add_argument("--detectors", nargs="+", metavar="NAME", help="measures to evaluate (default: all detectors)")
     labels = parser.add_argument_group("labels")
     labels.add_argument("--positive", nargs="+", default=["global", "local", "natural"], metavar="KIND", help="positive kinds")

@@ -26,7 +26,7 @@ from afterglow.cli.options import (
     log_to_wandb,
     sampler_from,
 )
-from afterglow.cli.parser import announce
+from afterglow.cli.parser import announce, count, positive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,25 +46,36 @@ def add_arguments(parser: ArgumentParser) -> None:
     training.add_argument("--run", type=Path, help="run folder: compare with what it was trained on (default: none)")
     add_dataset_arguments(training, "compare with a dataset instead")
     training.add_argument(
-        "--set-size", type=int, metavar="N", help="with --dataset: use the first N images in the training's seeded order (default: all)"
+        "--set-size",
+        type=positive,
+        metavar="N",
+        help="with --dataset: use the first N images in the training's seeded order (default: all)",
     )
     add_sampler_arguments(parser)
     generations = parser.add_argument_group("generations")
-    generations.add_argument("--num-images", type=int, default=1024, metavar="N", help="number of generations")
+    generations.add_argument("--num-images", type=positive, default=1024, metavar="N", help="number of generations")
     generations.add_argument(
         "--caption", nargs="+", default=[], metavar="TEXT", help="captions to sample in turn (default: the training captions in turn)"
     )
     generations.add_argument(
-        "--batch-size", type=int, default=256, metavar="N", help="generations at a time and in a shard; an interruption loses one shard"
+        "--batch-size",
+        type=positive,
+        default=256,
+        metavar="N",
+        help="generations at a time and in a shard; an interruption loses one shard",
     )
     comparison = parser.add_argument_group("comparison")
     comparison.add_argument(
-        "--grid", type=int, default=2, metavar="N", help="tiles per side: 2 finds copies of quarters, 4 of sixteenths, 1 of whole images"
+        "--grid",
+        type=positive,
+        default=2,
+        metavar="N",
+        help="tiles per side: 2 finds copies of quarters, 4 of sixteenths, 1 of whole images",
     )
     add_sscd_arguments(comparison)
     comparison.add_argument("--vit", metavar="DIR", help="vision transformer whose mean patch token measures similarity (default: pixels)")
     comparison.add_argument(
-        "--background", type=int, default=10_000, metavar="N", help="training images that are compared with the training set"
+        "--background", type=count, default=10_000, metavar="N", help="training images that are compared with the training set"
     )
     add_wandb_run_argument(comparison)
 

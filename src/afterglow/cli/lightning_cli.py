@@ -1,6 +1,8 @@
 """LightningCLI with a run folder, a W&B run bound to it, and the callbacks of every run."""
 
 import argparse
+import inspect
+import math
 import os
 import shutil
 from argparse import SUPPRESS
@@ -10,7 +12,7 @@ from typing import Any, Literal
 
 import lightning as L
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from afterglow import distributed, models
@@ -21,10 +23,10 @@ from afterglow.callbacks.monitor import MemorizationMonitor
 from afterglow.callbacks.nonfinite import NonFinite
 from afterglow.callbacks.preemption import Preemption, take_max_seconds
 from afterglow.callbacks.progress import Progress
-from afterglow.cli.recipes import RecipeHelp, config_file, explained, known_options, names_recipe
+from afterglow.cli.recipes import ALLOW_IMPORT, ALLOWED, RecipeHelp, config_file, names_recipe, parse_recipe
 from afterglow.cli.resume import changed_options, check_weights, find_resume, refuse_changes
 from afterglow.cli.run_lock import RunLock
-from afterglow.errors import AfterglowError, configure_logging, user_error
+from afterglow.errors import AfterglowError, configure_logging, one_line, require, require_positive, user_error
 from afterglow.loggers.run_logger import RunLogger
 from afterglow.mitigations import training as training_mitigations
 from afterglow.models.denoiser import Denoiser, TrainingMitigation
@@ -42,7 +44,10 @@ SEED_HELP = "seed of the planting, the order of the samples, the noise and the w
 RESUME_HELP = "auto: resume the run NAME if it exists, otherwise begin it"
 CHANGES_HELP = "true: resume although options or the planted set differ from those of the run"
 TRAINER_HELP = "--trainer.help"
+MITIGATIONS = [getattr(training_mitigations, name) for name in training_mitigations.__all__]
 MITIGATIONS_HELP = f"training mitigations, applied in this order: {', '.join(training_mitigations.__all__)}"
+ALLOW_IMPORT_HELP = f"packages, separated by commas, whose classes a recipe may name besides those of {', '.join(ALLOWED)}"
+FIXED = ("default_root_dir", "barebones", "overfit_batches", "fast_dev_run", "enable_checkpointing", "limit_train_batches", "min_steps")
 SHOWN = {  # Lightning's own options that --help shows; --trainer.help shows the others
     "trainer": ("max_steps", "accelerator", "accumulate_grad_batches", "gradient_clip_val", "log_every_n_steps"),
 }
@@ -76,6 +81,7 @@ class AfterglowCLI(LightningCLI):
         )
         parser.add_argument("--resume", type=Literal["auto"] | None, default=None, help=RESUME_HELP)
         parser.add_argument("--allow_changes", type=bool, default=False, help=CHANGES_HELP)
+        parser.add_argument(ALLOW_IMPORT, type=str | None, default=None, help=ALLOW_IMPORT_HELP)
         parser.add_lightning_class_args(WarmupEMA, "ema")
         parser.add_lightning_class_args(MemorizationMonitor, "monitor")
         parser.add_lightning_class_args(Progress, "progress")
@@ -94,19 +100,13 @@ class AfterglowCLI(LightningCLI):
         if TRAINER_HELP in args or {"-h", "--help"} & set(args):
             print(_help(parser, of_lightning=TRAINER_HELP in args))
             raise SystemExit(0)
-        try:
-            self.config = parser.parse_args(args)
-        except ArgumentError as error:
-            if user_error(error):  # what a constructor of ours raised
-                raise
-            classes = [models.DDPM, models.TextConditionalDDPM, models.StableDiffusion]
-            raise explained(error, known_options(parser, model=classes, data=[PlantedDataModule])) from error
+        classes = [models.DDPM, models.TextConditionalDDPM, models.StableDiffusion]
+        self.config = parse_recipe(parser, args, model=classes, data=[PlantedDataModule], mitigations=MITIGATIONS)
+        check_options(self.config)
 
     def before_instantiate_classes(self) -> None:
         """Name the run folder, find the checkpoint to resume from, and compare the configuration with that of the run."""
-        self.folder = RUNS / (self.config.name or default_name(self.config))
-        if self.config.trainer.max_steps < 1 or self.config.trainer.max_epochs not in (-1, None):
-            raise AfterglowError("The length of a training is given in optimizer steps: set trainer.max_steps, not trainer.max_epochs.")
+        self.folder = run_folder(default_name(self.config) if self.config.name is None else self.config.name)
         if self.config.resume and self.config.ckpt_path:
             raise AfterglowError("Give either --resume auto or --ckpt_path, not both.")
         if self.folder.is_dir() and distributed.is_main_process():
@@ -125,12 +125,18 @@ class AfterglowCLI(LightningCLI):
     def _config_text(self) -> str:
         """The configuration without how it is resumed, so that `--config runs/NAME/config.yaml --name OTHER` repeats the run."""
         config = self.config.clone()
-        config.ckpt_path, config.resume, config.allow_changes = None, None, False
+        config.ckpt_path, config.resume, config.allow_changes, config.allow_import = None, None, False, None
         return self.parser.dump(config, skip_none=False)
 
     def instantiate_classes(self) -> None:
         """Wrap the model in the module that trains it."""
-        super().instantiate_classes()
+        try:
+            super().instantiate_classes()
+        except Exception as error:  # Lightning and the libraries of models raise many kinds of errors for unsupported values
+            if user_error(error):
+                raise
+            raise AfterglowError(f"The options cannot be used: {one_line(f'{type(error).__name__} {error}', 240)}") from error
+        self.config_init.monitor.settings.sampler.build(self.model.scheduler)  # raises AfterglowError if the two do not fit
         self.model = DenoiserModule(self.model, self.config_init.optimizer, self.config_init.mitigations)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
@@ -205,6 +211,36 @@ class AfterglowCLI(LightningCLI):
             print(f"\n{emergence_text(self.folder)}\n\n{self.monitor.clock.summary()}\nReport: {page}\n{self.run_logger.how_to_view()}")
 
 
+def check_options(config: Any) -> None:
+    """Raise AfterglowError for values that Lightning would ignore, or refuse only during the training."""
+    for section in ("trainer", "optimizer", "ema", "monitor", "checkpoint", "wandb"):
+        require(section, config[section], isinstance(config[section], Namespace), "a mapping of options")
+    seed, trainer = config.seed_everything, config.trainer
+    require("seed_everything", seed, type(seed) is int and 0 <= seed < 2**32, "an integer from 0 to 4294967295")
+    if trainer.max_steps < 1 or trainer.max_epochs not in (-1, None):
+        raise AfterglowError("The length of a training is given in optimizer steps: set trainer.max_steps, not trainer.max_epochs.")
+    if trainer.logger not in (None, True):
+        raise AfterglowError("trainer.logger cannot be changed: Afterglow logs to W&B, which WANDB_MODE=disabled turns off.")
+    defaults = inspect.signature(L.Trainer).parameters
+    for name in FIXED:
+        if trainer[name] != defaults[name].default:
+            raise AfterglowError(f"trainer.{name} cannot be changed: a run has its folder runs/NAME, checkpoints and the whole set.")
+    require_positive(**{"trainer.accumulate_grad_batches": trainer.accumulate_grad_batches})
+    clip = trainer.gradient_clip_val
+    require("trainer.gradient_clip_val", clip, clip is None or 0 <= clip < math.inf, "a finite number from 0")
+
+
+def run_folder(name: str) -> Path:
+    """Return runs/NAME.
+
+    Raises:
+        AfterglowError: the name would leave the folder, or is no name of a folder.
+    """
+    plain = name.isprintable() and name.strip() == name and not {"/", "\\"} & set(name) and name not in (".", "..")
+    require("name", f"'{name}'", plain and 0 < len(name) <= 100, "the name of a folder in runs/, of 1 to 100 characters without slashes")
+    return RUNS / name
+
+
 def default_name(config: Any) -> str:
     """Return the file name of the recipe, with the sweep's run id if W&B started this run."""
     stem = Path(str(config.config[0])).stem if config.config else "demo"
@@ -247,6 +283,7 @@ def train(arguments: list[str], description: str, signals: StopSignals) -> None:
                 "formatter_class": RecipeHelp,
                 "default_config_files": [str(config_file("base.yaml"))],
                 "exit_on_error": False,
+                "allow_abbrev": False,
             },
             run=False,
             args=arguments,

@@ -24,7 +24,7 @@ from afterglow.cli.options import (
     log_to_wandb,
     sampler_from,
 )
-from afterglow.cli.parser import announce
+from afterglow.cli.parser import announce, count, finite, positive
 from afterglow.errors import AfterglowError
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="KIND",
         help="with --run: kinds to sample",
     )
-    targets.add_argument("--plants", type=int, metavar="N", help="with --run: at most N plants of each kind (default: all)")
-    targets.add_argument("--controls", type=int, default=32, metavar="N", help="with --run: controls, which also set thresholds")
-    targets.add_argument("--heldout", type=int, default=64, metavar="N", help="with --run: held-out captions, which measure quality")
-    targets.add_argument("--num-images", type=int, default=4, metavar="N", help="generations of each caption")
+    targets.add_argument("--plants", type=positive, metavar="N", help="with --run: at most N plants of each kind (default: all)")
+    targets.add_argument("--controls", type=count, default=32, metavar="N", help="with --run: controls, which also set thresholds")
+    targets.add_argument("--heldout", type=count, default=64, metavar="N", help="with --run: held-out captions, which measure quality")
+    targets.add_argument("--num-images", type=positive, default=4, metavar="N", help="generations of each caption")
     _add_mitigation_arguments(parser.add_argument_group("mitigations"))
     add_sampler_arguments(parser)
     quality = parser.add_argument_group("similarity and quality")
@@ -66,7 +66,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     quality.add_argument("--vit", metavar="DIR", help="folder of a vision transformer, for a Frechet distance (default: pixels only)")
     output = parser.add_argument_group("execution and output")
     output.add_argument("--out", type=Path, default=Path("mitigation"), metavar="DIR", help="folder of generations, tables and figures")
-    output.add_argument("--batch-size", type=int, default=32, metavar="N", help="generations at a time")
+    output.add_argument("--batch-size", type=positive, default=32, metavar="N", help="generations at a time")
     add_wandb_run_argument(output)
 
 
@@ -82,7 +82,7 @@ def _add_mitigation_arguments(mitigations: Any) -> None:
         help="thresholds of detection: the 99th percentile of the controls, or those published for Stable Diffusion",
     )
     mitigations.add_argument(
-        "--skip-below", type=float, default=0.0, metavar="X", help="do not optimize captions whose loss is at most X thresholds"
+        "--skip-below", type=finite, default=0.0, metavar="X", help="do not optimize captions whose loss is at most X thresholds"
     )
     mitigations.add_argument(
         "--paraphrases", type=Path, metavar="FILE", help="for prss: .jsonl with caption and paraphrases (default: none)"

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from afterglow.cli.parser import count, positive
+
 if TYPE_CHECKING:
     from afterglow.models.denoiser import Denoiser
     from afterglow.sampling.loop import Sampler
@@ -25,7 +27,7 @@ def add_dataset_arguments(group: Any, purpose: str, default: str | None = None) 
 def add_sampler_arguments(parser: ArgumentParser) -> None:
     """Add the argument group that configures the sampler."""
     group = parser.add_argument_group("sampling")
-    group.add_argument("--num-inference-steps", type=int, default=50, metavar="N", help="sampler steps")
+    group.add_argument("--num-inference-steps", type=positive, default=50, metavar="N", help="sampler steps")
     group.add_argument("--scheduler", default="DDIMScheduler", metavar="CLASS", help="class name of a diffusers scheduler")
     group.add_argument(
         "--timestep-spacing",
@@ -35,7 +37,7 @@ def add_sampler_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--guidance-scale", type=float, default=1.0, metavar="W", help="classifier-free guidance scale; 7.5 is common for Stable Diffusion"
     )
-    group.add_argument("--seed", type=int, default=0, help="first seed")
+    group.add_argument("--seed", type=count, default=0, help="first seed")
 
 
 def sampler_from(args: Namespace, model: "Denoiser") -> "Sampler":

@@ -1,11 +1,40 @@
 """The parser of all commands but `train` and `plant`: shows defaults and names the nearest option for a misspelled one."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from afterglow.errors import did_you_mean, exit_with, one_line
+
+MAX_COUNT = 2**32  # seeds are below
+
+
+def positive(text: str) -> int:
+    """An integer from 1."""
+    return _number(text, int, 1)
+
+
+def count(text: str) -> int:
+    """An integer from 0."""
+    return _number(text, int, 0)
+
+
+def finite(text: str) -> float:
+    """A finite number from 0."""
+    return _number(text, float, 0)
+
+
+def _number(text: str, kind: type, low: int) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= MAX_COUNT:
+        name = "an integer" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"must be {name} from {low}, not '{one_line(text, 60)}'")
+    return value
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

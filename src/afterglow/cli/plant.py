@@ -15,7 +15,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from afterglow.cli.parser import announce
+from afterglow.cli.parser import announce, count
 
 if TYPE_CHECKING:
     import jsonargparse
@@ -30,7 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--config", action="append", metavar="YAML", help="recipe or overlay; may be given several times (default: none)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; it must be empty or new")
     parser.add_argument(
-        "--seed_everything", type=int, metavar="SEED", help="seed of the planting, as in a training (default: the recipe's)"
+        "--seed_everything", type=count, metavar="SEED", help="seed of the planting, as in a training (default: the recipe's)"
     )
     parser.add_argument(
         "--data.",
@@ -43,22 +43,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Plant and write the folder."""
     announce("Loading PyTorch and Lightning ...")
-    from jsonargparse import ArgumentError
-
-    from afterglow.cli.recipes import explained, known_options
-    from afterglow.errors import user_error
+    from afterglow.cli.recipes import parse_recipe
     from afterglow.planting.datamodule import PlantedDataModule
     from afterglow.planting.io import check_empty, write_planted
 
     seed = [] if args.seed_everything is None else [f"--seed_everything={args.seed_everything}"]
     words = [*(f"--config={file}" for file in args.config or ()), *seed, *args.prefixed]
     parser = _recipe_parser()
-    try:
-        data = parser.instantiate(parser.parse_args(words)).data
-    except ArgumentError as error:
-        if user_error(error):
-            raise
-        raise explained(error, known_options(parser, data=[PlantedDataModule])) from error
+    data = parser.instantiate(parse_recipe(parser, words, data=[PlantedDataModule])).data
     check_empty(args.out)
     data.setup()
     count = write_planted(data.planted, args.out)

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import product
 
 from torch import Tensor
 
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, did_you_mean
 from afterglow.generations import END_TOKEN_RULES, Generations
 from afterglow.measures import bright_ending, cross_seed, guidance, maps, memorized, token_entropy
 
@@ -210,10 +209,18 @@ def resolve_names(measures: Iterable[Measure], patterns: Sequence[str]) -> list[
     known = list(measures)
     for pattern in patterns:
         if not filter_measures(known, [pattern]):
-            near = get_close_matches(pattern, [m.name for m in known], n=1, cutoff=0.5)
-            hint = f"Did you mean '{near[0]}'?" if near else "`afterglow measure --list` prints all names."
-            raise AfterglowError(f"No measure is named '{pattern}'. {hint}")
+            hint = did_you_mean(pattern, [m.name for m in known]) or "; `afterglow measure --list` prints all names."
+            raise AfterglowError(f"No measure is named '{pattern}'{hint}")
     return filter_measures(known, patterns)
+
+
+def check_families(patterns: Iterable[str], option: str) -> None:
+    """Raise AfterglowError if the first word of a pattern ('end_token' of 'end_token.last.*') begins no measure."""
+    families = sorted({m.name.partition(".")[0] for m in ANY_MEASURES})
+    for pattern in patterns:
+        if not any(fnmatchcase(family, pattern.partition(".")[0]) for family in families):
+            hint = did_you_mean(pattern.partition(".")[0], families) or "; `afterglow measure --list` prints all."
+            raise AfterglowError(f"{option}: no measure is named '{pattern}'{hint}")
 
 
 def compute_measures(generations: Generations, measures: Iterable[Measure]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from afterglow.errors import AfterglowError
 from afterglow.models.conditioning import TextConditioning
-from afterglow.models.denoiser import Denoiser, validate_prediction_type
+from afterglow.models.denoiser import Denoiser, noise_schedule
 from afterglow.sampling.guidance import CFGOutputs
 from afterglow.sampling.setup import Mitigation, SamplingSetup, encode_cfg_batch
 
@@ -31,7 +31,7 @@ class PipelineModel(Denoiser):
             raise AfterglowError(f"Mitigations act on captions, and {type(pipeline).__name__} encodes none.")
         self.encode_text = encode
         self.unet, self.tokenizer = pipeline.unet, pipeline.tokenizer
-        self.scheduler = validate_prediction_type(DDPMScheduler.from_config(pipeline.scheduler.config))
+        self.scheduler = noise_schedule(DDPMScheduler.from_config(pipeline.scheduler.config))
         self.source = pipeline
         self.to(pipeline.device)
 

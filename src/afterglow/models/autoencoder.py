@@ -27,15 +27,15 @@ class Schedule:
     warmup_steps: int = 50
 
     def rate(self, step: int, seconds: float) -> float:
-        """Of Adam."""
+        """Learning rate of Adam."""
         done = max(step / self.steps, seconds / (60 * self.minutes))
         return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps) * max(0.0, 1 - done)
 
 
 def train_autoencoder(vae: AutoencoderKL, pixels: Tensor, schedule: Schedule, *, seed: int = 0) -> int:
-    """Minimize (x - decode(encode(x)))^2 with a little KL, and set the scale that gives latents unit variance. Returns the steps taken.
+    """Minimize (x - decode(encode(x)))^2 with a small KL term on pixels, uint8 [N, 3, H, W]; returns the number of steps.
 
-    pixels: uint8 [N, 3, H, W].
+    The autoencoder's scaling factor is set so that latents have unit variance.
     """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(vae.parameters(), lr=schedule.learning_rate)
@@ -68,16 +68,12 @@ def train_autoencoder(vae: AutoencoderKL, pixels: Tensor, schedule: Schedule, *,
 @torch.no_grad()
 def reconstruction_errors(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
     """Root mean square difference of images and their decoded latents, in [0, 1] pixels, [N]."""
-    everything = torch.ones(1, *pixels.shape[-2:], dtype=torch.bool)
-    found = []
-    for part in pixels.split(32):
-        decoded = vae.decode(vae.encode(to_signed(part)).latent_dist.mean).sample
-        found.append(masked_rms(to_unit(part), signed_to_unit(decoded), everything))
-    return torch.cat(found)
+    decoded = [vae.decode(vae.encode(to_signed(part)).latent_dist.mean).sample for part in pixels.split(32)]
+    return masked_rms(to_unit(pixels), signed_to_unit(torch.cat(decoded)), torch.ones(1, *pixels.shape[-2:], dtype=torch.bool))
 
 
 def block_errors(pixels: Tensor, side: int = 8) -> Tensor:
-    """The same of the trivial code, the mean color of each block of side by side pixels, [N]."""
+    """The same for a trivial code: the mean color of each block of side x side pixels, [N]."""
     unit = to_unit(pixels)
     means = interpolate(avg_pool2d(unit, side), scale_factor=side)
     return masked_rms(unit, means, torch.ones(1, *pixels.shape[-2:], dtype=torch.bool))

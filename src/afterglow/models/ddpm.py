@@ -1,14 +1,15 @@
 """A diffusion model without text (Ho et al. 2020)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import diffusers
 from torch import Tensor
 
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, one_line
 from afterglow.models.conditioning import TextConditioning
-from afterglow.models.denoiser import Denoiser, instantiate
+from afterglow.models.denoiser import Denoiser, build_unet, check_resolution
 
 
 class DDPM(Denoiser):
@@ -26,15 +27,14 @@ class DDPM(Denoiser):
         self.init_args = {"unet": unet, "resolution": resolution, "channels": channels, **training}
         if isinstance(unet, str):
             self.unet = load_network(diffusers.UNet2DModel, unet, resolution)
+            check_resolution(self.unet, resolution)
             if self.unet.config.in_channels != channels:
                 raise AfterglowError(
                     f"The network in '{unet}' has {self.unet.config.in_channels} channels, but the images have {channels}."
                 )
         else:
-            defaults = {"sample_size": resolution, "in_channels": channels, "out_channels": channels}
-            self.unet = instantiate(diffusers.UNet2DModel, defaults | dict(unet), "unet")
+            self.unet = build_unet(diffusers.UNet2DModel, unet, (channels, resolution, resolution))
         self.resolution = resolution
-        self.check_resolution(resolution, len(self.unet.config.block_out_channels))
 
     def latent_shape(self) -> tuple[int, int, int]:
         return self.unet.config.in_channels, self.resolution, self.resolution
@@ -47,24 +47,32 @@ class DDPM(Denoiser):
 
 
 def load_network(cls: Any, source: str, resolution: int) -> Any:
-    """Open a network.
+    """Open a network of a diffusers class; an exported pipeline will generate at `resolution`.
 
     Args:
-        cls: its diffusers class.
+        cls: the class.
         source: a diffusers folder (of a pipeline or of the network alone) or a hub id.
-        resolution: width and height at which an exported pipeline generates.
-
-    Returns:
-        The network.
+        resolution: width and height in pixels.
 
     Raises:
-        AfterglowError: if there is no such network.
+        AfterglowError: there is no such network, or its files are damaged.
     """
-    for subfolder in ("unet", None):
+    network = load_part(cls.from_pretrained, source, "unet", use_safetensors=True)
+    network.register_to_config(sample_size=resolution)
+    return network
+
+
+def load_part(load: Callable[..., Any], source: str, part: str, **options: Any) -> Any:
+    """What a loader of diffusers reads from a part of a pipeline's folder or hub id, or from a folder that holds the part alone.
+
+    Raises:
+        AfterglowError: there is no such part, or its files are damaged.
+    """
+    for subfolder in (part,) if (Path(source) / part).is_dir() else (part, None):
         try:
-            network = cls.from_pretrained(source, subfolder=subfolder, use_safetensors=True)
-            network.register_to_config(sample_size=resolution)
-            return network
-        except OSError as error:
+            return load(source, subfolder=subfolder, **options)
+        except Exception as error:  # libraries raise many kinds of errors for damaged files
             reason = error
-    raise AfterglowError(f"No {cls.__name__} in '{source}': give a diffusers folder, or a hub id if a network is available.") from reason
+    raise AfterglowError(
+        f"No readable {part} in '{source}' ({one_line(str(reason), 80)}): give a diffusers folder, or a hub id if a network is available."
+    ) from reason

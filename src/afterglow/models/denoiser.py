@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, did_you_mean, one_line, require, require_fraction, require_positive
 from afterglow.models.conditioning import TextConditioning
 from afterglow.planting.dataset import Batch, PlantedDataset
 
@@ -63,7 +63,8 @@ class Denoiser(nn.Module):
 
     def __init__(self, noise_scheduler: Mapping[str, Any] | None = None, cond_drop_prob: float = 0.0, seed: int = 0) -> None:
         super().__init__()
-        self.scheduler = validate_prediction_type(instantiate(diffusers.DDPMScheduler, noise_scheduler or {}, "noise_scheduler"))
+        require_fraction(cond_drop_prob=cond_drop_prob)
+        self.scheduler = noise_schedule(instantiate(diffusers.DDPMScheduler, noise_scheduler or {}, "noise_scheduler"))
         self.cond_drop_prob, self.seed = cond_drop_prob, seed
 
     @property
@@ -82,7 +83,7 @@ class Denoiser(nn.Module):
         return next(self.unet.parameters()).dtype
 
     def encode(self, images: Tensor) -> Tensor:
-        """Convert pixels [B, C, H, W] in [-1, 1] to the values that are denoised; the identity in pixel space."""
+        """Convert pixels [B, C, H, W] in [-1, 1] to the values that are denoised, [B, C, h, w]; the identity in pixel space."""
         return images
 
     def decode(self, values: Tensor) -> Tensor:
@@ -110,16 +111,7 @@ class Denoiser(nn.Module):
         return None
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: TextConditioning | None) -> Tensor:
-        """Run the network.
-
-        Args:
-            noisy: x_t, [B, C, h, w].
-            timesteps: int64 [B].
-            condition: encoded captions of B rows; None for a model without text.
-
-        Returns:
-            The network's own output, noise or velocity, [B, C, h, w].
-        """
+        """The network's own output, noise or velocity [B, C, h, w], for x_t [B, C, h, w] and timesteps int64 [B]."""
         raise NotImplementedError
 
     def pipeline(self) -> "diffusers.DiffusionPipeline":
@@ -133,21 +125,10 @@ class Denoiser(nn.Module):
         return other
 
     def prepare_training(self, dataset: PlantedDataset, num_samples: int, rank: int, world_size: int, barrier: Callable[[], None]) -> None:
-        """Called once before the first training step.
-
-        Args:
-            dataset: the training samples.
-            num_samples: number of samples of the whole training, over all processes.
-            rank: number of this process.
-            world_size: number of processes.
-            barrier: waits for all processes.
-        """
+        """Called once before the first of `num_samples` training samples (over all processes); `barrier` waits for all processes."""
 
     def sample_noise_and_timesteps(self, batch: Batch, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw noise of a shape [B, C, h, w], timesteps int64 [B] and dropped captions bool [B].
-
-        Each row is a pure function of the seed and the number of the sample.
-        """
+        """Noise [B, C, h, w], timesteps int64 [B] and dropped captions bool [B]; each row depends only on seed and number of the sample."""
         noise, timesteps, dropped = torch.empty(shape), [], []
         for row, index in enumerate(batch.index.tolist()):
             generator = sample_generator(self.seed, index)
@@ -157,15 +138,7 @@ class Denoiser(nn.Module):
         return noise, torch.cat(timesteps), torch.cat(dropped)
 
     def forward_batch(self, batch: Batch, mitigations: Sequence["TrainingMitigation"] = ()) -> TrainStepOutput:
-        """Add noise to a training batch and run the network on it.
-
-        Args:
-            batch: B training samples.
-            mitigations: changes of captions and embeddings, in this order.
-
-        Returns:
-            What went into the network and what came out.
-        """
+        """Add noise to a training batch, apply the mitigations in their order, and run the network."""
         clean = self.target_x0(batch)
         noise, timesteps, dropped = (drawn.to(clean.device) for drawn in self.sample_noise_and_timesteps(batch, clean.shape))
         perturbed: Sequence[str] = batch.caption
@@ -189,27 +162,17 @@ class Denoiser(nn.Module):
         return self.forward_batch(batch).losses
 
     def to_noise(self, output: Tensor, noisy: Tensor, timestep: int | Tensor) -> Tensor:
-        """Convert the network's output to predicted noise: eps = sqrt(abar) v + sqrt(1 - abar) x_t for velocity.
+        """Convert the network's output [B, C, h, w] to predicted noise: eps = sqrt(abar) v + sqrt(1 - abar) x_t for velocity.
 
         Args:
-            output: output of the network, [B, C, h, w].
+            output: output of the network.
             noisy: x_t, [B, C, h, w].
             timestep: one for all rows, or int64 [B].
-
-        Returns:
-            eps, [B, C, h, w].
         """
         if self.scheduler.config.prediction_type == "epsilon":
             return output
         alpha_bar = self.scheduler.alphas_cumprod.to(output)[timestep].reshape(-1, 1, 1, 1)
         return alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * noisy
-
-    def check_resolution(self, resolution: int, num_levels: int) -> None:
-        """Raise AfterglowError if a U-Net of `num_levels` levels cannot halve images of this width and height."""
-        if resolution % 2 ** (num_levels - 1):
-            raise AfterglowError(
-                f"resolution {resolution} cannot be halved {num_levels - 1} times, which a U-Net of {num_levels} levels requires."
-            )
 
 
 class TrainingMitigation:
@@ -219,16 +182,7 @@ class TrainingMitigation:
         """Called before training with the captions of the training set; raises AfterglowError if the mitigation does not apply."""
 
     def perturb_captions(self, model: Denoiser, captions: Sequence[str], index: Sequence[int]) -> Sequence[str]:
-        """Change B captions; the empty caption must stay empty.
-
-        Args:
-            model: the model that is trained.
-            captions: B captions.
-            index: number of each sample in the training, B.
-
-        Returns:
-            B captions.
-        """
+        """Change B captions, of the samples with these numbers in the training; the empty caption must stay empty."""
         return captions
 
     def perturb_embeddings(
@@ -265,19 +219,62 @@ def instantiate(cls: Any, arguments: Mapping[str, Any], option: str) -> Any:
         option: name of the recipe's option, for the error.
 
     Raises:
-        AfterglowError: if the class has no such argument.
+        AfterglowError: the class has no such argument, or refuses its value.
     """
-    unknown = [name for name in arguments if name not in inspect.signature(cls).parameters]
-    if unknown:
-        raise AfterglowError(f"{option}: {cls.__name__} has no argument '{unknown[0]}'.")
+    known = inspect.signature(cls).parameters
+    if unknown := [name for name in arguments if name not in known]:
+        raise AfterglowError(f"{option}: {cls.__name__} has no argument '{unknown[0]}'{did_you_mean(unknown[0], known) or '.'}")
+    try:
+        return cls(**arguments)
+    except Exception as error:  # libraries raise many kinds of errors for values that they do not check
+        shown = ", ".join(f"{name}={value}" for name, value in arguments.items())
+        reason = one_line(f"{type(error).__name__} {error}".strip(), 110)
+        raise AfterglowError(f"{option}: {cls.__name__} cannot be created with {one_line(shown, 110)} ({reason}).") from error
+
+
+def build_unet(cls: Any, arguments: Mapping[str, Any], shape: tuple[int, int, int], *states: Tensor) -> Any:
+    """Create the U-Net of a recipe; AfterglowError if it cannot be created, or cannot process samples of a shape.
+
+    Args:
+        cls: its diffusers class.
+        arguments: keyword arguments of its constructor.
+        shape: of a sample, (C, H, W).
+        states: for a U-Net with captions: encoder states on the meta device, [1, L, D].
+    """
+    channels, side, _ = shape
+    require("channels", channels, channels in (1, 3), "1 (gray) or 3 (color)")
+    arguments = {"sample_size": side, "in_channels": channels, "out_channels": channels, **arguments}
+    require("unet: sample_size", arguments["sample_size"], arguments["sample_size"] == side, f"{side}, the resolution of the data")
+    with torch.device("meta"):  # shapes without weights
+        trial = instantiate(cls, arguments, "unet")
+        check_resolution(trial, side)
+        try:
+            output = trial(torch.empty(1, *shape), torch.zeros(1, dtype=torch.long), *states).sample
+        except Exception as error:  # of any layer
+            reason = one_line(f"{type(error).__name__} {error}", 140)
+            raise AfterglowError(f"unet: this {cls.__name__} cannot process samples of {channels}x{side}x{side} ({reason}).") from error
+    require("unet: out_channels", output.shape[1], output.shape[1] == channels, f"{channels}, as the channels of the data")
     return cls(**arguments)
 
 
-def validate_prediction_type(scheduler: "diffusers.DDPMScheduler") -> "diffusers.DDPMScheduler":
-    """Return the scheduler; raise AfterglowError if its prediction_type is neither epsilon nor v_prediction."""
-    kind = scheduler.config.prediction_type
-    if kind not in ("epsilon", "v_prediction"):
-        raise AfterglowError(f"noise_scheduler: prediction_type must be epsilon or v_prediction, not {kind}.")
+def check_resolution(unet: Any, resolution: int) -> None:
+    """Raise AfterglowError if a U-Net cannot halve images of this width and height at each level."""
+    require_positive(resolution=resolution)
+    num_levels = len(unet.config.block_out_channels)
+    if resolution % 2 ** (num_levels - 1):
+        raise AfterglowError(
+            f"resolution {resolution} cannot be halved {num_levels - 1} times, which a U-Net of {num_levels} levels requires."
+        )
+
+
+def noise_schedule(scheduler: "diffusers.DDPMScheduler") -> "diffusers.DDPMScheduler":
+    """Return the scheduler; raise AfterglowError if a model cannot be trained with it."""
+    kind, steps = scheduler.config.prediction_type, scheduler.config.num_train_timesteps
+    require("noise_scheduler: prediction_type", kind, kind in ("epsilon", "v_prediction"), "epsilon or v_prediction")
+    require("noise_scheduler: num_train_timesteps", steps, isinstance(steps, int) and steps > 1, "an integer above 1")
+    abar = scheduler.alphas_cumprod
+    valid = len(abar) == steps and bool(((abar >= 0) & (abar <= 1)).all())
+    require("noise_scheduler: alpha-bar", f"{abar.min():.3g} to {abar.max():.3g}", valid, f"{steps} numbers from 0 to 1")
     return scheduler
 
 

@@ -1,7 +1,6 @@
 """Outputs of a latent model's frozen encoders for the training set, encoded once and kept on disk by content."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,36 +18,29 @@ def weights_key(module: Any) -> bytes:
     return content_key(str(settings), *(part for name in state for part in (name, state[name].cpu().float().numpy())))
 
 
-def cache_latents(
-    vae: Any, encode: Callable[[Tensor], Tensor], dataset: PlantedDataset, num_samples: int, rank: int, world_size: int
-) -> ArrayCache:
-    """Encode the images of the first `num_samples` training samples.
+def cache_latents(vae: Any, encode: Callable[[Tensor], Tensor], dataset: PlantedDataset, num_samples: int, **processes: int) -> ArrayCache:
+    """Encode the images of the first training samples.
 
     Args:
         vae: the autoencoder, whose weights name the cache.
         encode: pixels [B, 3, H, W] in [-1, 1] to moments [B, 2C, h, w].
         dataset: the training samples.
         num_samples: number of samples of the whole training.
-        rank: number of this process.
-        world_size: number of processes, which encode together.
+        processes: rank and world_size of the processes that encode together.
 
     Returns:
         Moments [2C, h, w] by the dataset's sample keys.
     """
-    distinct = dict.fromkeys(dataset.key(index) for index in range(num_samples))
-    keys: dict[Any, bytes] = {sample: content_key(dataset.pixels(sample)) for sample in distinct}
-    cache = ArrayCache(_folder("latents", vae), keys)
+    samples = dict.fromkeys(dataset.key(index) for index in range(num_samples))
 
-    def make(samples: list[Any]) -> np.ndarray:
-        pixels = np.stack([dataset.pixels(sample) for sample in samples])
-        return encode(to_signed(pixels)).half().cpu().numpy()
+    def make(keys: list[Any]) -> np.ndarray:
+        return encode(to_signed(np.stack([dataset.pixels(key) for key in keys]))).half().cpu().numpy()
 
-    cache.fill(make, rank=rank, world_size=world_size, description="encoding images")
-    return cache
+    return _fill("latents", vae, {key: content_key(dataset.pixels(key)) for key in samples}, make, "encoding images", **processes)
 
 
 def cache_text_embeddings(
-    encoder: Any, encode: Callable[[list[str]], Tensor], captions: Sequence[str], ids: Tensor, rank: int, world_size: int
+    encoder: Any, encode: Callable[[list[str]], Tensor], captions: Sequence[str], ids: Tensor, **processes: int
 ) -> ArrayCache:
     """Encode captions.
 
@@ -57,43 +49,38 @@ def cache_text_embeddings(
         encode: B captions to token embeddings [B, L, D].
         captions: N distinct captions.
         ids: their token ids, int64 [N, L].
-        rank: number of this process.
-        world_size: number of processes, which encode together.
+        processes: rank and world_size of the processes that encode together.
 
     Returns:
         Token embeddings [L, D] by caption.
     """
-    keys: dict[Any, bytes] = {caption: content_key(row.numpy()) for caption, row in zip(captions, ids, strict=True)}
-    cache = ArrayCache(_folder("texts", encoder), keys)
-
-    def make(texts: list[Any]) -> np.ndarray:
-        return encode(texts).half().cpu().numpy()
-
-    cache.fill(make, rank=rank, world_size=world_size, description="encoding captions")
-    return cache
+    keys = {caption: content_key(row.numpy()) for caption, row in zip(captions, ids, strict=True)}
+    return _fill("texts", encoder, keys, lambda texts: encode(texts).half().cpu().numpy(), "encoding captions", **processes)
 
 
 def cache_reconstructions(vae: Any, reconstruct: Callable[[Tensor], Tensor], pixels: np.ndarray) -> np.ndarray:
-    """Reconstruct images with an autoencoder, each once.
+    """Reconstruct images uint8 [N, 3, H, W] with an autoencoder, each once.
 
     Args:
         vae: the autoencoder, whose weights name the cache.
         reconstruct: pixels [B, 3, H, W] in [-1, 1] to the same after encoding and decoding.
-        pixels: uint8 [N, 3, H, W].
+        pixels: the images.
 
     Returns:
         Reconstructions, uint8 [N, 3, H, W]; read from disk on access if they are many.
     """
-    keys = {row: content_key(pixels[row]) for row in range(len(pixels))}
-    cache = ArrayCache(_folder("reconstructions", vae), keys)
 
     def make(rows: list[Any]) -> np.ndarray:
         decoded = reconstruct(to_signed(pixels[rows]))
         return from_signed(decoded.float()).cpu().numpy()
 
-    cache.fill(make, description="reconstructing images")
-    return cache.stack()
+    keys = {row: content_key(pixels[row]) for row in range(len(pixels))}
+    return _fill("reconstructions", vae, keys, make, "reconstructing images").stack()
 
 
-def _folder(name: str, module: Any) -> Path:
-    return cache_folder() / name / weights_key(module).hex()
+def _fill(
+    name: str, module: Any, keys: Mapping[Any, bytes], make: Callable[[list[Any]], np.ndarray], description: str, **processes: int
+) -> ArrayCache:
+    cache = ArrayCache(cache_folder() / name / weights_key(module).hex(), dict(keys))
+    cache.fill(make, description=description, **processes)
+    return cache

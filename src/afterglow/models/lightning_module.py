@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, require, require_fraction
 from afterglow.models.denoiser import Denoiser, TrainingMitigation
 from afterglow.planting.dataset import Batch
 
@@ -31,6 +31,12 @@ class OptimizerConfig:
     warmup_steps: int = 100
     lr_decay_fraction: float = 0.0
     weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        require("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "a finite number above 0")
+        require("warmup_steps", self.warmup_steps, self.warmup_steps >= 0, "at least 0")
+        require("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "a finite number from 0")
+        require_fraction(lr_decay_fraction=self.lr_decay_fraction)
 
     def lr_factor(self, step: int, num_steps: int) -> float:
         """Factor of the learning rate at an optimizer step of a training of `num_steps` steps."""

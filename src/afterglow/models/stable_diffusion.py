@@ -15,9 +15,9 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from afterglow.errors import AfterglowError, import_optional
+from afterglow.errors import AfterglowError, import_optional, one_line, require
 from afterglow.models.conditioning import TextConditioning
-from afterglow.models.denoiser import Denoiser, sample_generator, validate_prediction_type
+from afterglow.models.denoiser import Denoiser, noise_schedule, sample_generator
 from afterglow.models.latent_cache import cache_latents, cache_reconstructions, cache_text_embeddings
 from afterglow.models.text_encoder import FrozenModule, FrozenTextEncoder
 from afterglow.planting.dataset import Batch, PlantedDataset
@@ -25,8 +25,8 @@ from afterglow.planting.dataset import Batch, PlantedDataset
 log = logging.getLogger(__name__)
 
 HOW_TO_GET = (
-    "give a folder with model_index.json, unet/, vae/, text_encoder/, tokenizer/ and scheduler/, "
-    "or a hub id where there is a network (`hf download CompVis/stable-diffusion-v1-4 --local-dir DIR` makes such a folder elsewhere)"
+    "give a diffusers folder, a hub id if a network is available, or make a folder elsewhere with "
+    "`hf download CompVis/stable-diffusion-v1-4 --local-dir DIR` or `afterglow autoencoder`"
 )
 REFUSED = {
     "StableDiffusionXLPipeline": "Stable Diffusion XL has two text encoders and pooled text, and no end token that all layers share",
@@ -68,13 +68,13 @@ class StableDiffusion(Denoiser):
             "source": source, "resolution": resolution, "channels": channels, "lora": lora,
             "gradient_checkpointing": gradient_checkpointing, "cache": cache, **training,
         }  # fmt: skip
-        if channels != 3:
-            raise AfterglowError(f"Stable Diffusion's autoencoder takes images of 3 channels, not {channels}.")
+        require("channels", channels, channels == 3, "3 for Stable Diffusion")
+        require("lora", lora, lora >= 0, "at least 0")
         parts = open_parts(source)
         self.source, self.resolution, self.cache = source, resolution, cache
         # latents are not clipped, whatever the scheduler's default
         options = {"clip_sample": False, **parts.scheduler, **(training.get("noise_scheduler") or {})}
-        self.scheduler = validate_prediction_type(DDPMScheduler.from_config(options))
+        self.scheduler = noise_schedule(DDPMScheduler.from_config(options))
         self.sampler_class = parts.scheduler_class
         self.unet, self.tokenizer = parts.unet.train(), parts.tokenizer
         self.frozen_vae, self.text = FrozenModule(parts.vae), FrozenTextEncoder(parts.text_encoder, mask_padding=False)
@@ -100,7 +100,6 @@ class StableDiffusion(Denoiser):
 
     def _add_lora(self, rank: int) -> None:
         peft = import_optional("peft", "lora")
-
         self.unet.requires_grad_(False)
         self.unet.add_adapter(peft.LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=LORA_LAYERS))
         self.register_state_dict_post_hook(_keep_lora_weights)
@@ -149,9 +148,8 @@ class StableDiffusion(Denoiser):
     @torch.no_grad()
     def decode(self, values: Tensor) -> Tensor:
         with torch.autocast(self.device.type, enabled=False):
-            return torch.cat(
-                [self.vae.decode(one).sample for one in (values.to(self.dtype) / self.scaling_factor).split(self.vae_batch_size)]
-            )
+            latents = values.to(self.dtype) / self.scaling_factor
+            return torch.cat([self.vae.decode(one).sample for one in latents.split(self.vae_batch_size)])
 
     def reconstruct(self, pixels: np.ndarray) -> np.ndarray:
         return cache_reconstructions(self.frozen_vae.module, lambda images: self.decode(self.encode(images)), pixels)
@@ -178,11 +176,10 @@ class StableDiffusion(Denoiser):
             return
         planted = dataset.planted
         captions = list(dict.fromkeys(["", *(plant.caption for plant in planted.plants), *planted.captions]))
-        latents = cache_latents(self.frozen_vae.module, self.posterior_moments, dataset, num_samples, rank, world_size)
-        ids = self.tokenize(captions)["input_ids"]
-        embeddings = cache_text_embeddings(
-            self.text.module, lambda texts: self.condition(texts).encoder_hidden_states, captions, ids, rank, world_size
-        )
+        processes = {"rank": rank, "world_size": world_size}
+        latents = cache_latents(self.frozen_vae.module, self.posterior_moments, dataset, num_samples, **processes)
+        ids, encode = self.tokenize(captions)["input_ids"], lambda texts: self.condition(texts).encoder_hidden_states
+        embeddings = cache_text_embeddings(self.text.module, encode, captions, ids, **processes)
         barrier()
         latents.reload()
         embeddings.reload()
@@ -195,23 +192,13 @@ class StableDiffusion(Denoiser):
             unet.fuse_lora()
             unet.unload_lora()
         scheduler = getattr(diffusers, self.sampler_class).from_config(self.scheduler.config)
-        return StableDiffusionPipeline(
-            self.vae, self.text.module, self.tokenizer, unet, scheduler, None, None, requires_safety_checker=False
-        )  # fmt: skip
+        parts = self.vae, self.text.module, self.tokenizer, unet, scheduler
+        return StableDiffusionPipeline(*parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
 
 @dataclass(frozen=True)
 class PipelineParts:
-    """Parts of a StableDiffusionPipeline's folder.
-
-    Attributes:
-        unet: the denoising network.
-        vae: the autoencoder.
-        text_encoder: the text encoder.
-        tokenizer: its tokenizer.
-        scheduler: configuration of the scheduler.
-        scheduler_class: name of the scheduler's diffusers class.
-    """
+    """Parts of a StableDiffusionPipeline's folder; `scheduler` is a configuration, `scheduler_class` the name of a diffusers class."""
 
     unet: UNet2DConditionModel
     vae: AutoencoderKL
@@ -222,42 +209,46 @@ class PipelineParts:
 
 
 def open_parts(source: str) -> PipelineParts:
-    """Open the parts of a StableDiffusionPipeline, safetensors only.
-
-    Args:
-        source: folder or hub id.
-
-    Returns:
-        The parts.
+    """Open the parts of a StableDiffusionPipeline's folder or hub id, safetensors only.
 
     Raises:
-        AfterglowError: if there is no pipeline, it is incomplete, or it is of another kind.
+        AfterglowError: there is no pipeline, it is incomplete or damaged, or it is of another kind.
     """
-    try:
-        index = DiffusionPipeline.load_config(source)
-    except OSError as error:
-        raise AfterglowError(f"No Stable Diffusion in '{source}': {HOW_TO_GET}.") from error
+    index = load_index(source, f"No Stable Diffusion in '{source}': {HOW_TO_GET}.")
     check_kind(index, source)
     if index.get("safety_checker", [None])[0] is not None:
         log.info("The safety checker of '%s' is ignored: it would turn memorized images black.", source)
     try:
+        scheduler_class = index["scheduler"][1]
+        if not (scheduler_class.endswith("Scheduler") and hasattr(diffusers, scheduler_class)):
+            raise TypeError(f"no scheduler {scheduler_class}")
         return PipelineParts(
             UNet2DConditionModel.from_pretrained(source, subfolder="unet", use_safetensors=True),
             AutoencoderKL.from_pretrained(source, subfolder="vae", use_safetensors=True),
-            CLIPTextModel.from_pretrained(source, subfolder="text_encoder", use_safetensors=True),
-            CLIPTokenizer.from_pretrained(source, subfolder="tokenizer"),
+            CLIPTextModel.from_pretrained(source, subfolder="text_encoder", use_safetensors=True, trust_remote_code=False),
+            CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", trust_remote_code=False),
             {key: value for key, value in DDPMScheduler.load_config(source, subfolder="scheduler").items() if not key.startswith("_")},
-            index["scheduler"][1],
+            scheduler_class,
         )
-    except (OSError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise AfterglowError(f"The Stable Diffusion in '{source}' is incomplete ({reason}): {HOW_TO_GET}.") from error
+    except Exception as error:  # libraries raise many kinds of errors for damaged files
+        raise AfterglowError(f"The Stable Diffusion in '{source}' is incomplete ({one_line(str(error), 60)}): {HOW_TO_GET}.") from error
 
 
-def class_name(index: dict[str, Any]) -> str:
+def load_index(source: str, missing: str) -> dict[str, Any]:
+    """model_index.json of a pipeline's folder or hub id; AfterglowError with the text `missing` if there is none."""
+    try:
+        index = DiffusionPipeline.load_config(source)
+    except OSError as error:
+        raise AfterglowError(missing) from error
+    if not isinstance(index, dict) or not isinstance(class_name(index), str):
+        raise AfterglowError(f"model_index.json of '{source}' names no pipeline.")
+    return index
+
+
+def class_name(index: dict[str, Any]) -> Any:
     """Name of the pipeline's class in a model_index.json, whose entry may be [file, class]."""
-    name = index["_class_name"]
-    return name if isinstance(name, str) else name[-1]
+    name = index.get("_class_name")
+    return name[-1] if isinstance(name, list) and name else name
 
 
 def check_kind(index: dict[str, Any], source: str) -> None:

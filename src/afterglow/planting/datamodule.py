@@ -5,11 +5,13 @@ from typing import Any
 import lightning as L
 from torch.utils.data import DataLoader
 
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, require, require_positive
 from afterglow.kinds import TRAINED
 from afterglow.planting.dataset import PlantedDataset, collate
 from afterglow.planting.plants import PlantingConfig
 from afterglow.planting.runs import build_planted_set
+
+MAX_WORKERS = 256  # more processes than any machine can use
 
 
 class PlantedDataModule(L.LightningDataModule):
@@ -51,8 +53,12 @@ class PlantedDataModule(L.LightningDataModule):
         max_images: int | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise AfterglowError(f"batch_size must be at least 1, and it is {batch_size}.")
+        require_positive(batch_size=batch_size, resolution=resolution)
+        require("channels", channels, channels in (1, 3), "1 (gray) or 3 (color)")
+        require("set_size", set_size, set_size is None or set_size >= 1, "at least 1")
+        require("skip_first", skip_first, skip_first >= 0, "at least 0")
+        require("num_workers", num_workers, 0 <= num_workers <= MAX_WORKERS, f"a number of processes from 0 to {MAX_WORKERS}")
+        require("planting", planting, isinstance(planting, PlantingConfig), "a mapping of options")
         self.rank, self.world_size = 0, 1  # the command sets them from the launcher
         self.options: dict[str, Any] = {"dataset": dataset, "data_dir": data_dir, "resolution": resolution, "channels": channels}
         self.options |= {"caption_column": caption_column, "set_size": set_size, "skip_first": skip_first}

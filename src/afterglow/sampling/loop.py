@@ -11,7 +11,7 @@ import diffusers
 import torch
 from torch import Tensor
 
-from afterglow.errors import AfterglowError, DivergedError
+from afterglow.errors import AfterglowError, DivergedError, did_you_mean, one_line, require
 from afterglow.functional.pixels import from_signed
 from afterglow.generations import Generations
 from afterglow.models.denoiser import Denoiser
@@ -42,14 +42,22 @@ class Sampler:
 
     def __post_init__(self) -> None:
         if not hasattr(diffusers, self.scheduler) or not self.scheduler.endswith("Scheduler"):
-            raise AfterglowError(f"sampler: diffusers has no scheduler '{self.scheduler}'.")
-        if self.steps < 1:
-            raise AfterglowError(f"sampler: steps must be at least 1, not {self.steps}.")
+            known = did_you_mean(self.scheduler, [name for name in dir(diffusers) if name.endswith("Scheduler")])
+            raise AfterglowError(f"sampler: diffusers has no scheduler '{self.scheduler}'{known or '.'}")
+        require("sampler: steps", self.steps, self.steps >= 1, "at least 1")
+        require("sampler: guidance_scale", self.guidance_scale, math.isfinite(self.guidance_scale), "a finite number")
+        arguments = inspect.signature(getattr(diffusers, self.scheduler)).parameters
+        if unknown := [name for name in self.options if name not in arguments]:
+            raise AfterglowError(f"sampler: {self.scheduler} has no option '{unknown[0]}'{did_you_mean(unknown[0], arguments) or '.'}")
 
     def build(self, trained: diffusers.DDPMScheduler) -> Any:
         """The scheduler with the noise schedule of a training, its timesteps set."""
-        scheduler = getattr(diffusers, self.scheduler).from_config(trained.config, **self.options)
-        scheduler.set_timesteps(self.steps)
+        try:
+            scheduler = getattr(diffusers, self.scheduler).from_config(trained.config, **self.options)
+            scheduler.set_timesteps(self.steps)
+        except Exception as error:  # diffusers raises many kinds of errors for values that it does not support
+            reason = one_line(f"{type(error).__name__} {error}", 130)
+            raise AfterglowError(f"sampler: {self.scheduler} does not support {self.steps} steps with these options ({reason}).") from error
         return scheduler
 
     def setup(self, model: Denoiser, captions: Sequence[str], seeds: Sequence[int]) -> SamplingSetup:
