@@ -49,7 +49,7 @@ def parser() -> Iterator[Any]:
         patch.chdir(ROOT)
         patch.setattr(lightning_cli.AfterglowCLI, "parse_arguments", stop)
         with contextlib.suppress(_Parsed):
-            lightning_cli.train([], "")
+            main(["train"])
     return made[0]
 
 
