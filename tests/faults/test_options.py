@@ -340,7 +340,6 @@ COMMANDS = [
     ("autoencoder", "--out", "y", "--minutes", "nan"),
     ("autoencoder", "--out", "y", "--width-divisor", "3"),
     ("mitigate", "--model", "x", "--heldout", "-1"),
-    ("near-duplicates", "--limit", "inf"),
     ("detect", "x.parquet", "--images", "0"),
     ("measure", "x", "--measurs", "y"),
     ("mesure",),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afterglow.cli.options import add_dataset_arguments
-from afterglow.cli.parser import announce, finite, positive
+from afterglow.cli.parser import announce, positive
 from afterglow.errors import AfterglowError, require_fraction, shown
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     data.add_argument("--resolution", type=positive, default=32, metavar="PIXELS", help="side of the images")
     data.add_argument("--caption", help="search only images with this caption, such as a class of CIFAR-10 (default: all images)")
     parser.add_argument("--distance", choices=list(_LIMITS), default="rms", help="distance between two images")
-    parser.add_argument("--limit", type=finite, help="largest distance of near-duplicates (default: 0.03 for rms, 0.06 for correlation)")
+    parser.add_argument("--limit", type=float, help="largest distance of near-duplicates (default: 0.03 for rms, 0.06 for correlation)")
     parser.add_argument("--out", type=Path, default=Path("near_duplicates"), metavar="DIR", help="folder for the table and the figure")
 
 
