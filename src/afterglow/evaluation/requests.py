@@ -223,7 +223,8 @@ class PromptRequest(EvalRequest):
         targets = prompt_targets(self.targets, rows, (channels, side), self.reconstruct)
         generations = replace(generations, provenance={**generations.provenance, "prompts": len(self.targets)})
         generations = attach_ground_truth(generations, targets, None)
-        return generations if generations.references is not None else replace(generations, eval_mask=None, region=None)
+        mask = generations.region if generations.references is not None else None  # an empty mask stays empty
+        return replace(generations, eval_mask=mask, region=mask)
 
 
 def as_request(targets: EvalRequest | Sequence[Target] | Sequence[str]) -> EvalRequest:
