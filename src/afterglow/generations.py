@@ -162,7 +162,7 @@ class Generations:
             found: dict[str, Any] = {name: tuple(table[name]) for name in STRINGS if name in table.column_names}
             found |= {name: torch.tensor(table[name]) for name in COUNTS if name in table.column_names}
             found |= _grouped(load_file(folder / "tensors.safetensors"))
-            return cls(**found, provenance=read_json(folder / "provenance.json"))
+            return cls(**found, provenance=dict(read_json(folder / "provenance.json")))
 
 
 def _grouped(flat: Mapping[str, Tensor]) -> dict[str, Any]:

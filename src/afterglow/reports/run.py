@@ -201,7 +201,7 @@ def read_plants(folder: Path) -> dict[int, dict[str, Any]]:
     path = folder / "plants" / "metadata.jsonl"
     if not path.is_file():
         return {}
-    lines = read_json_lines(path, ("plant_id", "kind", "copies"))
+    lines = read_json_lines(path, ("plant_id", "kind", "copies", "text"))
     with reading(path, "a list of plants"):
         first = {line["plant_id"]: line for line in reversed(lines) if line["plant_id"] >= 0}
     return dict(sorted(first.items()))
