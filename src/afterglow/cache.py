@@ -37,20 +37,28 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     unfinished = path.with_name(f"{path.name}.{os.getpid()}{UNFINISHED}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield unfinished
-        if unfinished.is_file():
-            _fsync(unfinished)
-        os.replace(unfinished, path)
-        _fsync(path.parent)
-    except OSError as error:
-        if error.filename is not None and not str(error.filename).startswith(str(unfinished)):
-            raise  # of another file
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        with errors_naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield unfinished
+            if unfinished.is_file():
+                _fsync(unfinished)
+            os.replace(unfinished, path)
+            _fsync(path.parent)
     finally:
         if unfinished.is_dir():
             shutil.rmtree(unfinished)
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def errors_naming(path: Path) -> Iterator[None]:
+    """Let an OSError that names no file, or a temporary one, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None and UNFINISHED not in str(error.filename):
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def _fsync(path: Path) -> None:

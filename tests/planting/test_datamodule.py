@@ -79,3 +79,12 @@ def test_describe_is_one_line_on_the_plants(make_data: Callable[[], PlantedDataM
     again = PlantedDataModule("planted", str(tmp_path / "set"), resolution=8)
     again.setup()
     assert again.describe() == line.rpartition("; ")[0]  # a folder does not know how many were refused
+
+
+def test_train_dataloader_has_no_length_since_lightning_would_end_the_epoch_of_a_resumed_training_too_early(
+    make_data: Callable[[], PlantedDataModule],
+) -> None:
+    data = make_data()
+    data.trainer = trainer(3)  # type: ignore[assignment]
+    with pytest.raises(TypeError):
+        len(data.train_dataloader())

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +49,7 @@ class RunFiles:
         result.save(self.folder / "maps" / f"step={step}.safetensors")
         if not last:
             return None
-        generations = self.folder / "generations" / f"step={step}"
-        shutil.rmtree(generations, ignore_errors=True)  # of a run that was killed before its last checkpoint
-        with atomic_path(generations) as path:
-            result.generations.save(path)
+        result.generations.save(self.folder / "generations" / f"step={step}")
         emergence = emergence_of(self.measurements)
         with atomic_path(self.folder / "emergence.json") as path:
             path.write_text(json.dumps(emergence, indent=1), encoding="utf-8")

@@ -191,7 +191,11 @@ class AfterglowCLI(LightningCLI):
             shutil.copy(config, self.folder / f"config_until_step={self.resume.step}.yaml")
         with atomic_path(config) as path:
             path.write_text(self._config_text(), encoding="utf-8")
-        write_planted(self.datamodule.planted, self.folder / "plants", everything=False)
+        plants = self.folder / "plants"
+        if self.resume is None or self.config.allow_changes or not plants.is_dir():
+            shutil.rmtree(plants, ignore_errors=True)
+            with atomic_path(plants) as path:
+                write_planted(self.datamodule.planted, path, everything=False)
         if self.trainer.logger is not None:
             self.trainer.logger.log_hyperparams({"config": self.config.as_dict()})
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
+from afterglow.cache import errors_naming
 from afterglow.errors import AfterglowError
 
 log = logging.getLogger(__name__)
@@ -46,9 +47,10 @@ class RunLock:
         stream.seek(0)
         if killed := stream.read():
             log.info("%s did not end regularly; its lock on '%s' is replaced.", killed[:1].upper() + killed[1:], folder)
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {socket.gethostname()} (since {datetime.now():%Y-%m-%d %H:%M:%S})")
-        stream.flush()
+        with errors_naming(folder / "lock"):
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {socket.gethostname()} (since {datetime.now():%Y-%m-%d %H:%M:%S})")
+            stream.flush()
         self._stream = stream
 
     def release(self) -> None:

@@ -1,9 +1,10 @@
 """The Lightning data module of a planted set."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from afterglow.errors import AfterglowError, require, require_positive
 from afterglow.kinds import TRAINED
@@ -12,6 +13,16 @@ from afterglow.planting.plants import PlantingConfig
 from afterglow.planting.runs import build_planted_set
 
 MAX_WORKERS = 256  # more processes than any machine can use
+
+
+class UnsizedSampler(Sampler[int]):
+    """The numbers of a range without its length, with which Lightning would end the epoch of a resumed training too early."""
+
+    def __init__(self, numbers: range) -> None:
+        self.numbers = numbers
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.numbers)
 
 
 class PlantedDataModule(L.LightningDataModule):
@@ -82,7 +93,7 @@ class PlantedDataModule(L.LightningDataModule):
         if self.batch_size % parts:
             raise AfterglowError(f"batch_size {self.batch_size} does not divide into {parts} parts (processes x accumulated batches).")
         begin, end = (step * self.batch_size for step in (self.trainer.global_step, self.trainer.max_steps))
-        sampler = range(begin + self.rank, end, self.world_size)  # loaders read ahead, and latents exist only up to `end`
+        sampler = UnsizedSampler(range(begin + self.rank, end, self.world_size))  # loaders read ahead, and latents exist only up to `end`
         size = self.batch_size // parts
         return DataLoader(self.samples, batch_size=size, sampler=sampler, num_workers=self.num_workers, collate_fn=collate)
 
