@@ -26,7 +26,7 @@ def test_emergence_table_equals_emergence_json(run_folder: Path) -> None:
     assert rows["global"] == ["2", "2", "0", "20", "20", "20"]
     assert rows["local"] == ["2", "2", "0", "30", "30", "30"]
     assert rows["phantom"] == ["4", "0", "4", "after 40", "after 40", "after 40"]
-    assert rows["control"] == ["3", "0", "measured at the last evaluation only", "–", "–", "–"]
+    assert rows["control"] == ["3", "0", "–", "–", "–", "–"]
 
 
 def test_emergence_table_does_not_count_unprompted_generations_as_plants(make_run: Callable[..., Path]) -> None:
@@ -44,7 +44,7 @@ def test_tables_of_the_last_evaluation(run_folder: Path) -> None:
 
 
 def test_phantom_text_separates_global_and_local_phantoms(run_folder: Path) -> None:
-    assert run_tables.phantom_text(read_run(run_folder)) == "global-type: 0 of 2; local-type: 0 of 2"
+    assert run_tables.phantom_text(read_run(run_folder)) == "phantoms of global plants: 0 of 2; phantoms of local plants: 0 of 2"
 
 
 def test_plant_table_has_an_interval_per_plant(run_folder: Path) -> None:
@@ -66,7 +66,7 @@ def test_emergence_text_has_medians_and_spacing(run_folder: Path) -> None:
     assert [line[0] for line in cells[2:-1]] == ["global", "local", "control", "phantom", "decoy", "tint", "heldout"]
     assert cells[2] == ["global", "2 of 2 (34% to 100%)", "20", "0"]
     assert cells[4][2:] == ["-", "-"] and cells[5] == ["phantom", "0 of 4 (0% to 49%)", "after 40", "4"]
-    assert lines[-1] == "5 evaluations from step 0 to 40, at most a factor of 2.00 apart."
+    assert lines[-1] == "5 evaluations between steps 0 and 40; neighboring ones differ by at most a factor of 2.00."
 
 
 def test_emergence_text_shows_an_open_interval(tmp_path: Path) -> None:

@@ -10,13 +10,11 @@ from afterglow.functional.statistics import nested_bootstrap
 from afterglow.functional.survival import Interval, interval_quantile
 
 NUM_CONFIRMATIONS = 2
-_COPY = "have a calibrated distance under 1 inside the mask (n = 50 other groups, alpha = .5)"
-_EMERGENCE = (
-    "emergence: (last probe at which the plant is not memorized, first probe at which it is and from which it stays so at the next two]"
-)
-DEFINITION = f"memorized at a probe: at least half of the seeds {_COPY}; {_EMERGENCE}"
+_COPY = "have a calibrated distance under 1 inside the mask (n = 50 other clusters, alpha = .5)"
+_EMERGENCE = "emergence: after the last evaluation without memorization, up to the first of three with it"
+DEFINITION = f"memorized at an evaluation: at least half of the seeds {_COPY}; {_EMERGENCE}"
 ASSIGNED = (
-    "memorized at a probe: at least one generation is nearest to the plant, of all plants and phantoms, "
+    "memorized at an evaluation: at least one generation is nearest to the plant, of all plants and phantoms, "
     f"by calibrated distance, and is a copy: {_COPY.replace('have', 'has')}; {_EMERGENCE}"
 )
 

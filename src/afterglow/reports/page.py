@@ -98,12 +98,15 @@ def answer(run: Run) -> str:
         if factor.high < 1:
             return f"Local plants were memorized earlier than global plants, {text}."
         return f"Whether local plants are memorized later than global plants is not distinguishable in this run: {text[3:]}."
-    counts = []
-    for kind in ("global", "local"):
-        intervals = run.emergence["kinds"].get(kind, {}).get("intervals", {})
-        if intervals:
-            counts.append(f"{sum(high is not None for _, high in intervals.values())} of {len(intervals)} {kind} plants have emerged")
-    return f"By step {run.last}, {_join(counts)}." if counts else ""
+    last = {kind: run.memorized[kind][-1] for kind in ("global", "local") if kind in run.memorized}
+    if not last:
+        return ""
+    if not any(fraction.memorized for fraction in last.values()):
+        return (
+            f"No plant is memorized at step {run.last} ({_join([f'{fraction.count} {kind}' for kind, fraction in last.items()])} plants)."
+        )
+    counts = [f"{fraction.memorized} of {fraction.count} {kind} plants" for kind, fraction in last.items()]
+    return f"At step {run.last}, {_join(counts)} are memorized; which kind was first is not confirmed yet by the next two evaluations."
 
 
 def _configuration(run: Run) -> str:
@@ -117,7 +120,11 @@ def summary(run: Run) -> list[str]:
 
 
 def _what(run: Run) -> str:
-    counted = {"control": "single training images", "phantom": "phantoms (false positives)", "unprompted": "generations without a caption"}
+    counted = {
+        "control": "controls (ordinary training images)",
+        "phantom": "phantoms (false positives)",
+        "unprompted": "generations without a caption",
+    }
     nouns = {kind: f"{kind} plants" for kind in PLANTED} | counted
     fractions = {kind: run.memorized[kind][-1] for kind in nouns if kind in run.memorized}
     counts = [f"{fraction.memorized} of {fraction.count} {nouns[kind]}" for kind, fraction in fractions.items()]
@@ -140,19 +147,22 @@ def _when(run: Run) -> str:
 def _which(run: Run) -> str:
     numbers, parts = run.numbers[run.last], []
     maps = [name for name in run_tables.map_names(run) if name not in run_tables.TRIVIAL]
-    if maps:
+    if maps and run.memorized["local"][-1].memorized:
+        auc = numbers[f"localization/{maps[0]}/auc"]
         others = ((kind, numbers.get(f"localization/{maps[0]}/auc_{kind}")) for kind in run_tables.COMPARED_KINDS)
-        compared = [f"{auc:.2f} on {kind}s" for kind, auc in others if auc is not None]
-        compared_text = f" ({_join(compared)}, where nothing is copied)" if compared else ""
-        parts.append(
-            f"map `{maps[0]}` located local plants best, with an AUC of {numbers[f'localization/{maps[0]}/auc']:.2f}{compared_text}"
-        )
+        compared = {kind: value for kind, value in others if value is not None}
+        listed = f" ({_join([f'{value:.2f} on {kind}s' for kind, value in compared.items()])}, where nothing is copied)" if compared else ""
+        as_high = [f"{kind}s" for kind, value in compared.items() if value >= auc]
+        doubt = f", and it is as high on {_join(as_high)}, so that it is no evidence of copying" if as_high else ""
+        parts.append(f"the highest AUC of {len(maps)} maps on local plants is {auc:.2f}, of `{maps[0]}`{listed}{doubt}")
     suffix = "/memorized_vs_rest/auc"
     detectors = {key.removeprefix("detection/").removesuffix(suffix): auc for key, auc in numbers.items() if key.endswith(suffix)}
     if detectors:
         best = max(detectors, key=lambda name: detectors[name])
-        parts.append(f"score `{best}` separated memorized generations from all others best, with an AUC of {detectors[best]:.2f}")
-    return f"Of this run's measurements, selected after seeing them, {' and '.join(parts)}." if parts else ""
+        parts.append(
+            f"the highest AUC of {len(detectors)} scores, memorized generations against all others, is {detectors[best]:.2f}, of `{best}`"
+        )
+    return f"Chosen on the same data and hence optimistic: {'; '.join(parts)}." if parts else ""
 
 
 def _join(parts: list[str]) -> str:

@@ -42,9 +42,9 @@ def emergence_table(run: Run) -> Table:
             quartiles = [Cell(step_text(summary[name], run.last)) for name in ("first_quartile", "median", "third_quartile")]
             cells += [Cell(str(summary["censored"])), *quartiles]
         else:
-            cells += [Cell("measured at the last evaluation only"), *[NO_VALUE] * 3]
+            cells += [*[NO_VALUE] * 4]
         rows.append(Row(kind, cells, kind))
-    quartile_heads = ["a quarter by step", "half by step", "three quarters by step"]
+    quartile_heads = ["step by which 25 % emerged", "50 %", "75 %"]
     return Table(["kind", "plants", "memorized at the last evaluation", "not emerged", *quartile_heads], rows)
 
 
@@ -109,7 +109,7 @@ def phantom_text(run: Run) -> str:
     """False positives among the phantoms of global plants and among those of local plants."""
     local_shapes = sorted({plant["shape"] for plant in run.plants.values()} - {"whole"})
     groups = {"global": phantoms_of_shape(run, ["whole"]), "local": phantoms_of_shape(run, local_shapes)}
-    parts = [f"{kind}-type: {int((v > _MEMORIZED).sum())} of {len(v)}" for kind, v in groups.items() if v is not None]
+    parts = [f"phantoms of {kind} plants: {int((v > _MEMORIZED).sum())} of {len(v)}" for kind, v in groups.items() if v is not None]
     return "; ".join(parts)
 
 
@@ -162,7 +162,7 @@ def _localization_table(run: Run, names: Sequence[str], rival: str | None) -> Ta
     counts = {kind: len(run.last_values.get((kind, f"auc.{map_names(run)[0]}"), ())) for kind in ("local", *COMPARED_KINDS)}
     kinds = [kind for kind in COMPARED_KINDS if counts[kind]]
     groups = [("", 1), (f"local plants ({counts['local']})", 3), *([("AUC on kinds without a copy", len(kinds))] if kinds else [])]
-    head = ["map", "AUC", "minus the best trivial map", "IoU, held-out threshold", *(f"{kind} ({counts[kind]})" for kind in kinds)]
+    head = ["map", "AUC", "minus the best trivial map", "IoU, threshold from other plants", *(f"{kind} ({counts[kind]})" for kind in kinds)]
     return Table(head, [_map_row(run, name, rival, kinds) for name in names], groups)
 
 
@@ -224,7 +224,7 @@ def _emergence_text(emergence: Mapping[str, Any]) -> str:
         summary = emergence["kinds"][kind]
         emerged = [step_text(summary["median"], last), str(summary["censored"])] if "median" in summary else ["-", "-"]
         rows.append([kind, count_text(summary["memorized"], summary["plants"]), *emerged])
-    parts = [text_table(["kind", "memorized (95 %)", "median step (95 %)", "not emerged"], rows)] if rows else []
+    parts = [text_table(["kind", "memorized (95 %)", "median step of emergence (95 %)", "not emerged"], rows)] if rows else []
     if "unprompted" in emergence["kinds"]:
         summary = emergence["kinds"]["unprompted"]
         parts.append(f"Generations without a caption, memorized: {count_text(summary['memorized'], summary['plants'])}")
@@ -237,7 +237,7 @@ def emerging_kinds(emergence: Mapping[str, Any]) -> list[str]:
 
 
 def evaluations_text(emergence: Mapping[str, Any]) -> str:
-    """Number and spacing of the evaluations: no step of emergence is known more precisely."""
+    """Number and spacing of the evaluations."""
     steps, ratio = emergence["evaluation_steps"], emergence["probe_ratio"]
-    spacing = f", at most a factor of {ratio:.2f} apart" if ratio else ""
-    return f"{len(steps)} evaluations from step {steps[0]} to {steps[-1]}{spacing}."
+    spacing = f"; neighboring ones differ by at most a factor of {ratio:.2f}" if ratio else ""
+    return f"{len(steps)} evaluations between steps {steps[0]} and {steps[-1]}{spacing}."
