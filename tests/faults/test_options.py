@@ -141,6 +141,7 @@ WRONG_VALUES = [
     ("--trainer.gradient_clip_val=-1", "trainer.gradient_clip_val"),
     ("--trainer.gradient_clip_val=.nan", "trainer.gradient_clip_val"),
     ("--trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches must be at least 1, not 0"),
+    ("--trainer.precision=bf16-true", "trainer.precision must be one of 32-true, 16-mixed, bf16-mixed, not bf16-true"),
     ("--trainer.default_root_dir=x", "trainer.default_root_dir cannot be changed"),
     ("--trainer.barebones=true", "trainer.barebones cannot be changed"),
     ("--trainer.overfit_batches=1", "trainer.overfit_batches cannot be changed"),

@@ -230,6 +230,9 @@ def check_options(config: Any) -> None:
         if trainer[name] != defaults[name].default:
             raise AfterglowError(f"trainer.{name} cannot be changed: a run has its folder runs/NAME, checkpoints and the whole set.")
     require_positive(**{"trainer.accumulate_grad_batches": trainer.accumulate_grad_batches})
+    precisions = tuple(distributed.PRECISION.values())
+    known = trainer.precision in (None, 32, "32", *precisions)
+    require("trainer.precision", trainer.precision, known, f"one of {', '.join(precisions)}")
     clip = trainer.gradient_clip_val
     require("trainer.gradient_clip_val", clip, clip is None or 0 <= clip < math.inf, "a finite number from 0")
 
