@@ -18,7 +18,7 @@ test: .venv/.installed
 
 # The long tests of docs/guarantees.md: more than 100 kills, full disks, memory; they print their counts.
 faults: .venv/.installed
-	$(BIN)/pytest -m faults -n 0 -s tests/faults
+	$(BIN)/pytest -m faults -n 0 -s
 
 # Repeats the runs of a finding that are missing under docs/findings/, and writes its page; `--list` prints the commands.
 localization emergence mitigation: .venv/.installed

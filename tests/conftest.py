@@ -93,19 +93,33 @@ def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def history() -> Callable[[Path], list[list[dict]]]:
-    """history(run folder) => for each segment of the offline W&B run its history rows {key: value}, read with W&B's own viewer."""
+def wandb_server() -> Callable[..., Any]:
+    """wandb_server(fault) => a context with a stand-in for a W&B server; see support/wandb_server.py."""
+    sys.path.insert(0, str(Path(__file__).parent / "support"))
+    from wandb_server import wandb_server
+
+    return wandb_server
+
+
+@pytest.fixture(scope="session")
+def records() -> Callable[[Path], list[list[dict]]]:
+    """records(run folder) => for each segment of the offline W&B run its records, read with W&B's own viewer."""
 
     def read(run: Path) -> list[list[dict]]:
         wandb = str(Path(sys.executable).parent / "wandb")
         segments = []
         for folder in sorted((run / "wandb").glob("offline-run-*")):
             done = subprocess.run([wandb, "leet", "inspect", "--json", str(folder)], capture_output=True, text=True, check=True)
-            records = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-            segments.append([record["history"]["item"] for record in records if record["type"] == "history"])
+            segments.append([json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")])
         return segments
 
     return read
+
+
+@pytest.fixture(scope="session")
+def history(records) -> Callable[[Path], list[list[dict]]]:
+    """history(run folder) => for each segment of the offline W&B run its history rows {key: value}."""
+    return lambda run: [[record["history"]["item"] for record in part if record["type"] == "history"] for part in records(run)]
 
 
 NUM_LONE = 260

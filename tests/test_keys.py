@@ -1,3 +1,5 @@
+from fnmatch import fnmatch
+
 from afterglow import keys
 
 
@@ -10,3 +12,17 @@ def test_measurement_has_one_key_per_number():
 
 def test_detection_names_score_comparison_and_metric():
     assert keys.detection("ld.be.all", "local_vs_phantom", "auc") == "detection/ld.be.all/local_vs_phantom/auc"
+
+
+def test_groups_are_disjoint_and_cover_every_key():
+    """W&B applies one pattern to a key, so no key may match two."""
+    names = [keys.memorized_fraction("global"), keys.SPEED, keys.measurement("local", "auc.be"), keys.detection("be", "a_vs_b", "auc")]
+    names += [
+        keys.measurement("global", "distance"),
+        keys.samples("global"),
+        keys.masks("be"),
+        keys.end_token("none"),
+        keys.EVALUATION_TABLE,
+    ]
+    for name in names:
+        assert sum(fnmatch(name, pattern) for pattern in keys.GROUPS) == 1

@@ -1,6 +1,17 @@
 """The keys under which numbers and media are logged to W&B. Each number has exactly one key."""
 
-SAMPLES = "media/samples"
+STEP = "trainer/global_step"  # the horizontal axis of everything
+BOTH = "max,last"
+GROUPS = {  # in the order of W&B's page: (summaries in the table of runs, whether automatic panels leave the group out)
+    "memorized/*": (BOTH, False),
+    "train/*": (BOTH, False),
+    "localization/*": (BOTH, True),
+    "detection/*": (BOTH, True),
+    "measure/*": (BOTH, True),
+    "media/*": (None, False),
+    "tables/*": (None, False),
+}
+REPORT = "media/report"
 EVALUATION_TABLE = "tables/evaluation"
 EMA_WINDOW = "train/ema_window"
 LEARNING_RATE = "train/lr"
@@ -34,6 +45,11 @@ def detection(score: str, comparison: str, metric: str) -> str:
 def emergence(kind: str, statistic: str) -> str:
     """Key in the summary: the median step of emergence of a kind (step), its interval, and how many are censored."""
     return f"emergence/{kind}_{statistic}"
+
+
+def samples(kind: str) -> str:
+    """Key of the generations of a kind."""
+    return f"media/samples/{kind}"
 
 
 def masks(name: str) -> str:

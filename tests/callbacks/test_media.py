@@ -31,12 +31,23 @@ def test_log_media_at_the_last_evaluation_logs_all_maps_and_the_table(generation
     assert {f"media/masks/{name}" for name in result.maps} <= set(logger.calls) and "tables/evaluation" in logger.calls
 
 
-def test_evaluation_table_has_the_measurements_and_planted_mask_of_each_generation(generations):
+def test_log_media_logs_one_grid_of_samples_for_each_kind(generations):
+    logger = RecordingLogger()
+    log_media(logger, measure_generations(generations), 7, maps=[])
+    assert {key for key in logger.calls if key.startswith("media/samples")} == {f"media/samples/{kind}" for kind in generations.kind}
+    images, captions, step = logger.calls["media/samples/local"][1]
+    assert np.array_equal(images, generations.images[[4, 6]].numpy()) and captions == [generations.caption[4], generations.caption[6]]
+
+
+def test_evaluation_table_has_images_planted_mask_and_mean_measurements_of_each_target(generations):
     result = measure_generations(generations)
     rows = result.measurements
     columns, images, masks = evaluation_table(result)
-    assert len(images) == len(columns["plant_id"]) == len(masks["planted"]) == 16
-    for i in (0, 5, 15):
-        own = (rows["plant_id"] == columns["plant_id"][i]) & (rows["seed"] == columns["seed"][i]) & (rows["measure"] == "calibrated_l2")
-        assert columns["calibrated_l2"][i] == rows[own]["value"].item()
-        assert masks["planted"][i].any() == (columns["kind"][i] != "control")
+    assert len(images) == len(masks) == len(columns["plant_id"]) == 8 and set(columns["seeds"]) == {2}
+    for i in (0, 2, 7):
+        own = (rows["plant_id"] == columns["plant_id"][i]) & (rows["seed"] >= 0) & (rows["measure"] == "calibrated_l2")
+        assert np.isclose(columns["calibrated_l2"][i], rows[own]["value"].mean())
+        assert np.array_equal(images[i][0], generations.references[2 * i]) and np.array_equal(
+            images[i][1:], generations.images[2 * i : 2 * i + 2]
+        )
+        assert masks[i].any() == (columns["kind"][i] != "control")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 from datasets import load_dataset
 from safetensors.torch import load_file
 
+from afterglow import keys
 from afterglow.analysis.summary import ALL_SEEDS, summarize_evaluation
 from afterglow.cli import main
 from afterglow.functional.localization import map_auc
 from afterglow.generations import Generations
+from afterglow.loggers.workspace import GROUPED_BY, SWEPT, VIEWS, specification, workspace
 from afterglow.measures.memorized import memorized
 
 ROOT = Path(__file__).parents[2]
@@ -79,11 +82,88 @@ def test_tracker_parquet_and_page_agree_to_the_last_digit(run, history):
         assert {key: recorded[step][key] for key in expected} == expected
 
 
-def test_masks_samples_tables_and_histograms_reach_the_tracker(run, history):
-    keys = {key for segment in history(run) for row in segment for key in row}
-    for wanted in ("media/samples", "media/masks/score_difference.summed", "tables/evaluation", "media/end_token/global", "train/lr"):
-        assert any(key.startswith(wanted) for key in keys), wanted
-    assert list((run / "wandb").glob("offline-run-*/files/media/images/**/*.mask.png"))
+MEDIA = ("media/", "tables/")
+UNDOCUMENTED = ("_", "trainer/global_step", "epoch")  # of W&B and Lightning
+
+
+@pytest.fixture(scope="module")
+def recorded(run, records):
+    """Records of the offline W&B run by their type."""
+    (segment,) = records(run)
+    return {kind: [record[kind] for record in segment if record["type"] == kind] for kind in {record["type"] for record in segment}}
+
+
+def documented() -> dict[str, str]:
+    """{key of docs/reference/wandb.md: pattern}; capital words stand for a name."""
+    lines = (ROOT / "docs/reference/wandb.md").read_text(encoding="utf-8").splitlines()
+    names = [name for line in lines if line.startswith("| `") for name in re.findall(r"`([a-z]+/[^`]+)`", line.split("|")[1])]
+    return {name: re.sub(r"[A-Z_]*[A-Z]", ".+", re.escape(name)) for name in names}
+
+
+def test_every_documented_key_is_logged_once_per_step_and_no_other(recorded):
+    times: dict[str, list[int]] = {}
+    for item in (row["item"] for row in recorded["history"]):
+        for key in {
+            re.sub(r"\.(_|sha256|size|path|format|height|width|caption|masks|bins|values|ncols|nrows|log_mode|artifact_path).*", "", k)
+            for k in item
+        }:
+            if not key.startswith(UNDOCUMENTED):
+                times.setdefault(key, []).append(item["trainer/global_step"])
+    patterns = documented()
+    for key, steps in times.items():
+        assert len(steps) == len(set(steps)), key
+        assert sum(bool(re.fullmatch(pattern, key)) for pattern in patterns.values()) == 1, key
+    summary = {key for update in recorded["summary"] for key in update["update"]}
+    elsewhere = {"train/dropped_fraction", "train/overflows"}  # of a mitigation that drops samples, and of fp16
+    for name, pattern in patterns.items():
+        assert name in elsewhere or any(re.fullmatch(pattern, key) for key in [*times, *summary]), name
+
+
+def test_every_number_has_its_maximum_and_last_value_in_the_summary(recorded):
+    summary = {key: value for update in recorded["summary"] for key, value in update["update"].items()}
+    numbers = {key for row in recorded["history"] for key in row["item"] if not key.startswith((*MEDIA, *UNDOCUMENTED))}
+    assert len(numbers) > 500 and all(set(summary[key]) == {"max", "last"} for key in numbers)
+    groups = [metric["glob_name"] for metric in recorded["metric"] if "glob_name" in metric]
+    assert groups[:2] == ["memorized/*", "train/*"] and {"emergence/global_step", "emergence/local_censored"} <= set(summary)
+
+
+def test_masks_have_both_layers_and_the_table_has_images(recorded, run):
+    items = [row["item"] for row in recorded["history"]]
+    masks = [item for item in items if any(key.startswith("media/masks/") for key in item)]
+    for item in masks:
+        assert {key.split(".masks.")[1].split(".")[0] for key in item if ".masks." in key} == {"planted", "predicted"}
+    assert len(masks) > 60
+    table = next(artifact for artifact in recorded["artifact"] if artifact["type"] == "run_table")
+    images = [entry for entry in table["manifest"]["contents"] if entry["path"].endswith(".png")]
+    assert len(images) > 18 and all(run / "wandb" in Path(entry["local_path"]).parents for entry in images)
+    assert sum(path.is_file() for path in (run / "wandb").rglob("*")) < 320
+
+
+def test_artifacts_settings_and_alerts_are_recorded(recorded):
+    assert {"demo-plants", "demo-measurements"} <= {artifact["name"] for artifact in recorded["artifact"]}
+    planted = next(artifact for artifact in recorded["artifact"] if artifact["name"] == "demo-plants")
+    assert {"metadata.jsonl"} <= {entry["path"] for entry in planted["manifest"]["contents"]}
+    settings = {name: value for config in recorded["config"] for name, value in config["update"].items()}
+    assert {name: settings[name] for name in ("dataset", "n", "copies", "seed", "mitigation")} == {
+        **{"dataset": "openmoji", "n": 24, "copies": 4, "seed": 0, "mitigation": "none"}
+    }
+    assert [alert["title"] for alert in recorded["alert"]] == ["demo finished"]
+
+
+def test_workspaces_name_only_keys_of_a_run_and_all_headline_keys(recorded):
+    numbers = {key for row in recorded["history"] for key in row["item"]} | {key for row in recorded["summary"] for key in row["update"]}
+    media = {key.removesuffix("._type") for key in numbers if key.endswith("._type")}
+    settings = {name for config in recorded["config"] for name in config["update"]}
+    named: set[str] = set()
+    for view in VIEWS:
+        named |= set(re.findall(r'"(?:[^"/]*[:.])?((?:[a-z]+)/[^"]+)"', specification(workspace("team", "project", view))))
+    named = {name for name in named if fnmatch_any(name)}
+    assert named <= numbers | media and set(GROUPED_BY) | set(SWEPT) <= settings
+    assert {"memorized/global", "memorized/local", "train/loss", "emergence/global_step", "emergence/local_step"} <= named
+
+
+def fnmatch_any(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in (*keys.GROUPS, "emergence/*"))
 
 
 def test_permuting_the_truth_among_plants_forgets_everything(run):

@@ -2,15 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afterglow.loggers.run_logger import RunLogger, masked_images, upscale
-
-
-def test_images_are_enlarged_in_whole_multiples_and_never_floats():
-    image = np.random.default_rng(0).integers(0, 255, (3, 16, 16), dtype=np.uint8)
-    shown = np.asarray(upscale(image))
-    assert shown.shape == (128, 128, 3) and np.array_equal(shown[::8, ::8].transpose(2, 0, 1), image)
-    with pytest.raises(AssertionError):
-        upscale(image / 255)
+from afterglow.errors import AfterglowError
+from afterglow.loggers.run_logger import RunLogger, check_names, run_id
 
 
 def test_offline_numbers_images_masks_and_the_same_id_after_a_resume(tmp_path, monkeypatch, history):
@@ -33,15 +26,10 @@ def test_offline_numbers_images_masks_and_the_same_id_after_a_resume(tmp_path, m
     run_id = (folder / "wandb" / "run_id").read_text()
     assert len(segments) == 2 and all(run_id in path.name for path in segments)
     masks = sorted(segments[0].glob("files/media/images/**/*.mask.png"))
-    assert len(masks) == 2 and set(np.unique(np.asarray(Image.open(masks[0])))) == {0, 1}
+    assert sorted(set(np.unique(np.asarray(Image.open(mask)))) for mask in masks) == [{0, 1}, {0, 2}]
     losses = [row["train/loss"] for segment in history(folder) for row in segment if "train/loss" in row]
     assert losses == [3.1, 4.1]
     assert "wandb leet" in logger.how_to_view() and "wandb sync" in logger.how_to_view()
-
-
-def test_a_mask_is_enlarged_with_its_image():
-    (image,) = masked_images(np.zeros((1, 1, 16, 16), dtype=np.uint8), {"planted": np.ones((1, 16, 16), dtype=bool)}, ["a"])
-    assert image.image.size == (128, 128) and set(image._masks) == {"planted"}
 
 
 def test_a_failure_is_said_once(tmp_path, monkeypatch, caplog):
@@ -50,3 +38,59 @@ def test_a_failure_is_said_once(tmp_path, monkeypatch, caplog):
     logger.log_metrics({"a": 1.0}, 0)
     logger.log_metrics({"a": 1.0}, 1)
     assert logger.failed and sum("W&B failed" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("a/b", None, ()), "--wandb.project: 'a/b' contains '/'"),
+        (("p" * 129, None, ()), "has 129 characters; W&B allows 1 to 128"),
+        (("p", "my team", ()), "--wandb.entity: 'my team' contains ' '"),
+        (("p", None, ("t" * 70,)), "--wandb.tags: .* has 70 characters; W&B allows 1 to 64"),
+        (("p", None, ("",)), "--wandb.tags: '' has 0 characters"),
+    ],
+)
+def test_check_names_refuses_what_wandb_refuses(names, expected):
+    with pytest.raises(AfterglowError, match=expected):
+        check_names(*names)
+
+
+def test_run_logger_refuses_an_invalid_project_although_wandb_is_disabled(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    with pytest.raises(AfterglowError, match="--wandb.project"):
+        RunLogger(project="a/b")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\x00\x01", b"a/b", b"x" * 65])
+def test_run_id_that_is_damaged_is_replaced_by_that_of_the_recorded_run(tmp_path, content):
+    (tmp_path / "offline-run-20261124_120000-abc12345").mkdir()
+    (tmp_path / "run_id").write_bytes(content)
+    assert run_id(tmp_path) == (tmp_path / "run_id").read_text() == "abc12345"
+
+
+def test_run_id_is_new_in_an_empty_folder_and_kept_afterwards(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+    first = run_id(tmp_path / "wandb")
+    assert first and run_id(tmp_path / "wandb") == first and [path.name for path in (tmp_path / "wandb").iterdir()] == ["run_id"]
+
+
+def test_run_that_cannot_be_opened_is_said_once_and_ends_nothing(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = RunLogger()
+    logger.use_folder(tmp_path / "one")
+    logger._wandb_init["id"] = ""  # as after a full disk
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    logger.finish()
+    assert sum("W&B failed" in record.message for record in caplog.records) == 1
+    assert logger.how_to_view() == "W&B: nothing was recorded."
+
+
+def test_how_to_view_says_why_a_run_is_offline(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    for mode, reason in [("offline", "WANDB_MODE=offline"), ("online", "no API key")]:
+        monkeypatch.setenv("WANDB_MODE", mode)
+        logger = RunLogger()
+        logger.use_folder(tmp_path / "one")
+        logger.failed = True  # one failure is not a run without records
+        assert f"(offline: {reason}" in logger.how_to_view() and "wandb sync" in logger.how_to_view()

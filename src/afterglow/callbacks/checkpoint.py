@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from afterglow.cache import atomic_path
 from afterglow.errors import AfterglowError, did_you_mean
+from afterglow.loggers.run_logger import RunLogger
 from afterglow.models.checkpoint import write_checkpoint
 
 
@@ -84,6 +85,9 @@ class RunCheckpoint(Checkpoint):
             return last
         if self.monitor is not None:
             self.scores[_file_name(step)] = self._score(trainer)
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.flush()  # a resumed run repeats only what comes after the checkpoint
         trainer.save_checkpoint(last)
         self._saved_step, self._saved_time = step, time.monotonic()
         if trainer.is_global_zero:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from afterglow import keys
 from afterglow.analysis.summary import ALL_SEEDS
@@ -32,9 +33,10 @@ def log_media(logger: Any, result: EvaluationResult, step: int, *, maps: Sequenc
         maps: maps whose masks are logged; None: all, and the table of the whole evaluation.
     """
     generations = result.generations
-    samples = [row for row in range(len(generations)) if int(generations.seed[row]) == 0 or generations.kind[row] == "unprompted"]
-    captions = [f"{generations.kind[row]}: {generations.caption[row]}" for row in samples]
-    logger.log_images(keys.SAMPLES, generations.images[samples].numpy(), captions, step)
+    first = [row for row in range(len(generations)) if int(generations.seed[row]) == 0 or generations.kind[row] == "unprompted"]
+    for kind in dict.fromkeys(generations.kind[row] for row in first):
+        rows = [row for row in first if generations.kind[row] == kind]
+        logger.log_images(keys.samples(kind), generations.images[rows].numpy(), [generations.caption[row] for row in rows], step)
     local = [row for row in result.rows_of("local") if int(generations.seed[row]) == 0]  # one seed: W&B stores a file per mask
     for name in result.thresholds if maps is None else [name for name in maps if name in result.thresholds]:
         masks = {"planted": generations.planted_mask[local, 0].numpy(), "predicted": result.mask(name)[local].numpy()}
@@ -49,18 +51,23 @@ def log_media(logger: Any, result: EvaluationResult, step: int, *, maps: Sequenc
         logger.log_rows(keys.EVALUATION_TABLE, *evaluation_table(result), step=step)
 
 
-def evaluation_table(result: EvaluationResult) -> tuple[dict[str, list[Any]], np.ndarray, dict[str, np.ndarray]]:
-    """Columns, images and planted masks of the table of an evaluation, one row per generation."""
-    generations, rows = result.generations, result.measurements
+def evaluation_table(result: EvaluationResult) -> tuple[dict[str, list[Any]], list[np.ndarray], list[np.ndarray]]:
+    """The table of an evaluation, one row per target.
+
+    Returns:
+        columns with means over the seeds; images of each row (its reference, then its generations, [1 + seeds, C, H, W]); planted masks.
+    """
+    generations, measured = result.generations, result.measurements
     assert generations.plant_id is not None
-    numbers = rows[rows["seed"] != ALL_SEEDS].pivot_table(index=["plant_id", "seed"], columns="measure", values="value")
-    keys = list(zip(generations.plant_id.tolist(), generations.seed.tolist(), strict=True))
-    columns: dict[str, list[Any]] = {
-        "plant_id": [number for number, _ in keys],
-        "seed": [seed for _, seed in keys],
-        "kind": list(generations.kind),
-        "shape": list(generations.shape),
-        "caption": list(generations.caption),
-    }
-    columns |= {name: numbers.loc[keys, name].tolist() for name in TABLE_MEASURES if name in numbers}
-    return columns, generations.images.numpy(), {"planted": generations.planted_mask[:, 0].numpy()}
+    means = measured[measured["seed"] != ALL_SEEDS].pivot_table(index="plant_id", columns="measure", values="value")
+    rows: dict[int, list[int]] = {}
+    for row, number in enumerate(generations.plant_id.tolist()):
+        rows.setdefault(number, []).append(row)
+    first = [row[0] for row in rows.values()]
+    columns: dict[str, list[Any]] = {"plant_id": list(rows)}
+    columns |= {name: [getattr(generations, name)[row] for row in first] for name in ("kind", "shape", "caption")}
+    columns |= {"seeds": [len(row) for row in rows.values()]}
+    columns |= {name: means.loc[list(rows), name].tolist() for name in TABLE_MEASURES if name in means}
+    references = generations.images if generations.references is None else generations.references
+    images = [torch.cat([references[row[:1]], generations.images[row]]).numpy() for row in rows.values()]
+    return columns, images, list(generations.planted_mask[first, 0].numpy())

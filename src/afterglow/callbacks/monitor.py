@@ -16,6 +16,7 @@ import torch
 from afterglow import keys
 from afterglow.analysis.emergence_table import emergence_summary
 from afterglow.analysis.summary import summarize_evaluation
+from afterglow.callbacks.alerts import alert_first_emerged
 from afterglow.callbacks.clock import Clock
 from afterglow.callbacks.early_stop import EarlyStop
 from afterglow.callbacks.media import log_media
@@ -220,5 +221,6 @@ class MemorizationMonitor(L.Callback):
             return
         logger.log_metrics(summary | ({keys.EMA_WINDOW: self.ema.window} if self.ema else {}), step=step)
         log_media(logger, result, step, maps=None if last else self.logged_maps)
+        alert_first_emerged(logger, self.files.measurements, step)
         if emergence is not None:
             logger.summarize(emergence_summary(emergence))

@@ -29,6 +29,7 @@ COMMANDS = {
     "compare": "compare runs of one recipe in a table",
     "paired-runs": "compare trainings with a mitigation with their baselines",
     "report": "write the HTML report of a run",
+    "dashboard": "save a W&B workspace or report for the runs of a project",
 }
 
 

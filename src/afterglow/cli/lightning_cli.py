@@ -28,6 +28,7 @@ from afterglow.cli.resume import changed_options, check_weights, find_resume, re
 from afterglow.cli.run_lock import RunLock
 from afterglow.errors import AfterglowError, configure_logging, one_line, require, require_positive, user_error
 from afterglow.loggers.run_logger import RunLogger
+from afterglow.loggers.settings import flat_settings
 from afterglow.mitigations import training as training_mitigations
 from afterglow.models.denoiser import Denoiser, TrainingMitigation
 from afterglow.models.lightning_module import DenoiserModule, OptimizerConfig
@@ -197,7 +198,7 @@ class AfterglowCLI(LightningCLI):
             with atomic_path(plants) as path:
                 write_planted(self.datamodule.planted, path, everything=False)
         if self.trainer.logger is not None:
-            self.trainer.logger.log_hyperparams({"config": self.config.as_dict()})
+            self.trainer.logger.log_hyperparams(flat_settings(self.config.as_dict()) | {"config": self.config.as_dict()})
 
     def fit(self) -> None:
         """Train, then write the report and print where everything is."""
@@ -205,14 +206,19 @@ class AfterglowCLI(LightningCLI):
         checkpoint = None if self.resume is None else str(self.resume.file)
         try:
             self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint, weights_only=True)
-        except BaseException:
-            self.run_logger.finish()  # so that everything logged so far is kept
+        except BaseException as error:
+            self.run_logger.alert(f"{self.folder.name} stopped", str(error) or type(error).__name__, error=True)
+            self.run_logger.finish(exit_code=1)  # so that everything logged so far is kept
             self.preemption.wait_for_all()
             raise
         if distributed.is_main_process():
             page = write_report(self.folder)
+            print(f"\n{emergence_text(self.folder)}\n\n{self.monitor.clock.summary()}\nReport: {page}", flush=True)
+            if not self.ended:
+                self.run_logger.log_results(page)
+                self.run_logger.alert(f"{self.folder.name} finished", self.monitor.clock.summary())
             self.run_logger.finish()
-            print(f"\n{emergence_text(self.folder)}\n\n{self.monitor.clock.summary()}\nReport: {page}\n{self.run_logger.how_to_view()}")
+            print(self.run_logger.how_to_view())
 
 
 def check_options(config: Any) -> None:

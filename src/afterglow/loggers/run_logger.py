@@ -1,30 +1,35 @@
-"""The W&B run of a run folder: offline if there is no key or network; a failure of W&B never ends a training."""
+"""The W&B run of a run folder. It is recorded offline and uploaded beside the training; a failure of W&B never ends a training."""
 
 import logging
 import os
-import socket
+import re
+import time
 import uuid
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatch
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
+from typing import Any
 
 import numpy as np
 from lightning.pytorch.loggers import WandbLogger
-from PIL import Image
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 
+from afterglow import keys
+from afterglow.cache import atomic_path
 from afterglow.errors import AfterglowError, did_you_mean
-
-if TYPE_CHECKING:
-    import wandb
+from afterglow.loggers.images import image_grid, masked_grid
+from afterglow.loggers.uploader import Uploader
 
 log = logging.getLogger(__name__)
 
 MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")  # values of WANDB_MODE that W&B accepts
-MAX_IMAGES = 108  # W&B keeps no more for one key and step
-SMALLEST_SIDE = 128  # smaller images are upscaled so that they can be seen in W&B
+LARGEST_CHECKPOINT = 500 * 2**20  # bytes; larger ones are not uploaded
+FLUSH_SECONDS = 0.1  # W&B writes what was logged to the disk at this interval
+FINISH_SECONDS = 5
+LONGEST_TITLE, LONGEST_TEXT = 63, 1000  # characters of an alert
+RUN_ID = re.compile(r"[\w.-]{1,64}")
 
 
 def never_fatal(method: Callable[..., None]) -> Callable[..., None]:
@@ -32,12 +37,12 @@ def never_fatal(method: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(method)
     def guarded(self: "RunLogger", *args: Any, **kwargs: Any) -> None:
+        begin = time.perf_counter()
         try:
             method(self, *args, **kwargs)
         except Exception as error:  # whatever W&B raises, the numbers are in measurements.parquet too
-            if not self.failed:
-                log.warning("W&B failed (%s: %s); training continues and writes its own files.", type(error).__name__, error)
-            self.failed = True
+            self.note_failure(error)
+        self.seconds += time.perf_counter() - begin
 
     return guarded
 
@@ -51,36 +56,94 @@ class RunLogger(WandbLogger):
         project: W&B project; null: the environment variable WANDB_PROJECT, otherwise "afterglow".
         entity: W&B user or team; null: the environment variable WANDB_ENTITY, otherwise your default entity.
         tags: tags of the run.
+        log_checkpoint: at the end, also upload checkpoints/last.ckpt if it has at most 500 MB.
+
+    Attributes:
+        seconds: time spent in the methods that log.
 
     Raises:
-        AfterglowError: WANDB_MODE is not a mode of W&B.
+        AfterglowError: WANDB_MODE is not a mode of W&B, or W&B does not allow the project, the entity or a tag.
     """
 
-    def __init__(self, project: str | None = None, entity: str | None = None, tags: Sequence[str] = ()) -> None:
+    def __init__(
+        self, project: str | None = None, entity: str | None = None, tags: Sequence[str] = (), log_checkpoint: bool = False
+    ) -> None:
         mode = os.environ.get("WANDB_MODE")
         if mode and mode not in MODES:
             raise AfterglowError(f"WANDB_MODE={mode} does not exist{did_you_mean(mode, MODES) or '; modes are ' + ', '.join(MODES) + '.'}")
-        super().__init__(project=project or os.environ.get("WANDB_PROJECT") or "afterglow", entity=entity, tags=list(tags))
+        project = project or os.environ.get("WANDB_PROJECT") or "afterglow"
+        check_names(project, entity or os.environ.get("WANDB_ENTITY"), tags)
+        super().__init__(project=project, entity=entity, tags=list(tags))
         self._wandb_init.pop("anonymous")  # W&B warns of it, whatever its value
-        self.failed = False
+        self.log_checkpoint = log_checkpoint
+        self.failed, self.seconds = False, 0.0
+        self._offline_because: str | None = None
+        self._uploader: Uploader | None = None
+        self._announced = False
+        self._defined: set[str] = set()
+        self._logged_at = 0.0
 
     def use_folder(self, folder: Path) -> None:
         """Bind the run to its folder; called before anything is logged."""
         import wandb
 
-        (folder / "wandb").mkdir(parents=True, exist_ok=True)
-        known = folder / "wandb" / "run_id"
-        if not known.exists():
-            known.write_text(os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8], encoding="utf-8")
+        self._save_dir, self._id, self._name = str(folder), run_id(folder / "wandb"), folder.name
         os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb").resolve()))  # or the images of offline tables are lost
-        self._wandb_init |= {"dir": str(folder.resolve()), "id": known.read_text(encoding="utf-8").strip(), "name": folder.name}
-        self._save_dir, self._id, self._name = str(folder), self._wandb_init["id"], folder.name
-        mode = os.environ.get("WANDB_MODE") or ("online" if _reachable() else "offline")
-        self._wandb_init |= {"mode": mode, "settings": wandb.Settings(silent=True)}
+        settings = wandb.Settings(silent=True, x_transaction_log_flush_interval=FLUSH_SECONDS, finish_timeout=FINISH_SECONDS)
+        mode = "disabled" if os.environ.get("WANDB_MODE") == "disabled" else "offline"
+        self._wandb_init |= {"dir": str(folder.resolve()), "id": self._id, "name": folder.name, "mode": mode, "settings": settings}
+        self._offline_because = _offline_because()
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The W&B run; opened, and its upload started, at the first access."""
+        if self._experiment is None:
+            try:
+                self._experiment = self._open()
+            except Exception as error:  # whatever W&B raises, the training goes on without it
+                self.note_failure(error)
+                self._wandb_init["mode"] = "disabled"
+                self._experiment = self._open()
+        return self._experiment
+
+    def _open(self) -> Any:
+        """Start the run. Unlike Lightning's logger it defines no `*`, since W&B applies only one of the patterns that match a key."""
+        import wandb
+
+        run = wandb.init(**self._wandb_init)
+        run.define_metric(keys.STEP)
+        for pattern, (summary, hidden) in keys.GROUPS.items():
+            run.define_metric(pattern, step_metric=keys.STEP, step_sync=True, summary=summary, hidden=hidden)
+        if self._wandb_init["mode"] == "offline" and self._offline_because is None:
+            self._uploader = Uploader(Path(self._save_dir or ".") / "wandb")
+        return run
+
+    def note_failure(self, error: Exception) -> None:
+        """Report the first failure of W&B."""
+        if not self.failed:
+            log.warning("W&B failed (%s: %s); training continues and writes its own files.", type(error).__name__, error)
+        self.failed = True
 
     @never_fatal
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        for key in [key for key in metrics if "." in key and key not in self._defined]:
+            # W&B applies patterns to keys without dots only
+            summary, hidden = next((group for pattern, group in keys.GROUPS.items() if fnmatch(key, pattern)), (keys.BOTH, False))
+            self.experiment.define_metric(key.replace(".", r"\."), step_metric=keys.STEP, step_sync=True, summary=summary, hidden=hidden)
+            self._defined.add(key)
         super().log_metrics(dict(metrics), step)
+        self._logged_at = time.monotonic()
+        if self._uploader is not None and not self._announced and (line := self._uploader.url or self._uploader.error):
+            self._announced = True
+            log.info("W&B: %s", line)
+
+    @never_fatal
+    def flush(self) -> None:
+        """Wait until everything that was logged is on the disk; called before a checkpoint is written."""
+        if self._experiment is not None and self._wandb_init.get("mode") == "offline":
+            self._experiment.status()  # answered after all records before it
+            time.sleep(max(0.0, self._logged_at + 2 * FLUSH_SECONDS - time.monotonic()))
 
     @never_fatal
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
@@ -91,16 +154,13 @@ class RunLogger(WandbLogger):
 
     @never_fatal
     def log_images(self, key: str, images: np.ndarray, captions: Sequence[str], step: int) -> None:
-        """Log images, uint8 [B, C, H, W]."""
-        import wandb
-
-        media = [wandb.Image(upscale(image), caption=text) for image, text in zip(images, captions, strict=True)]
-        self._log(key, media[:MAX_IMAGES], step)
+        """Log images, uint8 [B, C, H, W], as one grid."""
+        self._log(key, image_grid(images, " | ".join(captions)), step)
 
     @never_fatal
     def log_masks(self, key: str, images: np.ndarray, masks: Mapping[str, np.ndarray], captions: Sequence[str], step: int) -> None:
-        """Log images, uint8 [B, C, H, W], with masks {label: bool [B, H, W]} as overlays."""
-        self._log(key, masked_images(images, masks, captions)[:MAX_IMAGES], step)
+        """Log a grid of images, uint8 [B, C, H, W], with masks {planted, predicted: bool [B, H, W]} as contours and as layers."""
+        self._log(key, masked_grid(images, masks, " | ".join(captions)), step)
 
     @never_fatal
     def log_histogram(self, key: str, values: np.ndarray, step: int) -> None:
@@ -110,14 +170,22 @@ class RunLogger(WandbLogger):
 
     @never_fatal
     def log_rows(
-        self, key: str, columns: Mapping[str, Sequence[Any]], images: np.ndarray, masks: Mapping[str, np.ndarray], step: int
+        self, key: str, columns: Mapping[str, Sequence[Any]], images: Sequence[np.ndarray], masks: Sequence[np.ndarray], step: int
     ) -> None:
-        """Log a table with one row for each generation: its image with masks, then the columns."""
+        """Log a table.
+
+        Args:
+            key: W&B key.
+            columns: values of the rows by name.
+            images: the images of each row, uint8 [B, C, H, W], which its first cell shows side by side.
+            masks: planted mask of the images of each row, bool [H, W].
+            step: training step.
+        """
         import wandb
 
-        media = masked_images(images, masks, [""] * len(images))
-        rows = [[image, *values] for image, *values in zip(media, *columns.values(), strict=True)]
-        self._log(key, wandb.Table(columns=["image", *columns], data=rows), step)
+        cells = [masked_grid(i, {"planted": m[None].repeat(len(i), 0)}, "", columns=len(i)) for i, m in zip(images, masks, strict=True)]
+        rows = [[cell, *values] for cell, *values in zip(cells, *columns.values(), strict=True)]
+        self._log(key, wandb.Table(columns=["images", *columns], data=rows), step)
 
     @never_fatal
     def log_files(self, images: Mapping[str, Path]) -> None:
@@ -132,20 +200,79 @@ class RunLogger(WandbLogger):
         self.experiment.summary.update(dict(values))
 
     @never_fatal
-    def finish(self) -> None:
+    def alert(self, title: str, text: str, *, error: bool = False) -> None:
+        """Send a message to the people who follow the run."""
+        self.experiment.alert(title[:LONGEST_TITLE], text[:LONGEST_TEXT], level="ERROR" if error else "INFO")
+
+    @never_fatal
+    def log_results(self, page: Path) -> None:
+        """Log the report, the planted set, the measurements and, if it is wanted and not too large, the last checkpoint."""
         import wandb
 
-        if self._experiment is not None:
-            wandb.finish()
+        self.experiment.log({keys.REPORT: wandb.Html(str(page))})
+        folder, last = page.parent, page.parent / "checkpoints" / "last.ckpt"
+        self._log_artifact("plants", "dataset", [folder / "plants"])
+        self._log_artifact("measurements", "measurements", [folder / "measurements.parquet", folder / "emergence.json"])
+        if self.log_checkpoint and last.is_file() and last.stat().st_size <= LARGEST_CHECKPOINT:
+            self._log_artifact("checkpoint", "model", [last])
+
+    def _log_artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
+        """Log files and folders as the artifact RUN-NAME of this run. Files of a folder are not copied."""
+        import wandb
+
+        artifact = wandb.Artifact(f"{re.sub(r'[^a-zA-Z0-9_.-]', '_', str(self._name))}-{name}", kind)
+        for path in paths:
+            for file in (file for file in sorted(path.rglob("*")) if file.is_file()):
+                artifact.add_file(str(file), name=str(file.relative_to(path)), policy="immutable")
+            if path.is_file():
+                artifact.add_file(str(path))
+        self.experiment.log_artifact(artifact, aliases=["latest", str(self._id)])
+
+    @never_fatal
+    def finish(self, exit_code: int = 0) -> None:
+        """End the run and wait, for a limited time, until it is uploaded.
+
+        Args:
+            exit_code: not 0 if the training failed or was interrupted.
+        """
+        if self._experiment is None:
+            return
+        run, self._experiment = self._experiment, None
+        run.finish(exit_code)
+        if self._uploader is not None:
+            self._offline_because = self._uploader.finish()
 
     def how_to_view(self) -> str:
-        """Return one line for the terminal: where the run can be viewed."""
-        if self.failed or self._wandb_init.get("mode") == "disabled":
+        """Return one line for the terminal: where the run can be viewed, and why it is offline."""
+        if self._wandb_init.get("mode") != "offline":
             return "W&B: nothing was recorded."
-        if self._wandb_init.get("mode") == "online":
-            return f"W&B: {getattr(self._experiment, 'url', None)}"
+        if self._uploader is not None and self._offline_because is None:
+            return f"W&B: {self._uploader.url}"
         folder = f"{self._save_dir}/wandb"
-        return f"W&B (offline): view it with `wandb leet {folder}/latest-run`; upload it with `wandb sync {folder}/offline-run-*`"
+        view, upload = f"wandb leet {folder}/latest-run", f"wandb sync {folder}/offline-run-*"
+        return f"W&B (offline: {self._offline_because}): view it with `{view}`; upload it with `{upload}`"
+
+
+def check_names(project: str, entity: str | None, tags: Sequence[str]) -> None:
+    """Raise AfterglowError if W&B does not allow a project, an entity or a tag."""
+    for option, name, longest in [("project", project, 128), ("entity", entity or "any", 128), *(("tags", tag, 64) for tag in tags)]:
+        if not 0 < len(name) <= longest:
+            raise AfterglowError(f"--wandb.{option}: '{name[:80]}' has {len(name)} characters; W&B allows 1 to {longest}.")
+        if option != "tags" and (wrong := re.search(r"[/\\#?%:\s]" if option == "entity" else r"[/\\#?%:]", name)):
+            raise AfterglowError(f"--wandb.{option}: '{name[:80]}' contains '{wrong.group()}', which W&B does not allow.")
+
+
+def run_id(folder: Path) -> str:
+    """Return the id of the run that is recorded in a wandb folder; an empty or damaged id is replaced by that of the recorded run."""
+    file = folder / "run_id"
+    text = file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""
+    if RUN_ID.fullmatch(text):
+        return text
+    recorded = [path.name.split("-", 3)[-1] for path in sorted(folder.glob("offline-run-*-*"))]
+    text = recorded[-1] if recorded else os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8]
+    with atomic_path(file) as path:
+        path.write_text(text, encoding="utf-8")
+    return text
 
 
 def log_analysis(folder: Path, numbers: Mapping[str, float], images: Mapping[str, Path]) -> str:
@@ -177,40 +304,14 @@ def log_figures(folder: Path, numbers: Mapping[str, float], images: Mapping[str,
     return logger.how_to_view()
 
 
-def _reachable() -> bool:
-    """Whether there is a key and the W&B server accepts connections."""
+def _offline_because() -> str | None:
+    """Why runs are not uploaded, or None if they are."""
     import wandb
 
+    if (mode := os.environ.get("WANDB_MODE")) in ("offline", "dryrun"):
+        return f"WANDB_MODE={mode}"
     try:
-        if not (os.environ.get("WANDB_API_KEY") or wandb.login(prompt=False, verify=False)):
-            return False
-        address = urlparse(wandb.setup().settings.base_url)
-        port = address.port or (443 if address.scheme == "https" else 80)
-        socket.create_connection((address.hostname or "", port), timeout=5).close()
-    except Exception:  # whatever fails, the server cannot be used
-        return False
-    return True
-
-
-def upscale(image: np.ndarray) -> Image.Image:
-    """Return uint8 [C, H, W] as an image of at least 128 pixels per side, upscaled by a whole factor."""
-    assert image.dtype == np.uint8, image.dtype
-    upscaled = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
-    factor = max(1, -(-SMALLEST_SIDE // upscaled.width))
-    return upscaled.resize((upscaled.width * factor, upscaled.height * factor), Image.Resampling.NEAREST)
-
-
-def masked_images(images: np.ndarray, masks: Mapping[str, np.ndarray], captions: Sequence[str]) -> "list[wandb.Image]":
-    """Return each image with its masks {label: bool [B, H, W]}, all upscaled by the same factor."""
-    import wandb
-
-    result = []
-    for row, (image, text) in enumerate(zip(images, captions, strict=True)):
-        upscaled = upscale(image)
-        factor = upscaled.width // image.shape[-1]
-        layers = {
-            label: {"mask_data": mask[row].astype(np.uint8).repeat(factor, 0).repeat(factor, 1), "class_labels": {1: label}}
-            for label, mask in masks.items()
-        }
-        result.append(wandb.Image(upscaled, caption=text, masks=layers or None))
-    return result
+        wandb.setup(wandb.Settings(silent=True))
+        return None if mode == "disabled" or wandb.login(prompt=False, verify=False) else "no API key, see `wandb login`"
+    except Exception as error:  # a malformed key, for example
+        return str(error)

@@ -1,0 +1,150 @@
+"""Upload of an offline W&B run by a process beside the training, so that no state of the server can delay or end the training."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+SECONDS_AFTER_END = 20  # the longest wait for the upload of a run that has ended
+SECONDS_TO_STOP = 5
+RETRY_SECONDS = 30
+WITHOUT = ("WANDB_SERVICE", "WANDB_MODE", "WANDB_SILENT", "WANDB_QUIET", "WANDB_RUN_ID", "WANDB_SWEEP_ID")  # of this process's own run
+
+
+class Uploader:
+    """A process that uploads the offline runs of a folder while the last of them is still recorded.
+
+    Args:
+        folder: the wandb folder of a run folder; the output of the upload goes to its upload.log.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._log = folder / "upload.log"
+        self._log.write_bytes(b"")
+        environment = {name: value for name, value in os.environ.items() if name not in WITHOUT}
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", __file__, str(folder), str(SECONDS_AFTER_END)],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment | {"PYTHONUNBUFFERED": "1"},
+                start_new_session=True,  # Ctrl-C ends the training only
+            )
+
+    @property
+    def url(self) -> str | None:
+        """Address of the run, as soon as the server has answered."""
+        address = re.search(r"View run .* at (\S+)", self._text())
+        return address and address.group(1)
+
+    @property
+    def error(self) -> str | None:
+        """The last error of the upload, on one line."""
+        errors = re.findall(r"ERROR (.+)", self._text())
+        return str(errors[-1])[:200] if errors else None
+
+    def finish(self) -> str | None:
+        """Wait for the upload of a run that has ended, at most SECONDS_AFTER_END + SECONDS_TO_STOP; return why it failed, or None."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()  # tells the process that the run has ended
+        try:
+            uploaded = self._process.wait(SECONDS_AFTER_END + SECONDS_TO_STOP) == 0
+        except subprocess.TimeoutExpired:
+            uploaded = False
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        return None if uploaded else self.error or f"see {self._log}"
+
+    def _text(self) -> str:
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+
+class _Upload:
+    """What the process does. The end of its standard input is the end of the run, or of the process that recorded it."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.folder, self.seconds = folder, seconds
+        self.ended = threading.Event()
+        self.deadline = float("inf")
+        self.connected = False
+        threading.Thread(target=self._wait_for_end, daemon=True).start()
+
+    def run(self) -> bool:
+        """Upload until everything has arrived, or the run has ended and its time is over."""
+        while not self._attempt():
+            if self.ended.is_set():
+                return False
+            self.ended.wait(RETRY_SECONDS)
+        return True
+
+    def _wait_for_end(self) -> None:
+        begin = time.monotonic()
+        sys.stdin.read()
+        self.deadline = self.seconds + (time.monotonic() if self.connected else begin)  # a server that never answered had its time
+        self.ended.set()
+
+    def _attempt(self) -> bool:
+        """Upload all runs that have not arrived yet; whether they arrived."""
+        segments = [segment for segment in sorted(self.folder.glob("offline-run-*")) if not _marker(segment).exists()]
+        if not segments:
+            return True
+        output = self._command("sync", "--yes", *map(str, segments[:-1])) if segments[:-1] else ""
+        output += self._command("beta", "sync", "--live", "--yes", str(segments[-1]))
+        if complete := all(_marker(segment).exists() for segment in segments):
+            for segment in segments:
+                _marker(segment).unlink()  # W&B writes it even if the server refused everything or is no W&B server
+            complete = "ERROR" not in output and self._confirmed(re.findall(r"View run .* at \S+?//[^/]+/(.+)/runs/(.+)", output)[-1])
+        for segment in segments if complete else ():
+            _marker(segment).touch()
+        return complete
+
+    def _command(self, *arguments: str) -> str:
+        """Run `wandb` until it ends or the time is over; return its output."""
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "wandb", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        output: list[str] = []
+        reader = threading.Thread(target=self._copy, args=(process, output), daemon=True)
+        reader.start()
+        while process.poll() is None:
+            if time.monotonic() > self.deadline:
+                process.kill()
+                process.wait()
+                print("ERROR the server did not answer in time", flush=True)
+            time.sleep(0.1)
+        reader.join(1)
+        return "".join(output)
+
+    def _copy(self, process: subprocess.Popen, output: list[str]) -> None:
+        for line in process.stdout or ():
+            output.append(line)
+            self.connected |= "View run" in line
+            print(line, end="", flush=True)
+
+    def _confirmed(self, path: tuple[str, str]) -> bool:
+        """Whether the server knows that the run (entity/project, id) has ended, which is the last thing that it receives."""
+        import wandb
+
+        while time.monotonic() < self.deadline:
+            try:
+                if wandb.Api(timeout=SECONDS_TO_STOP).run("/".join(path)).state != "running":
+                    return True
+            except Exception as error:  # whatever it is, there is no confirmation
+                print("ERROR the server does not confirm the upload:", " ".join(str(error).split()))
+                return False
+            time.sleep(1)
+        return False
+
+
+def _marker(segment: Path) -> Path:
+    """The file with which W&B marks an uploaded run."""
+    return next(segment.glob("*.wandb")).with_suffix(".wandb.synced")
+
+
+if __name__ == "__main__":
+    raise SystemExit(0 if _Upload(Path(sys.argv[1]), float(sys.argv[2])).run() else 1)
