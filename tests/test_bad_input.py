@@ -176,6 +176,7 @@ def test_no_network_for_the_tracker(tmp_path, monkeypatch):
 
 def test_a_tracker_that_breaks_does_not_end_the_training(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger.log_metrics", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("gone")))
     main(["train", *FAST, "--name", "broken", "--trainer.max_steps", "2"])
     assert Path("runs/broken/report.html").exists()

@@ -33,10 +33,12 @@ RUN_ID = re.compile(r"[\w.-]{1,64}")
 
 
 def never_fatal(method: Callable[..., None]) -> Callable[..., None]:
-    """Report a failure of W&B once; the training continues and writes its own files."""
+    """Report a failure of W&B once; the training continues and writes its own files. Without a W&B run nothing is done."""
 
     @wraps(method)
     def guarded(self: "RunLogger", *args: Any, **kwargs: Any) -> None:
+        if self._wandb_init.get("mode") == "disabled":
+            return
         begin = time.perf_counter()
         try:
             method(self, *args, **kwargs)
@@ -228,7 +230,6 @@ class RunLogger(WandbLogger):
                 artifact.add_file(str(path))
         self.experiment.log_artifact(artifact, aliases=["latest", str(self._id)])
 
-    @never_fatal
     def finish(self, exit_code: int = 0) -> None:
         """End the run and wait, for a limited time, until it is uploaded.
 
@@ -238,9 +239,12 @@ class RunLogger(WandbLogger):
         if self._experiment is None:
             return
         run, self._experiment = self._experiment, None
-        run.finish(exit_code)
-        if self._uploader is not None:
-            self._offline_because = self._uploader.finish()
+        try:
+            run.finish(exit_code)
+            if self._uploader is not None:
+                self._offline_because = self._uploader.finish()
+        except Exception as error:
+            self.note_failure(error)
 
     def how_to_view(self) -> str:
         """Return one line for the terminal: where the run can be viewed, and why it is offline."""
