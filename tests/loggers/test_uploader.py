@@ -20,7 +20,7 @@ def record(folder: Path, steps=range(5)) -> RunLogger:
     logger = RunLogger()
     logger.use_folder(folder)
     images = np.random.default_rng(0).integers(0, 255, (2, 3, 16, 16), dtype=np.uint8)
-    mask = np.ones((16, 16), dtype=bool)
+    mask = np.arange(16)[:, None].repeat(16, 1) < 8
     for step in steps:
         logger.log_metrics({"train/loss": float(step)}, step)
     logger.log_images("media/samples/global", images, ["a", "b"], steps[-1])

@@ -180,12 +180,15 @@ class RunLogger(WandbLogger):
             key: W&B key.
             columns: values of the rows by name.
             images: the images of each row, uint8 [B, C, H, W], which its first cell shows side by side.
-            masks: planted mask of the images of each row, bool [H, W].
+            masks: planted mask of the images of each row, bool [H, W]; shown unless it is empty or whole.
             step: training step.
         """
         import wandb
 
-        cells = [masked_grid(i, {"planted": m[None].repeat(len(i), 0)}, "", columns=len(i)) for i, m in zip(images, masks, strict=True)]
+        cells = []
+        for cell, mask in zip(images, masks, strict=True):
+            layers = {"planted": mask[None].repeat(len(cell), 0)} if mask.any() and not mask.all() else {}
+            cells.append(masked_grid(cell, layers, "", columns=len(cell)))
         rows = [[cell, *values] for cell, *values in zip(cells, *columns.values(), strict=True)]
         self._log(key, wandb.Table(columns=["images", *columns], data=rows), step)
 
