@@ -7,6 +7,7 @@ def test_measurement_has_one_key_per_number():
     assert keys.measurement("global", "distance") == "measure/global/distance"
     assert keys.measurement("global", "plant_memorized") == keys.memorized_fraction("global") == "memorized/global"
     assert keys.measurement("local", "auc.ld.be") == keys.localization("ld.be", "auc") == "localization/ld.be/auc"
+    assert keys.measurement("global", "denoising_loss.t=125") == "measure/global/denoising_loss/t=125"
     assert keys.measurement("phantom", "iou.luminance") == "localization/luminance/iou_phantom"
 
 

@@ -20,11 +20,14 @@ SPEED = "train/images_per_second"
 
 
 def measurement(kind: str, measure: str) -> str:
-    """Key of the mean of a measure over the plants of a kind, from the name of the measure in measurements.parquet."""
+    """Key of the mean of a measure over the plants of a kind, from the name of the measure in measurements.parquet.
+
+    The timestep of a measure is a level of its own: a dot separates levels of W&B's summary, where `loss` hides `loss.t=125`.
+    """
     if measure == "plant_memorized":
         return memorized_fraction(kind)
     metric, _, name = measure.partition(".")
-    return localization(name, metric, kind) if metric in ("auc", "iou") else f"measure/{kind}/{measure}"
+    return localization(name, metric, kind) if metric in ("auc", "iou") else f"measure/{kind}/{measure.replace('.t=', '/t=')}"
 
 
 def memorized_fraction(kind: str) -> str:

@@ -129,11 +129,10 @@ class RunLogger(WandbLogger):
 
     @never_fatal
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        for key in [key for key in metrics if "." in key and key not in self._defined]:
-            # W&B applies patterns to keys without dots only
-            summary, hidden = next((group for pattern, group in keys.GROUPS.items() if fnmatch(key, pattern)), (keys.BOTH, False))
+        for key in metrics.keys() - self._defined:  # W&B applies no pattern to keys with dots, nor to keys that are the start of such keys
+            summary, hidden = next((group for pattern, group in keys.GROUPS.items() if fnmatch(key, pattern)), (None, False))
             self.experiment.define_metric(key.replace(".", r"\."), step_metric=keys.STEP, step_sync=True, summary=summary, hidden=hidden)
-            self._defined.add(key)
+        self._defined |= metrics.keys()
         super().log_metrics(dict(metrics), step)
         self._logged_at = time.monotonic()
         if self._uploader is not None and not self._announced and (line := self._uploader.url or self._uploader.error):
