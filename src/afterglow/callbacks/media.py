@@ -21,6 +21,7 @@ TABLE_MEASURES = (
     "ld.be.all",
     "end_token_mean.be",
 )
+_HISTOGRAM_KINDS = {"global": ("global",), "local": ("local",), "none": ("phantom", "control", "heldout")}
 
 
 def log_media(logger: Any, result: EvaluationResult, step: int, *, maps: Sequence[str] | None) -> None:
@@ -28,8 +29,8 @@ def log_media(logger: Any, result: EvaluationResult, step: int, *, maps: Sequenc
 
     Args:
         logger: RunLogger.
-        result: the evaluation.
-        step: training step.
+        result: the evaluation of a training step.
+        step: that step.
         maps: maps whose masks are logged; None: all, and the table of the whole evaluation.
     """
     generations = result.generations
@@ -41,9 +42,8 @@ def log_media(logger: Any, result: EvaluationResult, step: int, *, maps: Sequenc
     for name in result.thresholds if maps is None else [name for name in maps if name in result.thresholds]:
         masks = {"planted": generations.planted_mask[local, 0].numpy(), "predicted": result.mask(name)[local].numpy()}
         logger.log_masks(keys.masks(name), generations.images[local].numpy(), masks, [generations.caption[row] for row in local], step)
-    for kind, kinds in (("global", ("global",)), ("local", ("local",)), ("none", ("phantom", "control", "heldout"))):
-        members = result.rows_of(*kinds)
-        if members and generations.layers:
+    for kind, kinds in _HISTOGRAM_KINDS.items():
+        if generations.layers and (members := result.rows_of(*kinds)):
             sets = layer_sets(generations.layers)
             values = end_token_map(generations[members], sets.get("be", sets["all"])).numpy()
             logger.log_histogram(keys.end_token(kind), values, step)

@@ -17,14 +17,13 @@ from afterglow import keys
 from afterglow.analysis.emergence_table import emergence_summary
 from afterglow.analysis.summary import summarize_evaluation
 from afterglow.callbacks.alerts import alert_first_emerged
-from afterglow.callbacks.clock import Clock
 from afterglow.callbacks.early_stop import EarlyStop
 from afterglow.callbacks.media import log_media
 from afterglow.callbacks.preemption import save_now
 from afterglow.callbacks.run_files import RunFiles, load_early_snapshot, save_early_snapshot
-from afterglow.callbacks.schedule import evaluation_steps
+from afterglow.callbacks.schedule import Clock, evaluation_steps
 from afterglow.callbacks.training_evaluation import EvaluationSettings, TrainingEvaluation
-from afterglow.errors import require_fraction
+from afterglow.errors import DivergedError, require_fraction
 from afterglow.evaluation.evaluate import Processes, required_inputs
 from afterglow.evaluation.measurements import EvaluationResult
 from afterglow.measures.registry import check_families
@@ -147,14 +146,14 @@ class MemorizationMonitor(L.Callback):
         with self.clock.evaluating():
             was_training = pl_module.training
             pl_module.eval()
-            with trainer.precision_plugin.forward_context(), self._can_stop(pl_module.model):
+            with trainer.precision_plugin.forward_context(), self._can_stop(pl_module.model, step):
                 result, last = self._evaluate(trainer, pl_module)
             pl_module.train(was_training)
             self._record(trainer, result, last)
 
     @contextmanager
-    def _can_stop(self, model: Any) -> Iterator[None]:
-        """A context that a signal ends before the next call of the network; the evaluation is repeated when the training resumes."""
+    def _can_stop(self, model: Any, step: int) -> Iterator[None]:
+        """A context that a signal ends before the next call of the network; the resumed training repeats the evaluation."""
 
         def check(*_: Any) -> None:
             self.check()
@@ -165,6 +164,8 @@ class MemorizationMonitor(L.Callback):
         except Stopped:
             self.stopped = False
             raise
+        except DivergedError as error:
+            raise DivergedError(f"The evaluation at step {step} failed: {error}") from error
 
     def _evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> tuple[EvaluationResult, bool]:
         """Evaluate the averaged weights, at the last evaluation also with new seeds and the raw weights; whether it was the last."""

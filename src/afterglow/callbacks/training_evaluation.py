@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 
@@ -87,10 +86,8 @@ class TrainingEvaluation:
     def request(self, model: Denoiser, *, last: bool) -> EvalRequest:
         """Everything that is generated at an evaluation; controls at the last one only."""
         if not model.has_text:
-            targets, candidates = (
-                unconditional_targets(self.reconstructed, self.settings.num_unprompted),
-                copyable_targets(self.reconstructed),
-            )
+            targets = unconditional_targets(self.reconstructed, self.settings.num_unprompted)
+            candidates = copyable_targets(self.reconstructed)
             return UnconditionalRequest(targets=targets, candidates=candidates, gallery=self.gallery, append=True)
         num_controls = self.settings.num_controls if last else 0
         targets = evaluation_targets(self.reconstructed, num_controls=num_controls, num_heldout=self.settings.num_heldout)
@@ -149,10 +146,15 @@ class TrainingEvaluation:
         self, model: Denoiser, request: EvalRequest, patterns: Sequence[str], *, last: bool, first_seed: int = 0
     ) -> EvaluationResult:
         settings = self.settings
-        if isinstance(request, UnconditionalRequest):
-            plan = GenerationPlan(1, first_seed, "prompt")
-        else:
-            plan = GenerationPlan(settings.final_seeds if last else settings.seeds, first_seed)
-        options: dict[str, Any] = {"batch_size": settings.batch_size, "curvature_vectors": settings.curvature_vectors}
-        early = self.load_early(model) if self._needs_early(model, patterns) else None
-        return evaluate(model, request, settings.sampler, patterns, plan=plan, early=early, processes=self.processes, **options)
+        plan = GenerationPlan(settings.final_seeds if last else settings.seeds, first_seed)
+        return evaluate(
+            model,
+            request,
+            settings.sampler,
+            patterns,
+            plan=GenerationPlan(1, first_seed, "prompt") if isinstance(request, UnconditionalRequest) else plan,
+            batch_size=settings.batch_size,
+            curvature_vectors=settings.curvature_vectors,
+            early=self.load_early(model) if self._needs_early(model, patterns) else None,
+            processes=self.processes,
+        )
