@@ -92,7 +92,7 @@ def test_the_probe_at_which_a_training_stops_is_its_last_in_every_way(run):
 
 def test_a_stopped_run_trains_nothing_more_and_says_so_until_it_is_told_to_go_on(run, monkeypatch, capsys):
     monkeypatch.chdir(run.parent.parent)
-    monkeypatch.setattr("afterglow.cli.lightning_cli.write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("afterglow.cli.lightning_cli.write_report", lambda folder, **options: folder / "report.html")
     before = pd.read_parquet(run / "measurements.parquet")
     main(["train", *FAST, *EARLY, "--name", "x", "--ckpt_path", "last"])
     assert "This run was already complete: nothing was trained." in capsys.readouterr().out

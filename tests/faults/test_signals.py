@@ -79,8 +79,8 @@ def expected(tmp_path_factory):
         return results(Path("runs/whole").resolve())
 
 
-def interrupt_and_resume(phase: str, signum: signal.Signals, capsys) -> str:
-    """Train with a signal in a phase, resume, and return a row of the table."""
+def interrupt(phase: str, signum: signal.Signals, capsys) -> str:
+    """Train with a signal in a phase, and return a row of the table."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
         send_during(patch, phase, signum)
         main([*TRAIN, "--name", "x"])
@@ -90,7 +90,6 @@ def interrupt_and_resume(phase: str, signum: signal.Signals, capsys) -> str:
     assert stop.value.code == CODES[signum] and step == PHASES[phase][3]
     assert message.startswith(f"Stopped by {signum.name} ") and len(message) <= 300
     assert not list(Path("runs").glob("**/hpc_ckpt*")) and not list(Path("runs").glob("**/*.tmp*"))
-    main([*TRAIN, "--name", "x", "--resume", "auto"])
     saved = "none" if step is None else f"step {step}"
     return f"| {signum.name} | {phase} | {saved} | {stop.value.code} | {message} |"
 
@@ -108,7 +107,8 @@ def test_signal_saves_the_step_and_the_resumed_run_is_equal(phase, signum, tmp_p
     if phase == "training":  # Lightning's own handlers of a SLURM job save a checkpoint that nothing reads
         for name, value in {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0"}.items():
             monkeypatch.setenv(name, value)
-    interrupt_and_resume(phase, signum, capsys)
+    interrupt(phase, signum, capsys)
+    main([*TRAIN, "--name", "x", "--resume", "auto"])
     assert_same(results(Path("runs/x")), expected)
 
 
@@ -140,15 +140,15 @@ def test_max_time_ends_with_an_evaluation_and_a_report_and_the_training_resumes(
 
 
 @pytest.mark.faults
-def test_table_of_signals_and_phases(tmp_path, monkeypatch, capsys, expected):
+@pytest.mark.timeout(1800)
+def test_table_of_signals_and_phases(tmp_path, monkeypatch, capsys):
     rows = ["| signal | phase | checkpoint | exit code | message |", "| --- | --- | --- | --- | --- |"]
     for phase in PHASES:
         for signum in CODES:
             folder = tmp_path / f"{phase.replace(' ', '_')}_{signum.name}"
             folder.mkdir()
             monkeypatch.chdir(folder)
-            rows.append(interrupt_and_resume(phase, signum, capsys))
-            assert_same(results(Path("runs/x")), expected)
+            rows.append(interrupt(phase, signum, capsys))
     with capsys.disabled():
         print("\n" + "\n".join(rows))
 
