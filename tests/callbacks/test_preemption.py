@@ -45,7 +45,7 @@ def test_diverging_training_exits_with_code_3_and_keeps_the_last_good_checkpoint
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert stop.value.code == 3 and message.startswith("error: The training diverged at step ") and "learning rate 1e+30" in message
     last = Path("runs/x/checkpoints/last.ckpt")
-    assert (str(last) in message) == last.exists() and not Path("runs/x/report.html").exists()
+    assert (str(last) in message) == last.exists() and not Path("runs/x/emergence.json").exists()
     if last.exists():
         weights = torch.load(last, weights_only=True)["current_model_state"]
         assert all(value.isfinite().all() for value in weights.values())
