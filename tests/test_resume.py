@@ -73,6 +73,6 @@ def test_a_kill_before_the_first_checkpoint_starts_anew(tmp_path, monkeypatch):
     main(base)
     for path in (tmp_path / "runs/early/checkpoints").iterdir():
         path.unlink()
-    main([*base, "--ckpt_path", "last"])
+    main([*base, "--resume", "auto"])
     rows = pd.read_parquet(tmp_path / "runs/early/measurements.parquet")
     assert not rows.duplicated(["step", "plant_id", "seed", "measure"]).any()

@@ -50,6 +50,7 @@ def test_the_default_is_half_of_the_error_and_other_kinds_are_refused():
             EarlyStop(**options)
 
 
+FINAL = ["--monitor.final_measures", "[guidance_norm.all, early_difference.last, centered_gaussian]", "--monitor.early_fraction", "0.9"]
 EARLY = [
     "--monitor.early_stop.monitor",
     "denoising_log_ratio",
@@ -68,13 +69,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stop")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        measures = [
-            "--monitor.final_measures",
-            "[guidance_norm.all, early_difference.last, centered_gaussian]",
-            "--monitor.early_fraction",
-            "0.9",
-        ]
-        main(["train", *FAST, *EARLY, *measures, "--name", "x"])
+        main(["train", *FAST, *EARLY, *FINAL, "--name", "x"])
     return folder / "runs" / "x"
 
 
@@ -94,7 +89,7 @@ def test_a_stopped_run_trains_nothing_more_and_says_so_until_it_is_told_to_go_on
     monkeypatch.chdir(run.parent.parent)
     monkeypatch.setattr("afterglow.cli.lightning_cli.write_report", lambda folder, **options: folder / "report.html")
     before = pd.read_parquet(run / "measurements.parquet")
-    main(["train", *FAST, *EARLY, "--name", "x", "--ckpt_path", "last"])
+    main(["train", *FAST, *EARLY, *FINAL, "--name", "x", "--ckpt_path", "last"])
     assert "This run was already complete: nothing was trained." in capsys.readouterr().out
     pd.testing.assert_frame_equal(pd.read_parquet(run / "measurements.parquet"), before)
     main(

@@ -92,4 +92,4 @@ def test_monitor_unknown_measure_is_refused_before_training(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         main(["train", *FAST, "--name", "x", "--monitor.measures", "[magnitud]"])
-    assert stop.value.code == 2 and "No measure is named 'magnitud'" in capsys.readouterr().err
+    assert stop.value.code == 2 and "monitor.measures: no measure is named 'magnitud'" in capsys.readouterr().err

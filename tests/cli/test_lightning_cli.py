@@ -56,7 +56,7 @@ def test_print_config_shows_the_values_of_the_recipe(command, capsys):
         (("--config", "model.yaml"), "Unknown option model.lerning_rate: did you mean optimizer.learning_rate?"),
         (("--config", "trainer.yaml"), "Unknown option trainer.max_stepps: did you mean trainer.max_steps?"),
         (("--config", "gone.yaml"), "gone.yaml"),
-        (("--optimizer.learning_rate", "fast"), "optimizer.learning_rate must be of type float, and it is fast."),
+        (("--optimizer.learning_rate", "fast"), "optimizer.learning_rate must be a number, not fast."),
         (("--trainer.logger", "CSVLogger"), "trainer.logger cannot be changed"),
         (("--trainer.max_epochs", "3"), "set trainer.max_steps, not trainer.max_epochs"),
     ],

@@ -24,7 +24,7 @@ def model_with(heads, side):
         "norm_num_groups": 4,
         "attention_head_dim": heads,
     }
-    return TextConditionalDDPM(unet, TEXT, text_length=LENGTH, resolution=side, channels=4).eval()
+    return TextConditionalDDPM(unet, TEXT, text_length=LENGTH, resolution=side, channels=3).eval()
 
 
 def brute_force(model, generations, captions):
