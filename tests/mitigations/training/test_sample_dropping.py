@@ -168,7 +168,7 @@ def test_resumed_training_drops_the_same_samples(small_captioned, tmp_path, monk
 
 def test_run_of_command_drops_samples_with_perturbed_captions(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("afterglow.cli.lightning_cli.write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("afterglow.cli.lightning_cli.write_report", lambda folder, **options: folder / "report.html")
     kept, true_mean = [], lightning_module.masked_mean
     watched = lambda losses, mask, gather: kept.extend(mask.tolist()) or true_mean(losses, mask, gather)  # noqa: E731
     monkeypatch.setattr(lightning_module, "masked_mean", watched)
