@@ -242,7 +242,7 @@ def build_unet(cls: Any, arguments: Mapping[str, Any], shape: tuple[int, int, in
         states: for a U-Net with captions: encoder states on the meta device, [1, L, D].
     """
     channels, side, _ = shape
-    require("channels", channels, channels in (1, 3), "1 (gray) or 3 (color)")
+    require("channels", channels, channels >= 1, "at least 1")
     arguments = {"sample_size": side, "in_channels": channels, "out_channels": channels, **arguments}
     require("unet: sample_size", arguments["sample_size"], arguments["sample_size"] == side, f"{side}, the resolution of the data")
     with torch.device("meta"):  # shapes without weights
