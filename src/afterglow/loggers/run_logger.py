@@ -316,8 +316,10 @@ def _offline_because() -> str | None:
 
     if (mode := os.environ.get("WANDB_MODE")) in ("offline", "dryrun"):
         return f"WANDB_MODE={mode}"
+    if mode == "disabled" or os.environ.get("WANDB_API_KEY"):
+        return None
     try:
         wandb.setup(wandb.Settings(silent=True))
-        return None if mode == "disabled" or wandb.login(prompt=False, verify=False) else "no API key, see `wandb login`"
+        return None if wandb.login(prompt=False, verify=False) else "no API key, see `wandb login`"
     except Exception as error:  # a malformed key, for example
         return str(error)

@@ -1,5 +1,6 @@
 """Upload of an offline W&B run by a process beside the training, so that no state of the server can delay or end the training."""
 
+import fcntl
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 SECONDS_AFTER_END = 20  # the longest wait for the upload of a run that has ended
@@ -76,6 +78,9 @@ class _Upload:
 
     def run(self) -> bool:
         """Upload until everything has arrived, or the run has ended and its time is over."""
+        lock = os.open(self.folder, os.O_RDONLY)
+        with suppress(OSError):  # some file systems have no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until the process of a run that was killed has ended
         while not self._attempt():
             if self.ended.is_set():
                 return False
@@ -98,7 +103,8 @@ class _Upload:
         if complete := all(_marker(segment).exists() for segment in segments):
             for segment in segments:
                 _marker(segment).unlink()  # W&B writes it even if the server refused everything or is no W&B server
-            complete = "ERROR" not in output and self._confirmed(re.findall(r"View run .* at \S+?//[^/]+/(.+)/runs/(.+)", output)[-1])
+            runs = re.findall(r"View run .* at \S+?//[^/]+/(.+)/runs/(.+)", output)
+            complete = "ERROR" not in output and bool(runs) and self._confirmed(runs[-1])
         for segment in segments if complete else ():
             _marker(segment).touch()
         return complete
