@@ -33,10 +33,13 @@ def test_offline_numbers_images_masks_and_the_same_id_after_a_resume(tmp_path, m
 
 
 def test_a_failure_is_said_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("WANDB_MODE", "offline")
     logger = RunLogger()
+    logger.use_folder(tmp_path / "one")
     monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger.log_metrics", lambda *_: (_ for _ in ()).throw(RuntimeError("gone")))
     logger.log_metrics({"a": 1.0}, 0)
     logger.log_metrics({"a": 1.0}, 1)
+    logger.finish()
     assert logger.failed and sum("W&B failed" in record.message for record in caplog.records) == 1
 
 

@@ -91,6 +91,9 @@ class RunLogger(WandbLogger):
 
         self._save_dir, self._id, self._name = str(folder), run_id(folder / "wandb"), folder.name
         os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb").resolve()))  # or the images of offline tables are lost
+        os.environ.setdefault(
+            "WANDB_ERROR_REPORTING", "false"
+        )  # or the process that records sends reports to the server and prints failures
         settings = wandb.Settings(silent=True, x_transaction_log_flush_interval=FLUSH_SECONDS, finish_timeout=FINISH_SECONDS)
         mode = "disabled" if os.environ.get("WANDB_MODE") == "disabled" else "offline"
         self._wandb_init |= {"dir": str(folder.resolve()), "id": self._id, "name": folder.name, "mode": mode, "settings": settings}

@@ -95,18 +95,19 @@ class _Upload:
 
     def _attempt(self) -> bool:
         """Upload all runs that have not arrived yet; whether they arrived."""
-        segments = [segment for segment in sorted(self.folder.glob("offline-run-*")) if not _marker(segment).exists()]
-        if not segments:
-            return True
-        output = self._command("sync", "--yes", *map(str, segments[:-1])) if segments[:-1] else ""
-        output += self._command("beta", "sync", "--live", "--yes", str(segments[-1]))
-        if complete := all(_marker(segment).exists() for segment in segments):
-            for segment in segments:
-                _marker(segment).unlink()  # W&B writes it even if the server refused everything or is no W&B server
+        recorded = sorted(self.folder.glob("offline-run-*/*.wandb"))
+        files = [file for file in recorded if not _marker(file).exists()]
+        if not files:
+            return bool(recorded)
+        output = self._command("sync", "--yes", *map(str, files[:-1])) if files[:-1] else ""
+        output += self._command("beta", "sync", "--live", "--yes", str(files[-1]))
+        if complete := all(_marker(file).exists() for file in files):
+            for file in files:
+                _marker(file).unlink()  # W&B writes it even if the server refused everything or is no W&B server
             runs = re.findall(r"View run .* at \S+?//[^/]+/(.+)/runs/(.+)", output)
             complete = "ERROR" not in output and bool(runs) and self._confirmed(runs[-1])
-        for segment in segments if complete else ():
-            _marker(segment).touch()
+        for file in files if complete else ():
+            _marker(file).touch()
         return complete
 
     def _command(self, *arguments: str) -> str:
@@ -147,9 +148,9 @@ class _Upload:
         return False
 
 
-def _marker(segment: Path) -> Path:
+def _marker(file: Path) -> Path:
     """The file with which W&B marks an uploaded run."""
-    return next(segment.glob("*.wandb")).with_suffix(".wandb.synced")
+    return file.with_suffix(".wandb.synced")
 
 
 if __name__ == "__main__":
