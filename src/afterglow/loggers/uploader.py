@@ -34,7 +34,7 @@ class Uploader:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment | {"PYTHONUNBUFFERED": "1"},
+                env=environment | {"PYTHONUNBUFFERED": "1", "WANDB_DIR": str(folder.parent.resolve())},  # its logs stay in the run folder
                 start_new_session=True,  # Ctrl-C ends the training only
             )
 
