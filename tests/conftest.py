@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("WANDB_MODE", "disabled")
 
 import json  # noqa: E402
+import signal  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
@@ -25,6 +26,8 @@ from afterglow.planting.planner import plant_images  # noqa: E402
 from afterglow.planting.plants import PlantedSet, PlantingConfig  # noqa: E402
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job ignores Ctrl-C, which the tests of signals send
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 LONGEST = ("test_packaging.py", "test_sd_run.py", "test_launch.py", "test_resume.py", "test_bench_commands.py", "test_extract_command.py")

@@ -254,7 +254,7 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
     *((OptimizerConfig, wrong) for wrong in ({"warmup_steps": -5}, {"weight_decay": -1.0}, {"weight_decay": NAN})),
     *((PlantedDataModule, {name: value}) for name in ("batch_size", "resolution", "set_size") for value in (0, -3)),
     *((PlantedDataModule, {"num_workers": value}) for value in (-1, 1_000_000)),
-    *((PlantedDataModule, wrong) for wrong in ({"channels": 2}, {"skip_first": -1}, {"planting": None})),
+    *((PlantedDataModule, wrong) for wrong in ({"channels": 2}, {"channels": 7}, {"skip_first": -1}, {"planting": None})),
     *((PlantingConfig, {name: -1}) for name in ("num_global", "num_local", "num_decoys", "num_heldout", "num_backgrounds", "copies")),
     *((PlantingConfig, wrong) for wrong in ({"copies": ()}, {"copies": (3, -1)}, {"shapes": ()})),
     *((MemorizationMonitor, {name: 0}) for name in ("seeds", "final_seeds", "batch_size", "num_unprompted", "curvature_vectors")),
@@ -280,7 +280,7 @@ NETWORKS: list[dict[str, Any]] = [
     *({"unet": {"layers_per_block": value}} for value in (0, -1)),
     *({"unet": {"block_out_chanels": [8, 8]}}, {"unet": {"out_channels": 1}}, {"unet": {"in_channels": 1}}, {"unet": {"sample_size": "x"}}),
     *({"resolution": value} for value in (0, -4, 15)),
-    *({"channels": 0}, {"channels": 7}, {"cond_drop_prob": 1.5}, {"cond_drop_prob": -0.1}, {"cond_drop_prob": NAN}),
+    *({"channels": 0}, {"cond_drop_prob": 1.5}, {"cond_drop_prob": -0.1}, {"cond_drop_prob": NAN}),
     *({"noise_scheduler": {"num_train_timesteps": value}} for value in (0, -1, 1, 1.5)),
     *({"noise_scheduler": wrong} for wrong in ({"beta_schedule": "nonsense"}, {"beta_schedul": "linear"}, {"beta_end": 5.0})),
 ]
