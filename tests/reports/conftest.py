@@ -1,6 +1,8 @@
 """A small run folder, made by hand: every kind, three probes, a map and a score of each sort."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,3 +196,51 @@ def _write_run(
     config["monitor"] = {"final_seeds": 4, "seeds": 2, "num_unprompted": 10, "sampler": {"steps": 12}} | settings
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    with playwright.sync_playwright() as api:
+        opened = api.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """open_page(file) => the file in a browser; `problems` lists its errors, warnings and requests."""
+    contexts = []
+
+    def open_file(file: Path, width: int = 390, scheme: str = "dark") -> Any:
+        contexts.append(browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme))
+        page = contexts[-1].new_page()
+        page.problems = []
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.on("console", lambda message: page.problems.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("request", lambda request: page.problems.append(request.url) if request.url.startswith("http") else None)
+        page.goto(file.resolve().as_uri())
+        return page
+
+    yield open_file
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def serious_violations() -> Callable[[Any], list[str]]:
+    """serious_violations(page) => what axe-core finds, if AFTERGLOW_AXE names its axe.min.js (`npm pack axe-core`); otherwise nothing."""
+
+    def find(page: Any) -> list[str]:
+        if not os.environ.get("AFTERGLOW_AXE"):
+            return []
+        page.evaluate(Path(os.environ["AFTERGLOW_AXE"]).read_text(encoding="utf-8"))
+        found = page.evaluate("axe.run()")["violations"]
+        return [f"{fault['id']}: {fault['nodes'][0]['html']}" for fault in found if fault["impact"] in ("serious", "critical")]
+
+    return find

@@ -1,7 +1,6 @@
-"""The page in headless Chromium: no error, no request, and slider, filters and sorting by mouse and keyboard."""
+"""The page in headless Chromium: no error, no warning, no request, and slider, filters and sorting by mouse and keyboard."""
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,31 +8,18 @@ import pytest
 
 from afterglow.reports.page import write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
 
 @pytest.fixture
-def page(run_folder: Path) -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed")
-    with playwright.sync_playwright() as api:
-        browser = api.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        opened = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark").new_page()
-        opened.problems = []
-        opened.on("pageerror", lambda error: opened.problems.append(str(error)))
-        opened.on("console", lambda message: opened.problems.append(message.text) if message.type == "error" else None)
-        opened.on("request", lambda request: opened.problems.append(request.url) if request.url.startswith("http") else None)
-        opened.goto(write_report(run_folder).resolve().as_uri())
-        opened.wait_for_selector("#cards .card canvas")
-        opened.wait_for_selector("#chart-memorized svg")
-        yield opened
-        browser.close()
+def page(run_folder: Path, open_page: Callable[..., Any]) -> Any:
+    opened = open_page(write_report(run_folder))
+    opened.wait_for_selector("#cards .card canvas")
+    opened.wait_for_selector("#chart-memorized svg")
+    return opened
 
 
-def test_page_has_no_error_no_request_and_fits_a_phone(page: Any) -> None:
+def test_page_has_no_error_no_request_and_fits_a_phone(page: Any, serious_violations: Callable[[Any], list[str]]) -> None:
     page.wait_for_timeout(500)
-    assert page.problems == []
+    assert page.problems == [] and serious_violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator(".chart svg").count() == 4
 

@@ -9,18 +9,19 @@ import numpy as np
 from afterglow.analysis.summary import plant_means
 from afterglow.cache import atomic_path, cache_folder
 from afterglow.functional.statistics import bootstrap
-from afterglow.kinds import KINDS
+from afterglow.kinds import KINDS, PLANTED
 from afterglow.reports.run import Run
 
 VEGA_LITE = "v6.4"
 NUM_BINS = 32
+PLANT_HEIGHT = 17  # pixels of a plant's line in the chart of emergence
 HISTOGRAM_MAPS = ("end_token.last.first_eos.be", "end_token.last.first_eos.all")
 HISTOGRAM_KINDS = ("global", "local", "phantom", "decoy", "tint")
 LOSSES = {"control": "training images", "heldout": "held-out images"}
 SHARED: Mapping[str, Any] = {"width": "container", "height": 240, "params": [{"name": "step", "value": 0}]}
 DOT: Mapping[str, Any] = {"type": "point", "filled": True, "size": 50}
 CURRENT_STEP: Mapping[str, Any] = {
-    "mark": {"type": "rule", "strokeDash": [4, 3]},
+    "mark": {"type": "rule", "strokeDash": [4, 3], "aria": False},
     "encoding": {"x": {"datum": {"expr": "step"}, "type": "quantitative"}},
 }
 
@@ -38,7 +39,7 @@ def vega_script() -> str:
 
 
 def memorized_chart(run: Run) -> dict[str, Any] | None:
-    """Memorized fraction of each kind over training steps, with Wilson 95 % bands. A click in the legend shows one kind alone."""
+    """Memorized fraction of each kind over training steps; Wilson 95 % bands of plants. A click in the legend shows one kind alone."""
     rows = [
         {
             "step": fraction.step,
@@ -58,7 +59,9 @@ def memorized_chart(run: Run) -> dict[str, Any] | None:
     encoding = {"x": _steps(run.steps), "color": _color(names)}
     title = {"type": "quantitative", "title": "memorized fraction", "axis": {"format": "%"}}
     only = {"condition": {"param": "shown", "value": 1}, "value": 0.06}
-    band = {"condition": {"param": "shown", "value": 0.14}, "value": 0.0}
+    of_plants = " || ".join(f"datum.name == '{kind}'" for kind in PLANTED)  # bands of all kinds would hide each other
+    default = {"test": f"!length(data('shown_store')) && ({of_plants})", "value": 0.14}
+    band = {"condition": [{"param": "shown", "empty": False, "value": 0.2}, default], "value": 0.0}
     fraction = {**encoding, "y": {"field": "memorized", **title}, "opacity": only}
     legend = {"name": "shown", "select": {"type": "point", "fields": ["kind"]}, "bind": "legend"}
     return {
@@ -92,7 +95,7 @@ def loss_chart(run: Run) -> dict[str, Any] | None:
         return None
     color = {"field": "images", "type": "nominal", "legend": {"title": None, "orient": "top"}}
     color["scale"] = {"domain": list(LOSSES.values()), "range": [KINDS[kind].color for kind in LOSSES]}
-    loss = {"type": "quantitative", "scale": {"type": "log"}, "title": "denoising loss (MSE of the noise)"}
+    loss = {"type": "quantitative", "scale": {"type": "log", "nice": False}, "title": "denoising loss (MSE of the noise)"}
     encoding = {"x": _steps(run.steps), "color": color}
     return {
         **SHARED,
@@ -117,7 +120,7 @@ def emergence_chart(run: Run) -> dict[str, Any] | None:
         intervals = run.emergence["kinds"].get(kind, {}).get("intervals", {})
         for number, (low, high) in intervals.items():
             caption = run.plants.get(int(number), {}).get("text", f"plant {number}")
-            label = f"{caption} ({kind} {number})"
+            label = f"{caption if len(caption) <= 18 else caption[:17] + '…'} ({number})"
             emerged = f"({low:g}, {high:g}]" if high is not None else f"not emerged by step {low:g}"
             end = {"low": low, "high": run.last if high is None else high, "open": high is None}
             rows.append({"plant": label, "kind": kind, "name": kind, "emerged": emerged, **end})
@@ -127,29 +130,28 @@ def emergence_chart(run: Run) -> dict[str, Any] | None:
     order = [row["plant"] for row in sorted(rows, key=lambda row: (row["open"], row["high"], row["low"]))]
     x = {**_steps(run.steps), "field": "low", "title": "training step in which the plant emerged"}
     encoding = {
-        "y": {"field": "plant", "type": "nominal", "sort": order, "title": None, "axis": {"labelLimit": 150}},
+        "y": {"field": "plant", "type": "nominal", "sort": order, "title": None, "axis": {"labelLimit": 170}},
         "color": _color(names),
         "tooltip": _tooltip(rows),
     }
+    layers = {
+        False: {
+            "transform": [{"filter": "!datum.open"}],
+            "mark": {"type": "rule", "strokeWidth": 6, "strokeCap": "round"},
+            "encoding": {**encoding, "x": x, "x2": {"field": "high"}},
+        },
+        True: {
+            "transform": [{"filter": "datum.open"}],
+            "mark": {"type": "point", "shape": "triangle-right", "size": 60, "filled": True},
+            "encoding": {**encoding, "x": x | {"field": "high"}},
+        },
+    }
     return {
         **SHARED,
-        "autosize": {"type": "fit-x", "contains": "padding"},
-        "height": {"step": 17},
+        "height": PLANT_HEIGHT * len(rows),
         "description": "Interval of training steps in which each plant emerged",
         "data": {"values": rows},
-        "layer": [
-            {
-                "transform": [{"filter": "!datum.open"}],
-                "mark": {"type": "rule", "strokeWidth": 6, "strokeCap": "round"},
-                "encoding": {**encoding, "x": x, "x2": {"field": "high"}},
-            },
-            {
-                "transform": [{"filter": "datum.open"}],
-                "mark": {"type": "point", "shape": "triangle-right", "size": 70, "filled": False},
-                "encoding": {**encoding, "x": x | {"field": "high"}},
-            },
-            CURRENT_STEP,
-        ],
+        "layer": [*(layer for opened, layer in layers.items() if any(row["open"] == opened for row in rows)), CURRENT_STEP],
     }
 
 
@@ -205,7 +207,7 @@ def _steps(steps: Sequence[int]) -> dict[str, Any]:
     """Steps on a logarithmic axis with a place for step 0."""
     positive = [step for step in steps if step > 0]
     ticks = [0, *positive[::-1][:: max(1, -(-len(positive) // 7))][::-1]]
-    scale = {"type": "symlog", "constant": min(positive, default=1)}
+    scale = {"type": "symlog", "constant": min(positive, default=1), "domain": [min(steps), max(steps)], "nice": False, "padding": 8}
     return {"field": "step", "type": "quantitative", "title": "training step", "scale": scale, "axis": {"values": ticks, "format": "d"}}
 
 

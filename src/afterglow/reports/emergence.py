@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -16,6 +15,7 @@ from afterglow.functional.survival import Interval, interval_quantile
 from afterglow.kinds import KINDS
 from afterglow.reports.emergence_figures import emergence_curves, f_mem_curves, interval_plot, on_axis
 from afterglow.reports.figures import to_svg
+from afterglow.reports.page import render
 from afterglow.reports.runs import EmergenceTables
 from afterglow.reports.tables import count_text, interval_text, text_table
 
@@ -266,9 +266,9 @@ def write_emergence(tables: EmergenceTables, out: Path) -> tuple[str, dict[str, 
     for name in ("plants", "runs", "fractions", "losses"):
         table: pd.DataFrame = getattr(tables, name)
         table.to_parquet(out / f"{name}.parquet", index=False)
-    environment = Environment(loader=PackageLoader("afterglow.reports", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     drawn = [(name, _title(name), Markup(to_svg(figure, name))) for name, figure in figures.items()]
-    page = environment.get_template("emergence.html.jinja").render(sections=sections, notes=tables.notes, figures=drawn, about=NOTES)
+    contents = {"title": "Emergence of memorization", "sections": sections, "notes": tables.notes, "figures": drawn, "about": NOTES}
+    page = render("emergence.html.jinja", contents, {})
     (out / "emergence.html").write_text(page, encoding="utf-8")
     for name, figure in figures.items():
         figure.savefig(out / f"{name}.png", dpi=150, facecolor="white")

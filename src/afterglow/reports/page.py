@@ -1,6 +1,7 @@
 """report.html of a run: one page that needs no server, no network and no other file."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +40,27 @@ def write_report(folder: Path, summaries: dict[int, dict[str, float]] | None = N
     return page
 
 
-def _render(run: Run) -> str:
-    """The page as HTML; everything that comes from the run is escaped."""
+def render(template: str, contents: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """A page as HTML; all text is escaped.
+
+    Args:
+        template: file of this folder that extends layout.html.jinja.
+        contents: names of the template.
+        data: {id: JSON that the page embeds}; `charts` holds Vega-Lite specifications.
+    """
     environment = Environment(
         loader=PackageLoader("afterglow.reports", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template("page.html.jinja").render(_contents(run)).lstrip()
+    scripts = {"vega": Markup(charts.vega_script()), "script": Markup((Path(__file__).parent / "page.js").read_text(encoding="utf-8"))}
+    embedded = {name: _embedded(value) for name, value in data.items()}
+    return (
+        environment.get_template(template)
+        .render({"kinds": KINDS, **contents, **(scripts if "charts" in data else {}), "data": embedded})
+        .lstrip()
+    )
 
 
-def _contents(run: Run) -> dict[str, Any]:
+def _render(run: Run) -> str:
     line = timeline(run)
     specs = {
         "memorized": charts.memorized_chart(run),
@@ -56,25 +69,24 @@ def _contents(run: Run) -> dict[str, Any]:
         "end_token": charts.end_token_chart(run, shown_steps(run)),
     }
     specs = {name: spec for name, spec in specs.items() if spec}
+    colors = {name: kind.color for name, kind in KINDS.items()}
+    data = {"numbers": run.numbers, "emergence": run.emergence, "charts": specs, "timeline": line, "colors": colors}
+    return render("page.html.jinja", _contents(run, line) | {"charts": specs}, data)
+
+
+def _contents(run: Run, line: dict[str, Any] | None) -> dict[str, Any]:
     kinds = list(dict.fromkeys(plant["kind"] for plant in line["plants"])) if line else []
     return {
         "answer": answer(run),
-        "charts": specs,
         "timeline": line,
         "timeline_kinds": kinds,
         "open_kinds": [kind for kind in kinds if kind in OPEN_KINDS] or kinds,
-        "charts_json": _embedded(specs),
-        "timeline_json": _embedded(line),
-        "colors_json": _embedded({name: kind.color for name, kind in KINDS.items()}),
-        "vega": Markup(charts.vega_script()),
-        "script": Markup((Path(__file__).parent / "page.js").read_text(encoding="utf-8")),
         "command": f"afterglow train --config {run.folder}/config.yaml --name {run.folder.resolve().name}-again",
         "configuration": _configuration(run),
         "run": run,
         "title": run.setting("name") or run.folder.resolve().name,
         "summary": summary(run),
         "facts": _facts(run),
-        "kinds": KINDS,
         "fractions": {kind: fractions[-1] for kind, fractions in run.memorized.items()},
         "count_text": count_text,
         "phantoms": run_tables.phantom_text(run),
@@ -83,8 +95,6 @@ def _contents(run: Run) -> dict[str, Any]:
         "samples": sample_grid(run),
         "localization": run_tables.localization_tables(run),
         "detection": run_tables.detection_tables(run),
-        "numbers": _embedded(run.numbers),
-        "emergence": _embedded(run.emergence),
     }
 
 
