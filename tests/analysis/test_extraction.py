@@ -3,7 +3,15 @@ import pandas as pd
 import pytest
 import torch
 
-from afterglow.analysis.extraction import Fraction, distinct_curve, fractions, generation_rows, tile_calibrated_l2, write_generations
+from afterglow.analysis.extraction import (
+    Fraction,
+    distinct_curve,
+    fractions,
+    generation_rows,
+    tile_calibrated_l2,
+    tile_limit,
+    write_generations,
+)
 from afterglow.generations import Generations, Neighbors
 
 
@@ -11,7 +19,6 @@ def generations(seeds):
     """Generations that are gray 10 levels from a black training image, 100 from all others."""
     count = len(seeds)
     near = torch.tensor([10 / 255, *[100 / 255] * 50]).expand(count, 51)
-    tile = torch.stack([near, near / torch.tensor([5.0, *[1.0] * 50])], dim=1)
     return Generations(
         torch.full((count, 3, 4, 4), 10, dtype=torch.uint8),
         ("",) * count,
@@ -28,7 +35,10 @@ def generations(seeds):
             "nearest_row": torch.tensor([4] * count),
             "tile_rows": torch.tensor([[4, 6]] * count),
             "tile_clusters": torch.tensor([[0, 3]] * count),
-            "tile_distances": tile,
+            "tile_distance": torch.tensor([[10 / 255, 2 / 255]] * count),
+            "tile_other": torch.tensor([[100 / 255, 80 / 255]] * count),
+            "tile_own_other": torch.tensor([[90 / 255, 50 / 255]] * count),
+            "tile_contrast": torch.tensor([[60 / 255, 60 / 255]] * count),
             "similarity": torch.tensor(seeds) / 10,
             "similar_row": torch.tensor([4] * count),
         },
@@ -36,15 +46,31 @@ def generations(seeds):
 
 
 def test_calibrated_distance_by_hand():
-    assert tile_calibrated_l2(torch.tensor([[0.1, 0.2, 0.4, torch.inf]])).item() == pytest.approx(0.1 / (0.5 * 0.3))
-    assert tile_calibrated_l2(torch.tensor([[0.0, 0.001, 0.002]])).isinf().item()  # a blank tile
+    terms = torch.tensor([0.1, 0.3, 0.2, 0.4])
+    for order in ([0, 1, 2, 3], [0, 2, 1, 3], [0, 3, 1, 2]):  # the smallest of the three calibrates
+        assert tile_calibrated_l2(*terms[order]).item() == pytest.approx(0.1 / (0.5 * 0.2))
+    for blank in ([0.0, 0.001, 0.5, 0.5], [0.0, 0.5, 0.001, 0.5], [0.0, 0.5, 0.5, 0.001]):  # shared by two clusters, or of one color
+        assert tile_calibrated_l2(*torch.tensor(blank)).isinf().item()
+    assert tile_calibrated_l2(*torch.tensor([0.1, torch.inf, torch.inf, 0.4])).item() == pytest.approx(0.5)  # no other cluster
+
+
+def test_limit_of_tiles_leaves_at_most_a_hundredth_of_the_choosing_half_below():
+    draws = np.random.default_rng(1).uniform(0, 3, (400, 400))
+    assert np.mean([(draw[1::2] < tile_limit(draw)).mean() for draw in draws]) == pytest.approx(2 / 201, rel=0.1)
+    values = np.random.default_rng(0).uniform(0, 3, 500)
+    limit = tile_limit(values)
+    assert (values[::2] < limit).sum() == 1 and limit < 1
+    assert limit == tile_limit(np.where(np.arange(500) % 2, 0.0, values))  # the half that judges plays no part
+    assert tile_limit(np.full(40, 2.0)) == 1 and tile_limit(np.zeros(0)) == 1
 
 
 def test_one_row_a_generation_and_the_file_is_made_part_by_part(tmp_path):
     row = generation_rows(generations([5]), 7).iloc[0]
     assert row["generation"] == 7 and row["seed"] == 5 and row["cluster"] == 0 and row["row"] == 4
     assert row["calibrated_l2"] == pytest.approx(0.2) and row["nn_ratio"] == pytest.approx(0.1)
-    assert row["tile"] == 1 and row["tile_calibrated_l2"] == pytest.approx(0.04) and (row["tile_cluster"], row["tile_row"]) == (3, 6)
+    assert (
+        row["tile"] == 1 and row["tile_calibrated_l2"] == pytest.approx(2 / (0.5 * 50)) and (row["tile_cluster"], row["tile_row"]) == (3, 6)
+    )
     for number, seeds in enumerate(([0, 1, 2], [3, 4])):
         generations(seeds).save(tmp_path / f"part={number:05d}")
     table = write_generations(sorted(tmp_path.glob("part=*")), tmp_path / "extract.parquet")
@@ -67,9 +93,20 @@ def test_fractions_by_hand():
             "tile_calibrated_l2": [0.1, 0.2, 1.3, np.inf],
             "tile_cluster": [1, 2, 2, 9],
             "similarity": [0.99, 0.2, 0.3, 0.95],
+            "nn_ratio": [0.2, 0.5, np.nan, 1 / 3],
+            "plant": [7, -1, -1, 2],
         }
     )
     found = fractions(table, np.linspace(0, 1, 101))
-    assert [(part.count, part.distinct) for part in found] == [(2, 1), (3, 2), (2, 2), (3, 2), (1, None)]
+    assert [part.key for part in found] == ["extracted", "extracted_loosely", "close", "tile", "similar"]
+    assert [(part.count, part.distinct, part.unseen) for part in found] == [
+        (n, d, None) for n, d in zip((2, 3, 1, 2, 1), (1, 2, 1, 2, None), strict=False)
+    ]
     assert "0.950" in found[-1].name and found[0].total == 4
-    assert Fraction("x", 0, 10).interval[1] > 0.2
+    assert Fraction("x", "x", 0, 10).interval[1] > 0.2
+    unseen = table.assign(tile_calibrated_l2=[0.15, 0.12, 0.6, 3.0], similarity=0.1)
+    found = {part.key: part for part in fractions(table, np.linspace(0, 1, 101), {7: "local"}, unseen)}
+    # rows 0 and 2 choose the limit .15, rows 1 and 3 judge it
+    assert found["tile"].name.endswith("under 0.15") and (found["tile"].count, found["tile"].unseen) == (1, (1, 2))
+    assert found["extracted"].unseen == (2, 4) and found["similar"].unseen == (0, 4)
+    assert (found["captured_local"].count, found["captured_local"].unseen) == (1, (1, 4))

@@ -57,6 +57,7 @@ WORDS = (
 def test_extract_interrupted_resumes_with_equal_results(place, extract):
     said = extract(*WORDS, "--out", "whole")
     assert "whole image, extracted: under 1" in said and "0 / 7" in said
+    assert "no floor and no interval" in said and pd.read_parquet(place / "whole" / "unseen.parquet").empty
     for name in ("extract.parquet", "summary.txt", "extracted.png", "histograms.png"):
         assert (place / "whole" / name).stat().st_size > 300
     table = pd.read_parquet(place / "whole" / "extract.parquet")
@@ -68,6 +69,15 @@ def test_extract_interrupted_resumes_with_equal_results(place, extract):
     extract(*WORDS, "--out", "torn")
     pd.testing.assert_frame_equal(pd.read_parquet(place / "torn" / "extract.parquet"), table)
     assert "with other settings" in extract(*WORDS, "--seed", 5, "--out", "torn", code=2)
+
+
+def test_extract_prints_the_floor_of_the_images_beyond_the_set_and_of_a_folder(place, extract):
+    said = extract(*WORDS, "--set-size", 20, "--out", "floored")
+    table = pd.read_parquet(place / "floored" / "unseen.parquet")
+    assert len(table) == 40 and (table["neighbors"] == 19).all()
+    assert "0 of 40" in said and "0 of 20" in said and "calibrate a whole image: 19." in said
+    said = extract(*WORDS, "--heldout", "images", "--out", "seen")
+    assert "left out of the unseen images: 60" in said and "no floor and no interval" in said  # all of them were trained on
 
 
 class Means(torch.nn.Module):

@@ -1,9 +1,11 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 from PIL import Image
 
+from afterglow.analysis.extraction import generation_rows
 from afterglow.evaluation.embeddings import Encoder
 from afterglow.evaluation.extraction import (
     attach_nearest,
@@ -13,14 +15,17 @@ from afterglow.evaluation.extraction import (
     extraction_request,
     pixel_space,
     similarity_space,
+    tile_extras,
     training_captions,
+    unseen_images,
+    unseen_rows,
 )
 from afterglow.evaluation.requests import training_set
 from afterglow.functional.distances import masked_rms
 from afterglow.functional.pixels import to_unit
 from afterglow.generations import Generations
 from afterglow.measures.memorized import calibrated_l2
-from afterglow.neighbors.gallery import Gallery
+from afterglow.neighbors.gallery import Gallery, Template, tile_masks
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +60,55 @@ def test_attach_nearest_copy_has_its_cluster_and_the_50_nearest_others(judged, g
 
 
 def test_attach_nearest_copied_tile_is_found_in_its_tile_only(judged):
-    zero = judged.extras["tile_distances"][2, :, 0] == 0
+    zero = judged.extras["tile_distance"][2] == 0
     assert zero.tolist() == [False, False, False, True]
     assert judged.extras["tile_rows"][2, 3] == 9 and judged.extras["tile_clusters"][2, 3] == 8
+
+
+def test_terms_of_the_tile_rule_equal_a_search_by_hand(judged, gallery):
+    flat, images = to_unit(gallery.pixels)[..., 4:, 4:], to_unit(judged.images)[..., 4:, 4:]
+
+    def distance(a, b):
+        return float((a - b).square().mean().sqrt())
+
+    for row in range(5):
+        own = int(judged.extras["tile_rows"][row, 3])
+        others = [i for i in range(70) if gallery.clusters[i] != gallery.clusters[own]]
+        assert own == min(range(70), key=lambda i: distance(images[row], flat[i]))  # noqa: B023
+        found = {name: float(judged.extras[f"tile_{name}"][row, 3]) for name in ("distance", "other", "own_other", "contrast")}
+        assert found["distance"] == pytest.approx(distance(images[row], flat[own]), abs=1e-6)
+        assert found["other"] == pytest.approx(min(distance(images[row], flat[i]) for i in others), abs=1e-6)
+        assert found["own_other"] == pytest.approx(min(distance(flat[own], flat[i]) for i in others), abs=1e-6)
+        assert found["contrast"] == pytest.approx(float(flat[own].flatten(1).var(1, unbiased=False).mean().sqrt()), abs=1e-6)
+
+
+def test_template_counts_in_its_region_only(gallery):
+    template = Template(np.random.default_rng(5).integers(0, 256, (3, 8, 8), dtype=np.uint8), np.zeros((1, 8, 8), bool), 99)
+    template.mask[:, 4:, 5:] = True
+    full = Gallery(gallery.pixels, gallery.clusters, (template,))
+    image = torch.from_numpy(template.pixels)[None].clone()
+    image[:, :, :, :5] = 7
+    found = tile_extras(image, tile_masks(8, 2)[3], full)
+    assert found["tile_rows"].item() == 70 and found["tile_distance"].item() == 0 and found["tile_clusters"].item() == 99
+    shown = to_unit(template.pixels)[:, 4:, 5:]
+    nearest = min(float((shown - x).square().mean().sqrt()) for x in to_unit(gallery.pixels)[:, :, 4:, 5:])
+    assert found["tile_own_other"].item() == pytest.approx(nearest, abs=1e-6)
+    assert found["tile_contrast"].item() == pytest.approx(float(shown.flatten(1).var(1, unbiased=False).mean().sqrt()), abs=1e-6)
+
+
+def test_unseen_rows_are_those_of_generations_without_near_duplicates(gallery):
+    images = np.random.default_rng(3).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)
+    request = extraction_request([""], gallery, pixel_space(gallery), 2)
+    table, duplicates = unseen_rows(np.concatenate([images, gallery.pixels[:2]]), request)
+    wanted = generation_rows(attach_nearest(generated(images), gallery, pixel_space(gallery), 2))
+    pd.testing.assert_frame_equal(table, wanted)
+    assert duplicates == 2 and len(unseen_rows(images[:0], request)[0]) == 0
 
 
 def test_attach_nearest_result_survives_save_and_load(judged, tmp_path):
     judged.save(tmp_path / "part=00000")
     again = Generations.load(tmp_path / "part=00000")
-    assert torch.equal(again.extras["tile_distances"], judged.extras["tile_distances"])
+    assert torch.equal(again.extras["tile_own_other"], judged.extras["tile_own_other"])
     assert again.provenance["similarity"] == "pixels, 1 - RMS distance"
 
 
@@ -141,6 +186,10 @@ def test_training_set_of_a_run_and_of_a_dataset(place, small_plain):
     small, large = (
         training_set(model, **chosen(source="imagefolder", folder=str(place / "images"), set_size=size)).gallery().pixels for size in (5, 9)
     )
+    rest = training_set(model, **chosen(source="imagefolder", folder=str(place / "images"), set_size=5))
+    assert len(rest.heldout) == 35 and not {row.tobytes() for row in rest.pixels[rest.heldout]} & {row.tobytes() for row in small}
+    assert len(unseen_images(model, rest)) == 35 and len(unseen_images(model, run)) == 4
+    assert len(unseen_images(model, run, str(place / "images"))) == 40
     assert len(small) == 5 and {row.tobytes() for row in small} < {row.tobytes() for row in large}
 
 

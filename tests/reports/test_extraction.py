@@ -19,6 +19,8 @@ def table(count=40):
             "tile_cluster": generator.integers(0, 30, count),
             "tile_row": generator.integers(0, 30, count),
             "similarity": generator.uniform(0.5, 1, count),
+            "nn_ratio": generator.uniform(0, 1, count),
+            "neighbors": 15,
         }
     )
 
@@ -28,7 +30,13 @@ def test_extraction_text_has_each_fraction_with_its_interval():
     said = extraction_text(fractions(table(), training), table(), training, {"model": "runs/x", "grid": 2, "set size": None})
     assert "set size" not in said  # nobody chose one
     assert "model: runs/x" in said and "whole image, extracted: under 1" in said and "similarity over 0.875" in said
-    assert "training to training" in said and len(said.splitlines()) < 24
+    assert "training to training" in said and len(said.splitlines()) < 28
+    assert "calibrate a whole image: 15." in said and "[" not in said.replace("fraction [95 %]", "") and "--heldout" in said
+    unseen = table().assign(tile_calibrated_l2=np.linspace(0.4, 2, 40))
+    said = extraction_text(fractions(table(), training, unseen=unseen), table().assign(neighbors=[15] * 39 + [50]), training, {})
+    line = next(line for line in said.splitlines() if "best tile" in line)
+    assert "under 0.4 " in line and "[" in line and "0 of 20 (0.0% to" in line  # the floor, beside the interval
+    assert "15 to 50" in said and "--heldout" not in said
 
 
 def test_most_certain_keeps_one_generation_per_cluster():

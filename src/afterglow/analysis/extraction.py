@@ -1,6 +1,6 @@
 """Extraction from unconditional models: calibrated distances, whole and in tiles, and distinct clusters (docs/methods.md#extraction)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,45 +13,70 @@ import torch
 from torch import Tensor
 
 from afterglow.cache import atomic_path
-from afterglow.functional.distances import ONE_LEVEL, calibrated_l2, mean_finite
+from afterglow.functional.distances import ALPHA, CLOSE_RATIO, ONE_LEVEL
 from afterglow.functional.statistics import wilson_interval
 from afterglow.generations import Generations
 from afterglow.measures import memorized
 
 LIMITS = {"extracted": 1.0, "loosely (AMG)": 1.4}  # of calibrated distances: Carlini et al. 2023, Chen et al. 2024
 SIMILARITY_QUANTILE = 0.95  # of training-to-training similarity: Somepalli et al. 2023
+UNSEEN_FRACTION = 0.01  # of unseen images that may lie below the limit of tiles
 
 
 @dataclass(frozen=True)
 class Fraction:
-    """`count` of `total` with Wilson's 95 % interval, and the number of distinct training clusters among them where it is defined."""
+    """`count` of `total` with Wilson's 95 % interval, and the number of distinct training clusters among them where it is defined.
 
+    key: name for the tracker. unseen: the same test on real images that the model never saw, as (count, total); None without any.
+    """
+
+    key: str
     name: str
     count: int
     total: int
     distinct: int | None = None
+    unseen: tuple[int, int] | None = None
 
     @property
     def interval(self) -> tuple[float, float]:
         return wilson_interval(self.count, self.total)
 
 
-def tile_calibrated_l2(distances: Tensor) -> Tensor:
-    """Calibrated distance of each tile to its nearest cluster, [...] (docs/methods.md#extraction).
+def tile_calibrated_l2(distance: Tensor, other: Tensor, own_other: Tensor, contrast: Tensor) -> Tensor:
+    """Calibrated distance of tiles to the nearest training tile y at the same place, [...]: d / (ALPHA * min(d_2, e, c)).
 
-    Infinite, so that nothing is extracted, where the other clusters lie within one gray level: a blank tile belongs to no image.
-    distances: to the nearest clusters, nearest first, float [..., K]; infinite where there is none.
+    d: distance to y; d_2: to the nearest other cluster; e: from y to the nearest other cluster; c: contrast of y
+    (docs/methods.md#extraction). Infinite, so that nothing is extracted, where the minimum is below one gray level: a blank tile, or one
+    that several clusters share, belongs to no image.
     """
-    others = distances[..., 1:]
-    return torch.where(mean_finite(others) >= ONE_LEVEL, calibrated_l2(distances[..., 0], others), torch.inf)
+    unique = torch.minimum(torch.minimum(other, own_other), contrast)
+    return torch.where(unique >= ONE_LEVEL, distance / (ALPHA * unique), torch.inf)
+
+
+def tile_limit(unseen: np.ndarray) -> float:
+    """Limit below which a generation is extracted in its best tile: 1, or less where unseen images come nearer.
+
+    The k-th smallest of the N values of every second unseen image, k = UNSEEN_FRACTION (N + 1) rounded down and at least 1: below it
+    lies another unseen image with a probability of at most k / (N + 1) (exchangeable images). The other half judges it.
+
+    >>> tile_limit(np.array([0.3, 0.2, 2.0, 2.0]))
+    0.3
+    """
+    chosen = np.sort(unseen[::2])
+    place = max(0, int(UNSEEN_FRACTION * (len(chosen) + 1)) - 1)
+    return min(LIMITS["extracted"], float(chosen[place])) if len(chosen) else LIMITS["extracted"]
 
 
 def generation_rows(generations: Generations, first: int = 0) -> pd.DataFrame:
     """One row per sample of a part with ground truth. first: number of its first sample."""
     extras, near = generations.extras, generations.neighbors
     assert near is not None
-    local, tile = tile_calibrated_l2(extras["tile_distances"]).min(dim=1)
-    chosen = tile[:, None]
+    parts = [extras[f"tile_{name}"] for name in ("distance", "other", "own_other", "contrast")]
+    local, tile = tile_calibrated_l2(*parts).min(dim=1)
+
+    def of_tile(values: Tensor) -> Tensor:
+        return values.gather(1, tile[:, None])[:, 0]
+
     columns = {
         "generation": torch.arange(first, first + len(generations)),
         "seed": generations.seed,
@@ -60,10 +85,12 @@ def generation_rows(generations: Generations, first: int = 0) -> pd.DataFrame:
         "distance": memorized.reference_distance(generations),
         "calibrated_l2": memorized.calibrated_l2(generations),
         "nn_ratio": memorized.nn_ratio(generations),
+        "neighbors": near.distances[:, 1:].isfinite().sum(1),
         "tile": tile,
         "tile_calibrated_l2": local,
-        "tile_cluster": extras["tile_clusters"].gather(1, chosen)[:, 0],
-        "tile_row": extras["tile_rows"].gather(1, chosen)[:, 0],
+        "tile_cluster": of_tile(extras["tile_clusters"]),
+        "tile_row": of_tile(extras["tile_rows"]),
+        **{f"tile_{name}": of_tile(extras[f"tile_{name}"]) for name in ("distance", "other", "own_other", "contrast")},
         "similarity": extras["similarity"],
         "similar_row": extras["similar_row"],
     }
@@ -95,23 +122,43 @@ def distinct_curve(clusters: np.ndarray, extracted: np.ndarray) -> np.ndarray:
     return (extracted & ~new.duplicated().to_numpy()).cumsum()
 
 
-def fractions(table: pd.DataFrame, training: np.ndarray, kinds: Mapping[int, str] = MappingProxyType({})) -> list[Fraction]:
+def fractions(
+    table: pd.DataFrame, training: np.ndarray, kinds: Mapping[int, str] = MappingProxyType({}), unseen: pd.DataFrame | None = None
+) -> list[Fraction]:
     """Numbers of samples that are extracted, whole or in a tile, and that are more similar to training than 95 % of the training images.
 
     Args:
         table: rows of all samples, as `write_generations` returns them.
         training: similarity of each training image to the nearest other cluster.
         kinds: {plant_id: kind} of the planted images; adds the copies of each kind, in the plant's mask.
+        unseen: the same rows of real images that the model never saw. Every second one chooses the limit of the best tile
+            (`tile_limit`); the others judge it.
     """
-    total, found = len(table), []
-    for where, column, cluster in (("whole image", "calibrated_l2", "cluster"), ("best tile", "tile_calibrated_l2", "tile_cluster")):
-        for name, limit in LIMITS.items():
-            under = table[column] < limit
-            found.append(Fraction(f"{where}, {name}: under {limit:g}", int(under.sum()), total, int(table[cluster][under].nunique())))
-    limit = float(np.quantile(training, SIMILARITY_QUANTILE))
-    above = int((table["similarity"] > limit).sum())
+    judges = unseen if unseen is not None and len(unseen) else None
+    limit = LIMITS["extracted"] if judges is None else tile_limit(judges["tile_calibrated_l2"].to_numpy())
+    similar = float(np.quantile(training, SIMILARITY_QUANTILE))
+
+    def fraction(key: str, name: str, test: Callable[[pd.DataFrame], pd.Series], cluster: str = "", start: int = 0) -> Fraction:
+        passed, distinct, floor = test(table), None, None
+        if cluster:
+            distinct = int(table[cluster][passed].nunique())
+        if judges is not None:
+            judging = judges.iloc[start :: 1 + start]
+            floor = int(test(judging).sum()), len(judging)
+        return Fraction(key, name, int(passed.sum()), len(table), distinct, floor)
+
+    def below(column: str, value: float) -> Callable[[pd.DataFrame], pd.Series]:
+        return lambda rows: rows[column] < value
+
+    found = [
+        fraction(key, f"whole image, {name}: under {value:g}", below("calibrated_l2", value), "cluster")
+        for key, (name, value) in zip(("extracted", "extracted_loosely"), LIMITS.items(), strict=True)
+    ]
+    found.append(fraction("close", "whole image, d1/d2 under 1/3", below("nn_ratio", CLOSE_RATIO), "cluster"))
+    found.append(fraction("tile", f"best tile, extracted: under {limit:.3g}", below("tile_calibrated_l2", limit), "tile_cluster", 1))
     for kind in dict.fromkeys(kinds.values()):
-        mine = {number for number, one in kinds.items() if one == kind}
-        copies = table["plant"][table["plant"].isin(mine)]
-        found.append(Fraction(f"copies of one of {len(mine)} {kind} plants, in its mask", len(copies), total, int(copies.nunique())))
-    return [*found, Fraction(f"similarity over {limit:.3f}, the 95th percentile of training to training", above, total)]
+        mine = [number for number, one in kinds.items() if one == kind]
+        name = f"copies of one of {len(mine)} {kind} plants, in its mask"
+        found.append(fraction(f"captured_{kind}", name, lambda rows: rows["plant"].isin(mine), "plant"))  # noqa: B023
+    name = f"similarity over {similar:.3f}, the 95th percentile of training to training"
+    return [*found, fraction("similar", name, lambda rows: rows["similarity"] > similar)]

@@ -4,6 +4,9 @@
   afterglow extract --model google/ddpm-cifar10-32 --dataset cifar10 --data-dir DIR --num-images 10000 --out extraction/cifar10
   accelerate launch --multi_gpu --num_processes 2 analysis/extract.py --model runs/a --run runs/b --out extraction/other_arm
 
+Beside every count stands the same test on real images that the model never saw: the held-out images of the run, the images of the
+dataset beyond --set-size, or the images of a folder (--heldout).
+
 Generations are compared with the training set of a run (--run, which may be another run than the model's) or with a dataset at the size
 of the model's images. --model optimal:RUN is the positive control. The last of several processes writes the summary.
 """
@@ -32,10 +35,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from afterglow.evaluation.extraction import SimilaritySpace
+    from afterglow.evaluation.extraction import ExtractionRequest
     from afterglow.evaluation.requests import GenerationPlan
-    from afterglow.neighbors.gallery import Gallery
-    from afterglow.planting.targets import Target
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -72,6 +73,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="tiles per side: 2 finds copies of quarters, 4 of sixteenths, 1 of whole images",
     )
+    comparison.add_argument(
+        "--heldout", metavar="DIR", help="images that the model never saw (default: those held out of the run or left by --set-size)"
+    )
     add_sscd_arguments(comparison)
     comparison.add_argument("--vit", metavar="DIR", help="vision transformer whose mean patch token measures similarity (default: pixels)")
     comparison.add_argument(
@@ -84,7 +88,7 @@ def run(args: Namespace) -> None:
     """Generate, compare, summarize."""
     announce(f"Opening {args.model} ...")
     from afterglow import distributed
-    from afterglow.evaluation.extraction import extraction_captions, extraction_request, similarity_space
+    from afterglow.evaluation.extraction import extraction_captions, extraction_request, similarity_space, unseen_images
     from afterglow.evaluation.requests import GenerationPlan, copyable_targets, training_set
     from afterglow.evaluation.store import collect
     from afterglow.sampling.recorder import CaptureConfig
@@ -104,21 +108,21 @@ def run(args: Namespace) -> None:
         model, request, plan, args.out, sampler_from(args, model), CaptureConfig(guidance=False, tokens=False, end_steps=()),
         rank=rank, world_size=world_size, metadata=settings, batch_size=args.batch_size,
     )  # fmt: skip
-    numbers = summarize(Extraction(args.out, plan, args.num_images, gallery, space, plants), settings, args.background)
+    unseen = unseen_images(model, planted, args.heldout)
+    numbers = summarize(Extraction(args.out, plan, args.num_images, request, unseen), settings, args.background)
     if numbers is not None:
         log_to_wandb(args.wandb_run, numbers, {f"media/{name}": args.out / f"{name}.png" for name in ("extracted", "histograms")})
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """A collection of generations, what they are compared with, and the plants (with phantoms) that they may copy."""
+    """A collection of generations, what they are compared with, and real images that the model never saw, uint8 [N, C, H, W]."""
 
     folder: Path
     plan: "GenerationPlan"
     num_images: int
-    gallery: "Gallery"
-    space: "SimilaritySpace"
-    plants: Sequence["Target"]
+    request: "ExtractionRequest"
+    unseen: "np.ndarray"
 
 
 def summarize(extraction: Extraction, settings: Mapping[str, Any], num_background: int) -> dict[str, float] | None:
@@ -133,7 +137,7 @@ def summarize(extraction: Extraction, settings: Mapping[str, Any], num_backgroun
         numbers for W&B; None if shards are missing because other processes still work on them (the last process writes).
     """
     from afterglow.analysis.extraction import fractions, write_generations
-    from afterglow.evaluation.extraction import background_similarity, extracted_plants
+    from afterglow.evaluation.extraction import background_similarity, extracted_plants, unseen_rows
     from afterglow.generations import parts_of
     from afterglow.reports.extraction import extraction_text, histograms_figure
 
@@ -141,22 +145,27 @@ def summarize(extraction: Extraction, settings: Mapping[str, Any], num_backgroun
     if len(shards) < len(extraction.plan.parts(extraction.num_images)):
         return None
     table = write_generations(shards, out / "extract.parquet")
-    training = background_similarity(extraction.space, num_background)
-    kinds = {plant.plant_id: plant.kind for plant in extraction.plants}
-    result = fractions(table, training, kinds)
-    if extraction.plants:
-        extracted_plants(table, extraction.plants).to_parquet(out / "plants.parquet", index=False)
-    histograms_figure(table, training, extraction.space.name, out / "histograms.png")
+    space, plants = extraction.request.space, extraction.request.plants
+    training = background_similarity(space, num_background)
+    kinds = {plant.plant_id: plant.kind for plant in plants}
+    unseen, duplicates = unseen_rows(extraction.unseen, extraction.request)
+    unseen.to_parquet(out / "unseen.parquet", index=False)
+    result = fractions(table, training, kinds, unseen)
+    if plants:
+        extracted_plants(table, plants).to_parquet(out / "plants.parquet", index=False)
+    histograms_figure(table, training, space.name, out / "histograms.png")
     _draw_extracted(extraction, table, shards, settings["tiles"])
-    text = extraction_text(result, table, training, settings)
+    text = extraction_text(result, table, training, {**settings, "near-duplicates of training left out of the unseen images": duplicates})
     (out / "summary.txt").write_text(text + "\n", encoding="utf-8")
-    print(f"{text}\n\n{out}: extract.parquet, summary.txt, extracted.png, histograms.png")
-    names = ["extracted", "extracted_loosely", "tile", "tile_loosely", *(f"captured_{kind}" for kind in dict.fromkeys(kinds.values()))]
-    named = dict(zip([*names, "similar"], result, strict=True))
-    numbers = {keys.extraction(name): part.count / part.total for name, part in named.items()}
-    return numbers | {
-        keys.extraction(f"{name}_distinct"): float(part.distinct) for name, part in named.items() if part.distinct is not None
-    }
+    print(f"{text}\n\n{out}: extract.parquet, unseen.parquet, summary.txt, extracted.png, histograms.png")
+    numbers = {}
+    for part in result:
+        numbers[keys.extraction(part.key)] = part.count / part.total
+        if part.distinct is not None:
+            numbers[keys.extraction(f"{part.key}_distinct")] = float(part.distinct)
+        if part.unseen is not None:
+            numbers[keys.extraction(f"{part.key}_unseen")] = part.unseen[0] / part.unseen[1]
+    return numbers
 
 
 def _draw_extracted(extraction: Extraction, table: "pd.DataFrame", shards: Sequence[Path], grid: int) -> None:
@@ -171,4 +180,4 @@ def _draw_extracted(extraction: Extraction, table: "pd.DataFrame", shards: Seque
         shard, row = divmod(generation, extraction.plan.prompts_per_part)
         return images_of(shard)[row]
 
-    extracted_figure(table, image_of, extraction.gallery.image, grid, extraction.folder / "extracted.png")
+    extracted_figure(table, image_of, extraction.request.gallery.image, grid, extraction.folder / "extracted.png")

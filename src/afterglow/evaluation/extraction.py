@@ -10,20 +10,26 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from afterglow.analysis.extraction import generation_rows
 from afterglow.cache import ArrayCache, cache_folder, content_key
 from afterglow.datasets.prompts import Prompt
+from afterglow.datasets.sources import load_images
 from afterglow.errors import AfterglowError
 from afterglow.evaluation.embeddings import Encoder, mean_token_embedding, patch_tokens, sscd
 from afterglow.evaluation.ground_truth import NUM_NEIGHBORS, match_to_plants
 from afterglow.evaluation.requests import EvalRequest
+from afterglow.functional.distances import masked_contrast
+from afterglow.functional.pixels import to_unit
 from afterglow.generations import Generations, Neighbors
 from afterglow.kinds import TRAINED
 from afterglow.models.denoiser import Denoiser
+from afterglow.neighbors.clusters import NEAR_DUPLICATE_DISTANCE
 from afterglow.neighbors.gallery import Gallery, nearest_clusters, tile_masks
 from afterglow.neighbors.search import nearest
 from afterglow.planting.plants import PlantedSet
 from afterglow.planting.targets import Target
 
+MAX_UNSEEN = 1000  # real images that are tested beside the generations
 _CHUNK = 64  # images that are embedded and stored together
 
 
@@ -163,11 +169,11 @@ class ExtractionRequest(EvalRequest):
 
 def extraction_request(
     captions: Sequence[str], gallery: Gallery, space: SimilaritySpace, grid: int, plants: Sequence[Target] = ()
-) -> EvalRequest:
+) -> ExtractionRequest:
     """An ExtractionRequest whose metadata names the size of the training set, the space and the tiles."""
     targets = [Prompt(caption, "prompt" if caption else "unprompted") for caption in captions]
     request = ExtractionRequest(targets=targets, gallery=gallery, space=space, grid=grid, plants=plants)
-    return request.extended(training=len(gallery.pixels), space=space.name, tiles=grid)
+    return replace(request, metadata={"training": len(gallery.pixels), "space": space.name, "tiles": grid})
 
 
 def attach_nearest(
@@ -182,19 +188,18 @@ def attach_nearest(
         plants: plants and phantoms that a generation can copy.
 
     Returns:
-        Generations with extras nearest_row, similarity, similar_row [B]; tile_rows, tile_clusters [B, T]; tile_distances
-        [B, T, 51], nearest first; with plants: plant [B], the copied one or -1, and plant_distance [B], calibrated.
+        Generations with extras nearest_row, similarity, similar_row [B]; tile_rows, tile_clusters, tile_distance, tile_other,
+        tile_own_other, tile_contrast [B, T], see `tile_extras`; with plants: plant [B], the copied one or -1, and plant_distance [B],
+        calibrated.
     """
     images, side = generations.images, generations.images.shape[-1]
     full = torch.ones(1, side, side, dtype=torch.bool)
     near = gallery.nearest(images, full, num_clusters=NUM_NEIGHBORS + 1, image_first=True)
-    local = [gallery.nearest(images, tile, num_clusters=NUM_NEIGHBORS + 1) for tile in tile_masks(side, grid)] if grid > 1 else [near]
+    tiles = [tile_extras(images, tile, gallery) for tile in tile_masks(side, grid)]
     similar_row, distances = nearest(space.embed(images), space.rows, 1, device=space.device)
     extras = {
         "nearest_row": near.rows[:, 0],
-        "tile_rows": torch.stack([tile.rows[:, 0] for tile in local], dim=1),
-        "tile_clusters": torch.stack([tile.clusters[:, 0] for tile in local], dim=1),
-        "tile_distances": torch.stack([tile.distances for tile in local], dim=1),
+        **{name: torch.stack([tile[name] for tile in tiles], dim=1) for name in tiles[0]},
         "similarity": space.similarity(distances[:, 0]),
         "similar_row": similar_row[:, 0],
     }
@@ -213,6 +218,62 @@ def attach_nearest(
         region=masks,
         neighbors=Neighbors(near.clusters, near.distances),
     )
+
+
+def tile_extras(images: Tensor, tile: Tensor, gallery: Gallery) -> dict[str, Tensor]:
+    """What the tile rule needs (docs/methods.md#extraction), [B] each. tile: bool [1, H, W]; the same place is compared.
+
+    tile_rows, tile_clusters: the nearest training tile y; tile_distance: the distance to it; tile_other: to the nearest other cluster;
+    tile_own_other: from y to the nearest other cluster, the most that a model could confuse y with; tile_contrast: of y.
+    """
+    near = gallery.nearest(images, tile, num_clusters=2)
+    rows, which = near.rows[:, 0].unique(return_inverse=True)
+    own = torch.from_numpy(np.stack([gallery.image(row) for row in rows.tolist()]))
+    masks = tile & torch.from_numpy(np.stack([gallery.mask(row) for row in rows.tolist()]))
+    of_row = torch.zeros(len(rows), dtype=torch.int64).index_put((which,), near.clusters[:, 0])
+    others = gallery.nearest(own, masks, [{cluster} for cluster in of_row.tolist()], num_clusters=1).distances[:, 0]
+    return {
+        "tile_rows": near.rows[:, 0],
+        "tile_clusters": near.clusters[:, 0],
+        "tile_distance": near.distances[:, 0],
+        "tile_other": near.distances[:, 1],
+        "tile_own_other": others[which],
+        "tile_contrast": masked_contrast(to_unit(own), masks)[which],
+    }
+
+
+def unseen_rows(images: np.ndarray, request: ExtractionRequest) -> tuple[pd.DataFrame, int]:
+    """The same test on real images that the model never saw (docs/methods.md#extraction).
+
+    Args:
+        images: uint8 [N, C, H, W].
+        request: of the generations.
+
+    Returns:
+        `generation_rows` of these images, and the number that was left out as near-duplicates of a training image.
+    """
+    tables = []
+    for start in range(0, len(images), _CHUNK):
+        part = torch.from_numpy(np.asarray(images[start : start + _CHUNK]))
+        numbers = torch.arange(start, start + len(part))
+        as_generated = Generations(part, ("",) * len(part), numbers, torch.arange(1), provenance={})
+        tables.append(generation_rows(request.attach(as_generated, range(len(part))), start))
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    kept = table[table["distance"] >= NEAR_DUPLICATE_DISTANCE].reset_index(drop=True) if len(table) else table
+    return kept, len(table) - len(kept)
+
+
+def unseen_images(model: Denoiser, planted: PlantedSet, folder: str | None = None) -> np.ndarray:
+    """At most MAX_UNSEEN images of a folder that the model never saw, or the held-out images of its set, uint8 [N, C, H, W].
+
+    Raises:
+        AfterglowError: if the folder cannot be read.
+    """
+    if folder is None:
+        return planted.pixels[planted.heldout[:MAX_UNSEEN]]
+    channels, _, side = model.image_shape()
+    images = load_images("imagefolder", resolution=side, channels=channels, data_dir=folder, max_images=MAX_UNSEEN)
+    return model.reconstruct(np.asarray(images.pixels))
 
 
 def background_similarity(space: SimilaritySpace, count: int, seed: int = 0) -> np.ndarray:

@@ -246,7 +246,8 @@ def training_set(
         planted: run folder.
         source: name of a dataset, instead of a run folder.
         folder: the dataset's folder.
-        set_size: number of images of the dataset, in the seeded order in which a training takes them; None: all.
+        set_size: number of images of the dataset, in the seeded order in which a training takes them; None: all. The others are the
+            held-out images.
 
     Raises:
         AfterglowError: if neither or both of planted and source are given, or the images do not fit the model.
@@ -254,8 +255,8 @@ def training_set(
     channels, _, side = model.image_shape()
     if source is not None and planted is None:
         images = load_images(source, resolution=side, channels=channels, data_dir=folder)
-        training = plant_images(images, PlantingConfig(**_NOTHING, phantoms=False), set_size=set_size)
-        return training.reconstructed(model.reconstruct)
+        training = plant_images(images, PlantingConfig(**_NOTHING, phantoms=False))
+        return _first_images(training, set_size).reconstructed(model.reconstruct)
     if planted is None or source is not None:
         raise AfterglowError("Name the training set: either --run RUN or --dataset NAME.")
     if folder is not None or set_size is not None:
@@ -264,6 +265,21 @@ def training_set(
     if training.pixels.shape[1:] != model.image_shape():
         raise AfterglowError(f"The images of '{planted}' are {training.pixels.shape[1:]}, and the model makes {model.image_shape()}.")
     return training.reconstructed(model.reconstruct)
+
+
+def _first_images(training: PlantedSet, set_size: int | None) -> PlantedSet:
+    """The set of the first `set_size` training images; the other clusters are held out."""
+    if set_size is None:
+        return training
+    if set_size > len(training.controls):
+        raise AfterglowError(f"--set-size is {set_size}, and the dataset has {len(training.controls)} images.")
+    first, rest = training.controls[:set_size], training.controls[set_size:]
+    heldout = rest[~np.isin(training.clusters[rest], training.clusters[first])]
+    if len(np.unique(training.clusters[first])) < 2:
+        raise AfterglowError(
+            "The training set is one cluster of near-duplicates, and a copy is measured against the nearest other cluster."
+        )
+    return replace(training, controls=first, heldout=heldout[:1000]).compact()
 
 
 def select_targets(targets: Sequence[Target], kinds: Collection[str] | None, plants: int | None) -> list[Target]:

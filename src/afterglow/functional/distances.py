@@ -38,6 +38,16 @@ def masked_std(images: Tensor, mask: Tensor) -> Tensor:
     return ((variance * mask).sum() / (variance.shape[0] * mask.sum())).sqrt()
 
 
+def masked_contrast(images: Tensor, mask: Tensor) -> Tensor:
+    """Root mean square deviation of an image from its mean color inside a mask, [...], in the units of `masked_rms`.
+
+    It is the distance to the nearest image of one color. Arguments as there.
+    """
+    weight = mask.to(images.dtype)
+    mean = (images * weight).sum((-2, -1), keepdim=True) / weight.sum((-2, -1), keepdim=True)
+    return masked_rms(images, mean.expand_as(images), mask)
+
+
 def mean_finite(distances: Tensor) -> Tensor:
     """Mean over the last dimension of the entries that are finite, [..., K] => [...]; NaN where there is none."""
     known = distances.isfinite()

@@ -140,6 +140,12 @@ class Gallery:
         rows = nearest(images, self.pixels, 1, device=self.device)[0][:, 0].numpy()
         return torch.from_numpy(np.array(self.pixels[rows])), torch.from_numpy(self.clusters[rows])
 
+    def mask(self, row: int) -> np.ndarray:
+        """Return the pixels that the model is shown of `image(row)`, bool [1, H, W]: all, or the region of a template."""
+        if row < len(self.pixels):
+            return np.ones((1, *self.pixels.shape[2:]), dtype=bool)
+        return self.templates[row - len(self.pixels)].mask
+
     def image(self, row: int) -> np.ndarray:
         """Return training image `row`, uint8 [C, H, W], or from N on the region of a template, gray elsewhere."""
         if row < len(self.pixels):

@@ -11,8 +11,13 @@ from matplotlib.patches import Rectangle
 
 from afterglow.analysis.extraction import LIMITS, SIMILARITY_QUANTILE, Fraction, distinct_curve
 from afterglow.reports.figures import PLAIN_STYLE, new_figure
-from afterglow.reports.tables import text_table
+from afterglow.reports.tables import count_text, text_table
 
+TILE_NOTE = "The limit of the best tile was chosen on every second unseen image, at most 1, and judged on the others."
+NO_FLOOR = (
+    "No image is known that the model never saw, so no floor and no interval is given: name a folder with --heldout, or hold images out of "
+    "the training (num_heldout)."
+)
 MAX_PAIRS, PAIRS_PER_LINE = 24, 6
 ImageOf = Callable[[int], np.ndarray]
 
@@ -26,19 +31,25 @@ def extraction_text(fractions: Sequence[Fraction], table: pd.DataFrame, training
         training: similarity of training images to their nearest other training image, [N].
         settings: of the generation and the comparison.
     """
-    head = ["of the generations", "count", "fraction [95 %]", "distinct clusters"]
-    rows = []
+    head, rows = ["of the generations", "count", "fraction [95 %]", "distinct clusters", "unseen images that pass (floor)"], []
     for part in fractions:
         low, high = part.interval
-        fraction = f"{part.count / max(1, part.total):.4f} [{low:.4f}, {high:.4f}]"
-        rows.append([part.name, f"{part.count} / {part.total}", fraction, "" if part.distinct is None else str(part.distinct)])
+        interval = "" if part.unseen is None else f" [{low:.4f}, {high:.4f}]"
+        distinct = "" if part.distinct is None else str(part.distinct)
+        floor = "-" if part.unseen is None else count_text(*part.unseen, digits=1)
+        rows.append([part.name, f"{part.count} / {part.total}", f"{part.count / max(1, part.total):.4f}{interval}", distinct, floor])
+    used = (
+        f"{table['neighbors'].min()}" if table["neighbors"].nunique() == 1 else f"{table['neighbors'].min()} to {table['neighbors'].max()}"
+    )
+    notes = [f"Other clusters that calibrate a whole image: {used}. {TILE_NOTE}"]
+    notes += [NO_FLOOR] if any(part.unseen is None for part in fractions) else []
     quantiles = [
         [name, str(len(values)), *(f"{np.quantile(values, level):.3f}" for level in (0.05, 0.5, 0.95))]
         for name, values in (("generation to training", table["similarity"].to_numpy()), ("training to training", training))
     ]
     header = "\n".join(f"{key}: {value}" for key, value in settings.items() if value is not None)
     similarity = text_table(["similarity", "images", "5 %", "median", "95 %"], quantiles)
-    return f"{header}\n\n{text_table(head, rows)}\n\n{similarity}"
+    return "\n\n".join([header, text_table(head, rows), *notes, similarity])
 
 
 def histograms_figure(table: pd.DataFrame, training: np.ndarray, space: str, path: Path) -> None:
@@ -66,7 +77,7 @@ def _curves(axes: Axes, table: pd.DataFrame) -> None:
         ("calibrated_l2", "cluster", "whole image", "#0072B2"),
         ("tile_calibrated_l2", "tile_cluster", "best tile", "#D55E00"),
     ):
-        for limit, style in zip(LIMITS.values(), ("-", "--"), strict=True):
+        for limit, style in zip(LIMITS.values(), ("-", "--"), strict=True) if cluster == "cluster" else ((LIMITS["extracted"], "-"),):
             curve = distinct_curve(table[cluster].to_numpy(), (table[column] < limit).to_numpy())
             axes.plot(np.arange(1, len(curve) + 1), curve, style, color=color, label=f"{where}, under {limit:g}")
     axes.set(xlabel="generations", ylabel="distinct training clusters extracted", ylim=(0, None))
