@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from afterglow.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint, step_of
+from afterglow.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint, make_last, step_of
 from afterglow.errors import AfterglowError
 
 
@@ -102,6 +102,22 @@ def test_run_checkpoint_removes_the_step_files_that_a_kill_left(tmp_path):
         (tmp_path / "checkpoints" / name).write_bytes(b"left by a kill")
     fit(tmp_path, RunCheckpoint(2), steps=6, resume=True)
     assert names(tmp_path) == {"last.ckpt", "step=4.ckpt", "step=6.ckpt"}
+
+
+def test_resume_of_a_complete_training_finishes_what_a_kill_interrupted(tmp_path):
+    fit(tmp_path, RunCheckpoint(2), steps=6)
+    (tmp_path / "checkpoints/step=6.ckpt").unlink()  # killed before last.ckpt had its second name
+    (tmp_path / "checkpoints/step=2.ckpt").write_bytes(b"left by a kill")
+    fit(tmp_path, RunCheckpoint(2), steps=6, resume=True)
+    assert names(tmp_path) == {"last.ckpt", "step=4.ckpt", "step=6.ckpt"}
+
+
+def test_make_last_leaves_no_checkpoint_of_a_later_step(tmp_path):
+    fit(tmp_path, RunCheckpoint(2, save_top_k=-1), steps=6)
+    make_last(tmp_path / "checkpoints/step=2.ckpt", 2, tmp_path / "another")
+    assert last_step(tmp_path) == 6
+    make_last(tmp_path / "checkpoints/step=2.ckpt", 2, tmp_path)
+    assert names(tmp_path) == {"last.ckpt", "step=2.ckpt"} and last_step(tmp_path) == 2
 
 
 def test_run_checkpoint_stopped_between_accumulated_batches_resumes_with_the_same_weights(tmp_path):

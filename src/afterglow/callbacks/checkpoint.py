@@ -54,6 +54,15 @@ class RunCheckpoint(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.scores = dict(state_dict["scores"])
 
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._saved_step = checkpoint["global_step"]
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        file = Path(trainer.ckpt_path or "")
+        of_this_run = file.parent.resolve() == (Path(trainer.default_root_dir) / "checkpoints").resolve()
+        if file.name and of_this_run and trainer.is_global_zero:
+            self._keep(file, self._saved_step)  # again: the process that wrote it may have been killed before
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.world_size = trainer.world_size
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
@@ -91,7 +100,7 @@ class RunCheckpoint(Checkpoint):
         trainer.save_checkpoint(last)
         self._saved_step, self._saved_time = step, time.monotonic()
         if trainer.is_global_zero:
-            self._keep(folder, step)
+            self._keep(last, step)
         return last
 
     def _score(self, trainer: L.Trainer) -> float:
@@ -101,12 +110,12 @@ class RunCheckpoint(Checkpoint):
             raise AfterglowError(f"checkpoint.monitor: no value is logged as {self.monitor}{nearest}")
         return float(metrics[self.monitor])
 
-    def _keep(self, folder: Path, step: int) -> None:
-        """Keep last.ckpt as step=N.ckpt and remove the files that are neither among the newest nor among the best."""
+    def _keep(self, file: Path, step: int) -> None:
+        """Keep a checkpoint as step=N.ckpt and remove the files that are neither among the newest nor among the best."""
         if self.save_top_k:
-            with atomic_path(folder / _file_name(step)) as path:
-                link_or_copy(folder / "last.ckpt", path)
-        files = sorted(folder.glob("step=*.ckpt"), key=self._rank, reverse=True)
+            with atomic_path(file.with_name(_file_name(step))) as path:
+                link_or_copy(file, path)
+        files = sorted(file.parent.glob("step=*.ckpt"), key=self._rank, reverse=True)
         for file in files[self.save_top_k :] if self.save_top_k >= 0 else ():
             file.unlink()
             self.scores.pop(file.name, None)
@@ -125,6 +134,19 @@ def step_of(file: Path) -> int:
     """Return N of step=N.ckpt, -1 for other names."""
     number = file.stem.removeprefix("step=")
     return int(number) if number.isdecimal() else -1
+
+
+def make_last(file: Path, step: int, folder: Path) -> None:
+    """Make a checkpoint of a run folder its last one: what came after its step is trained again, and no later resume may use it."""
+    checkpoints = folder / "checkpoints"
+    if folder.resolve() not in file.resolve().parents:
+        return
+    if file.resolve() != (checkpoints / "last.ckpt").resolve():
+        with atomic_path(checkpoints / "last.ckpt") as path:
+            link_or_copy(file, path)
+    for later in checkpoints.glob("step=*.ckpt"):
+        if step_of(later) > step:
+            later.unlink()
 
 
 def link_or_copy(source: Path, target: Path) -> None:

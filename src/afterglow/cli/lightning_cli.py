@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from afterglow import distributed, models
 from afterglow.cache import atomic_path, remove_unfinished
-from afterglow.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint
+from afterglow.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint, make_last
 from afterglow.callbacks.ema import WarmupEMA
 from afterglow.callbacks.monitor import MemorizationMonitor
 from afterglow.callbacks.nonfinite import NonFinite
@@ -187,6 +187,8 @@ class AfterglowCLI(LightningCLI):
             print(self.resume.describe(self.trainer.world_size))
         if self.ended:
             return
+        if self.resume is not None:
+            make_last(self.resume.file, self.resume.step, self.folder)
         config = self.folder / "config.yaml"
         if self.changes and self.resume is not None and config.is_file():
             shutil.copy(config, self.folder / f"config_until_step={self.resume.step}.yaml")
