@@ -1,12 +1,16 @@
 """Two processes, plain python, and launchers that did not do what was asked."""
 
+import multiprocessing as mp
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from afterglow import distributed
 
@@ -92,3 +96,25 @@ def test_a_mismatch_between_launcher_and_trainer_raises(monkeypatch, key, value)
     distributed.validate_trainer(type("Trainer", (), good))
     with pytest.raises(ValueError, match="launcher"):
         distributed.validate_trainer(type("Trainer", (), good | {key: value}))
+
+
+def lose_a_process(rank: int, file: str, errors: Any) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{file}", rank=rank, world_size=2)
+    torch.distributed.barrier()
+    if rank:
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        torch.distributed.all_reduce(torch.zeros(1))
+    except Exception as error:
+        errors.put(distributed.is_lost_process(error))
+
+
+def test_is_lost_process_knows_the_error_after_another_process_was_killed(tmp_path):
+    context = mp.get_context("fork")
+    errors = context.Queue()
+    processes = [context.Process(target=lose_a_process, args=(rank, str(tmp_path / "store"), errors)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    assert errors.get(timeout=60) and not distributed.is_lost_process(RuntimeError("CUDA out of memory"))
+    for process in processes:
+        process.join()

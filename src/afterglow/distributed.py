@@ -27,6 +27,13 @@ def is_main_process() -> bool:
     return rank_and_world_size()[0] == 0
 
 
+def is_lost_process(error: BaseException) -> bool:
+    """Return whether an error says that the connection to another process broke, which has ended or was killed."""
+    import torch
+
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)  # gloo has no class of errors
+
+
 def trainer_defaults() -> dict[str, Any]:
     """Return the launcher's devices, nodes and precision as Trainer arguments; recipes never name them.
 

@@ -23,6 +23,12 @@ class DivergedError(AfterglowError):
     exit_code = 3
 
 
+class LostProcessError(AfterglowError):
+    """Another process of a training has ended; exit code 4, since the same command with --resume auto continues."""
+
+    exit_code = 4
+
+
 def require(option: str, value: object, valid: bool, expected: str) -> None:
     """Raise AfterglowError unless the value of an option is valid, such as "learning_rate must be a number above 0, not -1."."""
     if not valid:
@@ -140,5 +146,6 @@ def configure_logging() -> None:
         ".*LeafSpec.*",
         ".*lr_scheduler.step.*",
         ".*args parameter is intended.*",
+        ".*all_gather is deprecated.*",
     ):
         warnings.filterwarnings("ignore", text)

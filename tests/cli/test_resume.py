@@ -118,6 +118,8 @@ def changed(text: str) -> list[str]:
         "{}",
         "{name: y, ckpt_path: last, resume: auto, allow_changes: true}",
         "{trainer: {max_steps: 12, devices: 2, accelerator: cpu, log_every_n_steps: 1}}",
+        "{trainer: {precision: null}}",  # written by the launcher and resumed without it
+        "{trainer: {precision: 32}}",
         "{checkpoint: {every_n_train_steps: 5}, wandb: {project: p}, progress: {}}",
         "{data: {init_args: {data_dir: /elsewhere, num_workers: 4, planting: {copies: 4}}}}",
         "{monitor: {early_stop: {monitor: memorized}}}",

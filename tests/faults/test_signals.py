@@ -157,21 +157,39 @@ LAUNCH = ["accelerate", "launch", "--multi_gpu", "--num_processes", "2", "--num_
 LONG = ["--trainer.max_steps", "2000", "--monitor.first_fraction", "1.0", "--checkpoint.every_n_train_steps", "5"]
 
 
-@pytest.mark.faults
-@pytest.mark.parametrize("phase", ["first evaluation", "training"])
-def test_signal_to_one_of_two_processes_stops_both_at_the_same_step(phase, tmp_path):
+def signal_one_of_two(folder: Path, signum: signal.Signals, arrived: Callable[[], bool]) -> str:
+    """Start the training x on two processes, send one of them a signal when `arrived`, and return what was printed."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "WANDB_MODE": "offline"}
-    script, log, last = CONFIGS.parent / "train.py", tmp_path / "log", tmp_path / "runs/x/checkpoints/last.ckpt"
-    with log.open("w") as stream:
-        command = [*LAUNCH, str(script), *TRAIN[1:], *LONG, "--name", "x"]
-        launcher = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=stream, stderr=stream)
-        arrived = last.exists if phase == "training" else lambda: "Evaluating the model" in log.read_text()
+    with (folder / "log").open("w") as stream:
+        command = [*LAUNCH, str(CONFIGS.parent / "train.py"), *TRAIN[1:], *LONG, "--name", "x"]
+        launcher = subprocess.Popen(command, cwd=folder, env=environment, stdout=stream, stderr=stream)
         while not arrived() and launcher.poll() is None:
             time.sleep(0.05)
         processes = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True).stdout.split()
-        os.kill(int(max(processes, key=int)), signal.SIGTERM)
+        os.kill(int(max(processes, key=int)), signum)
         assert launcher.wait(timeout=120) == 1
-    text = log.read_text()
+    return (folder / "log").read_text()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("phase", ["first evaluation", "training"])
+def test_signal_to_one_of_two_processes_stops_both_at_the_same_step(phase, tmp_path):
+    last = tmp_path / "runs/x/checkpoints/last.ckpt"
+    text = signal_one_of_two(
+        tmp_path, signal.SIGTERM, last.exists if phase == "training" else lambda: "Evaluating the model" in (tmp_path / "log").read_text()
+    )
     step = torch.load(last, weights_only=True)["global_step"]
     assert text.count("Stopped by ") == 1 and f"Stopped by SIGTERM at step {step}," in text
     assert (step == 0) == (phase == "first evaluation") and text.count("exitcode  : 143") + text.count("exitcode: 143") >= 1
+
+
+@pytest.mark.faults
+def test_process_whose_twin_is_killed_says_so_in_one_line_and_resumes(tmp_path, monkeypatch):
+    text = signal_one_of_two(tmp_path, signal.SIGKILL, (tmp_path / "runs/x/checkpoints/last.ckpt").exists)
+    own = text.partition("Traceback")[0]  # the launcher's follows, with "Signal 9 (SIGKILL)"
+    assert "error: Another process of this training has ended" in own and text.count("Traceback") == 1 and "Signal 9" in text
+    print(f"\n{text.count(chr(10))} lines, {own.count(chr(10))} of them not of the launcher")
+    monkeypatch.chdir(tmp_path)
+    last = torch.load("runs/x/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    main([*TRAIN, *LONG, "--trainer.max_steps", str(last + 3), "--name", "x", "--resume", "auto"])
+    assert torch.load("runs/x/checkpoints/last.ckpt", weights_only=True)["global_step"] == last + 3

@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import logging
 import math
 import os
 import shutil
@@ -26,7 +27,7 @@ from afterglow.callbacks.progress import Progress
 from afterglow.cli.recipes import ALLOW_IMPORT, ALLOWED, RecipeHelp, config_file, names_recipe, parse_recipe
 from afterglow.cli.resume import changed_options, check_weights, find_resume, refuse_changes
 from afterglow.cli.run_lock import RunLock
-from afterglow.errors import AfterglowError, configure_logging, one_line, require, require_positive, user_error
+from afterglow.errors import AfterglowError, LostProcessError, configure_logging, one_line, require, require_positive, user_error
 from afterglow.loggers.run_logger import RunLogger
 from afterglow.loggers.settings import flat_settings
 from afterglow.mitigations import training as training_mitigations
@@ -44,6 +45,7 @@ RUNS = Path("runs")
 SEED_HELP = "seed of the planting, the order of the samples, the noise and the weights"
 RESUME_HELP = "auto: resume the run NAME if it exists, otherwise begin it"
 CHANGES_HELP = "true: resume although options or the planted set differ from those of the run"
+LOST_PROCESS = "Another process of this training has ended, and so does this one; the same command with --resume auto continues"
 TRAINER_HELP = "--trainer.help"
 MITIGATIONS = [getattr(training_mitigations, name) for name in training_mitigations.__all__]
 MITIGATIONS_HELP = f"training mitigations, applied in this order: {', '.join(training_mitigations.__all__)}"
@@ -212,6 +214,9 @@ class AfterglowCLI(LightningCLI):
             self.run_logger.alert(f"{self.folder.name} stopped", str(error) or type(error).__name__, error=True)
             self.run_logger.finish(exit_code=1)  # so that everything logged so far is kept
             self.preemption.wait_for_all()
+            if distributed.is_lost_process(error):
+                reason = str(error).rpartition("] ")[2].partition(". ")[0]  # without gloo's place in its source
+                raise LostProcessError(f"{LOST_PROCESS} ({one_line(reason, 100)}).") from error
             raise
         if distributed.is_main_process():
             page = write_report(self.folder)
@@ -280,6 +285,8 @@ def create_run_dir(folder: Path) -> None:
 def train(arguments: list[str], description: str, signals: StopSignals) -> None:
     """Parse the command line and train; see `afterglow.cli.train.main`."""
     configure_logging()  # again, because Lightning sets the levels of its loggers when it is imported
+    if not distributed.is_main_process():
+        logging.getLogger("afterglow").setLevel(logging.WARNING)  # each line once
     if not names_recipe(arguments):
         arguments = ["--config", str(_own_config(arguments) or config_file("demo.yaml")), *arguments]
     with RunLock() as lock:

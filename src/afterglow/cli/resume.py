@@ -131,6 +131,9 @@ def changed_options(written: Mapping[str, Any], config: Mapping[str, Any]) -> li
         config: the configuration to resume it with.
     """
     old, new = dict(_flat(written)), dict(_flat(config))
+    for values in (old, new):
+        if values.get("trainer.precision") in (None, 32, "32"):  # without a launcher
+            values["trainer.precision"] = "32-true"
     names = [name for name in dict.fromkeys([*new, *old]) if _decides_numbers(name)]
     return [
         f"{name} is {_short(new.get(name))} and was {_short(old.get(name))}"
