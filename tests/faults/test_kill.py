@@ -58,11 +58,14 @@ def test_train_killed_more_than_a_hundred_times_always_resumes_to_the_same_rows_
         runs += 1
         name = f"run{runs}"
         harness = whole[0].beside(tmp_path, WANDB_MODE="offline" if runs % 4 == 1 else "disabled", **_temporary(shared, runs))[0]
-        code = -signal.SIGKILL
+        code, begun = -signal.SIGKILL, False
         while moments and code == -signal.SIGKILL:
             moment = moments.pop()
             code = _interrupt(harness, name, moment)
             kills[str(moment[0] or "random")] += code == -signal.SIGKILL
+            if code == 0 and begun:  # the moment was before those of this process: the next run begins with it
+                moments.append(moment)
+            begun = True
         if code == -signal.SIGKILL:
             code = harness.train(name, "--resume", "auto")
         assert code == 0, harness.text(name)
@@ -101,3 +104,13 @@ def test_resume_from_a_checkpoint_equals_what_the_process_that_wrote_it_did_next
     assert harness.losses("resumed") == {number: loss for number, loss in reference.losses("whole").items() if number >= step}
     rows, first = harness.rows("resumed"), reference.rows("whole")
     assert rows.equals(first[first["step"] >= rows["step"].min()].reset_index(drop=True)) and rows["step"].max() == 10
+
+
+@pytest.mark.faults
+def test_resume_from_an_older_checkpoint_that_is_killed_resumes_to_the_same_rows_and_losses(whole, tmp_path):
+    """What came after the older checkpoint must not be used again: its rows are gone."""
+    harness, _ = whole[0].beside(tmp_path)
+    assert harness.train("x", "--checkpoint.save_top_k", "-1") == 0, harness.text("x")
+    assert harness.killed("x", ("<step", 4), "--ckpt_path", "runs/x/checkpoints/step=4.ckpt") == -signal.SIGKILL, harness.text("x")
+    assert harness.train("x", "--resume", "auto") == 0, harness.text("x")
+    harness.assert_equal("x", whole[0])
