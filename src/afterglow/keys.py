@@ -4,6 +4,7 @@ STEP = "trainer/global_step"  # the horizontal axis of everything
 BOTH = "max,last"
 GROUPS = {  # in the order of W&B's page: (summaries in the table of runs, whether automatic panels leave the group out)
     "memorized/*": (BOTH, False),
+    "outpainted/*": (BOTH, False),
     "train/*": (BOTH, False),
     "localization/*": (BOTH, True),
     "detection/*": (BOTH, True),
@@ -26,6 +27,8 @@ def measurement(kind: str, measure: str) -> str:
     """
     if measure == "plant_memorized":
         return memorized_fraction(kind)
+    if measure.startswith("plant_memorized.outpainted"):  # a level of its own: memorized/local would hide memorized/local.outpainted
+        return f"outpainted/{kind}{measure.removeprefix('plant_memorized.outpainted')}"
     metric, _, name = measure.partition(".")
     return localization(name, metric, kind) if metric in ("auc", "iou") else f"measure/{kind}/{measure.replace('.t=', '/t=')}"
 

@@ -78,3 +78,22 @@ def test_the_summary_names_the_median_of_every_kind_that_has_one():
         "emergence/phantom_interval": [None, None],
         "emergence/phantom_censored": 1,
     }
+
+
+def test_completions_have_an_emergence_of_their_own():
+    kinds = {0: "local", 1: "local"}
+    rows = pd.concat(
+        [
+            table({0: "00001", 1: "00000"}, kinds),
+            table({0: "01111", 1: "00111"}, kinds).replace({"measure": {"plant_memorized": "plant_memorized.outpainted"}}),
+            table({0: "00001"}, kinds, confirmations=[(0, 1, 1.0), (0, 2, 1.0)]).replace(
+                {"measure": {name: f"{name}.outpainted_fresh" for name in ("plant_memorized", "confirm.1", "confirm.2")}}
+            ),
+        ]
+    )
+    found = emergence_of(rows)
+    assert found["kinds"]["local"]["intervals"] == {"0": [45, None], "1": [60, None]}
+    assert found["outpainted"]["kinds"]["local"]["intervals"] == {"0": [0, 20], "1": [20, 30]}
+    assert found["outpainted_fresh"]["kinds"]["local"]["intervals"] == {"0": [45, 60]}
+    assert "at least half of the completions have" in found["outpainted"]["definition"]
+    assert emergence_summary(found)["emergence/local_outpainted_step"] == 20

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -60,6 +61,10 @@ def test_monitor_unconditional_model_has_unprompted_rows(tmp_path, monkeypatch):
     rows = pd.read_parquet("runs/free/measurements.parquet")
     assert (rows[rows["measure"] == "memorized"]["kind"] == "unprompted").all() and len(rows[rows["measure"] == "memorized"]) == 2 * 8 + 8
     assert not rows["measure"].str.startswith(("guidance_norm", "auc.end_token")).any() and Path("runs/free/report.html").exists()
+    completed = rows[rows["measure"] == "plant_memorized.outpainted"].groupby(["kind", "step"]).size()
+    assert completed.loc["local"].tolist() == [2] * 3 and completed.loc["phantom"].tolist() == [4] * 3
+    assert completed.loc["control"].to_dict() == completed.loc["heldout"].to_dict() == {2: 4}  # at the last evaluation only
+    assert set(json.loads(Path("runs/free/emergence.json").read_text())["outpainted_fresh"]["kinds"]) == {"local", "phantom"}
 
 
 EVERYTHING = ["--monitor.final_measures", "['*']", "--monitor.curvature_vectors", "1", "--monitor.early_fraction", "0.3"]

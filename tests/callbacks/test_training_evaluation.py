@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -50,6 +51,16 @@ def test_run_on_the_optimal_denoiser_extracts_every_plant_and_no_phantom(data, t
     assert extracted["global"] + extracted["local"] > 0.6  # 160 of the 190 images of an epoch
     assert plants.loc["unprompted", "sum"] / 48 + extracted["local"] >= 0.95  # a region with a new background is no copy of a whole image
     assert set(rows[rows["measure"].str.startswith("iou.")]["kind"]) == {"local"}
+    completed = rows[rows["measure"] == "plant_memorized.outpainted"].groupby("kind")["value"].agg(["sum", "count"])
+    assert completed.loc["global"].tolist() == [2, 2] and completed.loc["phantom"].tolist() == [0, 4]
+    assert completed.loc["control", "count"] == completed.loc["heldout", "count"] == 5
+
+
+def test_outpainting_can_be_turned_off_and_is_for_models_without_text(data, tmp_path):
+    plain, captioned = (type("Model", (), {"has_text": text, "is_latent": False})() for text in (False, True))
+    evaluation = evaluation_of(data.planted, tmp_path)
+    assert len(evaluation.outpainting(plain, last=False)) == 2 and evaluation.outpainting(captioned, last=False) == []
+    assert replace(evaluation, settings=replace(evaluation.settings, resamplings=0)).outpainting(plain, last=False) == []
 
 
 def test_confirmations_evaluate_undecided_plants_with_new_seeds(data, tmp_path):
@@ -58,5 +69,6 @@ def test_confirmations_evaluate_undecided_plants_with_new_seeds(data, tmp_path):
     rows = evaluation.run(model, last=True).measurements
     assert evaluation.confirmations(model, rows.assign(step=0).iloc[:0]) == []
     confirmed = evaluation.confirmations(model, rows.assign(step=5))
-    assert [set(frame["measure"]) for frame in confirmed] == [{"confirm.1"}, {"confirm.2"}]
+    names = [name + within for within in ("", ".outpainted") for name in ("confirm.1", "confirm.2")]
+    assert [set(frame["measure"]) for frame in confirmed] == [{name} for name in names]
     assert {"global"} <= set(confirmed[0]["kind"]) and "unprompted" not in set(confirmed[0]["kind"])

@@ -11,6 +11,7 @@ import pytest
 from afterglow.analysis.summary import summarize_evaluation
 from afterglow.reports.page import _embedded, answer, summary, write_report
 from afterglow.reports.run import read_run
+from afterglow.reports.run_tables import emergence_table
 
 COMMAND = Path(__file__).parents[2] / "analysis" / "report.py"
 OUTSIDE = re.compile(r"""(?:src|href|action|poster)\s*=\s*(?!["']?(?:data:|\#))|url\((?!["']?(?:data:|\#))|@import""")
@@ -152,3 +153,17 @@ def test_page_is_never_half_written(run_folder: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ZeroDivisionError):
         write_report(run_folder)
     assert (run_folder / "report.html").read_text() == before and not list(run_folder.glob("*.unfinished"))
+
+
+def test_page_shows_emergence_by_outpainting(run_folder: Path) -> None:
+    """The same rows under the name of completions give the same table a second time."""
+    rows = pd.read_parquet(run_folder / "measurements.parquet")
+    completed = rows[rows["measure"].isin(["plant_memorized", "confirm.1", "confirm.2"])]
+    completed = completed.assign(measure=completed["measure"] + ".outpainted")
+    pd.concat([rows, completed]).to_parquet(run_folder / "measurements.parquet", index=False)
+    (run_folder / "emergence.json").unlink()
+    run = read_run(run_folder)
+    assert run.emergence["outpainted"]["kinds"] == run.emergence["kinds"]
+    assert emergence_table(run, run.emergence["outpainted"]) == emergence_table(run)
+    page = write_report(run_folder).read_text(encoding="utf-8")
+    assert "<h3>By outpainting</h3>" in page and "among held-out images</h3>" not in page

@@ -17,6 +17,7 @@ ASSIGNED = (
     "memorized at an evaluation: at least one generation is nearest to the plant, of all plants and phantoms, "
     f"by calibrated distance, and is a copy: {_COPY.replace('have', 'has')}; {_EMERGENCE}"
 )
+COMPLETED = f"memorized at an evaluation: at least half of the completions {_COPY.replace('mask', 'unknown region')}; {_EMERGENCE}"
 
 
 def emergence_interval(steps: Sequence[int], memorized: Sequence[bool], confirmations: Sequence[bool] = ()) -> Interval:

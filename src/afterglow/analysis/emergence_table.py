@@ -7,14 +7,26 @@ from typing import Any
 import pandas as pd
 
 from afterglow import keys
-from afterglow.analysis.emergence import ASSIGNED, DEFINITION, NUM_CONFIRMATIONS, emergence_interval, emergence_quartiles, finite_or_none
+from afterglow.analysis.emergence import (
+    ASSIGNED,
+    COMPLETED,
+    DEFINITION,
+    NUM_CONFIRMATIONS,
+    emergence_interval,
+    emergence_quartiles,
+    finite_or_none,
+)
 from afterglow.functional.survival import Interval
 
 IN_MASK, IN_REGION = "", ".region"  # evaluated in the plant's mask, or (a global plant) in the region that it has in the other arm
+OUTPAINTED = {  # completions of a model without text, with what is known around a region
+    ".outpainted": "what was trained with the region, or the other half of a whole image",
+    ".outpainted_fresh": "held-out images",
+}
 
 
 def memorized_history(rows: pd.DataFrame, within: str = IN_MASK) -> dict[int, tuple[list[int], list[bool]]]:
-    """{plant_id: (steps of its evaluations, whether it was memorized at each)}. within: IN_MASK or IN_REGION."""
+    """{plant_id: (steps of its evaluations, whether it was memorized at each)}. within: IN_MASK, IN_REGION or a key of OUTPAINTED."""
     seen = rows[rows["measure"] == f"plant_memorized{within}"].sort_values("step")
     return {int(number): (part["step"].tolist(), (part["value"] > 0.5).tolist()) for number, part in seen.groupby("plant_id")}
 
@@ -28,22 +40,32 @@ def emergence_intervals(rows: pd.DataFrame, within: str = IN_MASK) -> dict[int, 
 
 
 def emergence_of(rows: pd.DataFrame) -> dict[str, Any]:
-    """Content of emergence.json: for each kind the plants, the number memorized at the last evaluation, intervals and quartiles."""
-    history = memorized_history(rows)
-    kinds = rows.drop_duplicates("plant_id").set_index("plant_id")["kind"]
-    emerged = emergence_intervals(rows)
-    definition = ASSIGNED if (rows["measure"] == "extracted").any() else DEFINITION
+    """Content of emergence.json: for each kind the plants, the number memorized at the last evaluation, intervals and quartiles.
+
+    The same of the completions of a model without text stands under outpainted and outpainted_fresh.
+    """
     steps = sorted(rows["step"].unique().tolist())
-    found: dict[str, Any] = {"definition": definition, "evaluation_steps": steps, "probe_ratio": _spacing(steps), "kinds": {}}
+    definition = ASSIGNED if (rows["measure"] == "extracted").any() else DEFINITION
+    found: dict[str, Any] = {"definition": definition, "evaluation_steps": steps, "probe_ratio": _spacing(steps)}
+    found["kinds"] = _kinds_of(rows, steps, IN_MASK)
+    for within, known in OUTPAINTED.items():
+        if kinds := _kinds_of(rows, steps, within):
+            found[within[1:]] = {"definition": f"{COMPLETED}; known: {known}", "kinds": kinds}
+    return found
+
+
+def _kinds_of(rows: pd.DataFrame, steps: list[int], within: str) -> dict[str, Any]:
+    history, emerged, found = memorized_history(rows, within), emergence_intervals(rows, within), dict[str, Any]()
+    kinds = rows.drop_duplicates("plant_id").set_index("plant_id")["kind"]
     for kind in dict.fromkeys(kinds[number] for number in history):
         numbers = [number for number in history if kinds[number] == kind]
         count = sum(history[number][1][-1] for number in numbers)
         # a kind that only the last evaluation samples (controls) has no time of emergence
         if all(len(history[number][0]) < len(steps) for number in numbers):
-            found["kinds"][kind] = {"plants": len(numbers), "memorized": count}
+            found[kind] = {"plants": len(numbers), "memorized": count}
             continue
         intervals = {number: emerged[number] for number in numbers}
-        found["kinds"][kind] = {
+        found[kind] = {
             "memorized": count,
             "intervals": {str(number): [i.lower, finite_or_none(i.upper)] for number, i in intervals.items()},
             **emergence_quartiles(list(intervals.values())),
@@ -54,11 +76,12 @@ def emergence_of(rows: pd.DataFrame) -> dict[str, Any]:
 def emergence_summary(found: Mapping[str, Any]) -> dict[str, Any]:
     """W&B summary: the median step of each kind, its interval, and the number of censored plants."""
     numbers: dict[str, Any] = {}
-    for kind, about in found["kinds"].items():
+    named = {"": found["kinds"]} | {f"_{name[1:]}": found[name[1:]]["kinds"] for name in OUTPAINTED if name[1:] in found}
+    for suffix, kind, about in ((suffix, kind, about) for suffix, kinds in named.items() for kind, about in kinds.items()):
         if "median" in about:
-            numbers[keys.emergence(kind, "step")] = about["median"]["step"]
-            numbers[keys.emergence(kind, "interval")] = [about["median"]["low"], about["median"]["high"]]
-            numbers[keys.emergence(kind, "censored")] = about["censored"]
+            numbers[keys.emergence(kind + suffix, "step")] = about["median"]["step"]
+            numbers[keys.emergence(kind + suffix, "interval")] = [about["median"]["low"], about["median"]["high"]]
+            numbers[keys.emergence(kind + suffix, "censored")] = about["censored"]
     return numbers
 
 

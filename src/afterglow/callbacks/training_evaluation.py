@@ -1,6 +1,6 @@
 """What the evaluations of a training consist of: requests, seeds, confirmations and the comparison with the raw weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -11,7 +11,9 @@ from afterglow.errors import require, require_positive
 from afterglow.evaluation.denoising_loss import denoising_loss_rows
 from afterglow.evaluation.evaluate import Processes, evaluate, model_measures
 from afterglow.evaluation.measurements import EvaluationResult
-from afterglow.evaluation.requests import EvalRequest, GenerationPlan, PlantedRequest, UnconditionalRequest, copyable_targets
+from afterglow.evaluation.outpainting import OUTPAINTED_MEASURES, RESAMPLINGS, OutpaintingRequest, outpainting_requests
+from afterglow.evaluation.requests import GenerationPlan, PlantedRequest, UnconditionalRequest, copyable_targets
+from afterglow.kinds import PLANTED
 from afterglow.measures.registry import FIRST_MEASURES, check_families, filter_measures, requirements
 from afterglow.models.denoiser import Denoiser
 from afterglow.neighbors.gallery import Gallery
@@ -20,6 +22,7 @@ from afterglow.planting.targets import evaluation_targets, unconditional_targets
 from afterglow.sampling.loop import Sampler
 
 SEED_OFFSET = 1000  # between the seeds of an evaluation and of each of its confirmations
+TrainingRequest = PlantedRequest | UnconditionalRequest
 _MEMORIZED = ("calibrated_l2", "memorized")  # all that is measured of the raw weights and of confirmations
 
 
@@ -34,6 +37,7 @@ class EvaluationSettings:
         num_controls: control captions at the last evaluation.
         num_heldout: held-out captions at every evaluation.
         num_unprompted: generations per evaluation of a model without text.
+        resamplings: how often outpainting makes each step of the sampler, for a model without text; 0: no outpainting.
         batch_size: generations per batch.
         measures: names of measures, with wildcards ('ld.be.*'); `afterglow measure --list` prints all.
         final_measures: names of measures at the last evaluation; null: the same. '*' includes those that need extra passes.
@@ -46,6 +50,7 @@ class EvaluationSettings:
     num_controls: int = 64
     num_heldout: int = 8
     num_unprompted: int = 256
+    resamplings: int = RESAMPLINGS
     batch_size: int = 64
     measures: Sequence[str] = FIRST_MEASURES
     final_measures: Sequence[str] | None = None
@@ -54,7 +59,7 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         for name in ("seeds", "final_seeds", "num_unprompted", "batch_size", "curvature_vectors"):
             require_positive(**{f"monitor.{name}": getattr(self, name)})
-        for name in ("num_controls", "num_heldout"):
+        for name in ("num_controls", "num_heldout", "resamplings"):
             require(f"monitor.{name}", getattr(self, name), getattr(self, name) >= 0, "at least 0")
         check_families((*self.measures, *(self.final_measures or ())), "monitor.measures")
 
@@ -83,7 +88,7 @@ class TrainingEvaluation:
     load_early: Callable[[Denoiser], Denoiser]
     processes: Processes = Processes()
 
-    def request(self, model: Denoiser, *, last: bool) -> EvalRequest:
+    def request(self, model: Denoiser, *, last: bool) -> TrainingRequest:
         """Everything that is generated at an evaluation; controls at the last one only."""
         if not model.has_text:
             targets = unconditional_targets(self.reconstructed, self.settings.num_unprompted)
@@ -94,11 +99,19 @@ class TrainingEvaluation:
         shapes = {plant.shape: plant.mask for plant in self.planted.of_kind("local")}
         return PlantedRequest(targets=targets, gallery=self.gallery, shapes=shapes)
 
+    def outpainting(self, model: Denoiser, *, last: bool) -> list[OutpaintingRequest]:
+        """What a model without text is asked to complete, if anything is planted; controls and held-out images at the last evaluation."""
+        if model.has_text or model.is_latent or not self.settings.resamplings or not self.planted.of_kind(*PLANTED):
+            return []
+        num_controls, resamplings = self.settings.num_controls if last else 0, self.settings.resamplings
+        return outpainting_requests(self.reconstructed, num_controls=num_controls, resamplings=resamplings, gallery=self.gallery)
+
     def run(self, model: Denoiser, *, last: bool) -> EvaluationResult:
-        """One evaluation with its denoising losses."""
+        """One evaluation with its completions and denoising losses."""
         result = self._evaluate(model, self.request(model, last=last), self.settings.patterns(last), last=last)
+        parts = [result, *(self._evaluate(model, part, OUTPAINTED_MEASURES, last=last) for part in self.outpainting(model, last=last))]
         losses = denoising_loss_rows(model, self.planted, batch_size=self.settings.batch_size)
-        return replace(result, measurements=pd.concat([result.measurements, losses], ignore_index=True))
+        return replace(result, measurements=pd.concat([*(part.measurements for part in parts), losses], ignore_index=True))
 
     def raw_weights(self, model: Denoiser) -> pd.DataFrame:
         """ema_off.<measure>: whether the weights without averaging memorize too."""
@@ -113,26 +126,26 @@ class TrainingEvaluation:
             model: the final weights.
             history: measurements of all evaluations, the last one included.
         """
-        needed: dict[int, int] = {}
-        for within in (IN_MASK, IN_REGION):
-            for plant_id, (_, memorized) in memorized_history(history, within).items():
-                needed[plant_id] = max(needed.get(plant_id, 0), num_confirmations_needed(memorized))
-        request = self.request(model, last=False)  # without kinds that have no history
-        assert isinstance(request, PlantedRequest | UnconditionalRequest)
-        targets = request.targets if isinstance(request, PlantedRequest) else request.candidates
-        frames = []
-        for turn in range(NUM_CONFIRMATIONS):
-            undecided = [target for target in targets if needed.get(target.plant_id, 0) > turn]
-            if not undecided:
-                break
-            if isinstance(request, PlantedRequest):
-                request = replace(request, targets=undecided)
-            first_seed = max(SEED_OFFSET, self.settings.num_unprompted) * (turn + 1)
-            rows = self._evaluate(model, request, _MEMORIZED, last=True, first_seed=first_seed).measurements
-            numbers = [target.plant_id for target in undecided]
-            rows = rows[rows["measure"].str.startswith("plant_memorized") & rows["plant_id"].isin(numbers)]
-            frames.append(rows.assign(measure=rows["measure"].str.replace("plant_memorized", f"confirm.{turn + 1}")))
+        frames = list(self._confirm(model, self.request(model, last=False), history, IN_MASK, IN_REGION))  # without kinds without history
+        for request in self.outpainting(model, last=False):
+            frames += self._confirm(model, request, history, f".{request.name}")
         return frames
+
+    def _confirm(self, model: Denoiser, request: TrainingRequest, history: pd.DataFrame, *within: str) -> Iterator[pd.DataFrame]:
+        """The confirmations of one request, whose plants are judged in `within`."""
+        needed: dict[int, int] = {}
+        for name in within:
+            for plant_id, (_, memorized) in memorized_history(history, name).items():
+                needed[plant_id] = max(needed.get(plant_id, 0), num_confirmations_needed(memorized))
+        targets = request.candidates if isinstance(request, UnconditionalRequest) else request.targets
+        for turn in range(NUM_CONFIRMATIONS):
+            undecided = {target.plant_id for target in targets if needed.get(target.plant_id, 0) > turn}
+            if not undecided:
+                return
+            first_seed = max(SEED_OFFSET, self.settings.num_unprompted) * (turn + 1)
+            rows = self._evaluate(model, request.only(undecided), _MEMORIZED, last=True, first_seed=first_seed).measurements
+            rows = rows[rows["measure"].str.startswith("plant_memorized") & rows["plant_id"].isin(undecided)]
+            yield rows.assign(measure=rows["measure"].str.replace("plant_memorized", f"confirm.{turn + 1}"))
 
     def compares_early(self, model: Denoiser) -> bool:
         """Whether the last evaluation needs an early state of the model."""
@@ -143,7 +156,7 @@ class TrainingEvaluation:
         return any(need.startswith("extras.early_difference") for need in requires)
 
     def _evaluate(
-        self, model: Denoiser, request: EvalRequest, patterns: Sequence[str], *, last: bool, first_seed: int = 0
+        self, model: Denoiser, request: TrainingRequest, patterns: Sequence[str], *, last: bool, first_seed: int = 0
     ) -> EvaluationResult:
         settings = self.settings
         plan = GenerationPlan(settings.final_seeds if last else settings.seeds, first_seed)

@@ -97,8 +97,8 @@ def generate_with_ground_truth(
     """Generate the samples, (row of the request, seed) each, and attach their ground truth; options: those of `sampling.generate`."""
     padded = [*samples, *[samples[-1]] * (-len(samples) % processes.world_size)]
     own = padded[processes.rank :: processes.world_size]
-    captions = request.captions
-    generations = generate(model, [captions[row] for row, _ in own], [seed for _, seed in own], sampler, capture, **options)
+    captions, seeds = request.captions, [seed for _, seed in own]
+    generations = generate(model, [captions[row] for row, _ in own], seeds, sampler, capture, known=request.known(own), **options)
     if processes.world_size > 1:
 
         def interleave(tensor: Tensor, dim: int) -> Tensor:

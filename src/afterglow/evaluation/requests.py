@@ -28,6 +28,7 @@ from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
 from afterglow.planting.runs import load_planted_set
 from afterglow.planting.targets import Target, evaluation_targets, unconditional_targets
+from afterglow.sampling.known import KnownPixels
 
 NUM_UNPROMPTED = 256  # images of an unconditional model
 SEED_RULES: Mapping[str, Callable[[int, int, int], int]] = {  # (first seed, prompt, image of the prompt) => seed
@@ -121,6 +122,10 @@ class EvalRequest(ABC):
         """Add the measurements that only this kind of request has."""
         return measurements
 
+    def known(self, samples: Sequence[tuple[int, int]]) -> KnownPixels | None:
+        """Pixels that are kept of the generations of these samples, (row of the request, seed) each; None: everything is sampled."""
+        return None
+
     def extended(self, *annotators: Annotator, **metadata: Any) -> "EvalRequest":
         """The same request with further annotators and settings."""
         return replace(self, annotators=(*self.annotators, *annotators), metadata={**self.metadata, **metadata})
@@ -141,6 +146,10 @@ class PlantedRequest(EvalRequest):
 
     targets: Sequence[Target]
     shapes: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def only(self, plant_ids: Collection[int]) -> "PlantedRequest":
+        """The same request for these targets."""
+        return replace(self, targets=[target for target in self.targets if target.plant_id in plant_ids])
 
     def attach(self, generations: Generations, rows: Sequence[int]) -> Generations:
         return attach_ground_truth(generations, [self.targets[row] for row in rows], self.gallery)
@@ -174,6 +183,10 @@ class UnconditionalRequest(EvalRequest):
     targets: Sequence[Target]
     candidates: Sequence[Target]
     append: bool = False
+
+    def only(self, plant_ids: Collection[int]) -> "UnconditionalRequest":
+        """The same request: generations are matched to all plants, whichever of them are in question."""
+        return self
 
     def attach(self, generations: Generations, rows: Sequence[int]) -> Generations:
         assert self.gallery is not None

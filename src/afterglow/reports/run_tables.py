@@ -32,11 +32,11 @@ def planted_table(run: Run) -> Table:
     return Table(["kind", "plants", "copies per epoch", "mask shapes", "meaning"], rows)
 
 
-def emergence_table(run: Run) -> Table:
-    """Quartiles of the step of emergence for each kind."""
-    rows = []
-    for kind in emerging_kinds(run.emergence):
-        summary = run.emergence["kinds"][kind]
+def emergence_table(run: Run, found: Mapping[str, Any] | None = None) -> Table:
+    """Quartiles of the step of emergence for each kind. found: a part of emergence.json (outpainted); default: the whole."""
+    rows, found = [], run.emergence if found is None else found
+    for kind in emerging_kinds(found):
+        summary = found["kinds"][kind]
         cells = [Cell(str(summary["plants"])), Cell(str(summary["memorized"]))]
         if "median" in summary:
             quartiles = [Cell(step_text(summary[name], run.last)) for name in ("first_quartile", "median", "third_quartile")]
@@ -220,15 +220,16 @@ def emergence_text(folder: Path) -> str:
 
 def _emergence_text(emergence: Mapping[str, Any]) -> str:
     rows, last = [], emergence["evaluation_steps"][-1]
-    for kind in emerging_kinds(emergence):
-        summary = emergence["kinds"][kind]
+    parts = {"": emergence} | {f", {name}": emergence[name] for name in ("outpainted", "outpainted_fresh") if name in emergence}
+    for name, kind in ((name, kind) for name, part in parts.items() for kind in emerging_kinds(part)):
+        summary = parts[name]["kinds"][kind]
         emerged = [step_text(summary["median"], last), str(summary["censored"])] if "median" in summary else ["-", "-"]
-        rows.append([kind, count_text(summary["memorized"], summary["plants"]), *emerged])
-    parts = [text_table(["kind", "memorized (95 %)", "median step of emergence (95 %)", "not emerged"], rows)] if rows else []
+        rows.append([kind + name, count_text(summary["memorized"], summary["plants"]), *emerged])
+    text = [text_table(["kind", "memorized (95 %)", "median step of emergence (95 %)", "not emerged"], rows)] if rows else []
     if "unprompted" in emergence["kinds"]:
         summary = emergence["kinds"]["unprompted"]
-        parts.append(f"Generations without a caption, memorized: {count_text(summary['memorized'], summary['plants'])}")
-    return "\n".join([*parts, evaluations_text(emergence)])
+        text.append(f"Generations without a caption, memorized: {count_text(summary['memorized'], summary['plants'])}")
+    return "\n".join([*text, evaluations_text(emergence)])
 
 
 def emerging_kinds(emergence: Mapping[str, Any]) -> list[str]:

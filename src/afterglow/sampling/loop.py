@@ -17,6 +17,7 @@ from afterglow.generations import Generations
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.attention import cross_attention_layers, self_attention_layers
 from afterglow.sampling.guidance import CFGOutputs, delta_norm, guidance_delta, predict_both
+from afterglow.sampling.known import KnownPixels
 from afterglow.sampling.observers import EXTRAS_NEEDING_TEXT
 from afterglow.sampling.recorder import CaptureConfig, TraceRecorder
 from afterglow.sampling.setup import Mitigation, SamplingSetup, encode_cfg_batch, initial_noise
@@ -76,18 +77,26 @@ def sample_steps(model: Denoiser, setup: SamplingSetup, predict: Predict | None 
     Yields:
         The network's outputs at each step, and the sampler's state after it, [B, C, h, w].
     """
-    predict = predict or (lambda _index, noisy, timestep: predict_both(model, setup.condition, noisy, timestep))
-    scheduler, generators = setup.scheduler(), setup.generators()
+
+    def plain(_: int, noisy: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        return predict_both(model, setup.condition, noisy, timestep)
+
+    scheduler, generators, known = setup.scheduler(), setup.generators(), setup.known
+    turns = 1 if known is None else known.resamplings
     sample = _initial_sample(model, generators, scheduler)
     # ancestral samplers continue the random stream of the initial noise, as in a diffusers pipeline
     options = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
     with setup.attention_context():
         for index, timestep in enumerate(scheduler.timesteps):
-            noisy = scheduler.scale_model_input(sample, timestep)
-            with torch.no_grad():
-                outputs = CFGOutputs(index, int(timestep), noisy, *predict(index, noisy, timestep), setup.scale)
-                sample = scheduler.step(setup.guide(outputs), timestep, sample, **options).prev_sample
-            yield outputs, sample
+            for turn in range(turns):
+                if known is not None:
+                    sample = known.insert(sample, scheduler, index, lambda: _noise(model, generators), back=turn > 0)
+                call = predict if predict is not None and turn == turns - 1 else plain  # a step that is repeated is recorded once
+                noisy = scheduler.scale_model_input(sample, timestep)
+                with torch.no_grad():
+                    outputs = CFGOutputs(index, int(timestep), noisy, *call(index, noisy, timestep), setup.scale)
+                    sample = scheduler.step(setup.guide(outputs), timestep, sample, **options).prev_sample
+            yield outputs, sample if known is None or index + 1 < len(scheduler.timesteps) else known.restore(sample)
 
 
 def initial_input(model: Denoiser, setup: SamplingSetup) -> tuple[Tensor, Tensor]:
@@ -104,7 +113,11 @@ def initial_delta_norm(model: Denoiser, setup: SamplingSetup) -> Tensor:
 
 
 def _initial_sample(model: Denoiser, generators: Sequence[torch.Generator], scheduler: Any) -> Tensor:
-    return initial_noise(model.latent_shape(), generators, model.dtype).to(model.device) * scheduler.init_noise_sigma
+    return _noise(model, generators) * scheduler.init_noise_sigma
+
+
+def _noise(model: Denoiser, generators: Sequence[torch.Generator]) -> Tensor:
+    return initial_noise(model.latent_shape(), generators, model.dtype).to(model.device)
 
 
 @torch.no_grad()
@@ -118,6 +131,7 @@ def generate(
     batch_size: int = 64,
     early: Denoiser | None = None,
     mitigation: Mitigation | None = None,
+    known: KnownPixels | None = None,
 ) -> Generations:
     """Generate one image for each caption and seed, the conditional and unconditional halves in one batch.
 
@@ -130,6 +144,7 @@ def generate(
         batch_size: images per pass; the images do not depend on it.
         early: an earlier state of the model, for early_difference.
         mitigation: changes the setup of each pass; the generations keep the captions and seeds given here.
+        known: pixels of the N images that are kept while the others are outpainted.
 
     Returns:
         N generations without ground truth.
@@ -139,12 +154,14 @@ def generate(
     """
     assert len(captions) == len(seeds)
     _check_capture(model, capture, early)
+    if known is not None and model.is_latent:
+        raise AfterglowError(f"Known pixels of an image are no known latents: {type(model).__name__} cannot outpaint.")
     if mitigation is not None and not model.has_text:
         raise AfterglowError(f"{type(mitigation).__name__} acts on captions, and {type(model).__name__} has no captions.")
     parts = []
     for start in range(0, len(captions), batch_size):
         rows = slice(start, start + batch_size)
-        parts.append(_generate_batch(model, captions[rows], seeds[rows], sampler, capture, early, mitigation))
+        parts.append(_generate_batch(model, captions[rows], seeds[rows], sampler, capture, early, mitigation, known and known[rows]))
     return Generations.cat(parts)
 
 
@@ -174,8 +191,9 @@ def _generate_batch(
     capture: CaptureConfig,
     early: Denoiser | None = None,
     mitigation: Mitigation | None = None,
+    known: KnownPixels | None = None,
 ) -> Generations:
-    setup = sampler.setup(model, captions, seeds)
+    setup = replace(sampler.setup(model, captions, seeds), known=known)
     setup = setup if mitigation is None else mitigation(model, setup)
     timesteps, condition = setup.scheduler().timesteps, setup.condition
     recorder = TraceRecorder(model, capture, condition, len(timesteps), seeds, early)

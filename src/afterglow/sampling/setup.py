@@ -11,6 +11,7 @@ from torch import Tensor
 from afterglow.models.conditioning import TextConditioning
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.guidance import CFGOutputs, classifier_free_guidance
+from afterglow.sampling.known import KnownPixels
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class SamplingSetup:
         guide: combines the outputs of both halves to the output that moves the sampler.
         attention_context: a context in which the network is called.
         extras: further results of a mitigation, [B] each, for Generations.extras; read when the pass is over.
+        known: pixels that are kept while the others are outpainted.
     """
 
     captions: Sequence[str]
@@ -36,6 +38,7 @@ class SamplingSetup:
     guide: Callable[[CFGOutputs], Tensor] = classifier_free_guidance
     attention_context: Callable[[], AbstractContextManager[Any]] = nullcontext
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    known: KnownPixels | None = None
 
     @property
     def cond_slice(self) -> slice:
