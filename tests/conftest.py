@@ -62,10 +62,10 @@ def small_captioned() -> Callable[..., Any]:
     """small_captioned(**options) => a new TextConditionalDDPM of a few thousand weights, 8 by 8 pixels, always the same."""
     from afterglow.models.text_ddpm import TextConditionalDDPM
 
-    def make(**options: Any) -> TextConditionalDDPM:
+    def make(text: Any = None, **options: Any) -> TextConditionalDDPM:
         torch.manual_seed(0)
         blocks = {"down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]}
-        text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+        text = text or {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
         return TextConditionalDDPM({**SMALL, **blocks, "attention_head_dim": 2}, text, text_length=8, resolution=8, **options).eval()
 
     return make
@@ -203,7 +203,7 @@ def generations() -> Generations:
     mask[[2, 4], :, :, 4:] = False
     mask[[3, 5], :, 4:] = False
     mask = mask.repeat_interleave(2, 0)
-    bright = mask.flatten(2).transpose(1, 2).float().expand(-1, -1, 3) * 0.1 + 0.01
+    bright = mask.flatten(2).transpose(1, 2).float().expand(-1, -1, 6) * 0.1 + 0.01
     return Generations(
         images=images,
         caption=tuple(f"image {i}" for i in range(len(KINDS)) for _ in range(2)),
@@ -222,6 +222,7 @@ def generations() -> Generations:
         end_attention={(step, layer): bright.half() for step in (0, steps - 1) for layer in LAYERS},
         extras={"background_spread": torch.full((count,), 0.3), "background_distance": torch.full((count,), torch.inf)},
         neighbors=Neighbors(torch.arange(51).repeat(count, 1), torch.full((count, 51), 0.4)),
+        provenance={"sink": "pads"},
     )
 
 
@@ -246,7 +247,7 @@ def make_generations() -> Callable[..., Generations]:
         mask = torch.rand(count, 1, side, side, generator=generator) < 0.4
         mask[:, :, 0, 0], mask[:, :, -1, -1] = True, False  # neither empty nor full
         ends = {
-            (step, layer): torch.rand(count, grid * grid, 3, generator=generator).half()
+            (step, layer): torch.rand(count, grid * grid, 6, generator=generator).half()
             for step in (0, steps - 1)
             for layer, grid in GRIDS.items()
         }
@@ -267,7 +268,7 @@ def make_generations() -> Callable[..., Generations]:
             "token_attention": torch.randn(steps, count, len(GRIDS), tokens, generator=generator).softmax(-1).half(),
             "end_attention": ends,
             "neighbors": neighbors,
-            "provenance": {"layers": list(GRIDS)},
+            "provenance": {"layers": list(GRIDS), "sink": "bos"},
         }
         return Generations(**(filled | fields))
 

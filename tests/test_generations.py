@@ -8,7 +8,7 @@ import torch
 from safetensors.numpy import load_file
 
 from afterglow.errors import AfterglowError
-from afterglow.generations import END_TOKEN_RULES, Generations, Neighbors
+from afterglow.generations import ATTENTION_COLUMNS, Generations, Neighbors
 
 LAYERS = ("down_blocks.0.attentions.0.transformer_blocks.0.attn2", "mid_block.attentions.0.transformer_blocks.0.attn2")
 
@@ -41,7 +41,7 @@ def generations(count=3, steps=4, seed=0):
         guidance=random(steps, count, 3, 8, 8).half(),
         guidance_rms=random(steps, count),
         token_attention=random(steps, count, 2, 7).half(),
-        end_attention={(step, layer): random(count, 16, len(END_TOKEN_RULES)).half() for step in (0, steps - 1) for layer in LAYERS},
+        end_attention={(step, layer): random(count, 16, len(ATTENTION_COLUMNS)).half() for step in (0, steps - 1) for layer in LAYERS},
         latents={0: random(count, 4, 2, 2), 3: random(count, 4, 2, 2)},
         extras={"background_spread": random(count), "a/b": random(count, 2)},
         neighbors=neighbors(),

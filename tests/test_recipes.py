@@ -8,6 +8,7 @@ import yaml
 from diffusers import UNet2DModel
 
 from afterglow.cli import main
+from afterglow.models.text_encoder import SMALL_TEXT
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted({*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs/findings").glob("*.yaml")} - {ROOT / "configs/base.yaml"})
@@ -57,3 +58,10 @@ def test_the_narrow_overlay_fits_the_recipes_of_large_images(capsys):
     for recipe in ("celeba64", "flowers64"):
         found = printed(capsys, "--config", str(ROOT / f"configs/{recipe}.yaml"), "--config", str(ROOT / "configs/overlays/narrow.yaml"))
         assert found["data"]["init_args"]["resolution"] == 32 and found["model"]["init_args"]["unet"]["block_out_channels"][0] == 16
+
+
+def test_the_overlays_of_endings_replace_the_encoder_of_the_demo(capsys):
+    files = [ROOT / "configs/demo.yaml", *(ROOT / f"configs/overlays/{name}.yaml" for name in ("endings", "text_causal"))]
+    found = printed(capsys, *(word for file in files for word in ("--config", str(file))))
+    assert found["model"]["init_args"]["text"] == SMALL_TEXT and found["trainer"]["max_steps"] == 1600
+    assert "token_group.last.*" in found["monitor"]["measures"]

@@ -1,6 +1,7 @@
 """`kill -9` in the middle, then `--ckpt_path last`: the same run, the same losses, no probe doubled or missing."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from afterglow.cli import main
 
@@ -76,3 +78,20 @@ def test_a_kill_before_the_first_checkpoint_starts_anew(tmp_path, monkeypatch):
     main([*base, "--resume", "auto"])
     rows = pd.read_parquet(tmp_path / "runs/early/measurements.parquet")
     assert not rows.duplicated(["step", "plant_id", "seed", "measure"]).any()
+
+
+def test_a_text_encoder_that_is_trained_along_resumes_bit_by_bit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny = "{hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2}"
+    causal = ["--model.text", tiny, "--trainer.max_steps", "4", "--monitor.measures", "[memorized]"]
+    main(["train", *FAST, *causal, "--checkpoint.save_top_k=-1", "--name", "whole"])
+    shutil.copytree("runs/whole", "runs/half")
+    for name in ("last", "step=4"):
+        Path(f"runs/half/checkpoints/{name}.ckpt").unlink()
+    main(["train", *FAST, *causal, "--checkpoint.save_top_k=-1", "--name", "half", "--resume", "auto"])
+    states = [torch.load(f"runs/{name}/checkpoints/last.ckpt", weights_only=True) for name in ("whole", "half")]
+    whole, half = (state["state_dict"] | {f"raw.{k}": v for k, v in state["current_model_state"].items()} for state in states)
+    trained = [name for name in whole if ".text.model." in name]
+    early = torch.load("runs/half/checkpoints/step=2.ckpt", weights_only=True)["state_dict"]
+    assert whole.keys() == half.keys() and all(torch.equal(whole[name], half[name]) for name in whole)
+    assert trained and any(not torch.equal(early[name], whole[name]) for name in trained if name in early)

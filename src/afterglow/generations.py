@@ -16,7 +16,8 @@ from afterglow.errors import AfterglowError, reading
 from afterglow.files import read_json
 from afterglow.kinds import COPYABLE
 
-END_TOKEN_RULES = ("first_eos", "last", "eos_and_pads")  # the columns of end_attention
+END_TOKEN_RULES = ("first_eos", "last", "eos_and_pads")
+ATTENTION_COLUMNS = (*END_TOKEN_RULES, "bos", "words", "pads")  # the columns of end_attention: mean over the pads of a rule, sum of a group
 # Infinite without finite backgrounds, NaN without an own reference, infinite with few clusters.
 MAY_BE_INFINITE = ("background_distance", "background_spread", "reconstruction_error", "tile_distances")
 STRINGS = ("caption", "kind", "shape")
@@ -57,11 +58,11 @@ class Generations:
         guidance: fp16 [T, B, C, h, w], Delta_t = eps_c - eps_u divided by guidance_rms.
         guidance_rms: float32 [T, B].
         token_attention: fp16 [T, B, layers, L], averaged over pixels and heads.
-        end_attention: {(step index, layer): fp16 [B, h*w, rules]}, one column per rule of END_TOKEN_RULES.
+        end_attention: {(step index, layer): fp16 [B, h*w, 6]}, attention to the end tokens and token groups of ATTENTION_COLUMNS.
         latents: {step index: float32 [B, C, h, w]}.
         extras: {name: [B, ...]}, inputs of measures that a model, an encoder or the training set provides.
         neighbors: nearest training clusters inside eval_mask.
-        provenance: model, step, sampler, T, guidance scale, dtype, layers, whether pads are masked, library versions.
+        provenance: model, step, sampler, T, guidance scale, dtype, layers, whether pads are masked, sink group, library versions.
     """
 
     images: Tensor
@@ -162,6 +163,8 @@ class Generations:
             found: dict[str, Any] = {name: tuple(table[name]) for name in STRINGS if name in table.column_names}
             found |= {name: torch.tensor(table[name]) for name in COUNTS if name in table.column_names}
             found |= _grouped(load_file(folder / "tensors.safetensors"))
+            if any(tensor.shape[-1] != len(ATTENTION_COLUMNS) for tensor in found.get("end_attention", {}).values()):
+                raise AfterglowError(f"The end-token attention in '{folder}' is of another version of Afterglow: collect it again.")
             return cls(**found, provenance=dict(read_json(folder / "provenance.json")))
 
 

@@ -11,7 +11,7 @@ def generations(kinds, norms, layers=("down_blocks.0.a",)):
     """T = 2 steps of Delta with these norms at the first step and twice these at the second; a flat end-token map."""
     num = len(kinds)
     rms = torch.tensor([norms, [2 * norm for norm in norms]]) / 16**0.5
-    ends = {(1, layer): torch.full((num, 16, 3), 0.25) for layer in layers}
+    ends = {(1, layer): torch.full((num, 16, 6), 0.25) for layer in layers}
     return Generations(
         images=torch.zeros(num, 1, 4, 4, dtype=torch.uint8), caption=("",) * num, seed=torch.zeros(num), timesteps=torch.tensor([9, 1]),
         kind=tuple(kinds), guidance=torch.ones(2, num, 1, 4, 4), guidance_rms=rms, end_attention=ends,

@@ -340,6 +340,7 @@ COMMANDS = [
     ("extract", "--model", "x", "--out", "y", "--grid", "0"),
     ("autoencoder", "--out", "y", "--minutes", "nan"),
     ("autoencoder", "--out", "y", "--width-divisor", "3"),
+    ("text-encoder", "--out", "y", "--steps", "-1"),
     ("mitigate", "--model", "x", "--heldout", "-1"),
     ("detect", "x.parquet", "--images", "0"),
     ("measure", "x", "--measurs", "y"),

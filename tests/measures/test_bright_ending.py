@@ -1,9 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from afterglow.functional.attention import TOKEN_GROUPS
+from afterglow.generations import ATTENTION_COLUMNS
 from afterglow.measures import bright_ending
 from afterglow.measures.bright_ending import (
+    attention_mass,
     effective_area,
     end_token_map,
     end_token_max,
@@ -11,6 +16,8 @@ from afterglow.measures.bright_ending import (
     layer_sets,
     short_name,
     similarity,
+    sink_darkness,
+    sink_darkness_mean,
     sscd_similarity,
 )
 from afterglow.measures.registry import available_maps, compute_measures
@@ -28,7 +35,11 @@ PROMPTS = ([101, 7, 102], [101, 102], [101, 1, 2, 3, 4, 102], [101, 1, 2, 3, 4, 
 def column(attention, tokens, rule):
     """What a map reads of one row of attention (docs/methods.md#bright-ending), in plain Python."""
     first_eos = min(len(tokens), LENGTH) - 1
-    if rule == "first_eos":
+    groups = {"bos": attention[:1], "words": attention[1:first_eos], "pads": attention[first_eos + 1 :]}
+    groups["end_and_pads"] = attention[first_eos:]
+    if rule in groups:
+        return sum(groups[rule])
+    if rule in ("first_eos", "first_end"):
         return attention[first_eos]
     return attention[LENGTH - 1] if rule == "last" else sum(attention[first_eos:]) / (LENGTH - first_eos)
 
@@ -45,11 +56,36 @@ def attended(make_generations):
     kept = {}
     for key, attention in full.items():
         table = [
-            [[column(pixel.tolist(), PROMPTS[row], rule) for rule in ("first_eos", "last", "eos_and_pads")] for pixel in attention[row]]
-            for row in range(4)
+            [[column(pixel.tolist(), PROMPTS[row], rule) for rule in ATTENTION_COLUMNS] for pixel in attention[row]] for row in range(4)
         ]
         kept[key] = torch.tensor(table).half()
     return full, make_generations(end_attention=kept)
+
+
+@pytest.mark.parametrize("group", TOKEN_GROUPS)
+def test_the_mass_of_a_group_is_the_mean_over_pixels_and_layers_of_its_attention(attended, group):
+    full, generations = attended
+    layers = list(GRIDS)[1:]
+    found = attention_mass(generations, layers, group=group)
+    for row, tokens in enumerate(PROMPTS):
+        means = [np.mean([column(pixel.tolist(), tokens, group) for pixel in full[4, layer][row]]) for layer in layers]
+        assert found[row].item() == pytest.approx(np.mean(means), rel=1e-3, abs=1e-6)
+    if group == "bos":
+        parts = [attention_mass(generations, layers, group=other) for other in ("words", "first_end", "pads")]
+        torch.testing.assert_close(found + sum(parts), torch.ones(4), rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("sink", ["bos", "pads"])
+def test_sink_darkness_is_the_attention_to_all_other_tokens(attended, sink):
+    full, generations = attended
+    layer = list(GRIDS)[2]
+    generations = replace(generations, provenance={"sink": sink})
+    for step in (0, 4):
+        soft = sink_darkness(generations, [layer], step=step)
+        for row, tokens in enumerate(PROMPTS):
+            others = [sum(pixel.tolist()) - column(pixel.tolist(), tokens, sink) for pixel in full[step, layer][row]]
+            np.testing.assert_allclose(soft[row].flatten(), others, rtol=2e-3, atol=1e-3)
+    torch.testing.assert_close(sink_darkness_mean(generations, [layer]), 1 - attention_mass(generations, [layer], group=sink))
 
 
 @pytest.mark.parametrize("rule", ["first_eos", "last", "eos_and_pads"])
@@ -89,14 +125,14 @@ def test_layers_of_different_grids_meet_on_the_finest(attended):
         expected += torch.nn.functional.interpolate(grid, size=(8, 8), mode="bilinear", align_corners=False)[:, 0] / 4
     torch.testing.assert_close(found, expected)
     # a layer that is constant everywhere adds its constant
-    flat = dict(generations.end_attention) | {(4, layers[2]): torch.full((4, 4, 3), 0.25).half()}
+    flat = dict(generations.end_attention) | {(4, layers[2]): torch.full((4, 4, 6), 0.25).half()}
     alone = end_token_map(generations, [layers[3]])
     with_flat = end_token_map(type(generations)(**(vars(generations) | {"end_attention": flat})), [layers[2], layers[3]])
     torch.testing.assert_close(with_flat, (alone + 0.25) / 2)
 
 
 def test_the_grid_of_a_wide_image_is_wide(make_generations):
-    pixels = torch.arange(32).reshape(1, 32, 1).expand(1, 32, 3).half()
+    pixels = torch.arange(32).reshape(1, 32, 1).expand(1, 32, 6).half()
     generations = make_generations(1, images=torch.zeros(1, 3, 8, 16, dtype=torch.uint8), end_attention={(4, "mid_block.attn2"): pixels})
     found = end_token_map(generations, ["mid_block.attn2"])
     assert torch.equal(found[0], torch.arange(32.0).reshape(4, 8))
@@ -122,18 +158,19 @@ def test_every_map_of_the_table_has_its_rule_step_and_layers(attended):
     full, generations = attended
     found = compute_measures(generations, available_maps(generations))
     for step, index in (("first", 0), ("last", 4)):
-        for rule in ("first_eos", "last", "eos_and_pads"):
+        for rule in ATTENTION_COLUMNS:
             layer = "mid_block.attentions.0.transformer_blocks.0.attn2"
-            soft = found[f"end_token.{step}.{rule}.mid_block.attentions.0"]
+            family = "token_group" if rule in TOKEN_GROUPS else "end_token"
+            soft = found[f"{family}.{step}.{rule}.mid_block.attentions.0"]
             expected = [column(pixel.tolist(), PROMPTS[0], rule) for pixel in full[index, layer][0]]
             np.testing.assert_allclose(soft[0].flatten(), expected, rtol=1e-3)
 
 
 def test_end_token_max_and_effective_area_describe_the_mask(make_generations):
     layer = "mid_block.attn2"
-    quarter = torch.zeros(1, 64, 3)
+    quarter = torch.zeros(1, 64, 6)
     quarter[:, :16] = 0.5  # a binary mask of a quarter
-    flat = torch.full((1, 64, 3), 0.25)
+    flat = torch.full((1, 64, 6), 0.25)
     for grid, peak, area in ((quarter, 0.5, 0.25), (flat, 0.25, 1.0)):
         generations = make_generations(1, end_attention={(4, layer): grid.half()})
         assert end_token_max(generations, [layer]).item() == peak

@@ -58,6 +58,15 @@ def test_names_are_unique_and_the_four_layers_are_named(make_generations):
         for rule in ("first_eos", "last", "eos_and_pads")
         for layers in sets
     }
+    groups = ("bos", "words", "pads")
+    assert {name for name in names if name.startswith(("token_group.", "sink_darkness."))} == {
+        f"{family}.{layers}"
+        for step in ("first", "last")
+        for family in (*(f"token_group.{step}.{group}" for group in groups), f"sink_darkness.{step}")
+        for layers in sets
+    }
+    masses = {f"attention_mass.{group}.{layers}" for group in (*groups, "first_end", "end_and_pads") for layers in sets}
+    assert masses | {f"sink_darkness_mean.{layers}" for layers in sets} < set(names)
 
 
 ALWAYS = ("images", "caption", "seed", "timesteps", "kind", "shape", "plant_id", "provenance")

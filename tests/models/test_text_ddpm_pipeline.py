@@ -1,10 +1,12 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from afterglow.models.io import open_model
 from afterglow.models.text_ddpm import TextConditionalDDPM
 from afterglow.models.text_ddpm_pipeline import TextConditionalPipeline
 from afterglow.sampling.loop import Sampler, generate
@@ -38,6 +40,14 @@ def test_its_text_states_are_the_models(model: TextConditionalDDPM) -> None:
     states, mask = pipeline_of(model).encode(["a hat", ""])
     condition = model.condition(["a hat", ""])
     assert torch.equal(states, condition.encoder_hidden_states) and mask.sum(1).tolist() == condition.prompt_length.tolist()
+
+
+def test_an_exported_folder_pads_like_the_model(model: TextConditionalDDPM, tmp_path: Path) -> None:
+    model.pipeline().save_pretrained(tmp_path / "out")
+    opened = open_model(tmp_path / "out")
+    captions = ["a hat", ""]
+    assert isinstance(opened, TextConditionalDDPM)
+    assert torch.equal(opened.condition(captions).encoder_hidden_states, model.condition(captions).encoder_hidden_states)
 
 
 def test_the_scale_and_the_caption_matter_and_arrays_are_not_rounded(model: TextConditionalDDPM) -> None:

@@ -97,6 +97,19 @@ def test_a_trained_encoder_is_copied_averaged_and_saved() -> None:
     assert encoder.model.config.eos_token_id == encoder.tokenizer.sep_token_id
 
 
+def test_a_trained_encoder_has_the_conventions_of_stable_diffusion() -> None:
+    """BOS first and free of the caption, padding of end tokens that is attended: CLIP's own call on the padded ids, without a mask."""
+    encoder = TextEncoder(TINY, length=12).eval()
+    begin, end = encoder.tokenizer.cls_token_id, encoder.tokenizer.sep_token_id
+    states, lengths = encoder(CAPTIONS)
+    for row, caption in enumerate(CAPTIONS):
+        words = encoder.tokenizer(caption, add_special_tokens=False)["input_ids"]
+        ids = [begin, *words] + [end] * (12 - 1 - len(words))
+        assert encoder.tokenize([caption])["input_ids"][0].tolist() == ids and lengths[row] == len(words) + 2
+        assert torch.allclose(states[row], encoder.model(input_ids=torch.tensor([ids])).last_hidden_state[0], atol=1e-5)
+    assert torch.allclose(states[:, 0], states[:1, 0], atol=1e-5) and not torch.allclose(states[0, -1], states[2, -1], atol=1e-2)
+
+
 @pytest.mark.parametrize("name", ["nowhere", "owner/name", "json", "/dev/null"])
 def test_a_name_that_leads_nowhere_is_one_sentence(name: str) -> None:
     for arguments in ((name,), (TINY, name)):

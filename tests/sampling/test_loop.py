@@ -3,10 +3,11 @@ import pytest
 import torch
 
 from afterglow.errors import DivergedError
+from afterglow.models.text_encoder import PACKAGED
 from afterglow.sampling.attention import cross_attention_layers, record_attention
 from afterglow.sampling.guidance import delta_norm, guidance_delta
 from afterglow.sampling.loop import Sampler, generate, initial_delta_norm, sample_steps
-from afterglow.sampling.recorder import CaptureConfig
+from afterglow.sampling.recorder import CaptureConfig, sink_group
 
 CAPTIONS = ["a red circle", "", "a very long caption with many more words than there is room for in it", "dog"]
 SEEDS = [0, 1, 2, 1]
@@ -19,8 +20,8 @@ ANCESTRAL = Sampler("DDPMScheduler", steps=5, options={})
 def caption_model(small_captioned):
     """An untrained caption says next to nothing; this model's is heard."""
 
-    def make(prediction="epsilon", mask_padding=False):
-        model = small_captioned(mask_padding=mask_padding, noise_scheduler={"prediction_type": prediction})
+    def make(prediction="epsilon", mask_padding=False, text=None):
+        model = small_captioned(text, mask_padding=mask_padding, noise_scheduler={"prediction_type": prediction})
         for name, parameter in model.named_parameters():
             if "attn2" in name:
                 parameter.data *= 4
@@ -154,7 +155,7 @@ def test_shapes_of_the_evidence(model, captured):
     assert set(captured.end_attention) == {(step, layer) for step in (0, 4) for layer in layers}
     assert captured.layers == layers == captured.provenance["layers"]
     assert {layer: tuple(captured.end_attention[4, layer].shape) for layer in layers} == {
-        layer: (4, 16 if "mid" in layer else 64, 3) for layer in layers
+        layer: (4, 16 if "mid" in layer else 64, 6) for layer in layers
     }
 
 
@@ -191,12 +192,24 @@ def test_attention_is_that_of_the_conditional_half_before_each_step(caption_mode
                 torch.testing.assert_close(found.token_attention[index, row, number].float(), attention.mean(0), rtol=5e-3, atol=2e-4)
                 if index in (0, 4):
                     tail = [attention[:, position] for position in range(first_eos, LENGTH)]
-                    columns = torch.stack([attention[:, first_eos], attention[:, LENGTH - 1], sum(tail) / len(tail)], dim=-1)
+                    rules = [attention[:, first_eos], attention[:, LENGTH - 1], sum(tail) / len(tail)]
+                    groups = [attention[:, 0], attention[:, 1:first_eos].sum(1), attention[:, first_eos + 1 :].sum(1)]
+                    columns = torch.stack([*rules, *groups], dim=-1)
                     torch.testing.assert_close(found.end_attention[index, layer][row].float(), columns, rtol=5e-3, atol=2e-4)
     lengths = found.prompt_length.tolist()
     assert lengths[1] == 2 and lengths[2] == LENGTH and lengths[0] == 5  # [CLS] [SEP]; cut; three words
     if mask_padding:
         assert found.token_attention[:, 0, :, 5:].max() == 0
+
+
+def test_the_sink_is_bos_where_no_caption_reaches_it_and_the_padding_otherwise(caption_model):
+    causal, bidirectional = caption_model(), caption_model(text=PACKAGED)
+    states = [model.condition(["a red hat", "b"]).encoder_hidden_states[:, 0] for model in (causal, bidirectional)]
+    assert torch.equal(*states[0]) and not torch.allclose(*states[1], atol=1e-2)
+    assert [sink_group(model) for model in (causal, bidirectional)] == ["bos", "pads"]
+    assert sink_group(caption_model(text=PACKAGED, mask_padding=True)) == "bos"  # nothing attends to the padding
+    assert generate(causal, ["b"], [0], TRAILING, CaptureConfig(tokens=False)).provenance["sink"] == "bos"
+    assert generate(causal, ["b"], [0], TRAILING, CaptureConfig(tokens=False, end_steps=())).provenance["sink"] is None
 
 
 def test_chosen_steps_and_layers_only(model):

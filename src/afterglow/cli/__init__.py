@@ -17,6 +17,7 @@ COMMANDS = {
     "deduplicate": "remove duplicates from a folder that `plant` wrote",
     "near-duplicates": "find near-duplicate images in a dataset",
     "autoencoder": "make a small model with Stable Diffusion's structure",
+    "text-encoder": "make a small causal text encoder for models with captions",
     "export": "write a trained model as a diffusers folder",
     "collect": "generate samples from a model and record what measures read",
     "measure": "compute measures of collected generations",

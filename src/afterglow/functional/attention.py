@@ -8,6 +8,23 @@ from torch import Tensor
 
 from afterglow.functional.pixels import resize
 
+TOKEN_GROUPS = ("bos", "words", "first_end", "pads", "end_and_pads")
+
+
+def token_groups(prompt_length: Tensor, length: int) -> dict[str, Tensor]:
+    """The positions of each of TOKEN_GROUPS, bool [B, L] (docs/methods.md#token-groups).
+
+    >>> {name: positions[0].nonzero()[:, 0].tolist() for name, positions in token_groups(torch.tensor([4]), 6).items()}
+    {'bos': [0], 'words': [1, 2], 'first_end': [3], 'pads': [4, 5], 'end_and_pads': [3, 4, 5]}
+
+    Args:
+        prompt_length: tokens of each prompt including BOS and the first end token, int [B].
+        length: L, number of positions.
+    """
+    positions, end = torch.arange(length, device=prompt_length.device), (prompt_length - 1)[:, None]
+    groups = (positions == 0).expand(len(end), -1), (positions > 0) & (positions < end), positions == end, positions > end, positions >= end
+    return dict(zip(TOKEN_GROUPS, groups, strict=True))
+
 
 def entropy_terms(attention: Tensor) -> Tensor:
     """-a ln a of each share of attention, in nats; 0 where a is 0."""

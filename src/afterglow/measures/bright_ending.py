@@ -1,12 +1,19 @@
-"""Bright Ending, LD, S and LS (Chen et al. 2025): the cross-attention to the end token, and scores weighted by its map."""
+"""Bright Ending, LD, S and LS (Chen et al. 2025): the cross-attention to the end token and other token groups, and scores of its map."""
 
+import torch
 from torch import Tensor
 
 from afterglow.functional import attention, guidance
 from afterglow.functional.pixels import resize, to_unit
-from afterglow.generations import END_TOKEN_RULES, Generations
+from afterglow.generations import ATTENTION_COLUMNS, Generations
 
 BRIGHT_ENDING_LAYERS = "down_blocks.0"  # the first two cross-attention modules of Stable Diffusion (docs/methods.md#attention-capture)
+_GROUP_COLUMNS = {
+    group: [ATTENTION_COLUMNS.index(column) for column in columns]
+    for group, columns in {
+        "bos": ("bos",), "words": ("words",), "first_end": ("first_eos",), "pads": ("pads",), "end_and_pads": ("first_eos", "pads"),
+    }.items()
+}  # fmt: skip
 SSCD_COPY = 0.5  # SSCD cosine from which the authors call a sample memorized
 
 
@@ -28,13 +35,38 @@ def end_token_map(generations: Generations, layers: list[str], *, rule: str = "f
     Args:
         generations: with end_attention of these layers at this step.
         layers: layers to average; layers of different grids are brought to the finest one bilinearly.
-        rule: first_eos (official), last (the last position) or eos_and_pads (their mean).
+        rule: first_eos (official), last (the last position) or eos_and_pads (their mean); or another of ATTENTION_COLUMNS.
         step: index into the sampler's steps; -1 is the last.
     """
     assert generations.end_attention is not None
-    index, column = step % len(generations.timesteps), END_TOKEN_RULES.index(rule)
+    index, column = step % len(generations.timesteps), ATTENTION_COLUMNS.index(rule)
     height, width = generations.images.shape[-2:]
     return attention.mean_of_grids([generations.end_attention[index, layer][..., column].float() for layer in layers], height / width)
+
+
+def sink_darkness(generations: Generations, layers: list[str], *, step: int = -1) -> Tensor:
+    """1 - A_S, [B, h, w] in [0, 1]: A_S is the attention to the token group without caption (docs/methods.md#token-groups).
+
+    S is BOS for a causal text encoder and the padding otherwise; `sink_group` decides, and the provenance of the generations names it.
+    """
+    return 1 - end_token_map(generations, layers, rule=generations.provenance["sink"], step=step)
+
+
+def sink_darkness_mean(generations: Generations, layers: list[str]) -> Tensor:
+    """Mean of sink darkness at the last step, [B]: the share of the attention that does not go to the sink."""
+    return sink_darkness(generations, layers).flatten(1).mean(1)
+
+
+def attention_mass(generations: Generations, layers: list[str], *, group: str) -> Tensor:
+    """Share of the attention of all pixels that a token group gets at the last step, mean over heads and layers, [B] in [0, 1].
+
+    group: one of TOKEN_GROUPS. The masses of BOS, words, first end token and pads sum to 1. Our definition
+    (docs/methods.md#token-groups): each layer counts alike, however fine its grid.
+    """
+    assert generations.end_attention is not None
+    step, columns = len(generations.timesteps) - 1, _GROUP_COLUMNS[group]
+    kept = [generations.end_attention[step, layer].float() for layer in layers]
+    return torch.stack([tensor[..., columns].sum(-1).mean(1) for tensor in kept]).mean(0)
 
 
 def bright_ending(generations: Generations, layers: list[str]) -> Tensor:

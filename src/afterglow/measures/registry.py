@@ -9,7 +9,8 @@ from itertools import product
 from torch import Tensor
 
 from afterglow.errors import AfterglowError, did_you_mean
-from afterglow.generations import END_TOKEN_RULES, Generations
+from afterglow.functional.attention import TOKEN_GROUPS
+from afterglow.generations import ATTENTION_COLUMNS, END_TOKEN_RULES, Generations
 from afterglow.measures import bright_ending, cross_seed, guidance, maps, memorized, token_entropy
 
 
@@ -37,8 +38,8 @@ class Measure:
 
 
 _WEN, _CHEN, _REN, _JAIN = "Wen et al. 2024", "Chen et al. 2025", "Ren et al. 2024", "Jain et al. 2025"
-_CARLINI, _SOMEPALLI, _CURVATURE = "Carlini et al. 2023", "Somepalli et al. 2023", "mem-curv-diff 2026"
-_OURS, _RMS = "Afterglow", "RMS of [0,1] pixels"
+_CARLINI, _SOMEPALLI, _CURVATURE, _KIM = "Carlini et al. 2023", "Somepalli et al. 2023", "mem-curv-diff 2026", "Kim and No 2026"
+_OURS, _RMS, _SHARE = "Afterglow", "RMS of [0,1] pixels", "share of the attention"
 _TRUTH = ("references", "eval_mask", "neighbors")
 _PIXEL, _LATENT = ("extras.sscd", "references"), ("extras.sscd", "extras.latent_difference")
 _LS_UNITS = {"pixel": (_PIXEL, "-L2 of [0,1] pixels"), "latent": (_LATENT, "-L2 of latents")}
@@ -127,7 +128,11 @@ def _end_token_scores(name: str, layers: list[str], spans: dict[str, int | None]
         score(f"end_token_mean.{name}", bright_ending.end_token_mean, "1", _CHEN, (), True),
         score(f"end_token_max.{name}", bright_ending.end_token_max, "1", _CHEN, (), True),
         score(f"effective_area.{name}", bright_ending.effective_area, "share of the image", _OURS, (), False),
+        score(f"sink_darkness_mean.{name}", bright_ending.sink_darkness_mean, _SHARE, _OURS, (), True),
     ]
+    for group in TOKEN_GROUPS:
+        mass = partial(bright_ending.attention_mass, group=group)
+        found.append(score(f"attention_mass.{group}.{name}", mass, _SHARE, f"after {_KIM}", (), False))
     for (span, steps), (label, neutral, source) in product(spans.items(), (("ld", False, _CHEN), ("ld_neutral", True, f"after {_CHEN}"))):
         compute = partial(bright_ending.local_detection, num_steps=steps, area_neutral=neutral)
         found.append(score(f"{label}.{name}.{span}", compute, "eps", source, ("guidance",), True))
@@ -167,9 +172,14 @@ def list_maps(end_layers: Sequence[str], num_steps: int, end_steps: Sequence[int
     """
     found = [*TRIVIAL_MAPS, *DIFFERENCE_MAPS, *OTHER_MAPS]
     steps, sets = sorted({index % num_steps for index in end_steps}), bright_ending.layer_sets(list(end_layers))
-    for index, rule, (name, layers) in product(steps, END_TOKEN_RULES, sets.items()):
-        compute, step = partial(bright_ending.end_token_map, layers=layers, rule=rule, step=index), step_name(index, num_steps)
-        found.append(Measure(f"end_token.{step}.{rule}.{name}", compute, (f"end_attention.{step}",), "1", _CHEN, False, tuple(layers)))
+    for index, column, (name, layers) in product(steps, (*ATTENTION_COLUMNS, "sink"), sets.items()):
+        step = step_name(index, num_steps)
+        if column == "sink":
+            label, source, compute = f"sink_darkness.{step}", _OURS, partial(bright_ending.sink_darkness, layers=layers, step=index)
+        else:
+            of_end, compute = column in END_TOKEN_RULES, partial(bright_ending.end_token_map, layers=layers, rule=column, step=index)
+            label, source = f"{'end_token' if of_end else 'token_group'}.{step}.{column}", _CHEN if of_end else f"after {_KIM}"
+        found.append(Measure(f"{label}.{name}", compute, (f"end_attention.{step}",), "1", source, False, tuple(layers)))
     return found
 
 

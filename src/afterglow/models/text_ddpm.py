@@ -12,7 +12,7 @@ from afterglow.errors import AfterglowError
 from afterglow.models.conditioning import TextConditioning
 from afterglow.models.ddpm import load_network
 from afterglow.models.denoiser import Denoiser, build_unet, check_resolution
-from afterglow.models.text_encoder import TextEncoder
+from afterglow.models.text_encoder import SMALL_TEXT, TextEncoder
 from afterglow.planting.dataset import PlantedDataset
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,8 @@ class TextConditionalDDPM(Denoiser):
 
     Args:
         unet: arguments of diffusers' UNet2DConditionModel, or a folder or hub id of a network to fine-tune.
-        text: folder, hub id or Python package of a frozen `transformers` encoder, or arguments of a CLIPTextConfig for a trainable one.
+        text: folder, hub id or Python package of a frozen `transformers` encoder (`afterglow text-encoder` writes one), or arguments of a
+            CLIPTextConfig for a causal encoder that is trained along with Stable Diffusion's conventions; null: a small one.
         tokenizer: folder, hub id or package of the tokenizer; default: the encoder's own.
         text_length: number of tokens to which a caption is padded or cut.
         mask_padding: mask padding tokens in the U-Net's attention (Stable Diffusion does not).
@@ -93,6 +94,3 @@ class TextConditionalDDPM(Denoiser):
 
         text = self.text
         return TextConditionalPipeline(self.unet, self.scheduler, text.encoder, text.tokenizer, text.length, self.mask_padding)
-
-
-SMALL_TEXT = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}  # CLIP's architecture

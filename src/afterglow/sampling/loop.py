@@ -19,7 +19,7 @@ from afterglow.sampling.attention import cross_attention_layers, self_attention_
 from afterglow.sampling.guidance import CFGOutputs, delta_norm, guidance_delta, predict_both
 from afterglow.sampling.known import KnownPixels
 from afterglow.sampling.observers import EXTRAS_NEEDING_TEXT
-from afterglow.sampling.recorder import CaptureConfig, TraceRecorder
+from afterglow.sampling.recorder import CaptureConfig, TraceRecorder, sink_group
 from afterglow.sampling.setup import Mitigation, SamplingSetup, encode_cfg_batch, initial_noise
 
 Predict = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]  # step index, x_t, timestep => unconditional and conditional output
@@ -233,6 +233,7 @@ def _provenance(model: Denoiser, sampler: Sampler, capture: CaptureConfig) -> di
         "extras": list(capture.extras),
         "curvature_vectors": capture.curvature_vectors,
         "self_attention_layers": self_attention_layers(model.unet) if "self_attention" in capture.extras else [],
+        "sink": sink_group(model) if capture.end_steps else None,
         "pads_masked": bool(getattr(model, "mask_padding", False)),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")},
     }

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from afterglow.errors import AfterglowError
-from afterglow.functional.attention import mean_of_grids
-from afterglow.generations import END_TOKEN_RULES
+from afterglow.functional.attention import mean_of_grids, token_groups
+from afterglow.generations import ATTENTION_COLUMNS, END_TOKEN_RULES
 from afterglow.models.conditioning import TextConditioning
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.attention import record_attention, record_self_attention
@@ -25,7 +25,7 @@ class CaptureConfig:
     Args:
         guidance: keep Delta_t at every step.
         tokens: keep token attention at every step.
-        end_steps: step indices (negative from the end) at which end-token attention is kept.
+        end_steps: step indices (negative from the end) at which the attention to end tokens and token groups is kept.
         end_layers: prefixes of the layers whose end-token attention is kept; default: all.
         end_token: end token that weights LD: first_eos, last or eos_and_pads (the attention to all three is kept).
         extras: what needs calls of the network of its own: sharpness, curvature, basin_curve, early_difference, self_attention.
@@ -96,7 +96,7 @@ class TraceRecorder:
         self.cond_slice = slice(None)
         if condition is not None:
             self.cond_slice = slice(len(condition.prompt_length) // 2, None)
-            self.end_weights = _end_token_weights(condition[self.cond_slice])
+            self.end_weights = _column_weights(condition[self.cond_slice])
         self.observers: list[Observer] = []
         if "sharpness" in capture.extras:
             self.observers.append(Sharpness(model))
@@ -164,11 +164,22 @@ class TraceRecorder:
         }
 
 
-def _end_token_weights(condition: TextConditioning) -> Tensor:
-    """[B, L, rules]: the first end token, the last position, the mean over the first end token and all pads."""
-    num, length = condition.attention_mask.shape
-    positions = torch.arange(length, device=condition.encoder_hidden_states.device)
-    end = (condition.prompt_length - 1)[:, None]
-    tail = (positions >= end).float()
-    columns = [(positions == end).float(), (positions == length - 1).float().expand(num, -1), tail / tail.sum(1, keepdim=True)]
-    return torch.stack(columns, dim=-1)
+def _column_weights(condition: TextConditioning) -> Tensor:
+    """[B, L, 6]: what ATTENTION_COLUMNS sum; the last position; the mean over the first end token and all pads."""
+    groups = {name: group.float() for name, group in token_groups(condition.prompt_length, condition.attention_mask.shape[1]).items()}
+    tail, last = groups["end_and_pads"], torch.zeros_like(groups["bos"])
+    last[:, -1] = 1
+    rules = {"first_eos": groups["first_end"], "last": last, "eos_and_pads": tail / tail.sum(1, keepdim=True)}
+    return torch.stack([(rules | groups)[name] for name in ATTENTION_COLUMNS], dim=-1)
+
+
+def sink_group(model: Denoiser) -> str | None:
+    """The token group without caption, whose dark attention map is sink darkness (docs/methods.md#token-groups); None without text.
+
+    BOS if its state is the same for two captions (a causal encoder) or if padding is masked, otherwise the padding.
+    """
+    condition = model.condition(["", "a"]) if model.has_text else None
+    if condition is None:
+        return None
+    first = condition.encoder_hidden_states[:, 0].float()
+    return "bos" if torch.allclose(first[0], first[1], atol=1e-3) or not condition.attention_mask.all() else "pads"
