@@ -15,7 +15,7 @@ from pathlib import Path
 from afterglow.cli.options import add_dataset_arguments
 from afterglow.cli.parser import announce, count, positive
 
-NUM_EVALUATED = 512
+NUM_RETRIEVED = 512
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def run(args: Namespace) -> None:
     with atomic_path(args.out) as folder:
         pair.text.model.save_pretrained(folder)
         pair.text.tokenizer.save_pretrained(folder)
-    some = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(args.seed))[:NUM_EVALUATED]
+    some = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(args.seed))[:NUM_RETRIEVED]
     accuracy = retrieval_accuracy(pair, [images.captions[row] for row in some.tolist()], pixels[some])
     print(f"{args.out}: {args.steps} steps on {len(pixels)} captions and images")
     print(f"{accuracy:.3f} of {len(some)} of these captions have their own image as the nearest (chance: {1 / len(some):.4f})")

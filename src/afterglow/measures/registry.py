@@ -259,7 +259,7 @@ def _has_input(generations: Generations, name: str) -> bool:
 FIRST_MEASURES = (
     *(m.name for m in (*COPY_MEASURES, *TRIVIAL_MAPS, *DIFFERENCE_MAPS)),
     *("guidance_norm.1", "guidance_norm.10", "guidance_norm.all", "ld.*.1", "ld.*.10", "ld.*.all"),
-    *("end_token_mean.*", "entropy.*", "end_token.*"),
+    *("end_token_mean.*", "entropy.*", "end_token.*", "attention_mass.*.all", "token_group.last.*.all", "sink_darkness.last.all"),
 )
 
 _ANY_LAYERS = ("down_blocks.0.attentions.0", "down_blocks.1.attentions.1", "mid_block.attentions.0", "up_blocks.1.attentions.0")
