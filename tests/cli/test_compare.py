@@ -1,7 +1,8 @@
 def test_compare_prints_tables_of_a_run(inside, command, capsys):
     assert command("compare", "runs/x") == 0
     printed = capsys.readouterr().out
-    assert "global" in printed and "phantom" in printed
+    assert "global" in printed and "phantom" in printed and printed.strip().endswith("comparison.html")
+    assert (inside / "comparison.html").stat().st_size < 15e6
     assert command("compare", "runs/x", "--every-map") == 0 and len(capsys.readouterr().out) > len(printed)
 
 

@@ -56,7 +56,7 @@ def memorized_chart(run: Run) -> dict[str, Any] | None:
     if not rows:
         return None
     names = _names(rows)
-    encoding = {"x": _steps(run.steps), "color": _color(names)}
+    encoding = {"x": step_axis(run.steps), "color": _color(names)}
     title = {"type": "quantitative", "title": "memorized fraction", "axis": {"format": "%"}}
     only = {"condition": {"param": "shown", "value": 1}, "value": 0.06}
     of_plants = " || ".join(f"datum.name == '{kind}'" for kind in PLANTED)  # bands of all kinds would hide each other
@@ -96,7 +96,7 @@ def loss_chart(run: Run) -> dict[str, Any] | None:
     color = {"field": "images", "type": "nominal", "legend": {"title": None, "orient": "top"}}
     color["scale"] = {"domain": list(LOSSES.values()), "range": [KINDS[kind].color for kind in LOSSES]}
     loss = {"type": "quantitative", "scale": {"type": "log", "nice": False}, "title": "denoising loss (MSE of the noise)"}
-    encoding = {"x": _steps(run.steps), "color": color}
+    encoding = {"x": step_axis(run.steps), "color": color}
     return {
         **SHARED,
         "description": "Denoising loss of training and held-out images over training steps",
@@ -128,7 +128,7 @@ def emergence_chart(run: Run) -> dict[str, Any] | None:
         return None
     names = _names(rows)
     order = [row["plant"] for row in sorted(rows, key=lambda row: (row["open"], row["high"], row["low"]))]
-    x = {**_steps(run.steps), "field": "low", "title": "training step in which the plant emerged"}
+    x = {**step_axis(run.steps), "field": "low", "title": "training step in which the plant emerged"}
     encoding = {
         "y": {"field": "plant", "type": "nominal", "sort": order, "title": None, "axis": {"labelLimit": 170}},
         "color": _color(names),
@@ -203,7 +203,7 @@ def _tooltip(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{"field": name, "format": ".3~f"} if isinstance(value, float) else {"field": name} for name, value in shown.items()]
 
 
-def _steps(steps: Sequence[int]) -> dict[str, Any]:
+def step_axis(steps: Sequence[int]) -> dict[str, Any]:
     """Steps on a logarithmic axis with a place for step 0."""
     positive = [step for step in steps if step > 0]
     ticks = [0, *positive[::-1][:: max(1, -(-len(positive) // 7))][::-1]]

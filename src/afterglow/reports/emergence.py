@@ -79,7 +79,7 @@ def model_fits(tables: EmergenceTables) -> list[NamedFit]:
     return fits
 
 
-def plant_fits(tables: EmergenceTables) -> list[NamedFit]:
+def plant_fits(tables: EmergenceTables, axes: Sequence[str] = ("step", "exposures")) -> list[NamedFit]:
     """Emergence of global and of local plants against n, copies, area and width, on steps and on exposures.
 
     The reference on steps is what exposure alone would give for these runs: the slopes of -ln(exposures per step). On exposures it is 0.
@@ -93,8 +93,8 @@ def plant_fits(tables: EmergenceTables) -> list[NamedFit]:
         design = np.column_stack([*(np.log(table[name].to_numpy(float)) for name in terms), np.ones(len(table))])
         slopes = np.linalg.lstsq(design, -np.log(table["rate"].to_numpy(float)), rcond=None)[0]
         reference = {name: round(float(value), 2) + 0.0 for name, value in zip(terms, slopes, strict=False)}
-        fits.append(NamedFit(kind, "step", fit(table, terms), reference))
-        fits.append(NamedFit(kind, "exposures", fit(on_axis(table, "exposures"), terms), dict.fromkeys(terms, 0.0)))
+        references = {"step": reference, "exposures": dict.fromkeys(terms, 0.0)}
+        fits += [NamedFit(kind, axis, fit(on_axis(table, axis), terms), references[axis]) for axis in axes]
     return fits
 
 

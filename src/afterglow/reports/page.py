@@ -1,7 +1,7 @@
 """report.html of a run: one page that needs no server, no network and no other file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +112,9 @@ def answer(run: Run) -> str:
     if not last:
         return ""
     if not any(fraction.memorized for fraction in last.values()):
-        return (
-            f"No plant is memorized at step {run.last} ({_join([f'{fraction.count} {kind}' for kind, fraction in last.items()])} plants)."
-        )
+        return f"No plant is memorized at step {run.last} ({join([f'{fraction.count} {kind}' for kind, fraction in last.items()])} plants)."
     counts = [f"{fraction.memorized} of {fraction.count} {kind} plants" for kind, fraction in last.items()]
-    return f"At step {run.last}, {_join(counts)} are memorized; which kind was first is not confirmed yet by the next two evaluations."
+    return f"At step {run.last}, {join(counts)} are memorized; which kind was first is not confirmed yet by the next two evaluations."
 
 
 def _configuration(run: Run) -> str:
@@ -138,7 +136,7 @@ def _what(run: Run) -> str:
     nouns = {kind: f"{kind} plants" for kind in PLANTED} | counted
     fractions = {kind: run.memorized[kind][-1] for kind in nouns if kind in run.memorized}
     counts = [f"{fraction.memorized} of {fraction.count} {nouns[kind]}" for kind, fraction in fractions.items()]
-    return f"At step {run.last} the model memorized {_join(counts)}." if counts else ""
+    return f"At step {run.last} the model memorized {join(counts)}." if counts else ""
 
 
 def _when(run: Run) -> str:
@@ -148,8 +146,8 @@ def _when(run: Run) -> str:
         return ""
     steps = [f"step {step_text(median, run.last)} of the {kind} plants" for kind, median in medians.items() if median["step"] is not None]
     never = [kind for kind, median in medians.items() if median["step"] is None]
-    parts = [f"half had emerged by {_join(steps)}"] if steps else []
-    parts += [f"fewer than half of the {_join(never)} plants had emerged by step {run.last}"] if never else []
+    parts = [f"half had emerged by {join(steps)}"] if steps else []
+    parts += [f"fewer than half of the {join(never)} plants had emerged by step {run.last}"] if never else []
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]} (95 % intervals in brackets)."
 
@@ -161,9 +159,9 @@ def _which(run: Run) -> str:
         auc = numbers[f"localization/{maps[0]}/auc"]
         others = ((kind, numbers.get(f"localization/{maps[0]}/auc_{kind}")) for kind in run_tables.COMPARED_KINDS)
         compared = {kind: value for kind, value in others if value is not None}
-        listed = f" ({_join([f'{value:.2f} on {kind}s' for kind, value in compared.items()])}, where nothing is copied)" if compared else ""
+        listed = f" ({join([f'{value:.2f} on {kind}s' for kind, value in compared.items()])}, where nothing is copied)" if compared else ""
         as_high = [f"{kind}s" for kind, value in compared.items() if value >= auc]
-        doubt = f", and it is as high on {_join(as_high)}, so that it is no evidence of copying" if as_high else ""
+        doubt = f", and it is as high on {join(as_high)}, so that it is no evidence of copying" if as_high else ""
         parts.append(f"the highest AUC of {len(maps)} maps on local plants is {auc:.2f}, of `{maps[0]}`{listed}{doubt}")
     suffix = "/memorized_vs_rest/auc"
     detectors = {key.removeprefix("detection/").removesuffix(suffix): auc for key, auc in numbers.items() if key.endswith(suffix)}
@@ -175,7 +173,8 @@ def _which(run: Run) -> str:
     return f"Chosen on the same data and hence optimistic: {'; '.join(parts)}." if parts else ""
 
 
-def _join(parts: list[str]) -> str:
+def join(parts: Sequence[str]) -> str:
+    """'a, b and c'."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
