@@ -1,7 +1,7 @@
 """Save a dashboard for the runs of a W&B project: memorized fractions, masks, samples, localization, detection and cost.
 
   afterglow dashboard --entity TEAM --project afterglow                 a workspace for runs
-  afterglow dashboard --entity TEAM --project afterglow --view sweep    emergence against n, copies and width
+  afterglow dashboard --entity TEAM --project afterglow --view sweep    emergence against n, copies, shapes, width
   afterglow dashboard --entity TEAM --project afterglow --report        a W&B report with the same panels
   afterglow dashboard --entity TEAM --project afterglow --print         print the workspace's specification; needs no network
 

@@ -5,8 +5,10 @@ import inspect
 import logging
 import math
 import os
+import re
 import shutil
 from argparse import SUPPRESS
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -103,13 +105,14 @@ class AfterglowCLI(LightningCLI):
         if TRAINER_HELP in args or {"-h", "--help"} & set(args):
             print(_help(parser, of_lightning=TRAINER_HELP in args))
             raise SystemExit(0)
+        self.arguments: list[str] = args
         classes = [models.DDPM, models.TextConditionalDDPM, models.StableDiffusion]
         self.config = parse_recipe(parser, args, model=classes, data=[PlantedDataModule], mitigations=MITIGATIONS)
         check_options(self.config)
 
     def before_instantiate_classes(self) -> None:
         """Name the run folder, find the checkpoint to resume from, and compare the configuration with that of the run."""
-        self.folder = run_folder(default_name(self.config) if self.config.name is None else self.config.name)
+        self.folder = run_folder(default_name(self.config, self.arguments) if self.config.name is None else self.config.name)
         if self.config.resume and self.config.ckpt_path:
             raise AfterglowError("Give either --resume auto or --ckpt_path, not both.")
         if self.folder.is_dir() and distributed.is_main_process():
@@ -261,10 +264,21 @@ def run_folder(name: str) -> Path:
     return RUNS / name
 
 
-def default_name(config: Any) -> str:
-    """Return the file name of the recipe, with the sweep's run id if W&B started this run."""
+def default_name(config: Any, arguments: Sequence[str] = ()) -> str:
+    """The file name of the recipe; in a sweep of W&B with the values of this run, so that the same values resume the same folder.
+
+    Args:
+        config: the parsed options.
+        arguments: of the command line; those of a sweep are written --OPTION=VALUE.
+    """
     stem = Path(str(config.config[0])).stem if config.config else "demo"
-    return f"{stem}-{os.environ['WANDB_RUN_ID']}" if os.environ.get("WANDB_SWEEP_ID") else stem
+    if not os.environ.get("WANDB_SWEEP_ID"):
+        return stem
+    pairs = sorted(argument.removeprefix("--").split("=", 1) for argument in arguments if re.match(r"--[\w.]+=", argument))
+    shown = [
+        option.rpartition(".")[2].replace("seed_everything", "seed") + "=" + re.sub(r"[^\w.,+-]", "", value) for option, value in pairs
+    ]
+    return "-".join([stem, *(shown or [os.environ.get("WANDB_RUN_ID", "")])])[:100]
 
 
 def create_run_dir(folder: Path) -> None:

@@ -7,6 +7,7 @@ FLAT_PATHS = {  # name in the table of runs: path in the configuration
     "resolution": "data.init_args.resolution",
     "batch_size": "data.init_args.batch_size",
     "copies": "data.init_args.planting.copies",
+    "shapes": "data.init_args.planting.shapes",
     "width": "model.init_args.unet.block_out_channels",
     "learning_rate": "optimizer.learning_rate",
     "max_steps": "trainer.max_steps",

@@ -8,14 +8,8 @@ from afterglow.errors import AfterglowError, import_optional
 PANEL_KINDS = ("global", "local", "phantom", "decoy", "control")
 PANEL_MAPS = ("score_difference.summed", "end_token.last.first_eos.be", "end_token.last.first_eos.all")
 PANEL_SCORES = ("guidance_norm.all", "ld.be.all", "end_token_mean.be")
-GROUPED_BY = (
-    "dataset",
-    "n",
-    "copies",
-    "width",
-    "mitigation",
-)  # the runs of a group differ in their seed; panels show mean and standard error
-SWEPT = ("n", "copies", "width")
+GROUPED_BY = ("dataset", "n", "copies", "shapes", "width", "mitigation")  # a group differs in the seed: mean and standard error are shown
+SWEPT = ("n", "copies", "shapes", "width")
 VIEWS = ("runs", "sweep")
 
 
@@ -36,7 +30,7 @@ def workspace(entity: str, project: str, view: str) -> Any:
         name=f"Afterglow {view}",
         sections=parts,
         settings=ws.WorkspaceSettings(x_axis=keys.STEP, smoothing_type="none", max_runs=50),
-        runset_settings=ws.RunsetSettings(groupby=[ws.Config(name) for name in GROUPED_BY] if view == "runs" else []),
+        runset_settings=ws.RunsetSettings(groupby=[ws.Config(name) for name in (GROUPED_BY if view == "runs" else SWEPT)]),
         auto_generate_panels=False,
     )
 
