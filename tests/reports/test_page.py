@@ -2,11 +2,14 @@ import json
 import re
 import runpy
 import sys
+from collections import Counter
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from afterglow.analysis.summary import summarize_evaluation
 from afterglow.reports.page import _embedded, answer, summary, write_report
@@ -45,6 +48,43 @@ def test_external_references_are_detected(fault: str) -> None:
 def test_page_escapes_captions(run_folder: Path) -> None:
     page = write_report(run_folder).read_text()
     assert "<b>global</b>" not in page and "&lt;b&gt;global&lt;/b&gt; &amp; 0" in page
+
+
+HOSTILE = [
+    *("<script>window.x=1</script>", '"><img src=x onerror=alert(1)>', "' onload='alert(1)", "</script><svg/onload=alert(1)>", "<!--"),
+    *("{{ 7 * 7 }}{% raw %}", "</style><style>*{display:none}", "&lt;b&gt;", "javascript:alert(1)", "\u202eabc\u2028d", "a\0b|c`d`"),
+]
+
+
+class Tags(HTMLParser):
+    """Counts the elements of a page with the names of their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.counts: Counter = Counter()
+        self.texts: set[str] = set()
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.counts[tag, tuple(sorted(name for name, _ in attrs))] += 1
+
+    def handle_data(self, data: str) -> None:
+        self.texts.add(data.strip())
+
+
+def test_page_with_hostile_captions_and_name_has_the_elements_of_one_with_harmless_ones(run_folder: Path) -> None:
+    def page(texts: list[str]) -> Tags:
+        table, plants = pd.read_parquet(run_folder / "measurements.parquet"), pd.read_json(run_folder / "plants/metadata.jsonl", lines=True)
+        table["caption"], plants["text"] = ([texts[number % len(texts)] for number in rows["plant_id"]] for rows in (table, plants))
+        table.to_parquet(run_folder / "measurements.parquet")
+        plants.to_json(run_folder / "plants/metadata.jsonl", orient="records", lines=True)
+        config = run_folder / "config.yaml"
+        config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"name": texts[0]}))
+        return Tags(write_report(run_folder).read_text())
+
+    harmless, hostile = page([f"caption {number}" for number in range(len(HOSTILE))]), page(HOSTILE)
+    assert hostile.counts == harmless.counts
+    assert hostile.texts >= {text for text in HOSTILE if "\0" not in text}
 
 
 def test_embedded_json_cannot_close_its_script() -> None:

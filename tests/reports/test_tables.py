@@ -1,8 +1,17 @@
+import re
+
 import numpy as np
 import pytest
 
 from afterglow.functional.statistics import Estimate, bootstrap, wilson_interval
 from afterglow.reports.tables import count_cell, count_text, interval_text, mean_cell, number_cell, step_text, text_table
+
+
+def test_text_table_keeps_hostile_text_in_its_cell() -> None:
+    hostile = ["a|b", "<script>alert(1)</script>", "x\n| y | z |", "a\u2028b\u202ec\x1b[31m", "<!-- x", "1 < 2"]
+    lines = text_table(["name", "x"], [[text, "1"] for text in hostile]).split("\n")
+    assert len(lines) == 2 + len(hostile) and all(len(re.findall(r"(?<!\\)\|", line)) == 3 and line.isprintable() for line in lines)
+    assert not re.search(r"(?<!\\)<[A-Za-z/!?]", "".join(lines)) and "1 < 2" in lines[-1]
 
 
 def test_text_table_is_markdown_with_aligned_columns() -> None:

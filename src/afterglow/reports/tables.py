@@ -1,5 +1,6 @@
 """The one renderer of tables for terminals and Markdown, the tables of HTML pages, and the format of numbers in both."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,16 @@ from afterglow.functional.statistics import Estimate, bootstrap, exact_at_bounds
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown table with columns aligned for a terminal."""
+    """Markdown table with columns aligned for a terminal; text from outside, such as the name of a run, stays in its cell."""
+    head, *rows = [[_cell(text) for text in line] for line in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = [head, ["-" * width for width in widths], *rows]
     return "\n".join("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """The text in one line, without the end of a cell and the begin of an HTML element."""
+    return re.sub(r"\||<(?=[A-Za-z/!?])", r"\\\g<0>", "".join(letter if letter.isprintable() else " " for letter in text))
 
 
 def interval_text(row: Any, spec: str = ".2f", unit: str = "") -> str:
