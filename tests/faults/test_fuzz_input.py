@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,16 @@ def run(check: Callable[..., None], examples: int, *strategies: st.SearchStrateg
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate],  # failing cases are small enough without being shrunk
     )
-    profile(given(*strategies)(check))()
+    cases = 0
+
+    @wraps(check)
+    def counted(*values: Any, **named: Any) -> None:
+        nonlocal cases
+        cases += 1
+        check(*values, **named)
+
+    profile(given(*strategies)(counted))()
+    print(f"{cases} mutated inputs: 0 tracebacks, 0 silent wrong values, 0 code executed")
 
 
 def loaded(load: Callable[[], Any], names: list[str]) -> Any:
