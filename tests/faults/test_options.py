@@ -13,6 +13,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from afterglow.callbacks.checkpoint import RunCheckpoint
 from afterglow.callbacks.early_stop import EarlyStop
 from afterglow.callbacks.ema import WarmupEMA
 from afterglow.callbacks.monitor import MemorizationMonitor
@@ -141,6 +142,7 @@ WRONG_VALUES = [
     ("--trainer.gradient_clip_val=-1", "trainer.gradient_clip_val"),
     ("--trainer.gradient_clip_val=.nan", "trainer.gradient_clip_val"),
     ("--trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches must be at least 1, not 0"),
+    ("--trainer.log_every_n_steps=-1", "trainer.log_every_n_steps must be at least 0, not -1"),
     ("--trainer.precision=bf16-true", "trainer.precision must be one of 32-true, 16-mixed, bf16-mixed, not bf16-true"),
     ("--trainer.default_root_dir=x", "trainer.default_root_dir cannot be changed"),
     ("--trainer.barebones=true", "trainer.barebones cannot be changed"),
@@ -269,6 +271,8 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
     (Sampler, {"options": {"timestep_spcing": "x"}}),
     (EarlyStop, {"kinds": ("phantom",)}),
     (EarlyStop, {"monitor": "denoising_log_ratio", "threshold": NAN}),
+    *((RunCheckpoint, {"every_minutes": value}) for value in (-1.0, NAN)),
+    *((RunCheckpoint, {name: -2}) for name in ("every_n_train_steps", "save_top_k")),
     *((WarmupEMA, {"max_decay": value}) for value in (1.0, -0.1, NAN)),
     *((RandomTokens, {"fraction": value}) for value in (-0.1, 1.5, NAN)),
     *((GaussianNoise, {"std": value}) for value in (-1.0, INF, NAN)),

@@ -1,5 +1,6 @@
 """Checkpoints in the run folder: by steps and by time, the newest and the best."""
 
+import math
 import os
 import shutil
 import time
@@ -11,7 +12,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from afterglow.cache import atomic_path
-from afterglow.errors import AfterglowError, did_you_mean
+from afterglow.errors import AfterglowError, did_you_mean, require
 from afterglow.loggers.run_logger import RunLogger
 from afterglow.models.checkpoint import write_checkpoint
 
@@ -42,6 +43,9 @@ class RunCheckpoint(Checkpoint):
         monitor: str | None = None,
         mode: Literal["max", "min"] = "max",
     ) -> None:
+        require("checkpoint.every_n_train_steps", every_n_train_steps, every_n_train_steps >= 0, "at least 0")
+        require("checkpoint.every_minutes", every_minutes, every_minutes is None or 0 <= every_minutes < math.inf, "a finite number from 0")
+        require("checkpoint.save_top_k", save_top_k, save_top_k >= -1, "at least -1")
         self.every_n_train_steps, self.every_minutes = every_n_train_steps, every_minutes
         self.save_top_k, self.monitor, self.mode = save_top_k, monitor, mode
         self.world_size = 1

@@ -246,6 +246,7 @@ def check_options(config: Any) -> None:
         if trainer[name] != defaults[name].default:
             raise AfterglowError(f"trainer.{name} cannot be changed: a run has its folder runs/NAME, checkpoints and the whole set.")
     require_positive(**{"trainer.accumulate_grad_batches": trainer.accumulate_grad_batches})
+    require("trainer.log_every_n_steps", trainer.log_every_n_steps, (trainer.log_every_n_steps or 0) >= 0, "at least 0")
     precisions = tuple(distributed.PRECISION.values())
     known = trainer.precision in (None, 32, "32", *precisions)
     require("trainer.precision", trainer.precision, known, f"one of {', '.join(precisions)}")
