@@ -4,8 +4,8 @@ STEP = "trainer/global_step"  # the horizontal axis of everything
 BOTH = "max,last"
 GROUPS = {  # in the order of W&B's page: (summaries in the table of runs, whether automatic panels leave the group out)
     "memorized/*": (BOTH, False),
-    "outpainted/*": (BOTH, False),
     "train/*": (BOTH, False),
+    "outpainted/*": (BOTH, False),
     "localization/*": (BOTH, True),
     "detection/*": (BOTH, True),
     "measure/*": (BOTH, True),

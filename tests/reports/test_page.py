@@ -30,7 +30,10 @@ def script(page: str, name: str) -> dict:
 def test_embedded_numbers_equal_the_summary_of_the_rows(run_folder: Path) -> None:
     page = write_report(run_folder).read_text()
     table = pd.read_parquet(run_folder / "measurements.parquet")
-    assert script(page, "numbers") == {str(step): summarize_evaluation(table[table["step"] == step]) for step in table["step"].unique()}
+    numbers = script(page, "numbers")
+    for place, step in enumerate(numbers.pop("step")):
+        shown = {key: values[place] for key, values in numbers.items() if values[place] is not None}
+        assert shown == summarize_evaluation(table[table["step"] == step])
     assert script(page, "emergence") == json.loads((run_folder / "emergence.json").read_text())
 
 

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from afterglow.functional.statistics import Estimate, percentile_estimate
 from afterglow.functional.survival import interval_regression
 
 NUM_ORDER_DRAWS = 200
+Intervals: TypeAlias = tuple[tuple[float, float], ...]
 
 
 def local_over_global(emergence: Mapping[str, Any], *, seed: int = 0) -> Estimate | None:
@@ -25,14 +27,19 @@ def local_over_global(emergence: Mapping[str, Any], *, seed: int = 0) -> Estimat
     Returns:
         The factor with its 95 % interval; None unless a plant of each kind has emerged.
     """
-    kinds = {kind: emergence["kinds"].get(kind, {}).get("intervals", {}) for kind in ("global", "local")}
-    ends = {k: np.array([(low, math.inf if high is None else high) for low, high in v.values()]) for k, v in kinds.items()}
-    if not all(len(part) and np.isfinite(part[:, 1]).any() for part in ends.values()):
+    kinds = [emergence["kinds"].get(kind, {}).get("intervals", {}).values() for kind in ("global", "local")]
+    return _local_over_global(*(tuple((low, math.inf if high is None else high) for low, high in part) for part in kinds), seed)
+
+
+@cache  # a training asks again after every evaluation
+def _local_over_global(whole: Intervals, local: Intervals, seed: int) -> Estimate | None:
+    ends = [np.array(whole), np.array(local)]
+    if not all(len(part) and np.isfinite(part[:, 1]).any() for part in ends):
         return None
     generator = np.random.default_rng(seed)
-    draws = [_factor(ends["global"], ends["local"])]
+    draws = [_factor(*ends)]
     for _ in range(NUM_ORDER_DRAWS):
-        first, second = (part[generator.integers(len(part), size=len(part))] for part in ends.values())
+        first, second = (part[generator.integers(len(part), size=len(part))] for part in ends)
         if np.isfinite(first[:, 1]).any() and np.isfinite(second[:, 1]).any():
             draws.append(_factor(first, second))
     return percentile_estimate(draws)

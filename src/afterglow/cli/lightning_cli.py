@@ -222,7 +222,9 @@ class AfterglowCLI(LightningCLI):
                 raise LostProcessError(f"{LOST_PROCESS} ({one_line(reason, 100)}).") from error
             raise
         if distributed.is_main_process():
-            page = write_report(self.folder)
+            page = self.folder / "report.html"
+            if self.ended or not page.is_file():  # otherwise the last evaluation has written it
+                write_report(self.folder)
             print(f"\n{emergence_text(self.folder)}\n\n{self.monitor.clock.summary()}\nReport: {page}", flush=True)
             if not self.ended:
                 self.run_logger.log_results(page)

@@ -70,7 +70,11 @@ def _render(run: Run) -> str:
     }
     specs = {name: spec for name, spec in specs.items() if spec}
     colors = {name: kind.color for name, kind in KINDS.items()}
-    data = {"numbers": run.numbers, "emergence": run.emergence, "charts": specs, "timeline": line, "colors": colors}
+    numbers = {
+        key: [run.numbers[step].get(key) for step in run.steps]
+        for key in dict.fromkeys(key for values in run.numbers.values() for key in values)
+    }
+    data = {"numbers": {"step": run.steps, **numbers}, "emergence": run.emergence, "charts": specs, "timeline": line, "colors": colors}
     return render("page.html.jinja", _contents(run, line) | {"charts": specs}, data)
 
 

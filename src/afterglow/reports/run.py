@@ -118,8 +118,8 @@ class Run:
     @cached_property
     def last_values(self) -> dict[tuple[str, str], pd.Series]:
         """{(kind, measure): value by plant_id} at the last evaluation, means over seeds."""
-        groups = plant_means(self.last_rows).groupby(["kind", "measure"])
-        return {(str(kind), str(name)): part.set_index("plant_id")["value"] for (kind, name), part in groups}
+        groups = plant_means(self.last_rows).set_index("plant_id").groupby(["kind", "measure"])["value"]
+        return {(str(kind), str(name)): part for (kind, name), part in groups}
 
     @cached_property
     def memorized(self) -> dict[str, list[MemorizedFraction]]:

@@ -3,6 +3,8 @@
 import base64
 import io
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,14 +64,10 @@ def timeline(run: Run) -> dict[str, Any] | None:
         "maps": names,
         "reference": _sheet([_reference(run, number) for number in numbers], side),
         "region": _mask_sheet([_array(files[-1], "region", row) for row in rows[-1]], side),
-        "images": [_sheet([_array(file, "images", row) for row in found], side) for file, found in zip(files, rows, strict=True)],
-        "map": {name: [_heat_sheet(file, f"map/{name}", found, side) for file, found in zip(files, rows, strict=True)] for name in names},
+        "images": [_saved_sheet(file, "images", found, side) for file, found in zip(files, rows, strict=True)],
+        "map": {name: [_saved_sheet(file, f"map/{name}", found, side) for file, found in zip(files, rows, strict=True)] for name in names},
         "mask": {
-            name: [
-                _mask_sheet([_array(file, f"mask/{name}", row) for row in found], side) if f"mask/{name}" in file.names else None
-                for file, found in zip(files, rows, strict=True)
-            ]
-            for name in names
+            name: [_saved_sheet(file, f"mask/{name}", found, side) for file, found in zip(files, rows, strict=True)] for name in names
         },
         "memorized": _values(run, "plant_memorized", steps, numbers),
         "distance": _values(run, "calibrated_l2", steps, numbers),
@@ -107,10 +105,18 @@ def _reference(run: Run, number: int) -> np.ndarray | None:
     return None if plant is None else read_pixels(run.folder / "plants" / plant["file_name"])
 
 
-def _heat_sheet(file: EvaluationFile, name: str, rows: Sequence[int | None], side: int) -> str | None:
-    if name not in file.names:
-        return None
-    return _sheet([None if row is None else heat(file.tensor(name)[row], (side, side)) for row in rows], side)
+def _saved_sheet(file: EvaluationFile, name: str, rows: Sequence[int | None], side: int) -> str | None:
+    """The sheet of one saved array; None if the evaluation did not save it."""
+    return _cached_sheet(file.path.resolve(), file.path.stat().st_mtime_ns, name, tuple(rows), side) if name in file.names else None
+
+
+@lru_cache(maxsize=1024)  # a training draws the sheets of all earlier evaluations again after each evaluation
+def _cached_sheet(path: Path, version: int, name: str, rows: tuple[int | None, ...], side: int) -> str | None:
+    values = EvaluationFile(path).tensor(name)
+    if name.startswith("map/"):
+        return _sheet([None if row is None else heat(values[row], (side, side)) for row in rows], side)
+    tiles = [None if row is None else values[row] if values.ndim == 4 else values[row][None] for row in rows]
+    return _mask_sheet(tiles, side) if name.startswith("mask/") else _sheet(tiles, side)
 
 
 def _mask_sheet(masks: Sequence[np.ndarray | None], side: int) -> str | None:
