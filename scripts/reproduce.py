@@ -3,6 +3,7 @@
   python scripts/reproduce.py localization      about 20 minutes per run on two cores
   python scripts/reproduce.py emergence         about 5 minutes per run on one core
   python scripts/reproduce.py mitigation        about 15 minutes per model and 5 minutes per training on one core
+  python scripts/reproduce.py endings           about 25 minutes per run on one core
   python scripts/reproduce.py emergence --list  print the missing commands and run nothing
 
 Runs whose rows are already in docs/findings are skipped; delete their folder there to repeat them. An interrupted call resumes.
@@ -15,7 +16,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
 FINDINGS = ROOT / "docs" / "findings"
@@ -52,6 +58,21 @@ TRAINING_MITIGATIONS = {  # options of trainings with a mitigation
     "stop_memorized": ("--monitor.early_stop.monitor", "memorized"),
     "stop_log_ratio": ("--monitor.early_stop.monitor", "denoising_log_ratio"),
 }
+CAUSAL = ("--config", "configs/overlays/text_causal.yaml")
+MASKED = ("--model.mask_padding", "true")
+ENDINGS = {  # options of the demo's training for each arm of E3 (docs/findings/plan.md); frozen encoders are made first
+    "minilm": (),
+    "causal": CAUSAL,
+    "causal_masked": (*CAUSAL, *MASKED),
+    "contrastive": ("--model.text", "runs/text-contrastive-{seed}"),
+    "random": ("--model.text", "runs/text-random-{seed}"),
+    "minilm_masked": MASKED,
+    "causal_heads": (*CAUSAL, "--model.unet.attention_head_dim", "4"),
+}
+ENCODER_STEPS = {"contrastive": "1000", "random": "0"}
+# rows of "endings": at every evaluation the mean over all layers and the paper's layers, at the last evaluation every layer
+ENDING_MEASURES = ("memorized", "plant_memorized", "calibrated_l2", "nn_ratio", "attention_mass.*.all", "auc.*.all", "auc.*.be")
+TRIVIAL_MEASURES = tuple(f"auc.{name}" for name in ("all_ones", "centered_gaussian", "luminance", "local_contrast", "score_difference.*"))
 DEDUPLICATIONS = ("exact", "pixels", "local")
 
 
@@ -69,13 +90,17 @@ class Command:
 
 @dataclass(frozen=True)
 class Run:
-    """Commands, and the files that are copied from `source` to `folder` below docs/findings; the last of the files marks it complete."""
+    """Commands, and the files that are copied from `source` to `folder` below docs/findings; the last of the files marks it complete.
+
+    measures: names of the rows that are kept, with wildcards; last_measures: of further rows of the last evaluation.
+    """
 
     folder: str
     commands: tuple[Command, ...]
     source: str
     files: tuple[str, ...]
     measures: tuple[str, ...] = ()
+    last_measures: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -171,7 +196,28 @@ def mitigated_run(name: str, *commands: Command) -> Run:
     return Run(f"mitigation/{name}", commands, f"runs/{name}", PLANTED_RUN_FILES, MEASURES)
 
 
-FINDING_RUNS = {"localization": localization, "emergence": emergence, "mitigation": mitigation}
+def endings() -> Iterator[Run]:
+    """The demo with seven text encoders; each model is sampled again with the states of token groups replaced."""
+    for seed in SEEDS:
+        for arm, options in ENDINGS.items():
+            name = f"endings-{arm}-{seed}"
+            fixed = ("--config", "configs/demo.yaml", "--config", "configs/overlays/endings.yaml")
+            training = train(name, *fixed, *(option.format(seed=seed) for option in options), "--seed_everything", str(seed))
+            before: tuple[Command, ...] = ()
+            if arm in ENCODER_STEPS:
+                encoder = f"runs/text-{arm}-{seed}"
+                arguments = ("text-encoder", "--steps", ENCODER_STEPS[arm], "--seed", str(seed), "--out", encoder)
+                before = (Command(arguments, ROOT / encoder / "config.json"),)
+            out = f"runs/{name}/knockout"
+            arguments = ("knockout", "--model", f"runs/{name}", "--run", f"runs/{name}", "--num-inference-steps", "12", "--out", out)
+            knockout = Command(arguments, ROOT / out / "knockout.parquet")
+            files = (*PLANTED_RUN_FILES, "knockout/knockout.parquet")
+            kept = (*ENDING_MEASURES, *TRIVIAL_MEASURES)
+            yield Run(f"endings/{name}", (*before, training, knockout), f"runs/{name}", files, kept, ("auc.*", "attention_mass.*"))
+
+
+FINDING_RUNS = {"localization": localization, "emergence": emergence, "mitigation": mitigation, "endings": endings}
+UNDERWAY = ("endings",)  # findings whose runs are committed as they finish
 
 
 def missing_commands(run: Run) -> list[Command]:
@@ -185,20 +231,28 @@ def copy_files(run: Run) -> None:
         target = FINDINGS / run.folder / file
         target.parent.mkdir(parents=True, exist_ok=True)
         if file == "measurements.parquet" and run.measures:
-            write_rows(ROOT / run.source / file, target, run.measures)
+            write_rows(ROOT / run.source / file, target, run.measures, run.last_measures)
         else:
             shutil.copy(ROOT / run.source / file, target)
 
 
-def write_rows(source: Path, target: Path, measures: tuple[str, ...]) -> None:
+def write_rows(source: Path, target: Path, measures: tuple[str, ...], last_measures: tuple[str, ...] = ()) -> None:
     """Rows of these measures and of confirmations, without captions; of generations without a caption only nn_ratio."""
     import numpy as np
     import pandas as pd
 
     rows = pd.read_parquet(source)
-    rows = rows[rows["measure"].isin(measures) | rows["measure"].str.startswith("confirm.")]
-    rows = rows[(rows["kind"] != "unprompted") | (rows["measure"] == "nn_ratio")]
+    kept = matches(rows["measure"], (*measures, "confirm.*"))
+    if last_measures:
+        kept |= matches(rows["measure"], last_measures) & (rows["step"] == rows["step"].max())
+    rows = rows[kept & ((rows["kind"] != "unprompted") | (rows["measure"] == "nn_ratio"))]
     rows.astype({"value": np.float32}).assign(caption="").to_parquet(target, compression="zstd", index=False)
+
+
+def matches(names: "pd.Series[str]", patterns: tuple[str, ...]) -> "pd.Series[bool]":
+    """Which names match one of several patterns with wildcards."""
+    chosen = {name for name in names.unique() if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    return names.isin(chosen)
 
 
 def main() -> None:

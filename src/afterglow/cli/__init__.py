@@ -24,6 +24,7 @@ COMMANDS = {
     "detect": "evaluate how well scores detect memorized samples",
     "localize": "evaluate how well maps locate the memorized region",
     "mitigate": "compare mitigations at inference with the unmitigated model",
+    "knockout": "count the copies that remain without the caption's content in a group of tokens",
     "extract": "generate many samples and find the training images among them",
     "emergence": "estimate when plants become memorized, over several runs",
     "runs": "list the runs of a folder with their state, step and memorized fractions",
