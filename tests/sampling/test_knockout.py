@@ -7,7 +7,7 @@ import torch
 from afterglow.functional.attention import token_groups
 from afterglow.models.conditioning import TextConditioning
 from afterglow.models.denoiser import Denoiser
-from afterglow.sampling.knockout import GROUPS, KNOCKOUTS, PARTS, KnockOut, caption_means
+from afterglow.sampling.knockout import GROUP_PARTS, KNOCKOUTS, PARTS, KnockOut, caption_means
 from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig
 
@@ -52,7 +52,7 @@ def test_copies_vanish_exactly_where_the_group_that_is_read_is_replaced(group):
     for name, groups in KNOCKOUTS.items():
         images = generate(model, list(NAMES), [0] * NUM, Sampler(steps=3), NOTHING, mitigation=KnockOut(groups, means)).images
         copied = (images.float() - shown).abs().flatten(1).amax(1) < 2
-        read = set(GROUPS[group])
+        read = set(GROUP_PARTS[group])
         if not read & set(groups):
             assert copied.all(), name
         elif read <= set(groups):

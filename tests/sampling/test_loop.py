@@ -206,8 +206,8 @@ def test_the_sink_is_bos_where_no_caption_reaches_it_and_the_padding_otherwise(c
     causal, bidirectional = caption_model(), caption_model(text=PACKAGED)
     states = [model.condition(["a red hat", "b"]).encoder_hidden_states[:, 0] for model in (causal, bidirectional)]
     assert torch.equal(*states[0]) and not torch.allclose(*states[1], atol=1e-2)
-    assert [sink_group(model) for model in (causal, bidirectional)] == ["bos", "pads"]
-    assert sink_group(caption_model(text=PACKAGED, mask_padding=True)) == "bos"  # nothing attends to the padding
+    assert [sink_group(model, [""]) for model in (causal, bidirectional)] == ["bos", "pads"]
+    assert sink_group(caption_model(text=PACKAGED, mask_padding=True), ["b"]) == "bos"  # nothing attends to the padding
     assert generate(causal, ["b"], [0], TRAILING, CaptureConfig(tokens=False)).provenance["sink"] == "bos"
     assert generate(causal, ["b"], [0], TRAILING, CaptureConfig(tokens=False, end_steps=())).provenance["sink"] is None
 

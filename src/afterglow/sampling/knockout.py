@@ -12,11 +12,11 @@ from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.setup import SamplingSetup
 
 PARTS = ("bos", "words", "first_end", "pads")  # disjoint groups; every position belongs to one
-GROUPS = {**{part: (part,) for part in PARTS}, "end_and_pads": ("first_end", "pads")}
+GROUP_PARTS = {**{part: (part,) for part in PARTS}, "end_and_pads": ("first_end", "pads")}
 KNOCKOUTS: Mapping[str, tuple[str, ...]] = {  # name => groups whose states are replaced; "only" keeps one group
     "none": (),
-    **GROUPS,
-    **{f"only_{name}": tuple(part for part in PARTS if part not in kept) for name, kept in GROUPS.items()},
+    **GROUP_PARTS,
+    **{f"only_{name}": tuple(part for part in PARTS if part not in kept) for name, kept in GROUP_PARTS.items()},
     "all": PARTS,
 }
 MIN_CAPTIONS = 10  # a mean over fewer would keep a good part of the caption's own state

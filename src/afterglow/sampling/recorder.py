@@ -173,12 +173,13 @@ def _column_weights(condition: TextConditioning) -> Tensor:
     return torch.stack([(rules | groups)[name] for name in ATTENTION_COLUMNS], dim=-1)
 
 
-def sink_group(model: Denoiser) -> str | None:
+def sink_group(model: Denoiser, captions: Sequence[str]) -> str | None:
     """The token group without caption, whose dark attention map is sink darkness (docs/methods.md#token-groups); None without text.
 
-    BOS if its state is the same for two captions (a causal encoder) or if padding is masked, otherwise the padding.
+    BOS if its state is the same for two captions (a causal encoder) or if padding is masked, otherwise the padding. The captions are the
+    empty one and the first other one of `captions`, which a frozen encoder remembers.
     """
-    condition = model.condition(["", "a"]) if model.has_text else None
+    condition = model.condition(["", next(filter(None, captions), "a")]) if model.has_text else None
     if condition is None:
         return None
     first = condition.encoder_hidden_states[:, 0].float()
