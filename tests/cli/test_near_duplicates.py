@@ -5,6 +5,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from afterglow.datasets.sources import load_images
+from afterglow.evaluation.evaluate import evaluate
+from afterglow.evaluation.outpainting import outpainting_requests
+from afterglow.evaluation.requests import UnconditionalRequest, copyable_targets
+from afterglow.models.optimal import OptimalDenoiser
+from afterglow.planting.planner import plant_images
+from afterglow.planting.plants import PlantingConfig
+from afterglow.planting.targets import unconditional_targets
+from afterglow.sampling.loop import Sampler
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -57,3 +67,50 @@ def test_correlation_finds_the_same_image_in_another_color(folder, tmp_path, com
 def test_a_limit_that_is_no_distance_is_refused_before_images_are_read(limit, tmp_path, command, capsys):
     assert command("near-duplicates", "--dataset", "imagefolder", "--data-dir", str(tmp_path / "nowhere"), f"--limit={limit}") == 2
     assert "--limit must be a number from 0 to 1" in capsys.readouterr().err
+
+
+def test_clusters_become_natural_families_with_the_mask_in_which_their_members_agree(folder, tmp_path, command, capsys):
+    """A car in two colors: the right half is the same to 6 gray levels. The mask is this half, as far as it differs from the median."""
+    car = np.asarray(Image.open(folder / "car" / "3.png")).astype(int)
+    other = np.clip(car + 6, 0, 255)
+    other[:, :8, 0] += np.where(other[:, :8, 0] > 127, -60, 60)
+    Image.fromarray(other.astype(np.uint8)).save(folder / "car" / "5.png")
+    generator = np.random.default_rng(1)
+    for number in range(6, 30):
+        Image.fromarray(generator.integers(0, 256, (16, 16, 3)).astype(np.uint8)).save(folder / "car" / f"{number}.png")
+    source = ["--dataset", "imagefolder", "--data-dir", str(folder), "--resolution", "16", "--out", str(tmp_path / "out")]
+    families = str(tmp_path / "families")
+    search = ["near-duplicates", *source, "--caption", "car", "--distance", "correlation", "--limit", "0.5", "--families", families]
+    assert command(*search) == 0
+    assert f"{families}: 30 images, 2 families" in capsys.readouterr().out
+    assert command(*search) == 2 and "--families writes a new folder" in capsys.readouterr().err
+
+    images = load_images("imagefolder", resolution=16, data_dir=families)
+    nothing = {"num_global": 0, "num_local": 0, "num_decoys": 0, "num_tints": 0, "num_backgrounds": 0, "num_decoy_images": 0}
+    planting = PlantingConfig(num_natural=1, family_tolerance=8, copies=10, num_heldout=4, **nothing)
+    planted = plant_images(images, planting)
+    (plant,) = planted.of_kind("natural")
+    assert plant.caption.startswith("car ") and len(plant.members) == 2 and plant.copies == 10
+    median = np.median(images.pixels[images.families < 0], axis=0)  # of about thirty random images
+    assert not plant.mask[0, :, :8].any() and 0.6 < plant.mask[0, :, 8:].mean() < 1
+    far = np.abs(car.transpose(2, 0, 1).astype(int) - median).max(0) > 45
+    assert plant.mask[0, :, 8:][far[:, 8:]].all()
+    with pytest.raises(ValueError, match="only 0 eligible natural families"):
+        plant_images(images, PlantingConfig(num_natural=1, family_tolerance=2, num_heldout=4, **nothing))
+
+    model = OptimalDenoiser(np.concatenate([planted.pixels[list(plant.members)].repeat(5, 0), planted.pixels[planted.controls]]))
+    requests = (asked(planted), *outpainting_requests(planted))
+    rows = pd.concat([evaluate(model, request, Sampler(steps=12), ("calibrated_l2", "memorized")).measurements for request in requests])
+    found = rows[rows["kind"] == "natural"].groupby("measure")["value"].mean()
+    assert found["plant_memorized"] == found["plant_memorized.whole"] == found["plant_memorized.outpainted"] == 1
+    # a model of the shared region among other surroundings copies the region without the whole
+    others = planted.pixels[planted.controls]
+    region = OptimalDenoiser(np.where(plant.mask, planted.pixels[plant.members[0]], others))
+    rows = evaluate(region, asked(planted), Sampler(steps=12), ("calibrated_l2", "memorized")).measurements
+    natural = rows[rows["kind"] == "natural"].groupby("measure")["value"].mean()
+    assert natural["plant_memorized"] == 1 and natural["plant_memorized.whole"] == 0 and natural["extracted"] > 0.9
+
+
+def asked(planted):
+    candidates = copyable_targets(planted)
+    return UnconditionalRequest(targets=unconditional_targets(planted, 24), candidates=candidates, gallery=planted.gallery(), append=True)

@@ -17,6 +17,10 @@ ASSIGNED = (
     "memorized at an evaluation: at least one generation is nearest to the plant, of all plants and phantoms, "
     f"by calibrated distance, and is a copy: {_COPY.replace('have', 'has')}; {_EMERGENCE}"
 )
+COPIED_WHOLE = (
+    "copied as a whole at an evaluation: memorized, and by the same generations one of the plant's images outside the mask as well "
+    f"(calibrated distance under 1); {_EMERGENCE}"
+)
 COMPLETED = f"memorized at an evaluation: at least half of the completions {_COPY.replace('mask', 'unknown region')}; {_EMERGENCE}"
 
 

@@ -10,6 +10,7 @@ from afterglow import keys
 from afterglow.analysis.emergence import (
     ASSIGNED,
     COMPLETED,
+    COPIED_WHOLE,
     DEFINITION,
     NUM_CONFIRMATIONS,
     emergence_interval,
@@ -19,14 +20,20 @@ from afterglow.analysis.emergence import (
 from afterglow.functional.survival import Interval
 
 IN_MASK, IN_REGION = "", ".region"  # evaluated in the plant's mask, or (a global plant) in the region that it has in the other arm
-OUTPAINTED = {  # completions of a model without text, with what is known around a region
-    ".outpainted": "what was trained with the region, or the other half of a whole image",
-    ".outpainted_fresh": "held-out images",
+WHOLE = ".whole"  # copies of a whole image of a family, or of a local plant that cycles through backgrounds
+OUTPAINTED = (".outpainted", ".outpainted_fresh")  # completions of a model without text
+OTHER_DEFINITIONS = {
+    WHOLE: COPIED_WHOLE,
+    ".outpainted": f"{COMPLETED}; known: what was trained with the region, or the other half of a whole image",
+    ".outpainted_fresh": f"{COMPLETED}; known: held-out images around the region",
 }
 
 
 def memorized_history(rows: pd.DataFrame, within: str = IN_MASK) -> dict[int, tuple[list[int], list[bool]]]:
-    """{plant_id: (steps of its evaluations, whether it was memorized at each)}. within: IN_MASK, IN_REGION or a key of OUTPAINTED."""
+    """{plant_id: (steps of its evaluations, whether it was memorized at each)}.
+
+    within: IN_MASK, IN_REGION or a key of OTHER_DEFINITIONS.
+    """
     seen = rows[rows["measure"] == f"plant_memorized{within}"].sort_values("step")
     return {int(number): (part["step"].tolist(), (part["value"] > 0.5).tolist()) for number, part in seen.groupby("plant_id")}
 
@@ -42,15 +49,15 @@ def emergence_intervals(rows: pd.DataFrame, within: str = IN_MASK) -> dict[int, 
 def emergence_of(rows: pd.DataFrame) -> dict[str, Any]:
     """Content of emergence.json: for each kind the plants, the number memorized at the last evaluation, intervals and quartiles.
 
-    The same of the completions of a model without text stands under outpainted and outpainted_fresh.
+    The same stands under whole for copies of whole images, and under outpainted and outpainted_fresh for a model without text.
     """
     steps = sorted(rows["step"].unique().tolist())
     definition = ASSIGNED if (rows["measure"] == "extracted").any() else DEFINITION
     found: dict[str, Any] = {"definition": definition, "evaluation_steps": steps, "probe_ratio": _spacing(steps)}
     found["kinds"] = _kinds_of(rows, steps, IN_MASK)
-    for within, known in OUTPAINTED.items():
+    for within, definition in OTHER_DEFINITIONS.items():
         if kinds := _kinds_of(rows, steps, within):
-            found[within[1:]] = {"definition": f"{COMPLETED}; known: {known}", "kinds": kinds}
+            found[within[1:]] = {"definition": definition, "kinds": kinds}
     return found
 
 
@@ -76,7 +83,7 @@ def _kinds_of(rows: pd.DataFrame, steps: list[int], within: str) -> dict[str, An
 def emergence_summary(found: Mapping[str, Any]) -> dict[str, Any]:
     """W&B summary: the median step of each kind, its interval, and the number of censored plants."""
     numbers: dict[str, Any] = {}
-    named = {"": found["kinds"]} | {f"_{name[1:]}": found[name[1:]]["kinds"] for name in OUTPAINTED if name[1:] in found}
+    named = {"": found["kinds"]} | {f"_{name[1:]}": found[name[1:]]["kinds"] for name in OTHER_DEFINITIONS if name[1:] in found}
     for suffix, kind, about in ((suffix, kind, about) for suffix, kinds in named.items() for kind, about in kinds.items()):
         if "median" in about:
             numbers[keys.emergence(kind + suffix, "step")] = about["median"]["step"]

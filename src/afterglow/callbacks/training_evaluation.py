@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from afterglow.analysis.emergence import NUM_CONFIRMATIONS, num_confirmations_needed
-from afterglow.analysis.emergence_table import IN_MASK, IN_REGION, memorized_history
+from afterglow.analysis.emergence_table import IN_MASK, IN_REGION, WHOLE, memorized_history
 from afterglow.errors import require, require_positive
 from afterglow.evaluation.denoising_loss import denoising_loss_rows
 from afterglow.evaluation.evaluate import Processes, evaluate, model_measures
@@ -126,7 +126,7 @@ class TrainingEvaluation:
             model: the final weights.
             history: measurements of all evaluations, the last one included.
         """
-        frames = list(self._confirm(model, self.request(model, last=False), history, IN_MASK, IN_REGION))  # without kinds without history
+        frames = list(self._confirm(model, self.request(model, last=False), history, IN_MASK, IN_REGION, WHOLE))
         for request in self.outpainting(model, last=False):
             frames += self._confirm(model, request, history, f".{request.name}")
         return frames

@@ -1,17 +1,22 @@
 """Find near-duplicates in a dataset: pairs of images nearer to each other than a limit, and the clusters that these pairs connect.
 
   afterglow near-duplicates --dataset cifar10 --data-dir DIR --caption automobile --distance correlation --limit 0.06
+  afterglow near-duplicates --dataset cifar10 --data-dir DIR --caption automobile --distance correlation --families cars
   afterglow near-duplicates --dataset imagefolder --data-dir DIR --resolution 64 --out near_duplicates
 
 The distance is the root mean square difference of [0,1] pixels over the whole image at the given resolution (rms), or 1 - r of the
 gray levels (correlation: finds the same car in another color). Clusters at an rms limit of 0.03 are never split between plants, controls
 and held-out images. Writes OUT/near_duplicates.parquet (one row for each pair) and OUT/near_duplicates.png (the largest clusters).
+--families also writes the searched images as an imagefolder in which each cluster is a natural family: train on it with --data.dataset
+imagefolder and --data.planting.num_natural.
 """
 
+import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from afterglow.cache import atomic_path
 from afterglow.cli.options import add_dataset_arguments
 from afterglow.cli.parser import announce, positive
 from afterglow.errors import AfterglowError, require_fraction, shown
@@ -34,12 +39,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--distance", choices=list(_LIMITS), default="rms", help="distance between two images")
     parser.add_argument("--limit", type=float, help="largest distance of near-duplicates (default: 0.03 for rms, 0.06 for correlation)")
     parser.add_argument("--out", type=Path, default=Path("near_duplicates"), metavar="DIR", help="folder for the table and the figure")
+    parser.add_argument("--families", type=Path, metavar="DIR", help="new folder for the images, with their clusters as natural families")
 
 
 def run(args: Namespace) -> None:
     """Search, print the counts, and write the table and the figure."""
     limit = _LIMITS[args.distance] if args.limit is None else args.limit
     require_fraction(**{"--limit": limit})
+    if args.families is not None and args.families.exists():
+        raise AfterglowError(f"'{args.families}' exists: --families writes a new folder.")
     announce(f"Reading {args.dataset} ...")
     import numpy as np
     import pandas as pd
@@ -66,6 +74,9 @@ def run(args: Namespace) -> None:
         f"in {len(several)} clusters with {several.sum()} images; the largest cluster has {sizes.max()}"
     )
     print(f"{args.out}: near_duplicates.parquet, near_duplicates.png")
+    if args.families is not None:
+        _write_families(args.families, pixels, captions.tolist(), np.where(sizes[clusters] > 1, clusters, -1).tolist())
+        print(f"{args.families}: {len(pixels)} images, {len(several)} families")
 
 
 def _rows_with_caption(captions: tuple[str, ...], caption: str | None) -> "np.ndarray":
@@ -78,6 +89,18 @@ def _rows_with_caption(captions: tuple[str, ...], caption: str | None) -> "np.nd
             f"No image has the caption '{shown(caption)}'; captions are {shown(', '.join(sorted(set(captions))[:12]), 150)} ..."
         )
     return rows
+
+
+def _write_families(folder: Path, pixels: "np.ndarray", captions: list[str], families: list[int]) -> None:
+    """An imagefolder with the columns text and family; -1: the image belongs to no family."""
+    from PIL import Image
+
+    with atomic_path(folder) as path:
+        path.mkdir(parents=True)
+        with (path / "metadata.jsonl").open("w", encoding="utf-8") as file:
+            for row, (image, caption, family) in enumerate(zip(pixels, captions, families, strict=True)):
+                Image.fromarray(image.transpose(1, 2, 0)).save(path / f"{row:05d}.png")
+                file.write(json.dumps({"file_name": f"{row:05d}.png", "text": caption, "family": family}) + "\n")
 
 
 def _figure(pixels: "np.ndarray", clusters: list["np.ndarray"]) -> "Image.Image":

@@ -97,6 +97,16 @@ def region_rows(generations: Generations) -> pd.DataFrame:
     return pd.concat([own, plants.assign(measure="plant_memorized.region")], ignore_index=True)
 
 
+def copied_whole(generations: Generations, copied: Tensor) -> Tensor | None:
+    """1 for a copy that copies one of its plant's images outside the mask too, else 0, [B]; NaN for plants without a finite set of images.
+
+    That is: the calibrated distance to the nearest of these images, outside the mask, is below 1 as well (docs/methods.md#memorized).
+    copied: 0 or 1 inside the mask, [B]. None without a training set.
+    """
+    outside = generations.extras.get("background_distance")
+    return None if outside is None else torch.where(outside.isfinite(), copied * (outside < 1), torch.nan)
+
+
 def extracted_rows(generations: Generations, plants: Sequence[Target], num_generations: int) -> pd.DataFrame:
     """Rows of plants of an unconditional model, seed -1 (all seeds).
 
@@ -106,14 +116,19 @@ def extracted_rows(generations: Generations, plants: Sequence[Target], num_gener
         num_generations: all generations, matched or not.
 
     Returns:
-        extracted: the fraction of all generations that copies the plant; plant_memorized: whether at least one does.
+        extracted: the fraction of all generations that copies the plant; plant_memorized: whether at least one does;
+        plant_memorized.whole: whether at least one copies an image of a family, or of a local plant with finite backgrounds, as a whole.
     """
+    whole = copied_whole(generations, torch.ones(len(generations))) if len(generations) else None
+    as_whole = set() if whole is None else set(plant_ids(generations)[whole == 1].tolist())
     counts = Counter(plant_ids(generations).tolist()) if len(generations) else Counter()
     rows = []
     for plant in plants:
         about = {"plant_id": plant.plant_id, "kind": plant.kind, "caption": plant.caption, "seed": ALL_SEEDS}
         rows.append(about | {"measure": "extracted", "value": counts[plant.plant_id] / num_generations})
         rows.append(about | {"measure": "plant_memorized", "value": float(counts[plant.plant_id] > 0)})
+        if plant.backgrounds is not None:
+            rows.append(about | {"measure": "plant_memorized.whole", "value": float(plant.plant_id in as_whole)})
     return pd.DataFrame(rows)
 
 
@@ -129,6 +144,8 @@ def _plant_rows(generations: Generations, copied: Tensor) -> pd.DataFrame:
         if generations.kind[first] in ("local", "natural") and len(rows) > 1 and spread is not None and spread[first].isfinite():
             plant = generations[rows.tolist()]
             values |= {"outside_diversity": memorized.outside_diversity(plant), "local_to_global": memorized.local_to_global(plant)}
+        if (whole := copied_whole(generations, copied)) is not None and whole[first].isfinite():
+            values["plant_memorized.whole"] = memorized.plant_memorized(whole[rows.tolist()])
         about = {"plant_id": number, "kind": generations.kind[first], "caption": generations.caption[first], "seed": ALL_SEEDS}
         table += [about | {"measure": name, "value": value} for name, value in values.items()]
     return pd.DataFrame(table)

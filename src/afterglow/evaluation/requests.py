@@ -205,7 +205,7 @@ class UnconditionalRequest(EvalRequest):
         """Replace plant_memorized of matched plants by extracted_rows of all plants."""
         matched = [row for row, kind in enumerate(generations.kind) if kind != "unprompted"]
         total = len(generations) - len(matched) if self.append else len(generations)
-        own = measurements[(measurements["measure"] != "plant_memorized") | (measurements["kind"] == "unprompted")]
+        own = measurements[~measurements["measure"].str.startswith("plant_memorized") | (measurements["kind"] == "unprompted")]
         return pd.concat([own, extracted_rows(generations[matched], self.candidates, total)], ignore_index=True)
 
 

@@ -168,9 +168,9 @@ class Planner:
         raise AfterglowError(f"num_natural is {self.planting.num_natural}, but the set has only {number} eligible natural families.")
 
     def _family_mask(self, rows: np.ndarray) -> np.ndarray:
-        """Pixels [H, W] that agree inside the family to 2/255 and differ by more than 0.1 from the median of the other clusters."""
+        """Pixels [H, W] in which the members agree to `family_tolerance` and differ by more than 0.1 from the median of other clusters."""
         family = self.images.pixels[rows].astype(np.int16)
-        agree = (family.max(0) - family.min(0)).max(0) <= 2
+        agree = (family.max(0) - family.min(0)).max(0) <= self.planting.family_tolerance
         if not hasattr(self, "median"):
             firsts = [int(members[0]) for members in self.members.values()]  # one image per cluster; one family moves no median
             self.median = np.median(self.images.pixels[firsts], axis=0)

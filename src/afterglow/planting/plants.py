@@ -32,6 +32,7 @@ class PlantingConfig:
         num_global: global plants: the same image, repeated under one caption.
         num_local: local plants: one repeated region under one caption, with a different background each time.
         num_natural: natural families: images of the set itself that share a region, such as skin-tone variants of one emoji.
+        family_tolerance: largest difference of a family's members inside its mask, in gray levels: 2 for drawings; photographs need more.
         num_decoys: captions that appear as often as a plant's, each time with a different image.
         num_tints: captions that name the color of a tinted region, each time on a different image.
         copies: appearances of a plant per epoch; the numbers of a list are assigned to the plants of each kind in turn.
@@ -48,6 +49,7 @@ class PlantingConfig:
     num_global: int = 8
     num_local: int = 8
     num_natural: int = 0
+    family_tolerance: int = 2
     num_decoys: int = 8
     num_tints: int = 8
     copies: int | Sequence[int] = (32,)

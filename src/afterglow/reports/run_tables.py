@@ -17,6 +17,11 @@ TRIVIAL = tuple(measure.name for measure in TRIVIAL_MAPS)
 MAIN_MAPS = ("score_difference.summed", "end_token.last.first_eos.be", "end_token.last.first_eos.all")
 MAPS_WITHOUT_TEXT = ("early_difference.summed", "early_difference.last", "patch_nearness", "self_attention")
 COMPARED_KINDS = ("phantom", "tint", "decoy")  # a map that finds their regions does not find copies
+OTHER_EMERGENCE = {  # parts of emergence.json: title on the page
+    "whole": "As a whole image",
+    "outpainted": "By outpainting",
+    "outpainted_fresh": "By outpainting, among held-out images",
+}
 _MEMORIZED = 0.5  # a plant is memorized if its value of plant_memorized is above
 
 
@@ -220,7 +225,7 @@ def emergence_text(folder: Path) -> str:
 
 def _emergence_text(emergence: Mapping[str, Any]) -> str:
     rows, last = [], emergence["evaluation_steps"][-1]
-    parts = {"": emergence} | {f", {name}": emergence[name] for name in ("outpainted", "outpainted_fresh") if name in emergence}
+    parts = {"": emergence} | {f", {name}": emergence[name] for name in OTHER_EMERGENCE if name in emergence}
     for name, kind in ((name, kind) for name, part in parts.items() for kind in emerging_kinds(part)):
         summary = parts[name]["kinds"][kind]
         emerged = [step_text(summary["median"], last), str(summary["censored"])] if "median" in summary else ["-", "-"]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from afterglow.analysis.emergence import ASSIGNED, DEFINITION
-from afterglow.analysis.emergence_table import IN_MASK, IN_REGION, OUTPAINTED, emergence_intervals
+from afterglow.analysis.emergence_table import IN_MASK, IN_REGION, OTHER_DEFINITIONS, emergence_intervals
 from afterglow.analysis.scaling import CLOSE_SHARE, crossing, generalized
 from afterglow.errors import AfterglowError
 from afterglow.functional.distances import CLOSE_RATIO
@@ -32,7 +32,7 @@ class EmergenceTables:
     """Tables of many runs; notes: what a reader must know of single runs.
 
     plants: run, n, copies, area, width, arm, seed, plant_id, kind, caption, rate (exposures per step), within ('', '.region' or a key of
-    OUTPAINTED), lower, upper.
+    OTHER_DEFINITIONS), lower, upper.
     runs: run, n, width, seed, batch, steps, tau_mem, tau_mem_lower, tau_mem_upper, tau_gen.
     fractions: run, n, step, f_mem. losses: run, n, step, kind, loss.
     """
@@ -78,7 +78,7 @@ class _RunFiles:
     def plants(self) -> pd.DataFrame:
         kinds = self.rows.drop_duplicates("plant_id").set_index("plant_id")["kind"]
         rows = []
-        for within in (IN_MASK, IN_REGION, *OUTPAINTED):
+        for within in (IN_MASK, IN_REGION, *OTHER_DEFINITIONS):
             for number, interval in emergence_intervals(self.rows, within).items():
                 plant = self.planted.get(number)
                 # not a plant (a control, a held-out caption), or removed by de-duplication: without exposures nothing can emerge
