@@ -4,12 +4,17 @@
   python scripts/reproduce.py emergence         about 5 minutes per run on one core
   python scripts/reproduce.py mitigation        about 15 minutes per model and 5 minutes per training on one core
   python scripts/reproduce.py endings           about 25 minutes per run on one core
+  python scripts/reproduce.py photographs       about 20 minutes per run on one core; needs AFTERGLOW_DATA
+  python scripts/reproduce.py photograph_sizes  about 5, 18 and 33 minutes per run on one core; needs AFTERGLOW_DATA
   python scripts/reproduce.py emergence --list  print the missing commands and run nothing
 
-Runs whose rows are already in docs/findings are skipped; delete their folder there to repeat them. An interrupted call resumes.
+AFTERGLOW_DATA names the folder that holds cifar/, celeba_64/ and flowers102_64/. Runs whose rows are already in docs/findings are skipped;
+delete their folder there to repeat them. An interrupted call resumes.
 """
 
 import argparse
+import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -30,7 +35,8 @@ PLANTED_RUN_FILES = (*RUN_FILES, "plants/metadata.jsonl")
 # rows that the pages of emergence and mitigation read; the others are not committed
 MEASURES = (
     "plant_memorized", "plant_memorized.region", "denoising_loss", "denoising_log_ratio.inside", "denoising_log_ratio.outside", "extracted",
-    "nn_ratio",
+    "nn_ratio", "calibrated_l2", "memorized", "memorized.region",
+    "calibrated_l2.region", "nn_ratio.region",
 )  # fmt: skip
 SEEDS = (0, 1, 2)
 STEPS_BY_SIZE = {16: 400, 32: 700, 64: 1200, 128: 2100}  # memorization comes later in larger sets
@@ -73,6 +79,9 @@ ENCODER_STEPS = {"contrastive": "1000", "random": "0"}
 # rows of "endings": at every evaluation the mean over all layers and the paper's layers, at the last evaluation every layer
 ENDING_MEASURES = ("memorized", "plant_memorized", "calibrated_l2", "nn_ratio", "attention_mass.*.all", "auc.*.all", "auc.*.be")
 TRIVIAL_MEASURES = tuple(f"auc.{name}" for name in ("all_ones", "centered_gaussian", "luminance", "local_contrast", "score_difference.*"))
+DATA_FOLDERS = {"cifar10": "cifar", "celeba": "celeba_64", "flowers102": "flowers102_64"}
+PHOTOGRAPH_SEEDS = {"cifar10": (0, 1, 2), "celeba": (0, 1), "flowers102": (0, 1)}
+STEPS_BY_PHOTOGRAPHS = {32: 1200, 128: 5000, 512: 9000}
 DEDUPLICATIONS = ("exact", "pixels", "local")
 
 
@@ -150,6 +159,42 @@ def size_run(name: str, size: int, *options: str) -> Command:
     return train(name, *fixed, *options)
 
 
+def dataset_options(dataset: str) -> tuple[str, ...]:
+    """The options of a dataset in a folder below AFTERGLOW_DATA."""
+    folder = Path(os.environ.get("AFTERGLOW_DATA", "data")) / DATA_FOLDERS[dataset]
+    return ("--data.dataset", dataset, "--data.data_dir", str(folder))
+
+
+def photographs() -> Iterator[Run]:
+    """E1: each template whole in one run, as a region in its paired run, on photographs."""
+    for dataset, seeds in PHOTOGRAPH_SEEDS.items():
+        for seed in seeds:
+            for arm in ("0", "1"):
+                name = f"photographs-{dataset}-{seed}-{arm}"
+                recipes = ("--config", "configs/findings/paired_arms.yaml", "--config", "configs/overlays/photographs.yaml")
+                options = (*recipes, *dataset_options(dataset), "--data.planting.arm", arm, "--seed_everything", str(seed))
+                yield Run(f"photographs/{name}", (train(name, *options),), f"runs/{name}", PLANTED_RUN_FILES)
+
+
+def photograph_sizes() -> Iterator[Run]:
+    """E2: set sizes without plants on photographs; for each the model of a disjoint set, and extractions by both."""
+    for dataset in ("celeba", "flowers102"):
+        for seed in ("0", "1"):
+            for size, steps in STEPS_BY_PHOTOGRAPHS.items():
+                own, other = (f"photograph_sizes-{dataset}-{size}-{kind}-{seed}" for kind in ("own", "other"))
+                fixed = ("--config", "configs/findings/photograph_sizes.yaml", *dataset_options(dataset), "--data.set_size", str(size))
+                fixed = (*fixed, "--trainer.max_steps", str(steps), "--seed_everything", seed)
+                trainings = train(own, *fixed), train(other, *fixed, "--data.skip_first", str(size))
+                for name, command in zip((own, other), trainings, strict=True):
+                    yield Run(f"photograph_sizes/{name}", (command,), f"runs/{name}", PLANTED_RUN_FILES, MEASURES)
+                for name in (own, other):
+                    out = f"runs/extract-{name}"
+                    words = ("extract", "--model", f"runs/{name}", "--run", f"runs/{own}", "--num-images", "256")
+                    extract = Command((*words, "--num-inference-steps", "25", "--out", out), ROOT / out / "unseen.parquet")
+                    files = ("extract.parquet", "unseen.parquet")
+                    yield Run(f"photograph_sizes/extract/{name}", (*trainings, extract), out, files)
+
+
 def mitigation() -> Iterator[Run]:
     """Mitigations at inference on four models, a grid of strengths on one, and mitigations at training time."""
     yield from (comparison("mitigation", model, "--controls", "24", "--heldout", "16") for model in MODELS)
@@ -216,8 +261,15 @@ def endings() -> Iterator[Run]:
             yield Run(f"endings/{name}", (*before, training, knockout), f"runs/{name}", files, kept, ("auc.*", "attention_mass.*"))
 
 
-FINDING_RUNS = {"localization": localization, "emergence": emergence, "mitigation": mitigation, "endings": endings}
-UNDERWAY = ("endings",)  # findings whose runs are committed as they finish
+FINDING_RUNS = {
+    "localization": localization,
+    "emergence": emergence,
+    "mitigation": mitigation,
+    "endings": endings,
+    "photographs": photographs,
+    "photograph_sizes": photograph_sizes,
+}
+UNDERWAY = ("endings", "photographs", "photograph_sizes")  # findings whose runs are committed as they finish
 
 
 def missing_commands(run: Run) -> list[Command]:
@@ -232,12 +284,15 @@ def copy_files(run: Run) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if file == "measurements.parquet" and run.measures:
             write_rows(ROOT / run.source / file, target, run.measures, run.last_measures)
+        elif file == "config.yaml":
+            text = (ROOT / run.source / file).read_text(encoding="utf-8")
+            target.write_text(re.sub(r"(\n +data_dir:) .*/.*", r"\1 DIR", text), encoding="utf-8")
         else:
             shutil.copy(ROOT / run.source / file, target)
 
 
 def write_rows(source: Path, target: Path, measures: tuple[str, ...], last_measures: tuple[str, ...] = ()) -> None:
-    """Rows of these measures and of confirmations, without captions; of generations without a caption only nn_ratio."""
+    """Rows of these measures and of confirmations, without captions; of generations without a caption only the distances."""
     import numpy as np
     import pandas as pd
 
@@ -245,7 +300,7 @@ def write_rows(source: Path, target: Path, measures: tuple[str, ...], last_measu
     kept = matches(rows["measure"], (*measures, "confirm.*"))
     if last_measures:
         kept |= matches(rows["measure"], last_measures) & (rows["step"] == rows["step"].max())
-    rows = rows[kept & ((rows["kind"] != "unprompted") | (rows["measure"] == "nn_ratio"))]
+    rows = rows[kept & ((rows["kind"] != "unprompted") | rows["measure"].isin(("nn_ratio", "calibrated_l2")))]
     rows.astype({"value": np.float32}).assign(caption="").to_parquet(target, compression="zstd", index=False)
 
 
@@ -270,7 +325,9 @@ def main() -> None:
             copy_files(run)
             print(f"docs/findings/{run.folder}", flush=True)
     if not args.list:
-        subprocess.run([sys.executable, FINDINGS / args.finding / "make.py"], check=True)
+        page = FINDINGS / args.finding / "make.py"
+        if page.is_file():
+            subprocess.run([sys.executable, page], check=True)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+import yaml  # noqa: E402
 
 from afterglow.datasets.images import CaptionedImages  # noqa: E402
 from afterglow.datasets.openmoji import load_openmoji  # noqa: E402
@@ -273,3 +275,53 @@ def make_generations() -> Callable[..., Generations]:
         return Generations(**(filled | fields))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def write_run() -> Callable[..., Path]:
+    return _write_run
+
+
+def _write_run(
+    folder: Path, *, n: int = 500, seed: int = 0, arm: int | None = None, factor: float = 1.0, planted: bool = True, **settings: Any
+) -> Path:
+    """A run folder whose plants emerge when they have been shown 100 times (a local plant `factor` times later), and whose generations
+    without a caption are copies from step 4 n on."""
+    copies, batch, steps = (40, 80), 32, [0, *(round(20 * 1.25**place) for place in range(26))]
+    plants = [
+        {
+            "plant_id": 2 * number + phantom,
+            "kind": "phantom" if phantom else kind,
+            "copies": copies[number % 2] * (1 - phantom),
+            "text": f"p{number}",
+        }
+        | {"matched_plant": 2 * number if phantom else -1, "area": 0.25, "shape": "box", "mask_file_name": "m.png"}
+        for number, kind in enumerate(("global", "global", "local", "local") if arm != 1 else ("local", "local", "global", "global"))
+        for phantom in (0, 1)
+        if planted
+    ]
+    epoch = n + sum(plant["copies"] for plant in plants)
+    rows: list[dict[str, Any]] = []
+    for step in steps:
+        about = {"step": step, "epoch": step * batch / epoch, "seconds": 1.0, "seed": -1}
+        for plant in plants:
+            mine = about | {"plant_id": plant["plant_id"], "kind": plant["kind"], "caption": plant["text"]}
+            shown = step * batch * plant["copies"] / epoch
+            late = factor if plant["kind"] == "local" else 1.0
+            rows.append(mine | {"measure": "plant_memorized", "value": float(shown > 100 * late)})
+            if arm is not None and plant["kind"] == "global":
+                rows.append(mine | {"measure": "plant_memorized.region", "value": float(shown > 100)})
+        for number in range(10):
+            one = about | {"plant_id": 900 + number, "kind": "unprompted", "caption": "", "seed": number}
+            rows.append(one | {"measure": "nn_ratio", "value": 0.1 if step >= 4 * n else 0.9})
+        loss = {"plant_id": 800, "kind": "heldout", "caption": "", "measure": "denoising_loss", "value": 0.1 + 1 / (1 + step / 100)}
+        rows.append(about | loss)
+    (folder / "plants").mkdir(parents=True)
+    (folder / "plants" / "metadata.jsonl").write_text("".join(json.dumps(plant) + "\n" for plant in plants))
+    pd.DataFrame(rows).to_parquet(folder / "measurements.parquet")
+    data = {"dataset": "openmoji", "resolution": 16, "channels": 3, "batch_size": batch, "planting": {"arm": arm}}
+    model = {"class_path": "afterglow.models.DDPM", "init_args": {"unet": {"block_out_channels": [32, 64]}}}
+    config = {"seed_everything": seed, "data": {"init_args": data}, "model": model, "trainer": {"max_steps": steps[-1]}}
+    config["monitor"] = {"final_seeds": 4, "seeds": 2, "num_unprompted": 10, "sampler": {"steps": 12}} | settings
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder

@@ -3,8 +3,19 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from afterglow.analysis.scaling import bootstrap_run_values, bootstrap_table, crossing, fit, generalized, resampled_tables
+from afterglow.analysis.scaling import (
+    agreement,
+    bootstrap_run_values,
+    bootstrap_table,
+    compare_laws,
+    crossing,
+    fit,
+    generalized,
+    near_minimum,
+    resampled_tables,
+)
 from afterglow.functional.statistics import Estimate
 
 
@@ -58,9 +69,37 @@ def test_a_share_crosses_between_two_probes_on_a_log_axis():
 
 def test_the_step_from_which_the_held_out_loss_is_near_its_minimum():
     assert generalized([0, 10, 20, 40], [2.0, 1.04, 1.0, 1.5]) == 10
-    assert generalized([0, 10], [1.0, 3.0]) == 0
+    assert np.isnan(generalized([0, 10], [1.0, 3.0])) and np.isnan(generalized([0, 10, 15, 40], [2.0, 1.04, 1.0, 1.5]))  # no plateau
+    assert near_minimum([0, 10, 15, 40], [2.0, 1.04, 1.0, 1.5]) == (10, 15) and near_minimum([0, 10], [2.0, 1.0])[1] == np.inf
     assert generalized([0, 10, 20], [2.0, 1.5, 1.0]) == float("inf")  # it still fell at the last probe
-    assert generalized([5], [1.0]) == 5
+
+
+def test_offset_law_recovers_its_parameters_and_equals_a_search_by_brute_force():
+    n = np.repeat([16.0, 32, 64, 128, 256], 8)
+    steps = (200 + 9 * n) * np.exp(0.1 * np.random.default_rng(0).normal(size=len(n)))
+    table = pd.DataFrame({"n": n, "lower": steps / 1.1, "upper": steps * 1.1})
+    power, offset = compare_laws(table, "n")
+    assert offset.parameters["t0"] == pytest.approx(200, rel=0.2) and offset.parameters["c"] == pytest.approx(9, rel=0.1)
+    assert offset.negative_log_likelihood < power.negative_log_likelihood - 5 and power.parameters["a"] < 0.9  # bent by the offset
+
+    def brute(means, sigma):
+        inside = stats.norm.cdf(np.log(table["upper"]), means, sigma) - stats.norm.cdf(np.log(table["lower"]), means, sigma)
+        return -np.log(inside).sum()
+
+    t0, c, sigma = np.meshgrid(np.linspace(100, 300, 21), np.linspace(7, 11, 21), np.linspace(0.05, 0.2, 16))
+    best = min(brute(np.log(a + b * n), s) for a, b, s in zip(t0.flat, c.flat, sigma.flat, strict=True))
+    assert offset.negative_log_likelihood <= best and best - offset.negative_log_likelihood < 0.5
+    assert brute(np.log(power.parameters["c"] * n ** power.parameters["a"]), power.parameters["sigma"]) == pytest.approx(
+        power.negative_log_likelihood
+    )
+
+
+def test_agreement_is_one_for_equal_and_near_zero_for_independent_samples():
+    first, second = np.random.default_rng(0).normal(3, 1, (2, 200, 3, 8, 8))
+    assert agreement(first, first) == pytest.approx(np.ones(200)) and abs(agreement(first, second).mean()) < 0.02
+    mean = (first[:3].mean(0) + second[:3].mean(0)) / 2
+    wanted = [np.corrcoef([(a - mean).ravel(), (b - mean).ravel()])[0, 1] for a, b in zip(first[:3], second[:3], strict=True)]
+    assert agreement(first[:3], second[:3]) == pytest.approx(wanted, abs=0.02)
 
 
 def test_the_mean_over_runs_is_that_of_the_resampled_tables():
@@ -75,8 +114,14 @@ def test_the_mean_over_runs_is_that_of_the_resampled_tables():
 
 
 def test_runs_of_one_seed_are_resampled_together():
-    table = pd.DataFrame({"run": range(8), "unit": 0, "upper": 1.0, "value": [0, 0, 0, 0, 1, 1, 1, 1], "seed": [0, 0, 1, 1, 2, 2, 3, 3]})
+    table = pd.DataFrame({"run": range(8), "unit": 0, "upper": 1.0, "value": [0, 0, 0, 0, 1, 1, 1, 1], "seed": [0, 0, 1, 1, 2, 2, 3, 4]})
     mean = lambda part: float(part["value"].mean())  # noqa: E731
     by_seed, by_run = bootstrap_table(table, mean), bootstrap_table(table.drop(columns="seed"), mean)
     assert by_seed.value == by_run.value == 0.5 and by_seed.high - by_seed.low > by_run.high - by_run.low
     assert bootstrap_run_values([np.array([float(v)]) for v in table["value"]], table["seed"].tolist()) == by_seed
+
+
+def test_few_seeds_have_a_t_interval_over_their_means():
+    found = bootstrap_run_values([np.array([1.0, 2.0]), np.array([3.0]), np.array([5.0])], [0, 0, 1])
+    low, high = stats.t.interval(0.95, 1, 3.5, stats.sem([2, 5]))
+    assert (found.value, found.low, found.high) == pytest.approx((3.5, low, high))

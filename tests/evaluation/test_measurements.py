@@ -49,7 +49,10 @@ def test_region_rows_global_plant_copied_in_its_region_only_is_memorized(generat
     mask = torch.zeros_like(whole.eval_mask)
     mask[..., :4] = True
     rows = region_rows(replace(whole, images=images, eval_mask=mask))
-    assert set(rows["measure"]) == {"memorized.region", "plant_memorized.region"} and (rows["value"] == 1).all() and len(rows) == 6
+    verdicts = rows[rows["measure"].isin(["memorized.region", "plant_memorized.region"])]
+    assert (verdicts["value"] == 1).all() and len(verdicts) == 6
+    inside = rows.pivot_table(index=["plant_id", "seed"], columns="measure", values="value", dropna=False).loc[(slice(None), [0, 1]), :]
+    np.testing.assert_array_equal(inside["calibrated_l2.region"] < 1, inside["memorized.region"] == 1)
     everything = measure_generations(replace(whole, images=images)).measurements
     assert everything[everything["measure"] == "plant_memorized"]["value"].tolist() == [0, 1]
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from afterglow.callbacks.early_stop import EarlyStop
+from afterglow.planting.runs import load_planted_set
 from afterglow.reports import emergence_figures
 
 FINDINGS = Path(__file__).parents[2] / "docs" / "findings"
@@ -54,6 +55,35 @@ def test_thresholds_text_counts_evaluations_before_the_first_memorized_plant(mak
     first, second = (line.split("|")[2:5] for line in make.thresholds_text([tmp_path]).splitlines()[2:])
     assert [cell.strip() for cell in first] == ["1 of 1", "2 to 2", "1 of 1"]
     assert [cell.strip() for cell in second] == ["0 of 1", "-1 to -1", "0 of 1"]
+
+
+def test_clusters_equal_those_of_the_set_dealt_again(make) -> None:
+    table = pd.read_csv(FINDINGS / "emergence" / "clusters.csv")
+    for run in ("sizes-32-1", "paired_arms-500-0-0"):
+        planted = load_planted_set(FINDINGS / "emergence" / run)
+        own = table[table["run"] == run]
+        rows = (own["plant_id"] - len(planted.plants)).tolist()
+        clusters = planted.clusters[planted.controls].tolist()
+        assert rows == planted.controls[: len(rows)].tolist()
+        assert own["size"].tolist() == [clusters.count(planted.clusters[row]) for row in rows]
+    runs = make.with_clusters(pd.DataFrame({"run": ["sizes-32-1"]}), FINDINGS / "emergence").iloc[0]
+    sizes = [32, *table[table["run"] == "sizes-32-1"].groupby("cluster").size()]
+    assert runs["clusters"] == len(sizes) - 1 and runs["effective"] == pytest.approx(32**2 / sum(k**2 for k in sizes[1:]))
+
+
+def test_copies_of_natural_families_are_no_false_positives(make, tmp_path) -> None:
+    about = {"epoch": 1.0, "seconds": 0.0, "caption": "", "seed": -1, "measure": "plant_memorized", "step": 5}
+    for arm in (0, 1):  # the arms share phantom and controls; one phantom is memorized in one of them
+        folder = tmp_path / f"pairs-{arm}-0"
+        (folder / "plants").mkdir(parents=True)
+        (folder / "plants" / "metadata.jsonl").write_text('{"plant_id": 0, "kind": "phantom", "copies": 0, "text": "a"}\n')
+        values = [(0, "phantom", float(arm)), (4, "control", 1.0), (5, "control", 0.0), (9 + arm, "heldout", 0.0)]
+        pd.DataFrame([about | {"plant_id": p, "kind": k, "value": v} for p, k, v in values]).to_parquet(folder / "measurements.parquet")
+    sizes = [(f"pairs-{arm}-0", number, number, size) for arm in (0, 1) for number, size in ((4, 6), (5, 1))]
+    pd.DataFrame(sizes, columns=["run", "plant_id", "cluster", "size"]).to_csv(tmp_path / "clusters.csv")
+    counts = make.false_positives([tmp_path / f"pairs-{arm}-0" for arm in (0, 1)], tmp_path)
+    family, alone = "control of a natural family", "control, alone in its cluster"
+    assert counts == {"phantom": (1, 1), family: (1, 1), alone: (0, 1), "heldout": (0, 1)}
 
 
 def test_controls_text_counts_copies(make, tmp_path) -> None:

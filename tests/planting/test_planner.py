@@ -277,6 +277,20 @@ def test_skip_first_gives_a_disjoint_set():
         plant_images(load_openmoji(16), options, skip_first=-1)
 
 
+def test_one_per_cluster_takes_distinct_clusters_only() -> None:
+    options = PlantingConfig(num_global=2, num_local=0, num_decoys=0, num_tints=0, num_backgrounds=0, num_decoy_images=0, num_heldout=10)
+    images = load_openmoji(16)
+    found = plant_images(images, options, set_size=80, skip_first=80, one_per_cluster=True)
+    usual = plant_images(images, options, set_size=200)
+    assert len(set(found.clusters.tolist())) == len(found.clusters) == 2 + 2 + 10 + 80  # with repeats in the usual set
+    assert len(set(usual.clusters[usual.controls].tolist())) < 200
+    clusters = cluster_images(images.pixels, images.families)
+    firsts = {images.pixels[np.flatnonzero(clusters == cluster)[0]].tobytes() for cluster in set(clusters.tolist())}
+    assert {image.tobytes() for image in found.pixels} <= firsts
+    with pytest.raises(AfterglowError, match="one_per_cluster leaves one image"):
+        plant_images(images, PlantingConfig(num_natural=1), one_per_cluster=True)
+
+
 def test_plant_images_of_too_few_images_shows_the_budget(make: Callable[..., CaptionedImages]) -> None:
     images = make()
     few = CaptionedImages(images.pixels[:60], images.captions[:60], images.names[:60], np.full(60, -1), True)

@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from afterglow.functional.statistics import Estimate
 from afterglow.reports import emergence_figures
-from afterglow.reports.emergence import departs, model_fits, pair_plants, plant_fits, write_emergence
+from afterglow.reports.emergence import departs, median_text, model_fits, pair_plants, plant_fits, plants_of_kind, write_emergence
 from afterglow.reports.runs import read_runs
 
 
@@ -32,10 +33,11 @@ def test_model_fits_recover_the_slope_of_tau_mem(runs):
 
 def test_model_fits_treat_a_falling_loss_as_censored(tmp_path, write_run):
     folders = [write_run(tmp_path / str(n), n=n) for n in (100, 400, 1600)]
-    losses = pd.read_parquet(folders[-1] / "measurements.parquet")
-    unseen = losses["measure"] == "denoising_loss"
-    losses.loc[unseen, "value"] = np.exp(-losses.loc[unseen, "step"] / 1000)
-    losses.to_parquet(folders[-1] / "measurements.parquet")
+    for folder, end in zip(folders, (20, 80, 1000), strict=True):
+        losses = pd.read_parquet(folder / "measurements.parquet")
+        unseen = losses["measure"] == "denoising_loss"
+        losses.loc[unseen, "value"] = 0.1 * (end < 1000) + np.exp(-losses.loc[unseen, "step"] / end)  # a plateau, or none yet
+        losses.to_parquet(folder / "measurements.parquet")
     found = read_runs(folders)
     assert np.isinf(found.runs["tau_gen"]).tolist() == [False, False, True]
     fitted = next(one for one in model_fits(found) if one.name == "tau_gen")
@@ -50,7 +52,23 @@ def test_departs_ignores_differences_below_the_printed_precision():
 def test_pair_plants_recovers_the_delay_of_local_plants(runs):
     found = pair_plants(runs)
     assert np.exp(found.difference.value) == pytest.approx(1.5, rel=0.1) and found.difference.low > 0
-    assert (found.pairs, found.runs, found.local_first) == (12, 3, 0) and found.global_first > 6
+    assert (found.pairs, found.templates, found.runs, found.local_first) == (12, 4, 3, 0) and found.global_first > 6
+
+
+def test_few_seeds_have_a_t_interval_over_their_own_fits(tmp_path, write_run):
+    options = [{"n": 200, "seed": seed, "arm": arm, "factor": 1.3 + 0.2 * seed} for seed in (0, 1, 2) for arm in (0, 1)]
+    tables = read_runs([write_run(tmp_path / "-".join(map(str, one.values())), **one) for one in options])
+    found = pair_plants(tables)
+    alone = [
+        pair_plants(read_runs([tmp_path / f"200-{seed}-{arm}-{1.3 + 0.2 * seed}" for arm in (0, 1)])).difference.value for seed in range(3)
+    ]
+    assert list(found.seeds.values()) == pytest.approx(alone) and found.templates == found.pairs == 12
+    assert np.exp(alone) == pytest.approx([1.3, 1.5, 1.7], rel=0.12)
+    low, high = stats.t.interval(0.95, 2, np.mean(alone), stats.sem(alone))
+    assert (found.difference.low, found.difference.high) == pytest.approx((low, high))
+    medians = [median_text(plants_of_kind(read_runs([tmp_path / f"200-{s}-0-{1.3 + 0.2 * s}"]).plants, "global")) for s in range(3)]
+    text = median_text(plants_of_kind(read_runs([tmp_path / f"200-{s}-0-{1.3 + 0.2 * s}" for s in range(3)]).plants, "global"))
+    assert text.partition(" (seeds: ")[2] == ", ".join(one.split(" ")[0] for one in medians) + ")"
 
 
 def test_write_emergence_writes_a_self_contained_page(tmp_path, write_run, monkeypatch):

@@ -20,7 +20,8 @@ def test_read_runs_recovers_the_settings_of_the_runs(tmp_path, write_run):
     assert np.isinf(found.plants[found.plants["kind"] == "phantom"]["upper"]).all()
     run = found.runs.iloc[0]
     assert run["tau_mem_lower"] < 400 <= run["tau_mem_upper"] and run["tau_mem_lower"] < run["tau_mem"] <= run["tau_mem_upper"]
-    assert found.notes == () and run["tau_gen"] < run["steps"]
+    assert found.notes == () and np.isnan(run["tau_gen"])  # its loss has no plateau
+    assert run["overfitting"] == np.inf and np.isnan(run["calibrated"])
 
 
 def test_read_runs_leaves_out_plants_without_exposures(tmp_path, write_run):

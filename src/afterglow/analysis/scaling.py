@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,14 +12,17 @@ from afterglow.functional.statistics import (
     NUM_NESTED_RESAMPLES,
     Estimate,
     draw_nested,
+    is_few,
     nested_bootstrap,
     nested_groups,
     percentile_estimate,
+    t_interval,
 )
-from afterglow.functional.survival import interval_regression, is_independent
+from afterglow.functional.survival import LOG_SIGMA, interval_regression, is_independent, log_likelihood
 
 CLOSE_SHARE = 0.1  # share of the samples at which a model is said to memorize
-NEAR_MINIMUM = 1.05  # held-out loss over its minimum in the run, below which a model is said to generalize
+NEAR_MINIMUM = 1.05  # held-out loss over its minimum in the run
+PLATEAU = 2.0  # ratio of steps over which the loss stays near its minimum
 
 
 def crossing(steps: Sequence[int], shares: Sequence[float], level: float = CLOSE_SHARE) -> float:
@@ -37,14 +41,38 @@ def crossing(steps: Sequence[int], shares: Sequence[float], level: float = CLOSE
     return float("inf")
 
 
-def generalized(steps: Sequence[int], losses: Sequence[float]) -> float:
-    """The first step at which the held-out denoising loss is within 5 % of its minimum over the run.
+def near_minimum(steps: Sequence[int], losses: Sequence[float]) -> tuple[float, float]:
+    """The first and the last step at which the held-out denoising loss is within 5 % of its minimum over the run.
 
-    Infinite where this is the last of several evaluations: the loss still falls there, and its minimum is unknown.
+    The last is the onset of overfitting; infinite where the run ends before. The first is infinite where it is the last of several
+    evaluations: the loss still falls there, and its minimum is unknown.
     """
     values = np.asarray(losses)
-    place = int(np.argmax(values <= NEAR_MINIMUM * values.min()))
-    return float("inf") if 0 < place == len(values) - 1 else float(steps[place])
+    near = np.flatnonzero(values <= NEAR_MINIMUM * values.min())
+    first, last = (float("inf") if 0 < place == len(values) - 1 else float(steps[place]) for place in (near[0], near[-1]))
+    return first, last
+
+
+def generalized(steps: Sequence[int], losses: Sequence[float]) -> float:
+    """tau_gen: the first step within 5 % of the minimum of the held-out loss, if the loss has a plateau there; else NaN.
+
+    A plateau: the loss stays within 5 % over at least a factor PLATEAU in steps. Otherwise the minimum is only the step before overfitting
+    begins (docs/methods.md#scaling).
+    """
+    first, last = near_minimum(steps, losses)
+    end = min(last, float(steps[-1]))
+    return first if np.isinf(first) or end >= PLATEAU * max(first, 1) else float("nan")
+
+
+def agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Cosine of the samples of two models from the same noises after the mean of all samples is removed, [N] (Kadkhodaie et al. 2024).
+
+    Models that were trained on disjoint sets agree where they generalize. first, second: images, [N, ...], row by row from one noise.
+    """
+    a, b = (np.asarray(part, dtype=float).reshape(len(part), -1) for part in (first, second))
+    mean = np.concatenate([a, b]).mean(0)
+    a, b = a - mean, b - mean
+    return (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-12)
 
 
 @dataclass(frozen=True)
@@ -61,6 +89,8 @@ class Fit:
 
 def fit(table: pd.DataFrame, terms: Sequence[str]) -> Fit:
     """Log-log fit of intervals on some of their columns; confidence intervals resample seeds, then runs, then units.
+
+    Of two to four seeds each is fitted alone: the slopes are the means over seeds with their t intervals.
 
     Resamples in which a term does not vary are left out.
 
@@ -80,8 +110,61 @@ def fit(table: pd.DataFrame, terms: Sequence[str]) -> Fit:
     draws = np.array([_fit(draw, terms)[0] for draw in resampled_tables(table, terms)])
     low, high = np.quantile(draws, [0.025, 0.975], axis=0) if len(draws) else (values, values)
     slopes = {name: Estimate(float(v), float(a), float(b)) for name, v, a, b in zip(terms, values, low, high, strict=False)}
+    if "seed" in table and is_few(table["seed"].tolist()) and (own := seed_fits(table, terms)):
+        slopes = {name: t_interval([fitted[name] for fitted in own.values()]) for name in terms}
     counts = (table["run"].nunique(), len(table), int(np.isinf(table["upper"]).sum()))
     return Fit(slopes, float(values[-1]), sigma, *counts)
+
+
+def seed_fits(table: pd.DataFrame, terms: Sequence[str]) -> dict[Any, dict[str, float]]:
+    """{seed: slopes} of a fit of the runs of each seed alone; empty if a seed does not vary the terms, or nothing emerges in it."""
+    fits = {}
+    for seed, part in table.groupby("seed"):
+        if not is_independent(_design(part, terms)) or np.isinf(part["upper"]).all():
+            return {}
+        fits[seed] = dict(zip(terms, _fit(part, terms)[0].tolist(), strict=False))
+    return fits
+
+
+@dataclass(frozen=True)
+class Law:
+    """A law of the step t with three parameters: its values, and minus the log-likelihood of the intervals under ln t ~ N(ln law, sigma).
+
+    names of the parameters: c and a of t = c x^a, or t0 and c of t = t0 + c x; sigma.
+    """
+
+    formula: str
+    parameters: Mapping[str, float]
+    negative_log_likelihood: float
+
+
+def compare_laws(table: pd.DataFrame, term: str) -> tuple[Law, Law]:
+    """The power law t = c x^a and the offset law t = t0 + c x (t0 >= 0), fitted to the same intervals, 3 parameters each.
+
+    A power law bends the log-log line of a law with an offset, so that a slope below 1 is evidence against proportionality only if the
+    offset law has a lower likelihood (docs/methods.md#scaling). table: columns lower, upper and the term.
+    """
+    from scipy.optimize import minimize  # takes a quarter of a second to import
+
+    lower, upper, x = (table[name].to_numpy(float) for name in ("lower", "upper", term))
+    values, sigma = _fit(table, [term])
+    power = -log_likelihood(lower, upper, _design(table, [term]) @ values, sigma)[0]
+    unit = float(np.exp(values[-1] + values[0] * np.log(x)).mean())  # steps; the parameters are fitted in its units
+
+    def loss(guess: np.ndarray) -> tuple[float, np.ndarray]:
+        steps = unit * (guess[0] + np.exp(guess[1]) * x / x.mean())
+        value, of_mean, of_sigma = log_likelihood(lower, upper, np.log(steps), float(np.exp(guess[2])))
+        slopes = [(of_mean * unit / steps).sum(), (of_mean * unit * np.exp(guess[1]) * x / x.mean() / steps).sum(), of_sigma]
+        return -value, -np.array(slopes)
+
+    bounds = [(0, None), (None, None), LOG_SIGMA]
+    starts = [np.array([share, np.log(1.001 - share), np.log(sigma)]) for share in (0.0, 0.3, 0.6)]
+    found = min((minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds) for start in starts), key=lambda one: one.fun)
+    offset, rate, spread = found.x[0] * unit, np.exp(found.x[1]) * unit / x.mean(), np.exp(found.x[2])
+    return (
+        Law(f"c {term}^a", {"c": float(np.exp(values[-1])), "a": float(values[0]), "sigma": sigma}, float(power)),
+        Law(f"t0 + c {term}", {"t0": float(offset), "c": float(rate), "sigma": float(spread)}, float(found.fun)),
+    )
 
 
 def _fit(table: pd.DataFrame, terms: Sequence[str]) -> tuple[np.ndarray, float]:
@@ -130,8 +213,12 @@ def bootstrap_table(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], flo
 def bootstrap_run_values(runs: Sequence[np.ndarray], seeds: Sequence[int | str] | None = None) -> Estimate:
     """Mean of all values; its interval resamples seeds, then runs, then values. runs: the values of each run, [N_r].
 
+    Of two to four seeds it is the mean of their means with its t interval.
     seeds: training seed of each run; by default every run has its own.
     """
+    if seeds is not None and is_few(seeds):
+        own = {seed: np.concatenate([run for run, of_run in zip(runs, seeds, strict=True) if of_run == seed]) for seed in seeds}
+        return t_interval([values.mean() for values in own.values()])
     sizes, values = [len(run) for run in runs], np.concatenate(list(runs))
     labels = [np.repeat(names, sizes) for names in ([seeds] if seeds is not None and len(set(seeds)) < len(runs) else [])]
     groups = nested_groups(*labels, np.repeat(np.arange(len(runs)), sizes))

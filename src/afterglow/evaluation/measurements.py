@@ -89,12 +89,13 @@ def shape_rows(generations: Generations, shape: str) -> pd.DataFrame:
 
 
 def region_rows(generations: Generations) -> pd.DataFrame:
-    """memorized.region and plant_memorized.region of global plants whose mask is the region that they have in the other arm."""
-    copied = memorized.memorized(generations)
-    own = value_rows(generations, torch.arange(len(generations)), "memorized.region", copied)
+    """Rows of global plants whose mask is the region that they have in the other arm: verdicts, and the distances of both rules."""
+    copied, everything = memorized.memorized(generations), torch.arange(len(generations))
+    values = {"memorized": copied, "calibrated_l2": memorized.calibrated_l2(generations), "nn_ratio": memorized.nn_ratio(generations)}
+    own = [value_rows(generations, everything, f"{name}.region", of_each) for name, of_each in values.items()]
     plants = _plant_rows(generations, copied)
     plants = plants[plants["measure"] == "plant_memorized"]
-    return pd.concat([own, plants.assign(measure="plant_memorized.region")], ignore_index=True)
+    return pd.concat([*own, plants.assign(measure="plant_memorized.region")], ignore_index=True).dropna(subset="value")
 
 
 def copied_whole(generations: Generations, copied: Tensor) -> Tensor | None:

@@ -6,9 +6,10 @@ from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.special import betaincinv, ndtri
+from scipy.special import betaincinv, ndtri, stdtrit
 
 NUM_RESAMPLES, NUM_NESTED_RESAMPLES = 1000, 200
+FEW_SEEDS = 5  # clusters below which a bootstrap over them is far too narrow
 Groups: TypeAlias = "np.ndarray | Sequence[Groups]"  # numbers of units, nested by run, and by seed above the runs
 Seed: TypeAlias = int | np.random.Generator
 
@@ -69,6 +70,24 @@ def exact_at_bounds(estimate: Estimate, count: int) -> Estimate:
     return Estimate(estimate.value, *exact_interval(nearest * count, count))
 
 
+def t_interval(values: Sequence[float] | np.ndarray) -> Estimate:
+    """Mean of independent values (one per training seed) and its t interval: mean +- t_{.975, K-1} s / sqrt(K). One value: infinite ends.
+
+    >>> print(t_interval([0.48, 0.32, 0.47]))
+    0.42 [0.20, 0.65]
+    """
+    sample = np.asarray(values, dtype=float)
+    if len(sample) < 2:
+        return Estimate(float(sample.mean()), -np.inf, np.inf)
+    half = float(stdtrit(len(sample) - 1, 0.975) * sample.std(ddof=1) / np.sqrt(len(sample)))
+    return Estimate(float(sample.mean()), float(sample.mean()) - half, float(sample.mean()) + half)
+
+
+def is_few(seeds: Sequence[Any]) -> bool:
+    """Whether there are several seeds, but too few to resample: their values and a t interval are given instead of a bootstrap."""
+    return 1 < len(set(seeds)) < FEW_SEEDS
+
+
 def resample(values: Sequence[float] | np.ndarray, statistic: Callable[..., Any] = np.mean, *, seed: Seed = 0) -> np.ndarray:
     """A statistic of a sample, followed by the same statistic of bootstrap samples, float [1 + NUM_RESAMPLES].
 
@@ -99,11 +118,15 @@ def bootstrap(values: Sequence[float] | np.ndarray, statistic: Callable[..., Any
 def bootstrap_runs(resampled: Sequence[np.ndarray], seeds: Sequence[Any] | None = None) -> Estimate:
     """Mean over runs of a statistic that was resampled within each run; its interval resamples seeds first, then runs.
 
+    Of two to four seeds it is the mean over seeds with its t interval.
+
     Args:
         resampled: one array [1 + R] per run, as `resample` returns it.
         seeds: training seed of each run; by default every run has its own.
     """
     values = np.stack(resampled)
+    if seeds is not None and is_few(seeds):
+        return t_interval([values[np.asarray(seeds) == seed, 0].mean() for seed in sorted(set(seeds), key=str)])
     labels = tuple(range(len(values))) if seeds is None or len(set(seeds)) == len(values) else tuple(seeds)
     means = (values[:, 1:] * _drawn_shares(labels, values.shape[1] - 1)).sum(0)
     return percentile_estimate(np.append(values[:, 0].mean(), means))

@@ -42,6 +42,7 @@ class PlantedDataModule(L.LightningDataModule):
         planting: what to plant and what to set apart.
         seed: decides what is planted and the order of the samples.
         num_workers: number of processes that load samples beside the training.
+        one_per_cluster: take only the first image of each cluster of near-duplicates, so that set_size counts clusters.
         max_images: number of images of the dataset to read, drawn with the seed, such as 1000 of a folder with a million; by default all.
 
     Raises:
@@ -62,6 +63,7 @@ class PlantedDataModule(L.LightningDataModule):
         num_workers: int = 0,
         skip_first: int = 0,
         max_images: int | None = None,
+        one_per_cluster: bool = False,
     ) -> None:
         super().__init__()
         require_positive(batch_size=batch_size, resolution=resolution)
@@ -74,6 +76,7 @@ class PlantedDataModule(L.LightningDataModule):
         self.options: dict[str, Any] = {"dataset": dataset, "data_dir": data_dir, "resolution": resolution, "channels": channels}
         self.options |= {"caption_column": caption_column, "set_size": set_size, "skip_first": skip_first}
         self.options |= {"planting": planting, "seed": seed, "max_images": max_images}
+        self.options |= {"one_per_cluster": one_per_cluster}
         self.planting, self.seed, self.batch_size, self.num_workers = planting, seed, batch_size, num_workers
 
     def prepare_data(self) -> None:

@@ -54,7 +54,13 @@ def check_budget(planting: PlantingConfig, num_images: int, *, set_size: int | N
 
 
 def plant_images(
-    images: CaptionedImages, planting: PlantingConfig, *, set_size: int | None = None, skip_first: int = 0, seed: int = 0
+    images: CaptionedImages,
+    planting: PlantingConfig,
+    *,
+    set_size: int | None = None,
+    skip_first: int = 0,
+    seed: int = 0,
+    one_per_cluster: bool = False,
 ) -> PlantedSet:
     """Choose plants, phantoms, decoys, tints, pools, held-out images and controls from the clusters of a set.
 
@@ -66,6 +72,7 @@ def plant_images(
         set_size: number of controls; None takes all images that remain.
         skip_first: number of images to leave out before the controls; with the set_size of another set, the two are disjoint.
         seed: decides the order of the clusters.
+        one_per_cluster: take only the first image of each cluster, so that all numbers of images count clusters.
 
     Raises:
         AfterglowError: if the images do not suffice.
@@ -74,13 +81,15 @@ def plant_images(
         raise AfterglowError(f"set_size must be at least 1, and it is {set_size}.")
     if skip_first < 0:
         raise AfterglowError(f"skip_first must not be negative, and it is {skip_first}.")
-    return Planner(images, planting, seed).assign(set_size, skip_first)
+    if one_per_cluster and planting.num_natural:
+        raise AfterglowError(f"num_natural is {planting.num_natural}, but one_per_cluster leaves one image of each family.")
+    return Planner(images, planting, seed, one_per_cluster).assign(set_size, skip_first)
 
 
 class Planner:
     """The clusters of a set in a seeded order, and what has been taken from it so far."""
 
-    def __init__(self, images: CaptionedImages, planting: PlantingConfig, seed: int) -> None:
+    def __init__(self, images: CaptionedImages, planting: PlantingConfig, seed: int, one_per_cluster: bool = False) -> None:
         self.images, self.planting = images, planting
         self.generator = np.random.default_rng([seed, 0x9A17])
         if len(images) > 5_000:
@@ -89,7 +98,10 @@ class Planner:
         order = np.random.default_rng([seed, 0x0D3]).permutation(self.clusters.max() + 1)
         by_cluster = np.argsort(self.clusters, kind="stable")
         starts = np.searchsorted(self.clusters[by_cluster], np.arange(self.clusters.max() + 2))
-        self.members = {int(g): by_cluster[starts[g] : starts[g + 1]] for g in order}  # in the order of assignment
+        self.members = {
+            int(g): by_cluster[starts[g] : starts[g + 1]][: 1 if one_per_cluster else None] for g in order
+        }  # in the order of assignment
+        self.num_images = sum(map(len, self.members.values()))
         self.taken: set[int] = set()
         self.budget: list[str] = []  # what the taken images are used for
         self.nearest: dict[tuple[int, bytes], float] = {}  # distance of (image, mask) to the nearest other cluster inside the mask
@@ -109,7 +121,7 @@ class Planner:
         for kind, count in (("decoy", p.num_decoys), ("tint", p.num_tints)):
             for number in range(count):
                 plants.append(self._without_image(len(plants), kind, number))
-        self.budget.append(f"{len(self.images) - self._num_left()} for plants, phantoms, decoys and tints")
+        self.budget.append(f"{self.num_images - self._num_left()} for plants, phantoms, decoys and tints")
         background_pool = self._pool(p.num_backgrounds, "backgrounds", "num_backgrounds")
         decoy_pool = self._pool(p.num_decoy_images, "images for decoys and tints", "num_decoy_images")
         heldout = self._pool(p.num_heldout, "held-out images", "num_heldout")
@@ -225,10 +237,10 @@ class Planner:
         self.nearest |= {(int(row), mask.tobytes()): float(distance) for row, distance in zip(rows, others, strict=True)}
 
     def _num_left(self) -> int:
-        return len(self.images) - sum(len(self.members[cluster]) for cluster in self.taken)
+        return self.num_images - sum(len(self.members[cluster]) for cluster in self.taken)
 
     def _account(self) -> str:
-        return f"{len(self.images)} images = {' + '.join(self.budget)}"
+        return f"{self.num_images} images = {' + '.join(self.budget)}"
 
     def _pool(self, size: int, name: str, option: str) -> np.ndarray:
         """Take the next `size` images, whole clusters at a time; the rest of the last cluster is not used."""

@@ -26,6 +26,7 @@ def build_planted_set(
     set_size: int | None = None,
     skip_first: int = 0,
     max_images: int | None = None,
+    one_per_cluster: bool = False,
 ) -> PlantedSet:
     """Load a dataset and plant images in it, or read a planted folder.
 
@@ -40,6 +41,7 @@ def build_planted_set(
         set_size: number of controls; None takes all images that remain.
         skip_first: number of controls to leave out before these.
         max_images: number of images of the dataset to read, drawn with the seed; None reads all.
+        one_per_cluster: take only the first image of each cluster of near-duplicates.
 
     Returns:
         The planted set.
@@ -59,7 +61,7 @@ def build_planted_set(
         seed=seed,
         check_count=partial(check_budget, planting, set_size=set_size, skip_first=skip_first),
     )
-    return plant_images(images, planting, set_size=set_size, skip_first=skip_first, seed=seed)
+    return plant_images(images, planting, set_size=set_size, skip_first=skip_first, seed=seed, one_per_cluster=one_per_cluster)
 
 
 def _read_folder(data_dir: str | None, resolution: int, channels: int) -> PlantedSet:

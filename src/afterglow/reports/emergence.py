@@ -1,16 +1,17 @@
 """Emergence over many runs: tables, fits and figures of `afterglow emergence`. Method: docs/methods.md#scaling."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from afterglow.analysis.scaling import Fit, bootstrap_table, fit
-from afterglow.functional.statistics import Estimate
+from afterglow.analysis.scaling import Fit, bootstrap_table, compare_laws, fit, seed_fits
+from afterglow.functional.statistics import FEW_SEEDS, Estimate, is_few, t_interval
 from afterglow.functional.survival import Interval, interval_quantile
 from afterglow.kinds import KINDS
 from afterglow.reports.emergence_figures import emergence_curves, f_mem_curves, interval_plot, on_axis
@@ -21,9 +22,10 @@ from afterglow.reports.tables import count_text, interval_text, text_table
 
 _PLANTED = ("global", "local")
 NOTES = (
-    "Brackets hold 95 % intervals; the bootstrap resamples seeds, then runs, then plants. Bars are the evaluations between "
-    "which each plant emerged. f_mem: fraction of the generations with d1/d2 below 1/3. tau_mem: the step at which f_mem exceeds .1. "
-    "tau_gen: the first step at which the held-out loss is within 5 % of its minimum ('not yet' if that is the last evaluation)."
+    "Brackets hold 95 % intervals: t intervals over two to four seeds, otherwise a bootstrap that resamples seeds, then runs, then plants. "
+    "Bars are the evaluations between which each plant emerged. f_mem: fraction of the generations with d1/d2 below 1/3. tau_mem: the "
+    "step at which f_mem exceeds .1. tau_gen: the first step at which the held-out loss is within 5 % of its minimum, only where it stays "
+    "there over a factor of 2 in steps ('none': it does not; 'not yet': it still falls). Overfitting: the last step within 5 %."
 )
 TITLES = {
     "f_mem": "Fraction of the generations with d1/d2 below 1/3, and the loss on held-out images",
@@ -64,19 +66,35 @@ class NamedFit:
 
 
 def model_fits(tables: EmergenceTables) -> list[NamedFit]:
-    """tau_mem and tau_gen of models without plants against n and width, if the runs vary them."""
-    runs = tables.runs.assign(unit=0)
-    memorized = runs[runs["tau_mem"].notna()]
-    memorized = memorized.assign(lower=memorized["tau_mem_lower"], upper=memorized["tau_mem_upper"])
+    """tau_mem of models without plants by both rules, and tau_gen where it exists, against n and width, if the runs vary them."""
+    runs, fits = tables.runs.assign(unit=0), []
+    for name, column in (("tau_mem", "tau_mem"), ("tau_mem, calibrated", "calibrated")):
+        known = runs[runs[column].notna()]
+        known = known.assign(lower=known[f"{column}_lower"], upper=known[f"{column}_upper"])
+        fits.append((name, known, REFERENCE_MEM))
     general = runs[runs["tau_gen"] > 0]
     lower = (general["tau_gen"] / GENERALIZATION_WIDTH).where(np.isfinite(general["tau_gen"]), general["steps"])
-    general = general.assign(lower=lower, upper=general["tau_gen"] * GENERALIZATION_WIDTH)
-    fits = []
-    for name, table, reference in (("tau_mem", memorized, REFERENCE_MEM), ("tau_gen", general, REFERENCE_GEN)):
-        terms = _varying(table, ("n", "width"))
-        if terms and np.isfinite(table["upper"]).any():
-            fits.append(NamedFit(name, "step", fit(table, terms), reference))
-    return fits
+    fits.append(("tau_gen", general.assign(lower=lower, upper=general["tau_gen"] * GENERALIZATION_WIDTH), REFERENCE_GEN))
+    return [
+        NamedFit(name, "step", fit(table, terms), reference)
+        for name, table, reference in fits
+        if (terms := _varying(table, ("n", "width"))) and np.isfinite(table["upper"]).any()
+    ]
+
+
+def laws_section(runs: pd.DataFrame, terms: Mapping[str, str]) -> Section:
+    """The power law and the law with an offset for tau_mem, with equal numbers of parameters. terms: {column of runs: its meaning}."""
+    rows = []
+    for name, column in (("tau_mem", "tau_mem"), ("tau_mem, calibrated", "calibrated")):
+        known = runs[runs[column].notna()]
+        known = known.assign(lower=known[f"{column}_lower"], upper=known[f"{column}_upper"])
+        for term, meaning in terms.items():
+            if known[term].nunique() > 2 and np.isfinite(known["upper"]).any():
+                for law in compare_laws(known, term):
+                    values = ", ".join(f"{key} = {value:.3g}" for key, value in law.parameters.items())
+                    rows.append([name, meaning, law.formula.replace(term, "x"), values, f"{law.negative_log_likelihood:.1f}"])
+    head = ["emergence of", "x", "law", "parameters", "minus log-likelihood"]
+    return Section("Power law and linear law with an offset", head=head, rows=rows)
 
 
 def plant_fits(tables: EmergenceTables, axes: Sequence[str] = ("step", "exposures")) -> list[NamedFit]:
@@ -112,16 +130,34 @@ def plants_of_kind(plants: pd.DataFrame, kind: str) -> pd.DataFrame:
 class PairedPlants:
     """Templates planted whole in one run and as a region in its paired run, both measured in that region.
 
-    difference: of ln(step), local minus global. local_first, global_first, undecided: number of pairs by which of the two emerged first;
-    undecided if both emerged between the same evaluations, or neither did.
+    difference: of ln(step), local minus global: the mean over seeds with its t interval, of one seed or of five and more the bootstrap's.
+    seeds: {seed: its difference}. local_first, global_first, undecided: number of pairs by which of the two emerged first; undecided if
+    both emerged between the same evaluations, or neither did. templates: distinct ones; runs of one seed share theirs.
     """
 
     difference: Estimate
+    seeds: Mapping[Any, float]
     pairs: int
+    templates: int
     runs: int
     local_first: int
     global_first: int
     undecided: int
+
+
+def paired_table(tables: EmergenceTables) -> pd.DataFrame:
+    """Two rows per template, planted whole in one run and as a region in its paired run, both measured in that region: kind, lower, upper.
+
+    Columns run (the pair of runs) and unit (the template) are those of a fit; LOCAL is its term. Empty without paired runs.
+    """
+    plants = tables.plants
+    if not len(plants) or plants["arm"].isna().all():
+        return pd.DataFrame()
+    in_region = ((plants["kind"] == "local") & (plants["within"] == "")) | ((plants["kind"] == "global") & (plants["within"] == ".region"))
+    table = plants[in_region]
+    table = table.assign(run=[f"{n:g}-{seed}" for n, seed in zip(table["n"], table["seed"], strict=True)], unit=table["plant_id"])
+    table[LOCAL] = np.where(table["kind"] == "local", np.e, 1.0)
+    return table[table.groupby(["run", "unit"])["kind"].transform("nunique") == 2].sort_values(["run", "unit", "kind"])
 
 
 def pair_plants(tables: EmergenceTables) -> PairedPlants | None:
@@ -129,21 +165,26 @@ def pair_plants(tables: EmergenceTables) -> PairedPlants | None:
 
     None without paired runs (planting.arm 0 and 1).
     """
-    plants = tables.plants
-    if not len(plants) or plants["arm"].isna().all():
-        return None
-    in_region = ((plants["kind"] == "local") & (plants["within"] == "")) | ((plants["kind"] == "global") & (plants["within"] == ".region"))
-    table = plants[in_region]
-    table = table.assign(run=[f"{n:g}-{seed}" for n, seed in zip(table["n"], table["seed"], strict=True)], unit=table["plant_id"])
-    table[LOCAL] = np.where(table["kind"] == "local", np.e, 1.0)
-    table = table[table.groupby(["run", "unit"])["kind"].transform("nunique") == 2].sort_values(["run", "unit", "kind"])
+    table = paired_table(tables)
     if not len(table) or not np.isfinite(table["upper"]).any():
         return None
-    slopes = fit(table, [LOCAL, *_varying(table, ("n", "copies"))]).slopes
+    seeds = seed_differences(table)
+    difference = t_interval(list(seeds.values())) if 1 < len(seeds) < FEW_SEEDS else fit(table, _paired_terms(table)).slopes[LOCAL]
     wide = table.set_index(["run", "unit", "kind"])[["lower", "upper"]].unstack("kind")
     local = int((wide["upper", "local"] <= wide["lower", "global"]).sum())
     whole = int((wide["upper", "global"] <= wide["lower", "local"]).sum())
-    return PairedPlants(slopes[LOCAL], len(wide), table["run"].nunique(), local, whole, len(wide) - local - whole)
+    templates, runs = len(table.drop_duplicates(["seed", "unit"])), table["run"].nunique()
+    return PairedPlants(difference, seeds, len(wide), templates, runs, local, whole, len(wide) - local - whole)
+
+
+def seed_differences(table: pd.DataFrame) -> dict[Any, float]:
+    """{seed: difference of ln(step), local minus global, by the censored fit}. table: as `paired_table` returns it."""
+    seeds = {seed: part for seed, part in table.groupby("seed") if np.isfinite(part["upper"]).any()}
+    return {seed: seed_fits(part, _paired_terms(part))[seed][LOCAL] for seed, part in seeds.items()}
+
+
+def _paired_terms(table: pd.DataFrame) -> list[str]:
+    return [LOCAL, *_varying(table, ("n", "copies"))]
 
 
 def slopes_section(fits: Sequence[NamedFit]) -> Section:
@@ -168,29 +209,48 @@ def runs_section(tables: EmergenceTables) -> Section:
     """One row per set size and width: tau_mem and tau_gen of its runs."""
     rows = []
     for (n, width), part in tables.runs[tables.runs["tau_mem"].notna()].groupby(["n", "width"]):
-        times = [", ".join("not yet" if np.isinf(v) else f"{v:.0f}" for v in sorted(part[name])) for name in ("tau_mem", "tau_gen")]
+        names = ("tau_mem", "calibrated", "tau_gen", "overfitting")
+        times = [
+            _times(part[name], "not yet" if name == "tau_gen" else f"after {part['steps'].max()}", "none" if name == "tau_gen" else "-")
+            for name in names
+        ]
         exposures = ", ".join("-" if np.isinf(v) else f"{v:.0f}" for v in sorted(part["tau_mem"] * part["batch"] / part["n"]))
         rows.append([f"{n:g}", f"{width:g}", str(len(part)), *times, exposures])
-    head = ["n", "width", "runs", "tau_mem (steps)", "tau_gen (steps)", "tau_mem (exposures of an image)"]
+    rules = ["tau_mem by d1/d2 (steps)", "by the calibrated distance", "tau_gen", "onset of overfitting"]
+    head = ["n", "width", "runs", *rules, "tau_mem by d1/d2 (exposures of an image)"]
     return Section("Memorization and generalization of models without captions", head=head, rows=rows)
 
 
+def _times(values: pd.Series, later: str, missing: str) -> str:
+    """Steps in rising order; `later` for infinite ones, `missing` for those that a run does not have."""
+    return (
+        missing
+        if values.isna().all()
+        else ", ".join(missing if np.isnan(value) else later if np.isinf(value) else f"{value:.0f}" for value in sorted(values))
+    )
+
+
 def medians_section(tables: EmergenceTables) -> Section:
-    """One row per kind, set size and number of copies: how many plants emerged, and the median with its interval over runs."""
+    """One row per kind, set size and number of copies: how many distinct plants emerged, and the median with that of each seed."""
     rows = []
     plants = tables.plants[tables.plants["within"] == ""] if len(tables.plants) else tables.plants
     for kind in [kind for kind in KINDS if len(plants) and kind in set(plants["kind"])]:
         for (n, copies), part in plants[plants["kind"] == kind].groupby(["n", "copies"]):
             part = part.assign(unit=part["plant_id"])
             medians = [median_text(table) if len(table) else "-" for table in (on_axis(part, axis) for axis in AXES)]
-            emerged = count_text(int(np.isfinite(part["upper"]).sum()), len(part))
+            distinct = np.isfinite(part["upper"]).groupby([part["seed"], part["caption"]]).any()  # the two arms share their phantoms
+            emerged = count_text(int(distinct.sum()), len(distinct))
             rows.append([kind, f"{n:g}", f"{copies:g}", emerged, *medians])
-    head = ["kind", "n", "copies", "emerged (95 %, Wilson)", "median step", "median exposures"]
+    head = ["kind", "n", "copies", "distinct plants emerged (95 %, Wilson)", "median step", "median exposures"]
     return Section("Emergence of plants", head=head, rows=rows)
 
 
 def median_text(table: pd.DataFrame) -> str:
-    """Median emergence with its interval over runs; 'later' if it lies after the end of the runs."""
+    """Median emergence with the medians of two to four seeds, or else its interval; 'later' if it lies after the end of the runs."""
+    if is_few(table["seed"].tolist()):
+        values = [median(table), *(median(part) for _, part in table.groupby("seed"))]
+        first, *seeds = ("later" if not np.isfinite(v) else f"{v:.0f}" for v in values)
+        return f"{first} (seeds: {', '.join(seeds)})"
     estimate = bootstrap_table(table, median)
     value, low, high = ("later" if not np.isfinite(v) else f"{v:.0f}" for v in (estimate.value, estimate.low, estimate.high))
     return f"{value} [{low}, {high}]"
@@ -210,12 +270,13 @@ def paired_text(paired: PairedPlants | None) -> str:
     verdict = (
         "later than" if difference.low > 0 else "earlier than" if difference.high < 0 else "neither significantly earlier nor later than"
     )
+    per_seed = f" (seeds: {', '.join(f'{value:+.2f}' for value in paired.seeds.values())})" if len(paired.seeds) > 1 else ""
+    distinct = f"{paired.templates} distinct templates" + (f" ({paired.pairs} pairs)" if paired.pairs > paired.templates else "")
     return (
         f"Local plants are memorized {verdict} the same images planted whole, in the same region, under the same caption and with the same "
-        f"number of copies: difference of ln(step) {interval_text(difference, '+.2f')}, a factor of {interval_text(factor)}, over "
-        f"{paired.pairs} templates in {paired.runs} {'pair' if paired.runs == 1 else 'pairs'} of runs. Number of "
-        f"templates whose local plant emerged first: {paired.local_first}; global plant first: {paired.global_first}; "
-        f"undecided: {paired.undecided}."
+        f"number of copies: difference of ln(step) {interval_text(difference, '+.2f')}{per_seed}, a factor of {interval_text(factor)}, "
+        f"over {distinct} in {paired.runs} {'pair' if paired.runs == 1 else 'pairs'} of runs. Number of pairs whose local plant emerged "
+        f"first: {paired.local_first}; global plant first: {paired.global_first}; undecided: {paired.undecided}."
     )
 
 
@@ -250,7 +311,8 @@ def _title(name: str) -> str:
 def emergence_sections(tables: EmergenceTables, fits: Sequence[NamedFit]) -> list[Section]:
     """All tables and sentences; a section that the runs cannot fill is absent."""
     paired = [Section("Local against global, template by template", paired_text(pair_plants(tables)))] if len(tables.plants) else []
-    sections = [runs_section(tables), medians_section(tables), *paired, slopes_section(fits)]
+    laws = laws_section(tables.runs, {"n": "training images"})
+    sections = [runs_section(tables), laws, medians_section(tables), *paired, slopes_section(fits)]
     return [section for section in sections if section.sentence or section.rows]
 
 

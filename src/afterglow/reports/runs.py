@@ -11,7 +11,7 @@ import pandas as pd
 
 from afterglow.analysis.emergence import ASSIGNED, DEFINITION
 from afterglow.analysis.emergence_table import IN_MASK, IN_REGION, OTHER_DEFINITIONS, emergence_intervals
-from afterglow.analysis.scaling import CLOSE_SHARE, crossing, generalized
+from afterglow.analysis.scaling import CLOSE_SHARE, crossing, generalized, near_minimum
 from afterglow.errors import AfterglowError
 from afterglow.functional.distances import CLOSE_RATIO
 from afterglow.kinds import TRAINED
@@ -33,7 +33,8 @@ class EmergenceTables:
 
     plants: run, n, copies, area, width, arm, seed, plant_id, kind, caption, rate (exposures per step), within ('', '.region' or a key of
     OTHER_DEFINITIONS), lower, upper.
-    runs: run, n, width, seed, batch, steps, tau_mem, tau_mem_lower, tau_mem_upper, tau_gen.
+    runs: run, n, width, seed, batch, steps, tau_mem, tau_mem_lower, tau_mem_upper (by d1/d2), the same with calibrated (by the
+    calibrated distance), tau_gen, overfitting.
     fractions: run, n, step, f_mem. losses: run, n, step, kind, loss.
     """
 
@@ -92,25 +93,32 @@ class _RunFiles:
 
     @cached_property
     def run(self) -> pd.DataFrame:
-        """tau_mem, the two evaluations between which it lies, and tau_gen; NaN if a run did not measure them."""
-        row = self.settings | dict.fromkeys(("tau_mem", "tau_mem_lower", "tau_mem_upper", "tau_gen"), np.nan)
-        if len(self.fractions):
-            steps, values = self.fractions["step"].tolist(), self.fractions["f_mem"].tolist()
-            first = next((place for place, value in enumerate(values) if value > CLOSE_SHARE), None)
-            row["tau_mem"] = crossing(steps, values)
-            row["tau_mem_lower"] = float(steps[-1] if first is None else steps[max(first - 1, 0)])
-            row["tau_mem_upper"] = np.inf if first is None else float(steps[first])
+        """tau_mem by both rules, the two evaluations between which it lies, tau_gen and the onset of overfitting; NaN if not measured."""
+        row = self.settings | dict.fromkeys(("tau_gen", "overfitting"), np.nan)
+        for name, table in (("tau_mem", self.fractions), ("calibrated", self._copied("calibrated_l2", 1.0))):
+            row |= {name: np.nan, f"{name}_lower": np.nan, f"{name}_upper": np.nan}
+            if len(table):
+                steps, values = table["step"].tolist(), table["f_mem"].tolist()
+                first = next((place for place, value in enumerate(values) if value > CLOSE_SHARE), None)
+                row[name] = crossing(steps, values)
+                row[f"{name}_lower"] = float(steps[-1] if first is None else steps[max(first - 1, 0)])
+                row[f"{name}_upper"] = np.inf if first is None else float(steps[first])
         heldout = self.losses[self.losses["kind"] == "heldout"] if len(self.losses) else self.losses
         if len(heldout):
-            row["tau_gen"] = generalized(heldout["step"].tolist(), heldout["loss"].tolist())
+            steps, losses = heldout["step"].tolist(), heldout["loss"].tolist()
+            row["tau_gen"], row["overfitting"] = generalized(steps, losses), near_minimum(steps, losses)[1]
         return pd.DataFrame([row])
 
     @cached_property
     def fractions(self) -> pd.DataFrame:
         """f_mem: fraction of the generations without a caption with d1/d2 below 1/3 (Yoon et al. 2023)."""
-        ratios = self.rows[(self.rows["measure"] == "nn_ratio") & (self.rows["kind"] == "unprompted")]
-        values = (ratios["value"] < CLOSE_RATIO).groupby(ratios["step"]).mean().reset_index().rename(columns={"value": "f_mem"})
-        return values.assign(run=self.name, n=self.settings["n"])
+        return self._copied("nn_ratio", CLOSE_RATIO)
+
+    def _copied(self, measure: str, limit: float) -> pd.DataFrame:
+        """f_mem of each evaluation: the fraction of the generations without a caption of which a measure is below its limit."""
+        values = self.rows[(self.rows["measure"] == measure) & (self.rows["kind"] == "unprompted")]
+        shares = (values["value"] < limit).groupby(values["step"]).mean().reset_index().rename(columns={"value": "f_mem"})
+        return shares.assign(run=self.name, n=self.settings["n"])
 
     @cached_property
     def losses(self) -> pd.DataFrame:
