@@ -40,8 +40,9 @@ def test_rules_by_hand(make) -> None:
     assert rules["calibrated distance below 0.8"] == {3: (10, 20)}  # one of two is enough
     assert rules["calibrated distance below 1.25"] == {3: (0, 10)}
     assert rules["calibrated distance below 1, one generation per caption"] == {3: (0, 10)}
-    assert rules["d1/d2 below 1/3"] == {3: (60, np.inf)}  # a copy at 10 to 40, and an undefined ratio is none
+    assert rules["d1/d2 below 1/3"] == {3: (0, 10)}
     second = rows()[rows()["seed"] == 1]
+    assert make.rule_intervals(second, make.RULES[0], "") == {3: (60, np.inf)}  # a copy at 40, then undefined, which is none
     assert make.rule_intervals(second, make.CopyRule("x", "calibrated_l2", 1.15), "") == {3: (20, 30)}
     assert make.rule_intervals(rows(), make.RULES[0], ".region") == {}  # not kept
 
