@@ -194,6 +194,7 @@ def _generate_batch(
     known: KnownPixels | None = None,
 ) -> Generations:
     setup = replace(sampler.setup(model, captions, seeds), known=known)
+    sink = sink_group(model, setup) if capture.end_steps else None
     setup = setup if mitigation is None else mitigation(model, setup)
     timesteps, condition = setup.scheduler().timesteps, setup.condition
     recorder = TraceRecorder(model, capture, condition, len(timesteps), seeds, early)
@@ -212,13 +213,13 @@ def _generate_batch(
         seed=torch.tensor(list(seeds)),
         timesteps=torch.as_tensor(timesteps).long().cpu(),
         prompt_length=None if condition is None else condition.prompt_length[len(captions) :].cpu(),
-        provenance=_provenance(model, captions, sampler, capture) | ({} if mitigation is None else {"mitigation": str(mitigation)}),
+        provenance=_provenance(model, sampler, capture) | {"sink": sink} | ({"mitigation": str(mitigation)} if mitigation else {}),
         extras=extras,
         **recorded,
     )
 
 
-def _provenance(model: Denoiser, captions: Sequence[str], sampler: Sampler, capture: CaptureConfig) -> dict[str, Any]:
+def _provenance(model: Denoiser, sampler: Sampler, capture: CaptureConfig) -> dict[str, Any]:
     return {
         "model": type(model).__name__,
         "origin": model.name_or_path,
@@ -233,7 +234,6 @@ def _provenance(model: Denoiser, captions: Sequence[str], sampler: Sampler, capt
         "extras": list(capture.extras),
         "curvature_vectors": capture.curvature_vectors,
         "self_attention_layers": self_attention_layers(model.unet) if "self_attention" in capture.extras else [],
-        "sink": sink_group(model, captions) if capture.end_steps else None,
         "pads_masked": bool(getattr(model, "mask_padding", False)),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers")},
     }

@@ -16,6 +16,7 @@ from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.attention import record_attention, record_self_attention
 from afterglow.sampling.guidance import guidance_delta, predict_both
 from afterglow.sampling.observers import EXTRAS, Curvature, EarlyDifference, Observer, SamplerStep, Sharpness, concentration
+from afterglow.sampling.setup import SamplingSetup
 
 
 @dataclass(frozen=True)
@@ -173,14 +174,16 @@ def _column_weights(condition: TextConditioning) -> Tensor:
     return torch.stack([(rules | groups)[name] for name in ATTENTION_COLUMNS], dim=-1)
 
 
-def sink_group(model: Denoiser, captions: Sequence[str]) -> str | None:
+def sink_group(model: Denoiser, setup: SamplingSetup) -> str | None:
     """The token group without caption, whose dark attention map is sink darkness (docs/methods.md#token-groups); None without text.
 
     BOS if its state is the same for two captions (a causal encoder) or if padding is masked, otherwise the padding. The captions are the
-    empty one and the first other one of `captions`, which a frozen encoder remembers.
+    empty one and the first other one of a setup that no mitigation has changed, which are encoded already.
     """
-    condition = model.condition(["", next(filter(None, captions), "a")]) if model.has_text else None
+    condition, rows = setup.condition, [row for row, caption in enumerate(setup.captions, len(setup.captions)) if caption]
+    if condition is not None and not rows:
+        condition, rows = model.condition(["", "a"]), [1]
     if condition is None:
         return None
     first = condition.encoder_hidden_states[:, 0].float()
-    return "bos" if torch.allclose(first[0], first[1], atol=1e-3) or not condition.attention_mask.all() else "pads"
+    return "bos" if torch.allclose(first[0], first[rows[0]], atol=1e-3) or not condition.attention_mask.all() else "pads"
