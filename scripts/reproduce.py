@@ -6,6 +6,8 @@
   python scripts/reproduce.py endings           about 25 minutes per run on one core
   python scripts/reproduce.py photographs       about 20 minutes per run on one core; needs AFTERGLOW_DATA
   python scripts/reproduce.py photograph_sizes  about 5, 18 and 33 minutes per run on one core; needs AFTERGLOW_DATA
+  python scripts/reproduce.py unconditional     experiment E4; needs AFTERGLOW_DATA
+  python scripts/reproduce.py backgrounds       experiment E5
   python scripts/reproduce.py emergence --list  print the missing commands and run nothing
 
 AFTERGLOW_DATA names the folder that holds cifar/, celeba_64/ and flowers102_64/. Runs whose rows are already in docs/findings are skipped;
@@ -82,6 +84,11 @@ TRIVIAL_MEASURES = tuple(f"auc.{name}" for name in ("all_ones", "centered_gaussi
 DATA_FOLDERS = {"cifar10": "cifar", "celeba": "celeba_64", "flowers102": "flowers102_64"}
 PHOTOGRAPH_SEEDS = {"cifar10": (0, 1, 2), "celeba": (0, 1), "flowers102": (0, 1)}
 STEPS_BY_PHOTOGRAPHS = {32: 1200, 128: 5000, 512: 9000}
+# rows of "unconditional" and "backgrounds": both rules of each sample, so that other thresholds can be computed
+COMPLETION_MEASURES = (
+    "memorized", "calibrated_l2", "nn_ratio", "extracted", "plant_memorized", "plant_memorized.*", "outpainted*",
+    "denoising_log_ratio.inside",
+)  # fmt: skip
 DEDUPLICATIONS = ("exact", "pixels", "local")
 
 
@@ -261,6 +268,35 @@ def endings() -> Iterator[Run]:
             yield Run(f"endings/{name}", (*before, training, knockout), f"runs/{name}", files, kept, ("auc.*", "attention_mass.*"))
 
 
+def unconditional() -> Iterator[Run]:
+    """E4: plants in models without captions on three sets, and the natural families of CIFAR-10 automobile."""
+    search = ("near-duplicates", "--dataset", "cifar10", "--data-dir", dataset_options("cifar10")[-1], "--caption", "automobile")
+    search = (*search, "--distance", "correlation", "--out", "runs/near-duplicates")
+    cars = Command((*search, "--families", "runs/cars"), ROOT / "runs" / "cars" / "metadata.jsonl")
+    for seed in SEEDS:
+        for dataset in ("openmoji", "cifar10", "celeba"):
+            options = dataset_options(dataset) if dataset in DATA_FOLDERS else ()
+            yield unconditional_run(f"unconditional-{dataset}-{seed}", "unconditional", *options, seed=seed)
+        for recipe in ("families", "families_captioned"):
+            yield unconditional_run(f"{recipe}-{seed}", recipe, "--data.data_dir", "runs/cars", seed=seed, before=(cars,))
+
+
+def unconditional_run(name: str, recipe: str, *options: str, seed: int, before: tuple[Command, ...] = ()) -> Run:
+    """A training of E4 whose completions and last maps are committed."""
+    training = train(name, "--config", f"configs/findings/{recipe}.yaml", *options, "--seed_everything", str(seed))
+    return Run(f"unconditional/{name}", (*before, training), f"runs/{name}", PLANTED_RUN_FILES, COMPLETION_MEASURES, ("auc.*",))
+
+
+def backgrounds() -> Iterator[Run]:
+    """E5: numbers of backgrounds of local plants."""
+    for seed in ("0", "1"):
+        for count in ("2", "4", "16", "64", "0"):
+            options = ("--config", "configs/findings/backgrounds.yaml", "--data.planting.num_backgrounds_per_plant", count)
+            name, measures = f"backgrounds-{count}-{seed}", (*COMPLETION_MEASURES, "outside_diversity", "local_to_global")
+            training = train(name, *options, "--seed_everything", seed)
+            yield Run(f"backgrounds/{name}", (training,), f"runs/{name}", PLANTED_RUN_FILES, measures)
+
+
 FINDING_RUNS = {
     "localization": localization,
     "emergence": emergence,
@@ -268,8 +304,16 @@ FINDING_RUNS = {
     "endings": endings,
     "photographs": photographs,
     "photograph_sizes": photograph_sizes,
+    "unconditional": unconditional,
+    "backgrounds": backgrounds,
 }
-UNDERWAY = ("endings", "photographs", "photograph_sizes")  # findings whose runs are committed as they finish
+UNDERWAY = (
+    "endings",
+    "photographs",
+    "photograph_sizes",
+    "unconditional",
+    "backgrounds",
+)  # findings whose runs are committed as they finish
 
 
 def missing_commands(run: Run) -> list[Command]:

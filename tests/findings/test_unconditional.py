@@ -1,0 +1,61 @@
+"""The page of E4 says how many seeds there are, and its factors are those of the rows."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from afterglow.analysis.summary import ALL_SEEDS
+
+STEPS = [0, 100, 200, 300, 400, 500, 600, 700]
+FINDINGS = Path(__file__).parents[2] / "docs" / "findings"
+
+
+@pytest.fixture(scope="module")
+def make(load_finding):
+    return load_finding("unconditional")
+
+
+def write_run(folder: Path, local_from: int, global_from: int = 200) -> None:
+    """Two plants of each kind, completed from a step on; a phantom that is never completed."""
+    rows = []
+    kinds = (("global", global_from), ("global", global_from), ("local", local_from), ("local", local_from), ("phantom", 900))
+    for number, (kind, first) in enumerate(kinds):
+        for step in STEPS:
+            about = {"step": step, "epoch": 0.0, "seconds": 0.0, "plant_id": number, "kind": kind, "caption": ""}
+            for name in ("plant_memorized", "plant_memorized.outpainted"):
+                rows.append(about | {"seed": ALL_SEEDS, "measure": name, "value": float(step >= first)})
+            rows.append(about | {"seed": 0, "measure": "outpainted.calibrated_l2", "value": 0.5 if step >= first else 1.5})
+            rows.append(about | {"seed": 0, "measure": "outpainted.nn_ratio", "value": 0.5})
+    folder.mkdir(parents=True)
+    pd.DataFrame(rows).to_parquet(folder / "measurements.parquet", index=False)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"init_args": {"dataset": "openmoji", "resolution": 16}}}))
+
+
+def test_one_seed_decides_nothing(make, tmp_path) -> None:
+    write_run(tmp_path / "unconditional-openmoji-0", 300)
+    page = " ".join(make.page(tmp_path).split())  # columns are aligned with spaces
+    assert "openmoji, 16 pixels, 1 seed (0)" in page
+    assert "With 1 such seed there is no interval over seeds, and the rule decides nothing." in page
+    assert "| unconditional-openmoji-0 | outpainting | local | 2 of 2" in page
+    assert "| unconditional-openmoji-0 | local | 2 of 2 | 0 of 2 |" in page  # by both rules
+
+
+@pytest.mark.parametrize(("later", "said"), [((300, 400, 400), "memorized later than global"), ((400, 200, 300), "not distinguishable")])
+def test_three_seeds_are_judged_by_a_t_interval(make, tmp_path, later, said) -> None:
+    for seed, step in enumerate(later):
+        write_run(tmp_path / f"unconditional-openmoji-{seed}", step, 200 if said.startswith("memorized") else 300)
+    page = make.page(tmp_path)
+    assert "3 seeds (0, 1, 2)" in page and "t interval over 3 seeds" in page and said in page
+
+
+def test_a_page_without_runs_is_refused(make, tmp_path) -> None:
+    with pytest.raises(ValueError, match="There are no runs"):
+        make.page(tmp_path)
+
+
+def test_page_equals_the_committed_page(make) -> None:
+    committed = FINDINGS / "unconditional.md"
+    assert committed.exists() == any((FINDINGS / "unconditional").glob("*/measurements.parquet"))
+    assert not committed.exists() or make.page() == committed.read_text(encoding="utf-8")
