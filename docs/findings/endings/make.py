@@ -1,0 +1,255 @@
+"""Write docs/findings/endings.md from the rows committed beside this file (docs/findings/plan.md, E3).
+
+  python docs/findings/endings/make.py
+
+`python scripts/reproduce.py endings` trains the runs and copies their rows here; runs that are not committed yet are left out.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from afterglow.analysis.summary import ALL_SEEDS, read_measurements
+from afterglow.functional.statistics import t_interval
+from afterglow.measures.registry import TRIVIAL_MAPS
+from afterglow.reports.tables import text_table
+
+HERE = Path(__file__).parent
+ARMS = {
+    "minilm": "MiniLM, frozen",
+    "minilm_masked": "MiniLM, frozen, pads masked",
+    "causal": "causal, trained along",
+    "causal_masked": "causal, trained along, pads masked",
+    "contrastive": "causal, contrastive, frozen",
+    "random": "causal, random, frozen",
+    "causal_heads": "causal, trained along, four heads",
+}
+MAPS = {
+    "BOS": "token_group.last.bos",
+    "words": "token_group.last.words",
+    "first end": "end_token.last.first_eos",
+    "pads": "token_group.last.pads",
+    "end and pads": "end_token.last.eos_and_pads",
+    "sink darkness": "sink_darkness.last",
+}
+MASSES = {"BOS": "bos", "words": "words", "first end": "first_end", "pads": "pads"}
+PRIMARY = "first end"
+CLASSES = ("local, memorized", "local, not memorized", "tint", "phantom", "decoy")
+WINDOW = 3  # evaluations before, and from, the emergence of a plant
+TRIVIAL = tuple(m.name for m in TRIVIAL_MAPS)
+
+INTRODUCTION = """# When does the ending brighten?
+
+`python docs/findings/endings/make.py` writes this page from the rows in `docs/findings/endings/`. The [plan](plan.md) states question, rule and commands (E3).
+
+Setup: the demo's recipe (OpenMoji at 16 pixels), 1,600 steps, averaged weights, guidance scale 1, 12 sampling steps, maps of the last sampling step. AUC: how well the pixels of a map separate the inside of the region from the outside; a plant's value is the mean over its generations, a run's the mean over its plants. Values of several seeds are listed in the order of the seeds; brackets hold the 95 % t interval over seeds. Where fewer than two seeds are committed there is no interval and no verdict."""
+
+
+def read_runs(folder: Path) -> dict[tuple[str, int], pd.DataFrame]:
+    """{(arm, seed): rows of all evaluations} of the committed runs."""
+    found = {}
+    for path in folder.glob("endings-*/measurements.parquet"):
+        arm, seed = path.parent.name.removeprefix("endings-").rsplit("-", 1)
+        found[arm, int(seed)] = read_measurements(path)
+    return dict(sorted(found.items(), key=lambda item: (list(ARMS).index(item[0][0]), item[0][1])))
+
+
+def plant_auc(rows: pd.DataFrame, name: str) -> pd.Series:
+    """Mean AUC of a map over the generations of each plant; index step, kind, plant_id."""
+    own = rows[(rows["measure"] == f"auc.{name}") & (rows["seed"] != ALL_SEEDS)]
+    return own.groupby(["step", "kind", "plant_id"])["value"].mean()
+
+
+def memorized_plants(rows: pd.DataFrame) -> pd.DataFrame:
+    """Whether each plant is memorized (plant_memorized) at each evaluation; rows: steps, columns: plant_id."""
+    return rows[rows["measure"] == "plant_memorized"].pivot_table(index="step", columns="plant_id", values="value") > 0.5
+
+
+def class_means(rows: pd.DataFrame, name: str) -> dict[str, float]:
+    """Mean AUC of a map at the last evaluation for each of CLASSES; a class without plants is absent."""
+    last = rows["step"].max()
+    areas = plant_auc(rows[rows["step"] == last], name).droplevel("step")
+    copied = memorized_plants(rows).loc[last]
+    kinds = areas.index.get_level_values("kind")
+    local = areas[kinds == "local"].droplevel("kind")
+    inside = copied.reindex(local.index).fillna(False).astype(bool)
+    parts = {CLASSES[0]: local[inside], CLASSES[1]: local[~inside]}
+    parts |= {kind: areas[kinds == kind] for kind in CLASSES[2:]}
+    return {kind: float(values.mean()) for kind, values in parts.items() if len(values)}
+
+
+def aligned(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """AUC of local plants around their own emergence; rows: plants, columns: evaluations after the first at which it stays memorized."""
+    areas, copied, table = plant_auc(rows, name), memorized_plants(rows), {}
+    steps = copied.index.tolist()
+    local = areas[areas.index.get_level_values("kind") == "local"].droplevel("kind")
+    for plant in local.index.unique("plant_id"):
+        stays = copied[plant].to_numpy()[::-1].cumprod()[::-1].astype(bool)
+        if not stays.any():
+            continue
+        first = int(stays.argmax())
+        own = local.xs(plant, level="plant_id")
+        table[plant] = {number - first: own.get(step, np.nan) for number, step in enumerate(steps)}
+    return pd.DataFrame.from_dict(table, orient="index").sort_index(axis=1) if table else pd.DataFrame()
+
+
+def follows(rows: pd.DataFrame, name: str) -> float:
+    """Mean over plants of the AUC at the WINDOW evaluations from emergence on, minus that at the WINDOW evaluations before; NaN without."""
+    table = aligned(rows, name)
+    if table.empty:
+        return np.nan
+    before, after = (table[[k for k in table if low <= k < low + WINDOW]].mean(axis=1) for low in (-WINDOW, 0))
+    return float((after - before).mean())
+
+
+def best_trivial(rows: pd.DataFrame) -> float:
+    """Largest mean AUC on memorized local plants of the trivial maps and their inversions; NaN without memorized plants."""
+    values = [class_means(rows, name).get(CLASSES[0], np.nan) for name in TRIVIAL]
+    return float(np.max([value for area in values for value in (area, 1 - area)]))
+
+
+def seeds_text(values: Sequence[float]) -> str:
+    """'0.71, 0.65 [0.30, 1.06]': the value of each seed, and the t interval of the seeds that have one."""
+    text, known = ", ".join("-" if np.isnan(value) else f"{value:.2f}" for value in values), [v for v in values if not np.isnan(v)]
+    if len(known) < 2:
+        return text
+    estimate = t_interval(known)
+    return f"{text} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def verdict(runs: Mapping[int, pd.DataFrame]) -> str:
+    """What the rule of the plan says about one arm. runs: {seed: rows}."""
+    means = [class_means(rows, f"{MAPS[PRIMARY]}.all") for rows in runs.values()]
+    areas, differences = [m.get(CLASSES[0], np.nan) for m in means], [follows(rows, f"{MAPS[PRIMARY]}.all") for rows in runs.values()]
+    if len(runs) < 2 or np.isnan(areas).any() or np.isnan(differences).any():
+        return "undecided"
+    brightens = t_interval(areas).low > max(best_trivial(rows) for rows in runs.values())
+    difference = t_interval(differences)
+    tints = [m["tint"] >= area for m, area in zip(means, areas, strict=True)]
+    if not brightens:
+        return "does not brighten"
+    if all(tints):
+        return "brightens; the map shows what the caption predicts"
+    apart = difference.low > 0 or difference.high < 0
+    return "brightens and follows memorization" if apart and not any(tints) else "brightens; not shown to follow memorization"
+
+
+def by_arm(runs: Mapping[tuple[str, int], pd.DataFrame]) -> dict[str, dict[int, pd.DataFrame]]:
+    """{arm: {seed: rows}}."""
+    arms: dict[str, dict[int, pd.DataFrame]] = {}
+    for (arm, seed), rows in runs.items():
+        arms.setdefault(arm, {})[seed] = rows
+    return arms
+
+
+def runs_table(runs: Mapping[tuple[str, int], pd.DataFrame]) -> str:
+    """Memorized plants of each run at its last evaluation."""
+    table = []
+    for (arm, seed), rows in runs.items():
+        last = rows[(rows["step"] == rows["step"].max()) & (rows["measure"] == "plant_memorized")]
+        counts = [last[last["kind"] == kind]["value"] for kind in ("global", "local", "phantom", "control")]
+        table.append([ARMS[arm], str(seed), *(f"{int(c.sum())} of {len(c)}" for c in counts)])
+    return text_table(["arm", "seed", "global", "local", "phantoms", "controls"], table)
+
+
+def maps_table(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
+    """AUC of the maps (mean of all layers) on each class at the last evaluation, and the difference around emergence."""
+    table = []
+    for arm, runs in arms.items():
+        for label, name in MAPS.items():
+            means = [class_means(rows, f"{name}.all") for rows in runs.values()]
+            cells = [seeds_text([m.get(kind, np.nan) for m in means]) for kind in CLASSES]
+            table.append([ARMS[arm], label, *cells, seeds_text([follows(rows, f"{name}.all") for rows in runs.values()])])
+        table.append([ARMS[arm], "best trivial map", seeds_text([best_trivial(rows) for rows in runs.values()]), *["-"] * len(CLASSES)])
+    return text_table(["arm", "map", *CLASSES, "after less before emergence"], table)
+
+
+def emergence_table(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
+    """AUC of the first end token's map on local plants by evaluations after their own emergence, seeds pooled."""
+    table, offsets = [], range(-WINDOW, WINDOW)
+    for arm, runs in arms.items():
+        parts = [part for rows in runs.values() if not (part := aligned(rows, f"{MAPS[PRIMARY]}.all")).empty]
+        pooled = pd.concat(parts) if parts else pd.DataFrame()
+        means = [pooled[k].mean() if k in pooled else np.nan for k in offsets]
+        table.append([ARMS[arm], str(len(pooled)), *("-" if np.isnan(mean) else f"{mean:.2f}" for mean in means)])
+    return text_table(["arm", "plants", *(f"{k:+d}" for k in offsets)], table)
+
+
+def masses_table(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
+    """Share of the attention of each group at the last evaluation, on local plants, tints and phantoms."""
+    table = []
+    for arm, runs in arms.items():
+        for kind in ("local", "tint", "phantom"):
+            last = [rows[(rows["step"] == rows["step"].max()) & (rows["kind"] == kind)] for rows in runs.values()]
+            masses = [
+                [rows[rows["measure"] == f"attention_mass.{group}.all"]["value"].mean() for rows in last] for group in MASSES.values()
+            ]
+            table.append([ARMS[arm], kind, *(seeds_text(values) for values in masses)])
+    return text_table(["arm", "kind", *MASSES], table)
+
+
+def knockout_table(folder: Path, runs: Mapping[tuple[str, int], pd.DataFrame]) -> str:
+    """Copies that remain, by the calibrated distance, of the generations of each kind; seeds added."""
+    table = []
+    for arm in dict.fromkeys(arm for arm, _ in runs):
+        files = [folder / f"endings-{arm}-{seed}" / "knockout" / "knockout.parquet" for other, seed in runs if other == arm]
+        rows = pd.concat([pd.read_parquet(file) for file in files])
+        copies = rows[rows["measure"] == "memorized"]
+        for name, part in copies.groupby("knockout", sort=False):
+            counts = [part[part["kind"] == kind]["value"] for kind in ("global", "local", "phantom")]
+            table.append([ARMS[arm], str(name), *(f"{int(c.sum())} of {len(c)}" for c in counts)])
+    return text_table(["arm", "replaced", "global", "local", "phantoms"], table)
+
+
+def layers_table(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
+    """The layer of the first end token's map that is best on the other seeds, judged on each seed; arms with at least three seeds."""
+    table = []
+    for arm, runs in arms.items():
+        names = [n.removeprefix("auc.") for n in next(iter(runs.values()))["measure"].unique() if n.startswith(f"auc.{MAPS[PRIMARY]}.")]
+        areas = pd.DataFrame(
+            {seed: {name: class_means(rows, name).get(CLASSES[0], np.nan) for name in names} for seed, rows in runs.items()}
+        )
+        for seed in areas if len(runs) > 2 else ():
+            best = areas.drop(columns=seed).mean(axis=1).idxmax()
+            table.append([ARMS[arm], str(seed), str(best).removeprefix(f"{MAPS[PRIMARY]}."), f"{areas.loc[best, seed]:.2f}"])
+    return text_table(["arm", "seed", "layer chosen on the other seeds", "AUC"], table) if table else "No arm has three seeds yet."
+
+
+def page(folder: Path = HERE) -> str:
+    """Markdown of the finding; every number is computed from the committed rows."""
+    runs = read_runs(folder)
+    arms = by_arm(runs)
+    parts = [
+        INTRODUCTION,
+        "## Verdicts by the rule of the plan",
+        text_table(["arm", "seeds", "first end token"], [[ARMS[a], str(len(of)), verdict(of)] for a, of in arms.items()]),
+        "## Runs: memorized plants at the last evaluation",
+        runs_table(runs),
+        "## Maps of the token groups, mean of all layers",
+        maps_table(arms),
+        "## First end token around the emergence of each local plant",
+        f"Column k: k evaluations after the first at which the plant is memorized and stays so. The last column of the table above is the mean of the {WINDOW} evaluations from 0 on, minus that of the {WINDOW} before.",
+        emergence_table(arms),
+        "## Attention mass",
+        masses_table(arms),
+        "## Knock-out: copies that remain",
+        knockout_table(folder, runs),
+        "## Layers",
+        layers_table(arms),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Write the page if a run is committed."""
+    if not read_runs(HERE):
+        print("No run of E3 is committed: no page is written.")
+        return
+    (HERE.parent / "endings.md").write_text(page(), encoding="utf-8")
+    print(HERE.parent / "endings.md")
+
+
+if __name__ == "__main__":
+    main()

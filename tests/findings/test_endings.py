@@ -1,0 +1,81 @@
+"""The tables of the finding from rows whose answer is known, and the committed page if runs are committed."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+FINDINGS = Path(__file__).parents[2] / "docs" / "findings"
+STEPS = (0, 10, 15, 22, 33, 50)
+
+
+@pytest.fixture(scope="module")
+def make(load_finding):
+    return load_finding("endings")
+
+
+def rows(bright: float, tint: float = 0.5) -> pd.DataFrame:
+    """Local plants 0 and 1 emerge at steps 22 and 33, plant 2 never; the first end token's map is `bright` from emergence on, else .5."""
+    table = []
+    for step in STEPS:
+        for plant, emerges in enumerate((22, 33, 99)):
+            row = {"step": step, "kind": "local", "plant_id": plant, "caption": "", "epoch": 0.0, "seconds": 0.0}
+            copied = step >= emerges
+            table.append(row | {"seed": -1, "measure": "plant_memorized", "value": float(copied)})
+            for seed in (0, 1):
+                value = (bright if copied else 0.5) + 0.01 * (2 * seed - 1)
+                table.append(row | {"seed": seed, "measure": "auc.end_token.last.first_eos.all", "value": value})
+                table += [row | {"seed": seed, "measure": f"auc.{name}", "value": 0.45} for name in ("luminance", "all_ones")]
+        table.append(row | {"kind": "tint", "plant_id": 7, "seed": 0, "measure": "auc.end_token.last.first_eos.all", "value": tint})
+    return pd.DataFrame(table)
+
+
+@pytest.fixture(autouse=True)
+def two_trivial_maps(make, monkeypatch):
+    monkeypatch.setattr(make, "TRIVIAL", ("luminance", "all_ones"))
+
+
+def test_plants_are_aligned_on_their_own_emergence(make):
+    name = "end_token.last.first_eos.all"
+    table = make.aligned(rows(0.8), name)
+    assert table.index.tolist() == [0, 1] and table.columns.tolist() == list(range(-4, 3))
+    np.testing.assert_allclose(table.loc[:, -3:-1], 0.5)
+    np.testing.assert_allclose(table.loc[:, 0:1], 0.8)
+    assert make.follows(rows(0.8), name) == pytest.approx(0.3)
+    means = make.class_means(rows(0.8, tint=0.6), name)
+    assert means == pytest.approx({"local, memorized": 0.8, "local, not memorized": 0.5, "tint": 0.6})
+    assert make.best_trivial(rows(0.8)) == pytest.approx(0.55)  # inverted
+
+
+@pytest.mark.parametrize(
+    ("bright", "tint", "expected"),
+    [
+        ((0.80, 0.82, 0.81), 0.5, "brightens and follows memorization"),
+        ((0.80, 0.82, 0.81), 0.9, "brightens; the map shows what the caption predicts"),
+        ((0.50, 0.52, 0.51), 0.5, "does not brighten"),
+        ((0.80,), 0.5, "undecided"),
+    ],
+)
+def test_the_verdict_is_the_rule_of_the_plan(make, bright, tint, expected):
+    assert make.verdict({seed: rows(value, tint) for seed, value in enumerate(bright)}) == expected
+
+
+def test_a_whole_page_of_two_seeds(make, tmp_path):
+    for seed, bright in enumerate((0.8, 0.84)):
+        folder = tmp_path / f"endings-causal-{seed}"
+        (folder / "knockout").mkdir(parents=True)
+        rows(bright).to_parquet(folder / "measurements.parquet")
+        counts = [{"knockout": "pads", "kind": kind, "measure": "memorized", "value": 1.0} for kind in ("global", "local")]
+        pd.DataFrame(counts).to_parquet(folder / "knockout" / "knockout.parquet")
+    page = make.page(tmp_path)
+    assert "0.80, 0.84 [0.57, 1.07]" in page and "2 of 3" in page and "No arm has three seeds yet." in page
+    assert "| causal, trained along | pads     | 2 of 2 | 2 of 2 | 0 of 0" in page
+
+
+def test_page_equals_the_committed_page(make, monkeypatch):
+    monkeypatch.undo()
+    committed = FINDINGS / "endings.md"
+    assert committed.exists() == bool(make.read_runs(FINDINGS / "endings"))
+    if committed.exists():
+        assert make.page() == committed.read_text(encoding="utf-8")
