@@ -36,6 +36,7 @@ def test_export_bad_input_is_one_sentence(
     run: Path, tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, sentence in (
+        ((str(run), "--out", str(tmp_path / "out"), "--wandb"), f"error: --wandb: '{run}' belongs to no run folder"),
         (("gone.ckpt", "--out", str(tmp_path / "out")), "error: There is no checkpoint 'gone.ckpt'.\n"),
         ((str(run), "--out", str(run)), f"error: '{run}' is a file or is not empty"),
     ):

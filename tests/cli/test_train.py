@@ -139,6 +139,8 @@ def test_masks_have_both_layers_and_the_table_has_images(recorded, run):
     images = [entry for entry in table["manifest"]["contents"] if entry["path"].endswith(".png")]
     assert len(images) > 18 and all(run / "wandb" in Path(entry["local_path"]).parents for entry in images)
     assert sum(path.is_file() for path in (run / "wandb").rglob("*")) < 320
+    reports = [item["trainer/global_step"] for item in items if "media/report._type" in item]
+    assert reports == sorted(pd.read_parquet(run / "measurements.parquet")["step"].unique())
 
 
 def test_artifacts_settings_and_alerts_are_recorded(recorded):

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from afterglow.errors import AfterglowError
-from afterglow.loggers.run_logger import RunLogger, check_names, run_id
+from afterglow.loggers.run_logger import RunLogger, check_names, log_pipeline, run_id
 
 
 def test_offline_numbers_images_masks_and_the_same_id_after_a_resume(tmp_path, monkeypatch, history):
@@ -97,3 +97,30 @@ def test_how_to_view_says_why_a_run_is_offline(tmp_path, monkeypatch):
         logger.use_folder(tmp_path / "one")
         logger.failed = True  # one failure is not a run without records
         assert f"(offline: {reason}" in logger.how_to_view() and "wandb sync" in logger.how_to_view()
+
+
+def test_pages_lineage_and_preemption_are_recorded(tmp_path, monkeypatch, records):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder, pipeline = tmp_path / "one", tmp_path / "exported"
+    for name in ("plants/metadata.jsonl", "measurements.parquet", "emergence.json", "report.html", "../exported/model_index.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    logger = RunLogger()
+    logger.use_folder(folder)
+    logger.log_page(folder / "report.html", 3)
+    logger.log_results(folder / "report.html")
+    logger.mark_preempting()
+    logger.finish()
+    assert "wandb sync" in log_pipeline(pipeline, folder) and not logger.failed
+    first, second = records(folder)
+    used = [
+        {r["artifact"]["name"]: r["artifact"].get("use_after_commit", False) for r in part if r["type"] == "artifact"}
+        for part in (first, second)
+    ]
+    assert used == [
+        {"one-plants": True, "one-measurements": False},
+        {"one-plants": True, "one-measurements": True, "one-pipeline": False},
+    ]
+    assert [r["type"] for r in first].count("preempting") == 1
+    (page,) = [r["history"]["item"] for r in first if r["type"] == "history"]
+    assert page["media/report._type"] == "html-file" and page["trainer/global_step"] == 3

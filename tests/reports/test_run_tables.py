@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from afterglow.kinds import KINDS
 from afterglow.reports import run_tables
 from afterglow.reports.run import read_run
 from afterglow.reports.run_tables import best_end_token_map, detection_tables, emergence_text, localization_tables, map_names
@@ -132,3 +133,10 @@ def test_detection_tables_separate_negative_kinds(run_folder: Path) -> None:
 def test_tables_without_plants_are_absent(make_run: Callable[..., Path]) -> None:
     run = read_run(make_run(text=False))
     assert localization_tables(run) is None and detection_tables(run) is None
+
+
+def test_table_at_the_end_of_a_training_fits_100_columns() -> None:
+    quantile = {"step": 65536, "low": 32768, "high": None}
+    kinds = {kind: {"plants": 1000, "memorized": 500, "censored": 100, "median": quantile} for kind in KINDS if kind != "unprompted"}
+    text = run_tables._emergence_text({"kinds": kinds, "evaluation_steps": [0, 100000], "probe_ratio": 1.5})
+    assert max(map(len, text.splitlines())) <= 100 and "65536 [32768, after 100000]" in text

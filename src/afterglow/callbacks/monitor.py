@@ -1,6 +1,7 @@
 """The Lightning callback that evaluates memorization during a training."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -31,7 +32,8 @@ from afterglow.signals import Stopped
 
 log = logging.getLogger(__name__)
 
-SHOWN_KINDS = ("global", "local", "natural", "phantom", "decoy", "control")
+MAX_PAGES = 16  # reports of one run that are logged; a run with more evaluations leaves some out, evenly
+SHOWN_KINDS = ("global", "local", "natural", "phantom")  # what fits into the line of the progress bar
 
 
 class MemorizationMonitor(L.Callback):
@@ -222,6 +224,9 @@ class MemorizationMonitor(L.Callback):
             return
         logger.log_metrics(summary | ({keys.EMA_WINDOW: self.ema.window} if self.ema else {}), step=step)
         log_media(logger, result, step, maps=None if last else self.logged_maps)
+        page = self.files.folder / "report.html"
+        if page.is_file() and (last or self.steps.index(step) % math.ceil(len(self.steps) / MAX_PAGES) == 0):
+            logger.log_page(page, step)
         alert_first_emerged(logger, self.files.measurements, step)
         if emergence is not None:
             logger.summarize(emergence_summary(emergence))

@@ -11,9 +11,11 @@ from tqdm import tqdm
 from afterglow import keys
 from afterglow.callbacks.monitor import MemorizationMonitor
 
+LINE = "{n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"  # steps, and the time until now and until the end
+
 
 class Progress(ProgressBar):
-    """Shows steps, loss, images per second, and the memorized fractions of the last evaluation."""
+    """Shows steps, time left, loss, images per second, and the memorized fractions of the last evaluation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +31,12 @@ class Progress(ProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._monitor = next((c for c in trainer.callbacks if isinstance(c, MemorizationMonitor)), None)  # type: ignore[attr-defined]
         self._bar = tqdm(
-            total=trainer.max_steps, initial=trainer.global_step, unit="step", disable=not self._enabled, dynamic_ncols=True, smoothing=0
+            total=trainer.max_steps,
+            initial=trainer.global_step,
+            bar_format=LINE,
+            disable=not self._enabled,
+            dynamic_ncols=True,
+            smoothing=0,
         )
         self._begin, self._begin_step = self._training_seconds(), trainer.global_step
 

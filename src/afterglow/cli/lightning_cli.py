@@ -41,7 +41,7 @@ from afterglow.planting.io import changed_plants, write_planted
 from afterglow.reports.page import write_report
 from afterglow.reports.run import read_config
 from afterglow.reports.run_tables import emergence_text
-from afterglow.signals import StopSignals
+from afterglow.signals import Stopped, StopSignals
 
 RUNS = Path("runs")
 SEED_HELP = "seed of the planting, the order of the samples, the noise and the weights"
@@ -214,6 +214,8 @@ class AfterglowCLI(LightningCLI):
         try:
             self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint, weights_only=True)
         except BaseException as error:
+            if isinstance(error, Stopped):
+                self.run_logger.mark_preempting()
             self.run_logger.alert(f"{self.folder.name} stopped", str(error) or type(error).__name__, error=True)
             self.run_logger.finish(exit_code=1)  # so that everything logged so far is kept
             self.preemption.wait_for_all()

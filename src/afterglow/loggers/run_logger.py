@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")  # values of WANDB_MODE that W&B accepts
 LARGEST_CHECKPOINT = 500 * 2**20  # bytes; larger ones are not uploaded
+INPUTS = {"plants": ("dataset", ["plants"]), "measurements": ("measurements", ["measurements.parquet", "emergence.json"])}
 FLUSH_SECONDS = 0.1  # W&B writes what was logged to the disk at this interval
 FINISH_SECONDS = 5
 LONGEST_TITLE, LONGEST_TEXT = 63, 1000  # characters of an alert
@@ -212,19 +213,47 @@ class RunLogger(WandbLogger):
         self.experiment.alert(title[:LONGEST_TITLE], text[:LONGEST_TEXT], level="ERROR" if error else "INFO")
 
     @never_fatal
-    def log_results(self, page: Path) -> None:
-        """Log the report, the planted set, the measurements and, if it is wanted and not too large, the last checkpoint."""
+    def log_page(self, page: Path, step: int) -> None:
+        """Log the report of the run."""
         import wandb
 
-        self.experiment.log({keys.REPORT: wandb.Html(str(page))})
+        self._log(keys.REPORT, wandb.Html(str(page)), step)
+
+    @never_fatal
+    def mark_preempting(self) -> None:
+        """Tell W&B that the run was preempted and not failed, so that a sweep starts it again."""
+        self.experiment.mark_preempting()
+
+    @never_fatal
+    def log_pipeline(self, folder: Path, run: Path) -> None:
+        """Log an exported pipeline as an artifact, which was made from the planted set and the measurements of the run."""
+        self._use_inputs(run, "plants", "measurements")
+        self._log_artifact("pipeline", "model", [folder])
+
+    @never_fatal
+    def log_results(self, page: Path) -> None:
+        """Log the planted set as input; the measurements and, if it is wanted and not too large, the last checkpoint as results."""
         folder, last = page.parent, page.parent / "checkpoints" / "last.ckpt"
-        self._log_artifact("plants", "dataset", [folder / "plants"])
-        self._log_artifact("measurements", "measurements", [folder / "measurements.parquet", folder / "emergence.json"])
+        self._use_inputs(folder, "plants")
+        self._log_artifact("measurements", "measurements", [folder / name for name in INPUTS["measurements"][1]])
         if self.log_checkpoint and last.is_file() and last.stat().st_size <= LARGEST_CHECKPOINT:
             self._log_artifact("checkpoint", "model", [last])
 
+    def _use_inputs(self, folder: Path, *names: str) -> None:
+        """Record what the run was made from: artifacts of its folder. W&B stores files that it has already only once."""
+        for name in names:
+            kind, files = INPUTS[name]
+            paths = [path for file in files if (path := folder / file).exists()]
+            if paths:
+                # what `use_artifact` calls; that function refuses offline runs, although their upload keeps the lineage
+                artifact, aliases = self._artifact(name, kind, paths), ["latest", str(self._id)]
+                self.experiment._log_artifact(artifact, aliases=aliases, is_user_created=True, use_after_commit=True)
+
     def _log_artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
-        """Log files and folders as the artifact RUN-NAME of this run. Files of a folder are not copied."""
+        self.experiment.log_artifact(self._artifact(name, kind, paths), aliases=["latest", str(self._id)])
+
+    def _artifact(self, name: str, kind: str, paths: Sequence[Path]) -> Any:
+        """Files and folders as the artifact RUN-NAME of this run. Files of a folder are not copied."""
         import wandb
 
         artifact = wandb.Artifact(f"{re.sub(r'[^a-zA-Z0-9_.-]', '_', str(self._name))}-{name}", kind)
@@ -233,7 +262,7 @@ class RunLogger(WandbLogger):
                 artifact.add_file(str(file), name=str(file.relative_to(path)), policy="immutable")
             if path.is_file():
                 artifact.add_file(str(path))
-        self.experiment.log_artifact(artifact, aliases=["latest", str(self._id)])
+        return artifact
 
     def finish(self, exit_code: int = 0) -> None:
         """End the run and wait, for a limited time, until it is uploaded.
@@ -301,6 +330,15 @@ def log_analysis(folder: Path, numbers: Mapping[str, float], images: Mapping[str
     if not (folder / "config.yaml").is_file():
         raise AfterglowError(f"There is no run in '{folder}': config.yaml is missing.")
     return log_figures(folder, numbers, images)
+
+
+def log_pipeline(pipeline: Path, run: Path) -> str:
+    """Log an exported pipeline to the W&B run of a run folder; return how to view it."""
+    logger = RunLogger()
+    logger.use_folder(run)
+    logger.log_pipeline(pipeline, run)
+    logger.finish()
+    return logger.how_to_view()
 
 
 def log_figures(folder: Path, numbers: Mapping[str, float], images: Mapping[str, Path]) -> str:
