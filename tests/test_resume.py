@@ -95,3 +95,17 @@ def test_a_text_encoder_that_is_trained_along_resumes_bit_by_bit(tmp_path, monke
     early = torch.load("runs/half/checkpoints/step=2.ckpt", weights_only=True)["state_dict"]
     assert whole.keys() == half.keys() and all(torch.equal(whole[name], half[name]) for name in whole)
     assert trained and any(not torch.equal(early[name], whole[name]) for name in trained if name in early)
+
+
+def test_a_model_without_captions_resumes_with_the_same_completions(tmp_path, monkeypatch):
+    """From an intact checkpoint in the middle: every row of the later evaluations is that of the uninterrupted run."""
+    monkeypatch.chdir(tmp_path)
+    plain = ["--config", str(ROOT / "configs/openmoji_ddpm.yaml"), *FAST[2:4], "--trainer.max_steps", "4", "--checkpoint.save_top_k=-1"]
+    main(["train", *plain, "--name", "whole"])
+    shutil.copytree("runs/whole", "runs/half")
+    for file in ("checkpoints/last.ckpt", "checkpoints/step=4.ckpt", "emergence.json"):
+        Path("runs/half", file).unlink()
+    main(["train", *plain, "--name", "half", "--resume", "auto"])
+    whole, half = (pd.read_parquet(f"runs/{name}/measurements.parquet").drop(columns="seconds") for name in ("whole", "half"))
+    pd.testing.assert_frame_equal(whole, half)
+    assert {"plant_memorized.outpainted", "plant_memorized.outpainted_fresh"} <= set(half.loc[half["step"] == 4, "measure"])
