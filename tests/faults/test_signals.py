@@ -84,7 +84,9 @@ def interrupt(phase: str, signum: signal.Signals, capsys) -> str:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
         send_during(patch, phase, signum)
         main([*TRAIN, "--name", "x"])
-    message = capsys.readouterr().err.strip().splitlines()[-1]
+    printed = capsys.readouterr()
+    message = printed.err.strip().splitlines()[-1]
+    assert ("Report: runs/x/report.html" in printed.out) == (phase == "W&B finish")  # the result is printed before W&B is waited for
     last = Path("runs/x/checkpoints/last.ckpt")
     step = torch.load(last, weights_only=True)["global_step"] if last.exists() else None
     assert stop.value.code == CODES[signum] and step == PHASES[phase][3]
