@@ -241,7 +241,7 @@ def check_options(config: Any) -> None:
         require(section, config[section], isinstance(config[section], Namespace), "a mapping of options")
     seed, trainer = config.seed_everything, config.trainer
     require("seed_everything", seed, type(seed) is int and 0 <= seed < 2**32, "an integer from 0 to 4294967295")
-    if trainer.max_steps < 1 or trainer.max_epochs not in (-1, None):
+    if (trainer.max_steps or 0) < 1 or trainer.max_epochs not in (-1, None):
         raise AfterglowError("The length of a training is given in optimizer steps: set trainer.max_steps, not trainer.max_epochs.")
     if trainer.logger not in (None, True):
         raise AfterglowError("trainer.logger cannot be changed: Afterglow logs to W&B, which WANDB_MODE=disabled turns off.")
@@ -249,7 +249,7 @@ def check_options(config: Any) -> None:
     for name in FIXED:
         if trainer[name] != defaults[name].default:
             raise AfterglowError(f"trainer.{name} cannot be changed: a run has its folder runs/NAME, checkpoints and the whole set.")
-    require_positive(**{"trainer.accumulate_grad_batches": trainer.accumulate_grad_batches})
+    require_positive(**{"trainer.accumulate_grad_batches": trainer.accumulate_grad_batches or 0})
     require("trainer.log_every_n_steps", trainer.log_every_n_steps, (trainer.log_every_n_steps or 0) >= 0, "at least 0")
     precisions = tuple(distributed.PRECISION.values())
     known = trainer.precision in (None, 32, "32", *precisions)
