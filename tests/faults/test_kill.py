@@ -107,6 +107,7 @@ def test_resume_from_a_checkpoint_equals_what_the_process_that_wrote_it_did_next
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(1800)
 def test_resume_from_an_older_checkpoint_that_is_killed_resumes_to_the_same_rows_and_losses(whole, tmp_path):
     """What came after the older checkpoint must not be used again: its rows are gone."""
     harness, _ = whole[0].beside(tmp_path)

@@ -442,5 +442,6 @@ def test_mutated_options_and_recipes_are_accepted_or_refused_in_one_sentence(par
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(1800)
 def test_many_mutated_options_and_recipes_are_accepted_or_refused_in_one_sentence(parser: Any, tmp_path: Path) -> None:
     run_mutations(parser, tmp_path, int(os.environ.get("AFTERGLOW_MUTATIONS", "200")))

@@ -174,6 +174,7 @@ def signal_one_of_two(folder: Path, signum: signal.Signals, arrived: Callable[[]
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("phase", ["first evaluation", "training"])
 def test_signal_to_one_of_two_processes_stops_both_at_the_same_step(phase, tmp_path):
     last = tmp_path / "runs/x/checkpoints/last.ckpt"
@@ -186,6 +187,7 @@ def test_signal_to_one_of_two_processes_stops_both_at_the_same_step(phase, tmp_p
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(1800)
 def test_process_whose_twin_is_killed_says_so_in_one_line_and_resumes(tmp_path, monkeypatch):
     text = signal_one_of_two(tmp_path, signal.SIGKILL, (tmp_path / "runs/x/checkpoints/last.ckpt").exists)
     own = text.partition("Traceback")[0]  # the launcher's follows, with "Signal 9 (SIGKILL)"
