@@ -65,6 +65,8 @@ def test_answer_names_the_factor_of_local_plants(tmp_path: Path, write_run: Writ
     text = local_against_global(later, None)
     assert text.startswith("Local plants were memorized later than global plants: a factor of ") and "over 3 runs" in text
     assert float(text.split("factor of ")[1].split()[0]) == pytest.approx(2, rel=0.25)
+    never = read_comparison([write_run(tmp_path / "never", factor=1e6)])
+    assert local_against_global(never, None) == "2 of 2 global and 0 of 2 local plants emerged in 1 run."
     arms = read_comparison([write_run(tmp_path / f"arm{arm}", arm=arm, factor=2.0) for arm in (0, 1)])
     assert local_against_global(arms, pair_plants(arms.tables)).startswith(
         "Local plants were memorized later than the same images planted whole: a factor of "

@@ -144,7 +144,7 @@ def local_against_global(comparison: Comparison, paired: PairedPlants | None) ->
         return f"Local plants were memorized {_verdict(factor)} the same images planted whole: {_factor(factor)}, in paired runs."
     plants = tables.plants
     table = plants[plants["kind"].isin(["global", "local"]) & (plants["within"] == "")] if len(plants) else plants
-    if len(table) and table["kind"].nunique() == 2 and np.isfinite(table["upper"]).any():
+    if len(table) and table[np.isfinite(table["upper"])]["kind"].nunique() == 2:  # otherwise the factor has no bound
         table = table.assign(unit=table["plant_id"], **{LOCAL: np.where(table["kind"] == "local", np.e, 1.0)})
         varying = [name for name in AXIS_COLUMNS if table[name].notna().all() and table[name].nunique() > 1]
         found = _try_fit(table, [LOCAL, *varying], LOCAL) or _try_fit(table, [LOCAL], LOCAL)
