@@ -114,7 +114,7 @@ def _saved_sheet(file: EvaluationFile, name: str, rows: Sequence[int | None], si
 def _cached_sheet(path: Path, version: int, name: str, rows: tuple[int | None, ...], side: int) -> str | None:
     values = EvaluationFile(path).tensor(name)
     if name.startswith("map/"):
-        return _sheet([None if row is None else heat(values[row], (side, side)) for row in rows], side)
+        return _sheet([None if row is None else heat(values[row], (side, side)) for row in rows], side, colors=256)
     tiles = [None if row is None else values[row] if values.ndim == 4 else values[row][None] for row in rows]
     return _mask_sheet(tiles, side) if name.startswith("mask/") else _sheet(tiles, side)
 
@@ -123,7 +123,7 @@ def _mask_sheet(masks: Sequence[np.ndarray | None], side: int) -> str | None:
     return _sheet([None if mask is None else mask.astype(np.uint8) * 255 for mask in masks], side, bits=True)
 
 
-def _sheet(tiles: Sequence[np.ndarray | None], side: int, *, bits: bool = False) -> str | None:
+def _sheet(tiles: Sequence[np.ndarray | None], side: int, *, bits: bool = False, colors: int = 0) -> str | None:
     """Tiles, uint8 [C, H, W], as one image in a data URI; missing tiles are black. PNG, or JPEG for photographs of large tiles."""
     if all(tile is None for tile in tiles):
         return None
@@ -136,5 +136,7 @@ def _sheet(tiles: Sequence[np.ndarray | None], side: int, *, bits: bool = False)
                 image = image.resize((side, side), Image.Resampling.NEAREST if bits else Image.Resampling.BICUBIC)
             sheet.paste(image, (place % SHEET_COLUMNS * side, place // SHEET_COLUMNS * side))
     data, exact = io.BytesIO(), bits or side <= LARGEST_EXACT
+    if exact and colors:  # a map has no more colors than a palette: a third of the bytes
+        sheet = sheet.quantize(colors, dither=Image.Dither.NONE)
     sheet.save(data, "PNG" if exact else "JPEG", optimize=True, quality=88)
     return f"data:image/{'png' if exact else 'jpeg'};base64,{base64.b64encode(data.getvalue()).decode()}"
