@@ -5,6 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
+
+from afterglow.planting.runs import load_planted_set
 
 FINDINGS = Path(__file__).parents[2] / "docs" / "findings"
 
@@ -38,14 +41,16 @@ def rows() -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def test_differences_are_paired_by_plant(make) -> None:
+def test_values_of_runs_equal_a_slow_mean(make) -> None:
     maps = make.map_rows(rows())
     assert len(maps) == 16 and maps["iou"].notna().sum() == 8
-    difference = make.map_difference(maps, "b", "a")
-    assert (difference.value, difference.low, difference.high) == pytest.approx((0.1, 0.1, 0.1))
-    difference = make.kind_difference(maps, "a", "tint")
-    assert difference.value == pytest.approx(np.mean([0.51, 0.61]) - np.mean([0.71, 0.81]))
-    assert difference.low <= difference.value <= difference.high and make.verdict(difference) == "lower"
+    local, tint = (make.values_of(maps, "a", kind) for kind in ("local", "tint"))
+    assert local.runs == pytest.approx({"r": np.mean([0.51, 0.61])}) and local.units == 2
+    difference = make.minus(local, tint)
+    assert difference.mean == pytest.approx(-0.2) and difference.difference_text() == "-0.20 (-0.20), lower in all 1 runs"
+    two = make.RunValues({"x-0": 0.2, "y-0": 0.4, "x-1": -0.1})
+    assert two.difference_text() == "+0.17 (+0.30, -0.10), not the same sign in all 3 runs"
+    assert make.RunValues({"x-0": 1.0, "x-1": 1.0}, 8).text() == "1.00 [0.63, 1.00]"
 
 
 def test_split_by_size_compares_the_area_with_the_limit(make) -> None:
@@ -53,3 +58,34 @@ def test_split_by_size_compares_the_area_with_the_limit(make) -> None:
     areas.index.names = ["run", "plant_id"]
     split = make.split_by_size(make.map_rows(rows()), areas)
     assert dict(zip(split["plant_id"], split["kind"], strict=True)) == {0: "small", 1: "large"}
+    by_memory = make.split_by_memory(make.map_rows(rows()), areas < 0.3)
+    assert dict(zip(by_memory["plant_id"], by_memory["kind"], strict=True)) == {0: "memorized", 1: "not memorized"}
+
+
+def test_layers_are_judged_on_the_seed_that_did_not_choose_them(make) -> None:
+    values = {("r-0", "end_token.x"): 0.9, ("r-0", "end_token.y"): 0.5, ("r-1", "end_token.x"): 0.4, ("r-1", "end_token.y"): 0.6}
+    table = [{"run": run, "plant_id": 0, "kind": "local", "map": name, "auc": auc, "iou": np.nan} for (run, name), auc in values.items()]
+    rows, judged = make.chosen_layers(pd.DataFrame(table), "end_token.")
+    assert rows == [("0", "end_token.y", 0.5), ("1", "end_token.x", 0.4)] and judged.runs == {"r-0": 0.5, "r-1": 0.4}
+
+
+def test_inverted_maps_and_the_mask_prior(make) -> None:
+    folder = FINDINGS / "localization"
+    maps = make.with_controls(make.map_rows(rows()).replace({"map": {"a": "luminance"}}), folder)
+    means = maps.groupby("map")["auc"].mean()
+    assert means["luminance.inverted"] == pytest.approx(1 - means["luminance"]) and make.is_trivial("luminance.inverted")
+    plants = load_planted_set(folder / "shapes-1").of_kind("local")
+    wanted = pd.read_csv(folder / "mask_prior.csv").set_index(["run", "plant_id"])["auc"]
+    for plant in plants[:3]:
+        prior = np.mean([other.mask for other in plants if other is not plant], axis=0)
+        assert wanted["shapes-1", plant.plant_id] == pytest.approx(roc_auc_score(plant.mask.ravel(), prior.ravel()))
+
+
+def test_detector_values_equal_scikit_learns(make) -> None:
+    generator = np.random.default_rng(0)
+    table = [{"run": f"r-{s}", "measure": "d", "kind": k, "value": generator.normal()} for s in (0, 1) for k in ("local", "phantom") * 9]
+    prompts = pd.DataFrame(table)
+    found = make.detector_values(prompts)["d", "local", "phantom"]
+    for run, part in prompts.groupby("run"):
+        assert found.runs[run] == pytest.approx(roc_auc_score(part["kind"] == "local", part["value"]))
+    assert found.units == 18

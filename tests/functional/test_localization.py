@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from afterglow.functional.localization import held_out_iou, map_auc
+from afterglow.functional.localization import held_out_iou, map_auc, mask_prior, permuted_auc
 
 
 def random_maps(count, side, seed=0):
@@ -114,3 +114,20 @@ def test_one_plant_alone_cannot_be_judged():
     maps, regions, _ = plants_with_maps(1)
     with pytest.raises(ValueError, match="at least two plants; this input has 1"):
         held_out_iou(maps, regions, [5, 5])
+
+
+def test_controls_of_a_map_equal_a_loop():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(6, 5, 5, generator=generator)
+    own = torch.rand(3, 1, 5, 5, generator=generator) > 0.5
+    own[2] = own[0]  # the same mask again
+    plants, shapes = [7, 7, 3, 3, 5, 5], ["box", "box", "box", "box", "box", "box"]
+    regions = own.repeat_interleave(2, 0)
+    found = permuted_auc(maps, regions, plants, shapes)
+    for row in range(6):
+        others = [mask for mask in own if not torch.equal(mask, regions[row])]
+        wanted = [roc_auc_score(mask.flatten(), maps[row].flatten()) for mask in others]
+        assert found[row].item() == pytest.approx(np.mean(wanted))
+    assert permuted_auc(maps, regions, plants, ["a", "a", "b", "b", "c", "c"]).isnan().all()
+    prior = mask_prior(own)
+    assert torch.allclose(prior[1], (own[0, 0].float() + own[2, 0].float()) / 2)

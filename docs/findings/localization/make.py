@@ -2,40 +2,49 @@
 
   python docs/findings/localization/make.py
 
-`python scripts/reproduce.py localization` trains the runs and copies their rows here.
+`python scripts/reproduce.py localization` trains the runs and copies their rows here. `python docs/findings/localization/make.py priors` deals
+the sets of the runs again and writes mask_prior.csv: the AUC of the mean of the other local plants' masks, for each plant.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 import yaml
 
-from afterglow.analysis.detection import detection_table, memorized_table, prompt_scores
-from afterglow.analysis.localization import localization_table
+from afterglow.analysis.detection import prompt_scores
+from afterglow.analysis.emergence_table import emergence_intervals
 from afterglow.analysis.summary import ALL_SEEDS, read_measurements
-from afterglow.functional.roc import resampled_metrics
-from afterglow.functional.statistics import Estimate, bootstrap_runs, resample
+from afterglow.functional.localization import map_auc, mask_prior
+from afterglow.functional.roc import detection_metrics
+from afterglow.functional.statistics import Estimate, exact_at_bounds
 from afterglow.kinds import KINDS, NEGATIVES
 from afterglow.measures.registry import TRIVIAL_MAPS, is_detector
-from afterglow.reports.tables import count_text, interval_text, text_table
+from afterglow.planting.runs import load_planted_set
+from afterglow.reports.tables import count_text, text_table
 
 HERE = Path(__file__).parent
 TRIVIAL = tuple(m.name for m in TRIVIAL_MAPS)
 SMALL_AREA = 0.3  # fraction of the image: quadrants, small rectangles and blobs are below it
 PAPER_MAP = "end_token.last.first_eos.be"  # the layers of the Bright Ending paper
 DIFFERENCE_MAP = "score_difference.summed"
+INVERTED = ".inverted"
+ALIGNED, OFFSETS = (DIFFERENCE_MAP, PAPER_MAP), (-3, -2, -1, 0, 1)
 MAX_DETECTORS, MAX_SMALL_MAPS = 25, 15  # rows of the two longest tables
 
 INTRODUCTION = """# Which map finds a planted region, and which score detects it
 
 `python docs/findings/localization/make.py` writes this page from the rows in `docs/findings/localization/`. `python scripts/reproduce.py localization` trains the runs again.
 
-Setup: OpenMoji at 16 pixels; a U-Net with text conditioning and 1.3 million parameters, trained from scratch. All values are from the last evaluation, on averaged weights, with 4 seeds per caption and guidance scale 1. Values are means over runs. Brackets hold 95 % intervals; the bootstrap resamples seeds, then runs, then plants."""
+Setup: OpenMoji at 16 pixels; a U-Net with text conditioning and 1.3 million parameters, trained from scratch, with a frozen bidirectional text encoder (MiniLM). All values are from the last evaluation, on averaged weights, with 4 seeds per caption and guidance scale 1; the last of 12 sampling steps is at t = 82 (Stable Diffusion: t = 1). "The layers of the paper" are one head of one layer here (Stable Diffusion: 8 heads in 2 layers).
 
-MAP_NOTES = """AUC: how well a map's pixels separate the inside of the planted region from the outside. IoU: overlap at a threshold chosen on other plants of the same run. An AUC above .5 on phantoms is caused by position or image content. An AUC above .5 on tints is caused by what the caption predicts. Trivial maps do not use the model and are marked."""
+There are four runs of **two training seeds**: the two runs of a seed share plants, so that these are two independent repetitions. Values are means over runs; parentheses hold the mean of each seed, and no interval is computed from two seeds. "Higher in all runs" means that the difference has this sign in each of the runs; it is no test. An AUC of 1 carries an exact bound over distinct pairs."""
+
+MAP_NOTES = """AUC: how well a map's pixels separate the inside of the planted region from the outside. IoU: overlap at a threshold chosen on other plants of the same run. An AUC above .5 on phantoms is caused by position or image content. An AUC above .5 on tints is caused by what the caption predicts. Trivial maps do not use the model and are marked; "inverted" is the same map with the opposite sign, "mask prior" the mean of the other local plants' masks of the run. Local plants that are not memorized yet stand apart: all of them are plants of the two runs with two numbers of copies. The permutation control (each map against other plants' masks) needs the maps and was not measured in these runs; later runs keep it as `permuted_auc.MAP`."""
 
 DETECTOR_NOTES = """AUC of the mean score over 4 generations of a caption, for planted captions against each kind without a copy. A score that is also high on decoys responds to exposure. A score that is also high on tints responds to conditioning."""
 
@@ -53,26 +62,29 @@ def page(folder: Path = HERE) -> str:
     """Markdown of the finding; every number is computed from the committed rows."""
     rows = read_last_evaluations(folder)
     samples = rows[rows["seed"] != ALL_SEEDS]
-    maps = map_rows(samples)
+    maps = with_controls(map_rows(samples), folder)
     areas = rows[rows["measure"] == "area"].set_index(["run", "plant_id"])["value"]
-    seeds = training_seeds(maps)
-    localization, by_size = (localization_table(part, seeds=seeds) for part in (maps, split_by_size(maps, areas)))
+    copied = rows[rows["measure"] == "plant_memorized"].set_index(["run", "plant_id"])["value"] > 0.5
+    split = split_by_memory(maps, copied)
     detectors = [name for name in dict.fromkeys(samples["measure"]) if is_detector(name)]
-    pairs = [(kind, negative) for kind in ("global", "local") for negative in NEGATIVES]
-    detection = detection_table(samples, detectors, pairs, [4], seeds)
+    detection = detector_values(prompt_scores(samples[samples["measure"].isin(detectors)], 4))
     parts = [
         INTRODUCTION,
         "## Conclusions",
-        "\n".join(f"{number}. {line}" for number, line in enumerate(conclusions(localization, by_size, maps, detection, samples), 1)),
+        "\n".join(f"{number}. {line}" for number, line in enumerate(conclusions(maps, split, detection), 1)),
         "## Runs",
         runs_text(folder, rows),
         "## Memorized at the last evaluation",
         memorized_text(rows),
+        "## Layers chosen on one seed and judged on the other",
+        chosen_layers_text(maps),
+        "## Maps over training, aligned on each plant's own emergence",
+        aligned_text(folder),
         "## All maps",
         MAP_NOTES,
-        maps_text(localization),
+        maps_text(maps, split),
         f"## Small regions (below {SMALL_AREA:.0%} of the image) and large regions",
-        sizes_text(by_size),
+        sizes_text(split_by_size(maps, areas)),
         "## Detectors, separately for global and local plants",
         DETECTOR_NOTES,
         "### Global plants",
@@ -80,9 +92,147 @@ def page(folder: Path = HERE) -> str:
         "### Local plants",
         detectors_text(detection, "local"),
         "### Memorized generations against all others",
-        memorized_detectors_text(memorized_table(samples, detectors, seeds)),
+        memorized_detectors_text(samples, detectors),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+@dataclass(frozen=True)
+class RunValues:
+    """A number of each run; units: the number of plants (or pairs) without common members over the seeds."""
+
+    runs: Mapping[str, float]
+    units: int = 0
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(list(self.runs.values())))
+
+    def text(self, spec: str = ".2f") -> str:
+        """'0.84 (0.83, 0.86)': the mean over runs and the mean of each seed; at an exact 0 or 1 the exact interval."""
+        if not spec.startswith("+") and self.units and abs(self.mean - round(self.mean)) < 1e-9:
+            return exact_at_bounds(Estimate(self.mean, self.mean, self.mean), self.units).text(spec)
+        seeds: dict[str, list[float]] = {}
+        for run, value in self.runs.items():
+            seeds.setdefault(training_seed(run), []).append(value)
+        return f"{self.mean:{spec}} ({', '.join(f'{np.mean(seeds[seed]):{spec}}' for seed in sorted(seeds))})"
+
+    def difference_text(self) -> str:
+        """Mean, seeds, and in words whether all runs agree in the sign."""
+        values = list(self.runs.values())
+        if max(map(abs, values)) < 1e-9:
+            return "equal in all runs"
+        sign = "higher in all" if min(values) > 0 else "lower in all" if max(values) < 0 else "not the same sign in all"
+        return f"{self.text('+.2f')}, {sign} {len(values)} runs"
+
+
+def training_seed(run: str) -> str:
+    """The name of a run ends with its training seed."""
+    return str(run).rpartition("-")[2]
+
+
+def values_of(maps: pd.DataFrame, name: str, kind: str, metric: str = "auc") -> RunValues:
+    """Mean over the plants of a kind in each run."""
+    part = maps[(maps["map"] == name) & (maps["kind"] == kind)].dropna(subset=metric)
+    plants = part.groupby(["run", "plant_id"])[metric].mean().groupby("run")
+    sizes = plants.size().groupby(training_seed).max()
+    return RunValues({str(run): float(value) for run, value in plants.mean().items()}, int(sizes.sum()))
+
+
+def minus(first: RunValues, second: RunValues) -> RunValues:
+    """Difference in the runs that have both."""
+    return RunValues({run: value - second.runs[run] for run, value in first.runs.items() if run in second.runs})
+
+
+def write_priors(folder: Path = HERE) -> None:
+    """mask_prior.csv: run, plant_id, and the AUC of the mean of the other local plants' masks against the plant's own."""
+    tables = []
+    for path in sorted(folder.glob("*/config.yaml")):
+        plants = load_planted_set(path.parent).of_kind("local")
+        masks = torch.from_numpy(np.stack([plant.mask for plant in plants]))
+        auc = map_auc(mask_prior(masks), masks).numpy()
+        tables.append(pd.DataFrame({"run": path.parent.name, "plant_id": [plant.plant_id for plant in plants], "auc": auc}))
+    pd.concat(tables).to_csv(folder / "mask_prior.csv", index=False)
+
+
+def with_controls(maps: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """The rows of maps with the inverted trivial maps (AUC: 1 minus the AUC) and the mask prior."""
+    trivial = maps[maps["map"].isin(TRIVIAL) & (maps["map"] != "all_ones")]
+    inverted = trivial.assign(map=trivial["map"] + INVERTED, auc=1 - trivial["auc"], iou=np.nan)
+    prior = pd.read_csv(folder / "mask_prior.csv").assign(kind="local", seed=0, map="mask_prior", iou=np.nan)
+    return pd.concat([maps, inverted, prior], ignore_index=True)
+
+
+def split_by_memory(maps: pd.DataFrame, copied: pd.Series) -> pd.DataFrame:
+    """Rows of local plants, with kind replaced by memorized or not memorized. copied: by (run, plant_id)."""
+    local = maps[maps["kind"] == "local"].join(copied.rename("copied"), on=["run", "plant_id"])
+    return local.assign(kind=np.where(local["copied"].astype(bool), "memorized", "not memorized"))
+
+
+def chosen_layers(maps: pd.DataFrame, prefix: str) -> tuple[list[tuple[str, str, float]], RunValues]:
+    """(seed that judges, map chosen on the other seed, its AUC there), and the AUC in each judged run, on local plants."""
+    own = maps[(maps["kind"] == "local") & maps["map"].str.startswith(prefix)]
+    seeds, rows, judged = sorted(own["run"].map(training_seed).unique()), [], {}
+    for seed in seeds:
+        here = own["run"].map(training_seed) == seed
+        choice = str(own[~here].groupby(["map", "run"])["auc"].mean().groupby("map").mean().idxmax())
+        values = values_of(own[here], choice, "local")
+        rows.append((seed, choice, values.mean))
+        judged.update(values.runs)
+    return rows, RunValues(judged)
+
+
+def chosen_layers_text(maps: pd.DataFrame) -> str:
+    """The best end-token map of one seed on the plants of the other, beside the best trivial map."""
+    rows, _ = chosen_layers(maps, "end_token.")
+    trivial = best_trivial(maps)
+    lines = [
+        [
+            seed,
+            f"`{name}`",
+            f"{auc:.2f}",
+            f"{np.mean([v for run, v in values_of(maps, trivial, 'local').runs.items() if training_seed(run) == seed]):.2f}",
+        ]
+        for seed, name, auc in rows
+    ]
+    return text_table(["judged on seed", "end-token map chosen on the other seed", "its AUC", f"`{trivial}`"], lines)
+
+
+def best_trivial(maps: pd.DataFrame) -> str:
+    """The trivial map with the highest mean AUC on local plants; the mask prior knows the other masks and stands apart."""
+    names = [name for name in maps["map"].unique() if is_trivial(name) and name != "mask_prior"]
+    return max(names, key=lambda name: values_of(maps, name, "local").mean)
+
+
+def is_trivial(name: str) -> bool:
+    """Whether a map does not use the model."""
+    return name.removesuffix(INVERTED) in (*TRIVIAL, "mask_prior")
+
+
+def aligned_text(folder: Path) -> str:
+    """Mean AUC of two maps on local plants before, at and after the evaluation by which each plant emerged."""
+    values: dict[tuple[str, int], dict[str, list[float]]] = {}
+    plants = 0
+    for path in sorted(folder.glob("*/measurements.parquet")):
+        rows, run = read_measurements(path), path.parent.name
+        intervals, steps = emergence_intervals(rows), sorted(rows["step"].unique())
+        local = set(rows[rows["kind"] == "local"]["plant_id"])
+        emerged = {number: steps.index(i.upper) for number, i in intervals.items() if number in local and not i.censored}
+        plants += len(emerged)
+        for name in ALIGNED:
+            means = rows[(rows["measure"] == f"auc.{name}") & rows["plant_id"].isin(emerged)].groupby(["plant_id", "step"])["value"].mean()
+            for (number, step), value in means.items():
+                offset = steps.index(step) - emerged[number]
+                if offset in OFFSETS:
+                    values.setdefault((name, offset), {}).setdefault(run, []).append(value)
+    lines = []
+    for name in ALIGNED:
+        cells = [values.get((name, offset), {}) for offset in OFFSETS]
+        lines.append(
+            [f"`{name}`", *(RunValues({run: float(np.mean(v)) for run, v in cell.items()}).text() if cell else "-" for cell in cells)]
+        )
+    text = f"Evaluations before (negative) and after the one by which the plant had emerged; {plants} local plants that emerged, each in its run."
+    return f"{text}\n\n{text_table(['map', *(f'{offset:+d}' if offset else 'at emergence' for offset in OFFSETS)], lines)}"
 
 
 def map_rows(samples: pd.DataFrame) -> pd.DataFrame:
@@ -102,118 +252,83 @@ def split_by_size(maps: pd.DataFrame, areas: pd.Series) -> pd.DataFrame:
     return local.assign(kind=local["size"])
 
 
-def training_seeds(rows: pd.DataFrame) -> dict[Any, str]:
-    """{run: training seed}; the names of the runs end with it."""
-    return {run: str(run).rpartition("-")[2] for run in rows["run"].unique()}
+def detector_values(prompts: pd.DataFrame) -> dict[tuple[str, str, str], RunValues]:
+    """AUC of each detector for a planted kind against a kind without a copy, by (detector, positive, negative)."""
+    found: dict[tuple[str, str, str], dict[str, float]] = {}
+    units: dict[tuple[str, str, str], dict[str, int]] = {}
+    for (run, detector), part in prompts.groupby(["run", "measure"], sort=False):
+        scores = part.groupby("kind")["value"].apply(np.asarray)
+        for positive in ("global", "local"):
+            for negative in NEGATIVES:
+                if positive in scores and negative in scores:
+                    key = str(detector), positive, negative
+                    found.setdefault(key, {})[str(run)] = detection_metrics(scores[positive], scores[negative])["auc"]
+                    seeds = units.setdefault(key, {})
+                    smaller = min(len(scores[positive]), len(scores[negative]))
+                    seeds[training_seed(str(run))] = max(seeds.get(training_seed(str(run)), 0), smaller)
+    return {key: RunValues(runs, sum(units[key].values())) for key, runs in found.items()}
 
 
-def mean_by_runs(resampled: Mapping[Any, np.ndarray], rows: pd.DataFrame) -> Estimate:
-    """Mean over runs of resampled values; the interval resamples seeds, then runs, then plants. rows: with the column run."""
-    seeds = training_seeds(rows)
-    return bootstrap_runs(list(resampled.values()), [seeds[run] for run in resampled])
+def conclusions(maps: pd.DataFrame, split: pd.DataFrame, detection: Mapping[tuple[str, str, str], RunValues]) -> Iterator[str]:
+    """One or two sentences per conclusion."""
+    trivial = best_trivial(maps)
+    of_trivial = values_of(maps, trivial, "local")
 
+    def auc(name: str, kind: str) -> str:
+        return values_of(maps, name, kind).text()
 
-def map_difference(maps: pd.DataFrame, first: str, second: str, kind: str = "local") -> Estimate:
-    """Mean difference of the AUC of two maps on the same plants."""
-    plants = maps[maps["kind"] == kind].groupby(["run", "plant_id", "map"])["auc"].mean().unstack("map")
-    difference = (plants[first] - plants[second]).dropna()
-    runs = {run: resample(part.to_numpy()) for run, part in difference.groupby("run")}
-    return mean_by_runs(runs, maps)
+    def against(name: str, kind: str) -> str:
+        return f"{kind} {auc(name, kind)} (local minus {kind}: {minus(values_of(maps, name, 'local'), values_of(maps, name, kind)).difference_text()})"
 
+    def memory(name: str) -> str:
+        return f"`{name}` {values_of(split, name, 'memorized').text()} and {values_of(split, name, 'not memorized').text()}"
 
-def kind_difference(maps: pd.DataFrame, name: str, other: str) -> Estimate:
-    """Mean AUC of a map on local plants minus its mean AUC on another kind."""
-    plants = maps[maps["map"] == name].groupby(["run", "kind", "plant_id"])["auc"].mean()
-    differences = {}
-    for run in plants.index.unique("run"):
-        local, control = (resample(plants[run, kind].to_numpy(), seed=seed) for seed, kind in enumerate(("local", other)))
-        differences[run] = local - control
-    return mean_by_runs(differences, maps)
-
-
-def detector_difference(samples: pd.DataFrame, first: str, second: str, kind: str, negative: str) -> Estimate:
-    """Difference of the AUC of two detectors on the same captions and the same resamples."""
-    prompts = prompt_scores(samples[samples["measure"].isin((first, second))], 4)
-    differences = {}
-    for name_of_run, run in prompts.groupby("run"):
-        areas = []
-        for name in (first, second):
-            values = run[run["measure"] == name].set_index("kind")["value"]
-            areas.append(resampled_metrics(values.loc[[kind]].to_numpy(), values.loc[[negative]].to_numpy())["auc"])
-        differences[name_of_run] = areas[0] - areas[1]
-    return mean_by_runs(differences, samples)
-
-
-def verdict(difference: Estimate) -> str:
-    """In words what the interval of a difference decides."""
-    return "higher" if difference.low > 0 else "lower" if difference.high < 0 else "no significant difference"
-
-
-def difference_text(difference: Estimate) -> str:
-    """For example '+0.24 [+0.02, +0.43], higher'."""
-    return f"{interval_text(difference, '+.2f')}, {verdict(difference)}"
-
-
-def best_maps(localization: pd.DataFrame, prefixes: Sequence[str]) -> pd.DataFrame:
-    """AUC rows of local plants, best first, of the maps whose names begin with one of the prefixes."""
-    auc = localization[(localization["metric"] == "auc") & (localization["kind"] == "local")]
-    return auc[auc["map"].str.startswith(tuple(prefixes))].sort_values("value", ascending=False, kind="stable")
-
-
-def conclusions(
-    localization: pd.DataFrame, by_size: pd.DataFrame, maps: pd.DataFrame, detection: pd.DataFrame, samples: pd.DataFrame
-) -> Iterator[str]:
-    """One sentence or two per conclusion. Verdicts depend on the intervals."""
-    end_token = best_maps(localization, ["end_token."])
-    best, worst, trivial = end_token.iloc[0]["map"], end_token.iloc[-1], best_maps(localization, TRIVIAL).iloc[0]["map"]
-    known = (*TRIVIAL, "end_token.", "score_difference.")
-    other = best_maps(localization, [name for name in localization["map"].unique() if not name.startswith(known)]).iloc[0]["map"]
-    auc = {
-        (row.map, row.kind): interval_text(row) for table in (localization, by_size) for row in table.itertuples() if row.metric == "auc"
-    }
-
-    def kinds(name: str, *others: str) -> str:
-        return "; ".join(
-            f"{kind} {auc[name, kind]} (local minus {kind}: {difference_text(kind_difference(maps, name, kind))})" for kind in others
-        )
-
+    paper = values_of(maps, PAPER_MAP, "local")
     yield (
-        f"The end-token map in the layers of the Bright Ending paper (`{PAPER_MAP}`) has an AUC of {auc[PAPER_MAP, 'local']} on local "
-        f"plants. Difference from the best trivial map, `{trivial}`: {difference_text(map_difference(maps, PAPER_MAP, trivial))}."
+        f"The end-token map in the layers of the Bright Ending paper (`{PAPER_MAP}`) has an AUC of {paper.text()} on local plants. Difference "
+        f"from the best trivial map, `{trivial}` ({of_trivial.text()}): {minus(paper, of_trivial).difference_text()}."
+    )
+    _, judged = chosen_layers(maps, "end_token.")
+    yield (
+        f"An end-token map chosen on one seed has an AUC of {judged.text()} on the other. Difference from `{trivial}`: "
+        f"{minus(judged, of_trivial).difference_text()}. No end-token map of this encoder is established as better than a trivial one."
+    )
+    dark = min(
+        (name for name in maps["map"].unique() if name.startswith("end_token.")), key=lambda name: values_of(maps, name, "local").mean
+    )
+    inverted = max((name for name in maps["map"].unique() if name.endswith(INVERTED)), key=lambda name: values_of(maps, name, "local").mean)
+    yield (
+        f"The darkest of all end-token maps, selected after seeing the results, is `{dark}`: local {auc(dark, 'local')}, phantom "
+        f"{auc(dark, 'phantom')}, decoy {auc(dark, 'decoy')}, tint {auc(dark, 'tint')}. It is dark where nothing is copied, too, and the best "
+        f"inverted trivial map, `{inverted}`, has {auc(inverted, 'local')}: this is no sign of memorization."
     )
     yield (
-        f"The best end-token map, selected after seeing the results, is `{best}` with {auc[best, 'local']}. Difference from `{trivial}`: "
-        f"{difference_text(map_difference(maps, best, trivial))}. Difference from `{DIFFERENCE_MAP}`: "
-        f"{difference_text(map_difference(maps, best, DIFFERENCE_MAP))}."
+        f"`{DIFFERENCE_MAP}`: local {auc(DIFFERENCE_MAP, 'local')}; {against(DIFFERENCE_MAP, 'tint')}; {against(DIFFERENCE_MAP, 'phantom')}. "
+        "This map responds to what the caption predicts, also if nothing is copied. Tints are not matched to plants in the strength of the "
+        "prediction, so that the order of the two says nothing."
     )
     yield (
-        f"End-token attention can also be lower inside a memorized region than outside: "
-        f"`{worst['map']}` has an AUC of {interval_text(worst)}."
+        f"`patch_nearness` tells a copied region from a predicted one: local {auc('patch_nearness', 'local')}; "
+        f"{against('patch_nearness', 'tint')}; {against('patch_nearness', 'phantom')}. It reads the training set, the template inside its own "
+        f"mask included. `cross_seed_std` has {auc('cross_seed_std', 'local')} on local plants and {auc('cross_seed_std', 'tint')} on tints."
     )
+    names = (DIFFERENCE_MAP, "cross_seed_std", "patch_nearness", PAPER_MAP)
+    yield f"AUC on local plants that are memorized and on those that are not yet: {'; '.join(map(memory, names))}."
     yield (
-        f"`{DIFFERENCE_MAP}` has an AUC of {auc[DIFFERENCE_MAP, 'local']} on local plants and {auc[DIFFERENCE_MAP, 'tint']} on tints, "
-        f"of which nothing is copied. Local minus tint: {difference_text(kind_difference(maps, DIFFERENCE_MAP, 'tint'))}. "
-        "This map responds to what the caption predicts, also if nothing is copied."
+        f"The curvature difference has {auc('curvature_difference', 'local')} as published (`-sum diag J(eps_c - eps_u)`) and "
+        f"{auc('curvature_difference.of_score', 'local')} with the sign of the scores."
     )
-    yield f"AUC of the best end-token map on kinds without a copy: {kinds(best, 'tint', 'decoy', 'phantom')}."
-    yield f"AUC of `{DIFFERENCE_MAP}` without a copy and without training: {kinds(DIFFERENCE_MAP, 'phantom')}."
+    norm = [f"{negative} {detection['guidance_norm.all', 'local', negative].text()}" for negative in NEGATIVES]
     yield (
-        f"The best of the other maps is `{other}`: {auc[other, 'local']} on local plants, {auc[other, 'tint']} on tints, "
-        f"{auc[other, 'phantom']} on phantoms. The curvature difference has {auc['curvature_difference', 'local']} as published "
-        f"(`-sum diag J(eps_c - eps_u)`) and {auc['curvature_difference.of_score', 'local']} with the sign of the scores."
+        f"AUC of `guidance_norm.all` for local plants against {', '.join(norm)}. It does not separate plants from tints: it detects that the "
+        "caption predicts the image, not that the image is copied."
     )
-    yield (
-        "AUC by the size of the region: "
-        + "; ".join(
-            f"`{name}` {auc[name, 'small']} on small regions and {auc[name, 'large']} on large regions" for name in (best, DIFFERENCE_MAP)
-        )
-        + "."
-    )
-    norm = detection[(detection["metric"] == "auc") & (detection["detector"] == "guidance_norm.all") & (detection["positive"] == "local")]
-    yield f"AUC of `guidance_norm.all` for local plants: {', '.join(f'against {r.negative} {interval_text(r)}' for r in norm.itertuples())}."
     for name, label in (("ld.be.all", "LD in the layers of the paper"), ("ld_neutral.be.all", "Area-neutral LD")):
-        differences = ((n, detector_difference(samples, name, "guidance_norm.all", "local", n)) for n in NEGATIVES)
-        yield f"{label} minus `guidance_norm.all`, AUC for local plants: {'; '.join(f'{n} {difference_text(d)}' for n, d in differences)}."
+        pairs = ((n, minus(detection[name, "local", n], detection["guidance_norm.all", "local", n])) for n in NEGATIVES)
+        yield (
+            f"{label} minus `guidance_norm.all`, AUC for local plants: {'; '.join(f'{n} {d.difference_text()}' for n, d in pairs)}. Two "
+            "detectors against four kinds are eight comparisons; the map that weights LD is dark in tints."
+        )
 
 
 def runs_text(folder: Path, rows: pd.DataFrame) -> str:
@@ -237,52 +352,59 @@ def memorized_text(rows: pd.DataFrame) -> str:
     )
 
 
-def _cells(table: pd.DataFrame) -> dict[tuple[Any, ...], str]:
-    return {(row.map, row.kind, row.metric): interval_text(row) for row in table.itertuples()}
-
-
-def maps_text(localization: pd.DataFrame) -> str:
-    """One row per map, best AUC on local plants first."""
-    cells, kinds = _cells(localization), ("local", "phantom", "tint", "decoy")
-    plants = localization[localization["metric"] == "auc"].groupby("kind")["plants"].first()
-    columns = [*((kind, "auc") for kind in kinds), ("local", "iou")]
-    rows = [
-        [f"`{name}`" + " (trivial)" * (name in TRIVIAL), *(cells.get((name, *column), "-") for column in columns)]
-        for name in best_maps(localization, [""])["map"]
+def maps_text(maps: pd.DataFrame, split: pd.DataFrame) -> str:
+    """One row per map, best AUC on memorized local plants first."""
+    columns = [
+        (split, "memorized", "auc"),
+        (split, "not memorized", "auc"),
+        *((maps, kind, "auc") for kind in ("phantom", "tint", "decoy")),
     ]
-    return text_table(["map", *(f"AUC {kind} ({plants[kind]})" for kind in kinds), "IoU local"], rows)
+    names = sorted(maps[maps["kind"] == "local"]["map"].unique(), key=lambda name: (-values_of(split, name, "memorized").mean, name))
+    counts = [part[part["kind"] == kind].drop_duplicates(["run", "plant_id"]).shape[0] for part, kind, _ in columns]
+    rows = []
+    for name in names:
+        cells = [values_of(part, name, kind, metric) for part, kind, metric in (*columns, (maps, "local", "iou"))]
+        rows.append([f"`{name}`" + " (trivial)" * is_trivial(name), *(cell.text() if cell.runs else "-" for cell in cells)])
+    head = [f"AUC {kind} ({count})" for (_, kind, _), count in zip(columns, counts, strict=True)]
+    return text_table(["map", *head, "IoU local"], rows)
 
 
 def sizes_text(by_size: pd.DataFrame) -> str:
-    """AUC and IoU on small and on large regions, best AUC on small regions first."""
-    cells, columns = _cells(by_size), [(size, metric) for metric in ("auc", "iou") for size in ("small", "large")]
-    auc = by_size[by_size["metric"] == "auc"]
-    plants = auc.groupby("kind")["plants"].first()
-    order = auc[auc["kind"] == "small"].sort_values("value", ascending=False, kind="stable")["map"][:MAX_SMALL_MAPS]
-    rows = [[f"`{name}`", *(cells[name, *column] for column in columns)] for name in order]
-    return text_table(["map", *(f"{metric.upper()} {size} ({plants[size]})" for size, metric in columns)], rows)
+    """AUC on small and on large regions, best AUC on small regions first."""
+    names = sorted(by_size["map"].unique(), key=lambda name: (-values_of(by_size, name, "small").mean, name))[:MAX_SMALL_MAPS]
+    counts = by_size.drop_duplicates(["run", "plant_id"])["kind"].value_counts()
+    rows = [[f"`{name}`", *(values_of(by_size, name, size).text() for size in ("small", "large"))] for name in names]
+    return text_table(["map", *(f"AUC {size} ({counts[size]})" for size in ("small", "large"))], rows)
 
 
-def detectors_text(detection: pd.DataFrame, positive: str) -> str:
+def detectors_text(detection: Mapping[tuple[str, str, str], RunValues], positive: str) -> str:
     """AUC against each kind without a copy; one row per detector, best mean AUC first."""
-    auc = detection[(detection["metric"] == "auc") & (detection["positive"] == positive)]
-    cells = {(row.detector, row.negative): row for row in auc.itertuples()}
-    negatives = [name for name in NEGATIVES if name in set(auc["negative"])]
-    order = auc.groupby("detector", sort=False)["value"].mean().sort_values(ascending=False, kind="stable").index
-    rows = [[f"`{name}`", *(interval_text(cells[name, negative]) for negative in negatives)] for name in order]
-    head = [f"{positive} ({auc.iloc[0]['positives']}) against", *(f"{name} ({cells[order[0], name].negatives})" for name in negatives)]
-    return text_table(head, rows)
+    names = dict.fromkeys(name for name, kind, _ in detection if kind == positive)
+    order = sorted(names, key=lambda name: (-np.mean([detection[name, positive, n].mean for n in NEGATIVES]), name))
+    rows = [[f"`{name}`", *(detection[name, positive, negative].text() for negative in NEGATIVES)] for name in order]
+    return text_table([f"{positive} plants against", *NEGATIVES], rows)
 
 
-def memorized_detectors_text(table: pd.DataFrame) -> str:
-    """Memorized generations against all others: every metric of the best detectors."""
-    cells = {(row.detector, row.metric): interval_text(row) for row in table.itertuples()}
-    order = table[table["metric"] == "auc"].sort_values("value", ascending=False, kind="stable")["detector"][:MAX_DETECTORS]
-    metrics = ("auc", "f1", "f1_held_out", "tpr_at_1fpr_under", "tpr_at_1fpr_nearest")
-    return text_table(["detector", *metrics], [[f"`{name}`", *(cells.get((name, metric), "-") for metric in metrics)] for name in order])
+def memorized_detectors_text(samples: pd.DataFrame, detectors: Sequence[str]) -> str:
+    """Memorized generations against all others, with plants that are not memorized yet among them: AUC of the best detectors."""
+    keys, found = ["run", "plant_id", "seed"], {}
+    copied = samples[samples["measure"] == "memorized"].set_index(keys)["value"] > 0.5
+    for name in detectors:
+        scores = samples[samples["measure"] == name].set_index(keys)["value"]
+        table = pd.DataFrame({"value": scores, "copied": copied.reindex(scores.index)}).dropna().reset_index()
+        means = table.groupby(["run", "plant_id", "copied"])["value"].mean().reset_index()
+        runs = {}
+        for run, part in means.groupby("run"):
+            positives, negatives = (part[part["copied"] == label]["value"].to_numpy() for label in (True, False))
+            runs[str(run)] = detection_metrics(positives, negatives)["auc"]
+        found[name] = RunValues(runs)
+    order = sorted(found, key=lambda name: (-found[name].mean, name))[:MAX_DETECTORS]
+    return text_table(["detector", "AUC"], [[f"`{name}`", found[name].text()] for name in order])
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["priors"]:
+        write_priors()
     target = HERE.with_suffix(".md")
     target.write_text(page(), encoding="utf-8")
     print(target)

@@ -17,7 +17,7 @@ from afterglow.functional.pixels import resize
 from afterglow.generations import Generations
 from afterglow.measures import memorized
 from afterglow.measures.registry import available_maps, available_scores, compute_measures, filter_measures
-from afterglow.measures.tables import map_auc_rows, plant_ids, value_rows
+from afterglow.measures.tables import map_auc_rows, map_control_rows, plant_ids, value_rows
 from afterglow.planting.targets import Target
 
 
@@ -72,6 +72,8 @@ def measure_generations(generations: Generations, patterns: Sequence[str] = ("*"
     thresholds: dict[str, Tensor] = {}
     if generations.region is not None:
         frames += map_auc_rows(generations, soft)
+        if soft:
+            frames += map_control_rows(generations, soft)
         local = torch.tensor([row for row, kind in enumerate(generations.kind) if kind == "local"], dtype=torch.long)
         for name, of_each in soft.items() if len(set(plant_ids(generations)[local].tolist())) > 1 else ():
             overlap, used = held_out_iou(of_each[local], generations.region[local], plant_ids(generations)[local].tolist())

@@ -24,13 +24,50 @@ def map_auc(maps: Tensor, regions: Tensor) -> Tensor:
     >>> map_auc(torch.tensor([[[0.9, 0.2], [0.1, 0.0]]]), region)
     tensor([1.], dtype=torch.float64)
     """
+    truth = regions[:, 0].flatten(1).numpy()
+    inside = truth.sum(1)
+    above = (_ranks(maps, regions) * truth).sum(1) - inside * (inside + 1) / 2
+    return torch.from_numpy(above / (inside * (truth.shape[1] - inside)))
+
+
+def cross_auc(maps: Tensor, regions: Tensor) -> Tensor:
+    """As `map_auc`, of each map against each region, float64 [B, K]. regions: bool [K, 1, H, W]."""
+    truth = regions[:, 0].flatten(1).numpy()
+    inside = truth.sum(1)
+    above = _ranks(maps, regions) @ truth.T - inside * (inside + 1) / 2
+    return torch.from_numpy(above / (inside * (truth.shape[1] - inside)))
+
+
+def _ranks(maps: Tensor, regions: Tensor) -> np.ndarray:
     from scipy.stats import rankdata  # takes half a second to import
 
-    truth = regions[:, 0].flatten(1).numpy()
-    ranks = rankdata(resize(maps.float(), regions.shape[-2:]).flatten(1).double().numpy(), axis=1)
-    inside = truth.sum(1)
-    above = (ranks * truth).sum(1) - inside * (inside + 1) / 2
-    return torch.from_numpy(above / (inside * (truth.shape[1] - inside)))
+    return rankdata(resize(maps.float(), regions.shape[-2:]).flatten(1).double().numpy(), axis=1)
+
+
+def mask_prior(regions: Tensor) -> Tensor:
+    """For each of K plants the mean of the other plants' masks, float [K, H, W]: a map that knows only where regions usually are.
+
+    regions: bool [K, 1, H, W] of distinct plants, K >= 2.
+    """
+    values = regions[:, 0].float()
+    return (values.sum(0) - values) / (len(values) - 1)
+
+
+def permuted_auc(maps: Tensor, regions: Tensor, plants: Sequence[int], shapes: Sequence[str]) -> Tensor:
+    """Mean AUC of each map against the masks of other plants of its shape class, float64 [B]; NaN where there is no other mask.
+
+    Args:
+        maps: float [B, h, w].
+        regions: bool [B, 1, H, W], own mask of each.
+        plants: a number for each map; the seeds of one plant share it.
+        shapes: shape class of each. A mask that equals the own one does not count.
+    """
+    first = {plant: row for row, plant in reversed(list(enumerate(plants)))}
+    rows = list(first.values())
+    found = cross_auc(maps, regions[rows])
+    classes = np.asarray(shapes)
+    other = torch.from_numpy(classes[:, None] == classes[rows][None]) & (regions[:, None] != regions[rows][None]).flatten(2).any(2)
+    return (found * other).sum(1) / other.sum(1)
 
 
 def iou(maps: np.ndarray, regions: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

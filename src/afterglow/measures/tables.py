@@ -15,7 +15,7 @@ from torch import Tensor
 
 from afterglow.cache import atomic_path
 from afterglow.errors import AfterglowError
-from afterglow.functional.localization import map_auc
+from afterglow.functional.localization import map_auc, mask_prior, permuted_auc
 from afterglow.generations import Generations, check_finite, parts_of
 from afterglow.measures.registry import available_maps, available_scores, compute_measures, filter_measures
 
@@ -66,13 +66,32 @@ def map_auc_rows(generations: Generations, maps: Mapping[str, Tensor]) -> list[p
     return [value_rows(generations, rows, f"auc.{name}", map_auc(values[rows], generations.region[rows])) for name, values in maps.items()]
 
 
+def map_control_rows(generations: Generations, maps: Mapping[str, Tensor]) -> list[pd.DataFrame]:
+    """Controls of the maps of local plants: permuted_auc.<map>, and auc.mask_prior; none with fewer than two plants."""
+    local = torch.tensor([row for row, kind in enumerate(generations.kind) if kind == "local"], dtype=torch.long)
+    numbers = plant_ids(generations)[local].tolist()
+    if generations.region is None or len(set(numbers)) < 2:
+        return []
+    regions = generations.region[local]
+    shapes = [(generations.shape or ("",) * len(generations))[row].split(" ")[-1] for row in local.tolist()]  # "left half" is a half
+    frames = [
+        value_rows(generations, local, f"permuted_auc.{name}", permuted_auc(of_each[local], regions, numbers, shapes))
+        for name, of_each in maps.items()
+    ]
+    first = {number: row for row, number in reversed(list(enumerate(numbers)))}
+    priors = mask_prior(regions[list(first.values())])
+    own = priors[[list(first).index(number) for number in numbers]]
+    return [*frames, value_rows(generations, local, "auc.mask_prior", map_auc(own, regions))]
+
+
 def measurement_rows(generations: Generations, patterns: Sequence[str] = ("*",)) -> pd.DataFrame:
     """One row per sample and score, and the AUC of each map where there is a region; undefined values have no row."""
     everything = torch.arange(len(generations))
     scores = compute_measures(generations, filter_measures(available_scores(generations), patterns))
     frames = [value_rows(generations, everything, name, values) for name, values in scores.items()]
     if generations.region is not None:
-        frames += map_auc_rows(generations, compute_measures(generations, filter_measures(available_maps(generations), patterns)))
+        maps = compute_measures(generations, filter_measures(available_maps(generations), patterns))
+        frames += map_auc_rows(generations, maps)
     keys = zip(plant_ids(generations).tolist(), generations.seed.tolist(), strict=True)
     shapes = dict(zip(keys, generations.shape or ("whole",) * len(generations), strict=True))
     rows = pd.concat(frames, ignore_index=True).dropna(subset="value")

@@ -13,7 +13,7 @@ from afterglow.measures.registry import TRIVIAL_MAPS, is_detector
 from afterglow.reports.run import Run
 from afterglow.reports.tables import NO_VALUE, Cell, Row, Table, count_cell, count_text, mean_cell, number_cell, step_text, text_table
 
-TRIVIAL = tuple(measure.name for measure in TRIVIAL_MAPS)
+TRIVIAL = (*(measure.name for measure in TRIVIAL_MAPS), "mask_prior")
 MAIN_MAPS = ("score_difference.summed", "end_token.last.first_eos.be", "end_token.last.first_eos.all")
 MAPS_WITHOUT_TEXT = ("early_difference.summed", "early_difference.last", "patch_nearness", "self_attention")
 COMPARED_KINDS = ("phantom", "tint", "decoy")  # a map that finds their regions does not find copies
