@@ -1,5 +1,6 @@
 """The committed page follows from the committed rows, and its statistics agree with hand-made rows."""
 
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +80,14 @@ def test_figures_show_every_mitigation(make, rows: pd.DataFrame) -> None:
     assert labels == ["wen.ld 1", "wen.magnitude 1", "cut 1", "none"]  # the baseline on top
     panels = make.tradeoff_figure(rows).axes
     assert [axes.get_title() for axes in panels] == ["global", "local"]
+
+
+def test_fisher_p_equals_the_hypergeometric_sum(make) -> None:
+    weights = [comb(8, k) * comb(8, 6 - k) for k in range(7)]  # 6 of 16 memorized in all
+    assert make.fisher_p(0, 6, 8) == pytest.approx(sum(w for w in weights if w <= weights[0]) / sum(weights))
+    assert make.fisher_p(5, 6, 8) > 0.9
+
+
+def test_mean_of_seeds_has_the_lowest_and_the_highest_seed(make) -> None:
+    found = make.mean_of_seeds({"demo": 0.2, "shapes-0": 0.4, "seed1": 0.9, "shapes-1": 0.7})
+    assert (found.value, found.low, found.high) == pytest.approx((0.55, 0.3, 0.8)) and make.seeds_text(found) == "0.55 (0.30, 0.80)"

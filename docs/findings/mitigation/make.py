@@ -5,7 +5,7 @@
 `python scripts/reproduce.py mitigation` makes the comparisons and the runs and copies their rows here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,11 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.stats import fisher_exact
 
 from afterglow.analysis.mitigation_effect import BASELINE
-from afterglow.analysis.scaling import bootstrap_run_values
-from afterglow.functional.roc import resampled_metrics
-from afterglow.functional.statistics import Estimate, bootstrap_runs, wilson_interval
+from afterglow.functional.roc import detection_metrics
+from afterglow.functional.statistics import Estimate, wilson_interval
 from afterglow.kinds import KINDS
 from afterglow.reports.figures import PLAIN_STYLE, new_figure
 from afterglow.reports.paired_runs import PairedRuns, paired_runs_figure, paired_runs_text, read_paired_runs
@@ -42,13 +42,13 @@ INTRODUCTION = """# What removes memorization, and what does it cost?
 
 `python docs/findings/mitigation/make.py` writes this page from the rows in `docs/findings/mitigation/`. `python scripts/reproduce.py mitigation` makes the comparisons and the runs again.
 
-Setup: four models (two recipes with two training seeds each: `runs/demo`, `runs/seed1`, `runs/shapes-0`, `runs/shapes-1`). The same captions and initial noises are sampled without and with each mitigation at its default strength (`afterglow mitigate --list`), at guidance scale 1 with the sampler of the evaluations (DDIM, 12 steps) and 4 generations per caption. A plant counts as memorized if at least half of its generations do. Thresholds are the 99th percentile of the controls of each model. Brackets hold 95 % intervals: Wilson for counts, otherwise a bootstrap that resamples seeds, then runs, then plants. Caption agreement and SSCD were not measured, because no weights were available."""
+Setup: four models (two recipes with two training seeds each: `runs/demo`, `runs/seed1`, `runs/shapes-0`, `runs/shapes-1`). The same captions and initial noises are sampled without and with each mitigation at its default strength (`afterglow mitigate --list`), at guidance scale 1 with the sampler of the evaluations (DDIM, 12 steps) and 4 generations per caption. A plant counts as memorized if at least half of its generations do. Thresholds are the 99th percentile of the controls of each model. The four models have **two training seeds**, and the models of one seed share plants: the 32 global and 32 local plants are 16 and 16 distinct images. Brackets of counts hold 95 % Wilson intervals, which take the plants of all models as independent. Other values are means over models with the lowest and the highest seed in parentheses; no interval is computed from two seeds. Caption agreement and SSCD were not measured, because no weights were available."""
 
 INFERENCE = """Remaining copies: of the plants that are memorized without a mitigation. The criterion is a distance in colors. A faded copy no longer meets it; the correlation with the planted image, inside and outside the mask, shows whether the copy is still recognizable. Held-out captions: change of the distance to the nearest training image. Costs are relative to the baseline: network evaluations per image, averaged over all captions, of which some mitigations skip a part; and FLOPs of one image of the first plant, gradients included. Both are counted; the median over models is shown. For seconds see `benchmarks/` and the guide on [mitigation](../guides/mitigation.md)."""
 
 LOCAL_LOSS = """Chen et al. weight the loss of Wen et al. with the Bright Ending map, both for the decision whether to optimize and for the gradient. First table: the loss at the first step, plants memorized by the baseline against controls. Text below: effect of the gradient on the memorized local plants."""
 
-TRAINING = """`configs/findings/mitigations.yaml`, each run beside a baseline of the same seed with the same plants. Order and noises are the same too, except after de-duplication, which shortens the epochs. Delay: factor by which the step of emergence changes (censored fit, paired by plant); - if no plant emerged, or if the mitigation ended the training. Held-out loss: at the last evaluation, relative to the baseline. `stop_memorized` ends training at the first evaluation with a memorized plant, `stop_log_ratio` at the first with a plant whose denoising log ratio exceeds its threshold; their losses are those of unfinished trainings."""
+TRAINING = """`configs/findings/mitigations.yaml`, each run beside a baseline of the same seed with the same plants. Order and noises are the same too, except after de-duplication, which shortens the epochs. Delay: factor by which the step of emergence changes (censored fit, paired by plant); - if no plant emerged, or if the mitigation ended the training. Held-out loss: at the last evaluation, relative to the baseline; the intervals of both are t intervals over two seeds. p: Fisher's exact test of the memorized plants against the baseline's. `stop_memorized` ends training at the first evaluation with a memorized plant, `stop_log_ratio` at the first with a plant whose denoising log ratio exceeds its threshold; their losses are those of unfinished trainings."""
 
 NOT_MEASURED = """- A sampler of 12 steps has no timestep 500: `stp.finer` equals `stp` here. Few generations reach the minimum of the guidance in the first half of the steps: `dtp` hardly differs from `stp`.
 - Stable Diffusion with its published strengths: no weights and no GPU were available.
@@ -166,9 +166,22 @@ def values_of_copies(rows: pd.DataFrame, kind: str, measure: str) -> pd.DataFram
 
 
 def mean_by_runs(table: pd.DataFrame) -> Estimate:
-    """Mean of the column `value`; its interval resamples seeds, then runs, then plants."""
-    runs = {str(run): part["value"].to_numpy() for run, part in table.groupby("run")}
-    return bootstrap_run_values(list(runs.values()), [training_seed(run) for run in runs])
+    """Mean over runs of the mean of the column `value`; low and high are the lowest and the highest mean of a seed, no interval."""
+    return mean_of_seeds({str(run): float(value) for run, value in table.groupby("run")["value"].mean().items()})
+
+
+def mean_of_seeds(runs: Mapping[str, float]) -> Estimate:
+    """Mean of the runs, with the lowest and the highest mean of a seed."""
+    seeds: dict[str, list[float]] = {}
+    for run, value in runs.items():
+        seeds.setdefault(training_seed(run), []).append(value)
+    means = [float(np.mean(values)) for values in seeds.values()]
+    return Estimate(float(np.mean(list(runs.values()))), min(means), max(means))
+
+
+def seeds_text(mean: Estimate, spec: str = ".2f") -> str:
+    """'0.84 (0.83, 0.86)': the mean, the lowest and the highest seed."""
+    return f"{mean.value:{spec}} ({mean.low:{spec}}, {mean.high:{spec}})"
 
 
 def training_seed(run: str) -> str:
@@ -197,7 +210,7 @@ def mitigations_text(rows: pd.DataFrame) -> str:
     for key in dict.fromkeys(entry.key for entry in remaining):
         by_kind = {entry.kind: entry for entry in remaining if entry.key == key}
         cells = [count_text(by_kind[kind].count, by_kind[kind].total) if kind in by_kind else "-" for kind in COPIED_KINDS]
-        cells += ["-" if _at(table, key).empty else interval_text(mean_by_runs(_at(table, key)), spec) for table, spec in estimates]
+        cells += ["-" if _at(table, key).empty else seeds_text(mean_by_runs(_at(table, key)), spec) for table, spec in estimates]
         cells += [f"{costs[*key, name]:.2f}x" if (*key, name) in costs.index else "-" for name in COSTS]
         lines.append([next(iter(by_kind.values())).label, *cells])
     titles = [*(f"{kind} remaining" for kind in COPIED_KINDS), *(title for *_, title in CORRELATIONS), "held-out to nearest"]
@@ -210,12 +223,12 @@ def trigger_auc(rows: pd.DataFrame, mitigation: str, kind: str) -> Estimate:
     plants, controls = values_of_copies(rows, kind, "mitigation.loss_before"), losses[losses["kind"] == "control"]
     plants = plants[plants["mitigation"] == mitigation]
     pairs = {run: (part["value"].to_numpy(), controls[controls["run"] == run]["value"].to_numpy()) for run, part in plants.groupby("run")}
-    return bootstrap_runs([resampled_metrics(*pair)["auc"] for pair in pairs.values()], [training_seed(str(run)) for run in pairs])
+    return mean_of_seeds({str(run): detection_metrics(*pair)["auc"] for run, pair in pairs.items()})
 
 
 def trigger_text(rows: pd.DataFrame) -> str:
     """How well each loss separates memorized plants from controls at the first step."""
-    lines = [[kind, *(interval_text(trigger_auc(rows, name, kind)) for name in OPTIMIZED)] for kind in COPIED_KINDS]
+    lines = [[kind, *(seeds_text(trigger_auc(rows, name, kind)) for name in OPTIMIZED)] for kind in COPIED_KINDS]
     return text_table(["memorized plants against controls", *(f"AUC of {loss}" for loss in OPTIMIZED.values())], lines)
 
 
@@ -229,7 +242,7 @@ def loss_difference(rows: pd.DataFrame, measure: str) -> Estimate:
 def local_loss_text(rows: pd.DataFrame) -> str:
     """The difference between the two losses in each measure."""
     measures = ("memorized", *(measure for kind, measure, _ in CORRELATIONS if kind == "local"))
-    differences = ", ".join(f"{measure} {interval_text(loss_difference(rows, measure), '+.3f')}" for measure in measures)
+    differences = ", ".join(f"{measure} {seeds_text(loss_difference(rows, measure), '+.3f')}" for measure in measures)
     return f"`wen.ld` minus `wen.magnitude` on memorized local plants: {differences}."
 
 
@@ -246,32 +259,45 @@ def conclusions(rows: pd.DataFrame, remaining: Sequence[RemainingCopies], paired
     for kind in COPIED_KINDS:
         table = values_of_copies(rows, kind, "correlation.inside")
         means = {entry: mean_by_runs(_at(table, entry.key)) for entry in strong if entry.kind == kind}
-        faded += [f"`{entry.label}` ({kind}, {interval_text(mean)})" for entry, mean in means.items() if mean.low > RECOGNIZABLE]
+        faded += [f"`{entry.label}` ({kind}, {seeds_text(mean)})" for entry, mean in means.items() if mean.low > RECOGNIZABLE]
     yield (
-        f"Copies that a mitigation removes can remain recognizable. The mean correlation with the planted image is significantly above "
-        f"{RECOGNIZABLE:g} with {', '.join(faded) or 'none'}."
+        f"Copies that a mitigation removes can remain recognizable. The mean correlation with the planted image is above "
+        f"{RECOGNIZABLE:g} in both seeds with {', '.join(faded) or 'none'}."
     )
     moved = []
     for (mitigation, strength), part in heldout_changes(rows).groupby(["mitigation", "strength"], sort=False):
         mean = mean_by_runs(part)
-        moved += [f"`{mitigation} {strength:g}` ({interval_text(mean, '+.3f')})"] if mean.low > 0 or mean.high < 0 else []
-    yield f"The distance of held-out captions to the training set changes significantly with {', '.join(moved) or 'none'}."
+        moved += [f"`{mitigation} {strength:g}` ({seeds_text(mean, '+.3f')})"] if mean.low > 0 or mean.high < 0 else []
+    yield f"The distance of held-out captions to the training set changes in the same direction in both seeds with {', '.join(moved) or 'none'}."
     costs, both = cost_ratios(rows), {entry.key for entry in strong if all(e in strong for e in mitigated if e.key == entry.key)}
     cheap = sorted((round(float(costs[*key, "cost.gflops"]), 2), key) for key in both)
     listed = ", ".join(f"`{name} {strength:g}` {cost:.2f}x" for cost, (name, strength) in cheap)
     yield f"FLOPs of the mitigations that remove more than half of the copies of both kinds, relative to plain sampling: {listed or 'none'}."
-    norm, ld = (interval_text(trigger_auc(rows, name, "local")) for name in OPTIMIZED)
+    norm, ld = (seeds_text(trigger_auc(rows, name, "local")) for name in OPTIMIZED)
+    difference = loss_difference(rows, "memorized")
+    agree = "the same sign" if difference.low > 0 or difference.high < 0 else "not the same sign"
     yield (
         f"As a trigger on local plants, LD has an AUC of {ld} and the guidance norm of {norm}. Optimizing LD instead of the guidance norm "
-        f"changes the memorized fraction of local plants by {_verdict(loss_difference(rows, 'memorized'), 0.0, '+.3f')}."
+        f"changes the memorized fraction of local plants by {seeds_text(difference, '+.3f')}, {agree} in both seeds."
+    )
+    yield (
+        "`memattn` scales the attention to the begin token, because CLIP's begin token holds no caption. The encoder of these models (MiniLM) is "
+        "bidirectional: its begin token holds a part of the caption, and its padding is where attention goes that reads nothing. That its three "
+        "variants leave every copy is a statement about this encoder, not about the method. The same holds for `wen.ld`: the end-token map that "
+        "weights its loss carries no information on the copied region here."
     )
     for mitigation in paired.mitigations[1:]:
         counts = [
-            f"{count} of {total} {kind} plants memorized (baseline {before})"
+            f"{count} of {total} {kind} plants memorized (baseline {before}, p = {fisher_p(count, before, total):.2g})"
             for kind in COPIED_KINDS
             for (count, total), (before, _) in [(paired.last_counts(mitigation, kind), paired.last_counts(BASELINE, kind, mitigation))]
         ]
         yield f"Training with `{mitigation}`: {', '.join(counts)}; held-out loss {_verdict(paired.heldout_loss_ratio(mitigation), 1.0, unit='x')}."
+
+
+def fisher_p(count: int, before: int, total: int) -> float:
+    """Two-sided p of Fisher's exact test that `count` and `before` of `total` plants each have one probability."""
+    return float(fisher_exact([[count, total - count], [before, total - before]]).pvalue)
 
 
 def _names(entries: Sequence[RemainingCopies], kind: str) -> str:

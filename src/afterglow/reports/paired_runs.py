@@ -59,7 +59,7 @@ class PairedRuns:
         for seed in self.seeds(mitigation):
             losses = [_last(self.rows[name, seed], "denoising_loss", "heldout") for name in (mitigation, BASELINE)]
             ratios.append(np.log(losses[0] / losses[1]).dropna().to_numpy())
-        return bootstrap_run_values(ratios).map(np.exp)
+        return bootstrap_run_values(ratios, self.seeds(mitigation)).map(np.exp)
 
     def numbers(self) -> dict[str, float]:
         """Numbers of every mitigation for the tracker, by key."""
