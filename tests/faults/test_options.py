@@ -102,6 +102,7 @@ UNKNOWN = [
     ("--model.lerning_rate=1e-3", "optimizer.learning_rate?"),
     ("--data.sett_size=3", "data.set_size?"),
     ("--data.planting.copys=8", "data.planting.copies?"),
+    ("--data.planting.copie=8", "data.planting.copies?"),
     ("--monitor.sampler.optons={}", "monitor.sampler.options?"),
     ("--trainer.max_step=3", "trainer.max_steps?"),
     ("--trainer.max_stepps=3", "trainer.max_steps?"),

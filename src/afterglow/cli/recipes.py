@@ -22,7 +22,7 @@ DENIED = (  # what would call or load what a recipe names
 _LOAD = get_loader("yaml")
 UNKNOWN = re.compile(
     r"Option '(?P<option>[^']+)' is not accepted|unrecognized arguments: (?:--?)?(?P<argument>[^\s=]+)"
-    r"|Group '(?P<group>[\w.]+)' does not accept option '(?P<member>[^']+)'"
+    r"|ambiguous option: --(?P<ambiguous>[^\s=]+)|Group '(?P<group>[\w.]+)' does not accept option '(?P<member>[^']+)'"
 )
 TYPES = {
     "int": "an integer", "float": "a number", "str": "text", "bool": "true or false", "dict": "a mapping",
@@ -80,7 +80,7 @@ def parse_recipe(parser: ArgumentParser, words: Sequence[str], **classes: Iterab
         classes: the classes of each key that `class_path` may name, for suggestions.
     """
     _restrict(words)
-    for file in _values(words, "--config", "-c"):
+    for file in option_values(words, "--config", "-c"):
         if not Path(file).is_file():
             recipes = [str(path) for path in Path(file).parent.glob("*.yaml")]
             raise AfterglowError(f"There is no recipe '{one_line(file, 100)}'{did_you_mean(file, recipes) or '.'}")
@@ -93,7 +93,7 @@ def parse_recipe(parser: ArgumentParser, words: Sequence[str], **classes: Iterab
         raise explained(error, known_options(parser, **classes)) from error
 
 
-def _values(words: Sequence[str], *options: str) -> list[str]:
+def option_values(words: Sequence[str], *options: str) -> list[str]:
     """Values of an option on a command line, as `--option VALUE` or `--option=VALUE`."""
     pairs = zip(words, [*words[1:], ""], strict=True)
     return [word.partition("=")[2] or following for word, following in pairs if word.partition("=")[0] in options]
@@ -101,7 +101,7 @@ def _values(words: Sequence[str], *options: str) -> list[str]:
 
 def _restrict(words: Sequence[str]) -> None:
     """Limit what recipes may import to ALLOWED and the packages of --allow_import, and check every YAML text before it is loaded."""
-    more = [name for value in _values(words, ALLOW_IMPORT) for name in value.split(",")]
+    more = [name for value in option_values(words, ALLOW_IMPORT) for name in value.split(",")]
     for name in more:
         require(ALLOW_IMPORT, name, name.isidentifier() and name != "jsonargparse", "names of packages, separated by commas")
     set_parsing_settings(

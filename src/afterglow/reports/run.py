@@ -163,6 +163,8 @@ def read_rows(folder: Path) -> pd.DataFrame:
         AfterglowError: the file is missing or holds no rows.
     """
     file = folder / "measurements.parquet"
+    if not folder.is_dir():
+        raise AfterglowError(f"The run folder '{folder}' does not exist.")
     if not file.is_file():
         raise AfterglowError(f"'{folder}' is not a run with evaluations: measurements.parquet is missing.")
     rows = read_measurements(file, MEASUREMENT_COLUMNS)
