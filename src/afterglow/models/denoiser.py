@@ -140,7 +140,8 @@ class Denoiser(nn.Module):
     def forward_batch(self, batch: Batch, mitigations: Sequence["TrainingMitigation"] = ()) -> TrainStepOutput:
         """Add noise to a training batch, apply the mitigations in their order, and run the network."""
         clean = self.target_x0(batch)
-        noise, timesteps, dropped = (drawn.to(clean.device) for drawn in self.sample_noise_and_timesteps(batch, clean.shape))
+        noise, timesteps, dropped = self.sample_noise_and_timesteps(batch, clean.shape)
+        noise, timesteps = noise.to(clean.device, non_blocking=True), timesteps.to(clean.device, non_blocking=True)
         perturbed: Sequence[str] = batch.caption
         index = batch.index.tolist()
         for mitigation in mitigations:

@@ -1,0 +1,227 @@
+"""What test_pretend.py runs in a process of its own: torch must know the device before the first backward pass of a process."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from lightning.pytorch.strategies import SingleDeviceStrategy
+
+from afterglow.cli import lightning_cli, main
+from afterglow.models.denoiser import Denoiser
+from afterglow.models.lightning_module import DenoiserModule
+from afterglow.models.stable_diffusion import StableDiffusion
+from afterglow.models.text_ddpm import TextConditionalDDPM
+from afterglow.neighbors.search import nearest
+from afterglow.planting.dataset import Batch
+from afterglow.sampling import loop
+from afterglow.sampling.loop import Sampler, generate
+from afterglow.sampling.recorder import CaptureConfig, TraceRecorder
+from afterglow.testing.pretend import DeviceMixError, PretendAccelerator, PretendTensor, pretend_accelerator
+
+SAMPLER = Sampler(steps=2, guidance_scale=2.0)
+CAPTIONS, SEEDS = ("a cat", "a dog", ""), (0, 1, 2)
+
+
+def batch(count=3, side=8, channels=3):
+    images = torch.rand(count, channels, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return Batch(images, CAPTIONS[:count], ("control",) * count, torch.arange(count))
+
+
+def gradients(model, samples):
+    model.losses(samples).mean().backward()
+    return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def assert_close(found, expected):
+    """Equal but for rounding: torch computes some layers of the device in other kernels."""
+    assert found.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(raw(found[name]), expected[name], rtol=1e-3, atol=1e-5)
+
+
+def raw(tensor):
+    assert isinstance(tensor, PretendTensor)
+    return tensor.raw
+
+
+def test_the_mistakes_of_a_gpu_raise_and_waits_are_counted():
+    with pretend_accelerator() as pretend:
+        inside, outside = torch.arange(6.0).reshape(2, 3).to(pretend.device), torch.ones(2, 3)
+        assert inside.device == pretend.device and raw(inside * 2 + torch.tensor(1.0)).tolist() == [[1, 3, 5], [7, 9, 11]]
+        for mixed in (
+            lambda: inside + outside,
+            lambda: inside @ outside.T,
+            lambda: torch.cat([inside, outside]),
+            lambda: outside.add_(inside),
+        ):
+            with pytest.raises(DeviceMixError, match=r"aten::\w+ got tensors of the CPU, \[\((2, 3|3, 2)\)\], and of the device"):
+                mixed()
+        with pytest.raises(DeviceMixError, match="draws on the device with a generator of the CPU"):
+            torch.randn(2, device=pretend.device, generator=torch.Generator())
+        with pytest.raises(RuntimeError, match="numpy"):
+            inside.numpy()
+        assert raw(torch.zeros(2, device=pretend.device)).tolist() == [0, 0] and raw(inside[torch.tensor([1])]).tolist() == [[3, 4, 5]]
+        outside.to(pretend.device, non_blocking=True)
+        assert pretend.syncs == []
+        waits = (inside.sum().item, inside.tolist, lambda: bool(inside.any()), inside.cpu, inside.nonzero, lambda: outside.copy_(inside))
+        for wait in waits:
+            before = len(pretend.syncs)
+            wait()
+            assert len(pretend.syncs) > before and pretend.syncs[-1][1].startswith("pretend_cases.py:")
+    assert not PretendAccelerator.is_available()
+
+
+@pytest.mark.parametrize("kind", ["captioned", "plain"])
+def test_a_training_step_has_the_gradients_of_the_cpu_and_our_code_never_waits(kind, small_captioned, small_plain):
+    model = small_captioned(cond_drop_prob=0.5) if kind == "captioned" else small_plain()
+    expected = gradients(copy.deepcopy(model), batch())
+    with pretend_accelerator() as pretend:
+        model.to(pretend.device)
+        found = gradients(model, batch().to(pretend.device))
+        # transformers looks into the attention mask of a text encoder that is trained along
+        assert {place.partition(":")[0] for _, place in pretend.syncs} == ({"masking_utils.py"} if kind == "captioned" else set())
+        torch.optim.AdamW(model.parameters()).step()
+        assert_close(found, expected)
+
+
+def test_stable_diffusion_trains_and_generates_as_on_the_cpu(sd_folder):
+    model = StableDiffusion(str(sd_folder), cond_drop_prob=0.5)
+    samples, capture = batch(2, 64), CaptureConfig(end_steps=(0,))
+    expected, images = gradients(copy.deepcopy(model), samples), generate(model, CAPTIONS[:2], SEEDS[:2], Sampler(steps=1), capture)
+    with pretend_accelerator() as pretend:
+        model.to(pretend.device)
+        samples = samples.to(pretend.device)
+        pretend.syncs.clear()
+        found = gradients(model, samples)
+        assert pretend.syncs == []
+        assert_close(found, expected)
+        assert_equal(generate(model, CAPTIONS[:2], SEEDS[:2], Sampler(steps=1), capture), images)
+
+
+def assert_equal(found, expected):
+    for field in dataclasses.fields(expected):
+        one, other = getattr(found, field.name), getattr(expected, field.name)
+        if isinstance(other, torch.Tensor):
+            assert one.device.type == "cpu", field.name
+            difference = 1 if other.dtype == torch.uint8 else 1e-3  # of a rounded color
+            torch.testing.assert_close(one, other, rtol=1e-2, atol=difference, msg=field.name)
+
+
+def everything():
+    return CaptureConfig(end_steps=(0, 1), extras=("self_attention", "basin_curve"))
+
+
+def test_generations_with_everything_captured_are_those_of_the_cpu(small_captioned):
+    model = small_captioned()
+    expected = generate(model, CAPTIONS, SEEDS, SAMPLER, everything())
+    with pretend_accelerator() as pretend:
+        assert_equal(generate(model.to(pretend.device), CAPTIONS, SEEDS, SAMPLER, everything()), expected)
+
+
+def test_neighbors_are_those_of_the_cpu():
+    rows, queries = (torch.randint(0, 256, (count, 3, 4, 4), generator=torch.Generator().manual_seed(count)).byte() for count in (40, 5))
+    mask = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0)) > 0.5
+    expected = nearest(queries, rows, 7, mask=mask)
+    with pretend_accelerator() as pretend:
+        found = nearest(queries, rows, 7, mask=mask, device=pretend.device)
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+FEW = ("--monitor.seeds", "1", "--monitor.final_seeds", "1", "--monitor.num_controls", "2", "--monitor.num_heldout", "1")
+
+
+def test_a_whole_training_on_it_measures_what_the_cpu_measures(tmp_path, monkeypatch):
+    root = lightning_cli.config_file("base.yaml").parent.resolve()
+    monkeypatch.chdir(tmp_path)
+    recipe = yaml.safe_load((root / "demo.yaml").read_text())
+    recipe["model"]["init_args"] |= {"text": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}}
+    recipe["model"]["init_args"]["unet"] |= {"block_out_channels": [8, 16]}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    words = ("train", "--config", "recipe.yaml", "--config", str(root / "overlays/fast.yaml"), "--trainer.max_steps", "1", *FEW)
+    main([*words, "--name", "cpu"])
+    instantiate = lightning_cli.AfterglowCLI.instantiate_trainer
+    with pretend_accelerator() as pretend:
+        strategy = SingleDeviceStrategy(device=pretend.device, accelerator=PretendAccelerator())
+        monkeypatch.setattr(lightning_cli.AfterglowCLI, "instantiate_trainer", lambda cli: instantiate(cli, strategy=strategy))
+        main([*words, "--name", "pretend"])
+        assert pretend.syncs, "the training did not run on the device"
+    cpu, other = (pd.read_parquet(f"runs/{name}/measurements.parquet").drop(columns="seconds") for name in ("cpu", "pretend"))
+    pd.testing.assert_frame_equal(other.drop(columns="value"), cpu.drop(columns="value"))
+    close = np.isclose(other["value"], cpu["value"], rtol=0.02, atol=1e-3, equal_nan=True)
+    assert close.mean() > 0.99, cpu[~close].assign(pretend=other["value"])
+
+
+def on_cpu(function):
+    """The function with its first tensor argument moved to the CPU."""
+
+    def moved(*args, **kwargs):
+        place = next(number for number, value in enumerate(args) if isinstance(value, torch.Tensor))
+        return function(*args[:place], args[place].cpu(), *args[place + 1 :], **kwargs)
+
+    return moved
+
+
+def to_cpu(function):
+    """The function with its result moved to the CPU."""
+    return lambda *args, **kwargs: function(*args, **kwargs).cpu()
+
+
+def drawn_on_cpu(function):
+    def drawn(*args):
+        noise, timesteps, dropped = function(*args)
+        noise.to = lambda *_, **__: noise
+        return noise, timesteps, dropped
+
+    return drawn
+
+
+class _Noise:
+    """Values whose `.to` forgets to move them."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def to(self, *_, **__):
+        return self.values
+
+
+def _states_on_cpu(condition):
+    return dataclasses.replace(condition, encoder_hidden_states=condition.encoder_hidden_states.cpu())
+
+
+MISTAKES = [  # owner, name, mutation: each moves one tensor to the wrong device
+    (Denoiser, "encode", to_cpu),
+    (Denoiser, "decode", lambda function: lambda self, values: function(self, values) + torch.zeros(values.shape)),
+    (Denoiser, "target_x0", to_cpu),
+    (TextConditionalDDPM, "condition", lambda function: lambda self, words: _states_on_cpu(function(self, words))),
+    (Denoiser, "sample_noise_and_timesteps", drawn_on_cpu),
+    (TextConditionalDDPM, "forward", on_cpu),
+    (loop, "initial_noise", lambda function: lambda *args: _Noise(function(*args))),
+    (torch.nn.Conv2d, "forward", on_cpu),
+    (loop, "from_signed", lambda function: lambda pixels: function(pixels + torch.zeros(pixels.shape))),
+    (torch.nn.Linear, "forward", on_cpu),
+    (TraceRecorder, "predict", lambda function: lambda self, index, noisy, timestep: function(self, index, noisy.cpu(), timestep)),
+    (torch.nn.GroupNorm, "forward", on_cpu),
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "mutation"), MISTAKES, ids=[f"{owner.__name__}.{name}" for owner, name, _ in MISTAKES])
+def test_one_tensor_on_the_wrong_device_is_caught(owner, name, mutation, small_captioned, monkeypatch):
+    function = getattr(owner, name)
+    with pretend_accelerator() as pretend:
+        model = small_captioned().to(pretend.device)
+        module = DenoiserModule(model)
+        samples = batch().to(pretend.device)
+
+        def use():
+            module.model.losses(samples).mean()
+            generate(model, CAPTIONS[:1], SEEDS[:1], Sampler(steps=1), CaptureConfig())
+
+        use()
+        monkeypatch.setattr(owner, name, mutation(function))
+        with pytest.raises((DeviceMixError, RuntimeError), match="device|CPU"):
+            use()
