@@ -76,14 +76,13 @@ def test_the_mistakes_of_a_gpu_raise_and_waits_are_counted():
 
 
 @pytest.mark.parametrize("kind", ["captioned", "plain"])
-def test_a_training_step_has_the_gradients_of_the_cpu_and_our_code_never_waits(kind, small_captioned, small_plain):
+def test_a_training_step_has_the_gradients_of_the_cpu_and_never_waits(kind, small_captioned, small_plain):
     model = small_captioned(cond_drop_prob=0.5) if kind == "captioned" else small_plain()
     expected = gradients(copy.deepcopy(model), batch())
     with pretend_accelerator() as pretend:
         model.to(pretend.device)
         found = gradients(model, batch().to(pretend.device))
-        # transformers looks into the attention mask of a text encoder that is trained along
-        assert {place.partition(":")[0] for _, place in pretend.syncs} == ({"masking_utils.py"} if kind == "captioned" else set())
+        assert pretend.syncs == []
         torch.optim.AdamW(model.parameters()).step()
         assert_close(found, expected)
 

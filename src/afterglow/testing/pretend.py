@@ -39,8 +39,14 @@ class PretendTensor(Tensor):
 
     @staticmethod
     def __new__(cls, raw: Tensor) -> "PretendTensor":
-        layout = {"strides": raw.stride(), "storage_offset": raw.storage_offset(), "dtype": raw.dtype}
-        tensor = Tensor._make_wrapper_subclass(cls, raw.size(), device=torch.device(NAME, 0), requires_grad=False, **layout)  # type: ignore[attr-defined]
+        tensor: PretendTensor = Tensor._make_wrapper_subclass(
+            cls,
+            raw.size(),
+            strides=raw.stride(),
+            storage_offset=raw.storage_offset(),
+            dtype=raw.dtype,
+            device=torch.device(NAME, 0),
+        )
         tensor.raw = raw
         return tensor
 
@@ -48,11 +54,11 @@ class PretendTensor(Tensor):
         _record("tolist")
         return self.raw.tolist()
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"PretendTensor({self.raw!r})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return _run(func, args, kwargs or {})
 
 
