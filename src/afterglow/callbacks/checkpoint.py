@@ -116,8 +116,9 @@ class RunCheckpoint(Checkpoint):
 
     def _keep(self, file: Path, step: int) -> None:
         """Keep a checkpoint as step=N.ckpt and remove the files that are neither among the newest nor among the best."""
-        if self.save_top_k:
-            with atomic_path(file.with_name(_file_name(step))) as path:
+        kept = file.with_name(_file_name(step))
+        if self.save_top_k and not (kept.is_file() and kept.samefile(file)):
+            with atomic_path(kept) as path:
                 link_or_copy(file, path)
         files = sorted(file.parent.glob("step=*.ckpt"), key=self._rank, reverse=True)
         for file in files[self.save_top_k :] if self.save_top_k >= 0 else ():

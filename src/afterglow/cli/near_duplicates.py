@@ -39,7 +39,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--distance", choices=list(_LIMITS), default="rms", help="distance between two images")
     parser.add_argument("--limit", type=float, help="largest distance of near-duplicates (default: 0.03 for rms, 0.06 for correlation)")
     parser.add_argument("--out", type=Path, default=Path("near_duplicates"), metavar="DIR", help="folder for the table and the figure")
-    parser.add_argument("--families", type=Path, metavar="DIR", help="new folder for the images, with their clusters as natural families")
+    families = "new folder for the images, with their clusters as natural families (default: none)"
+    parser.add_argument("--families", type=Path, metavar="DIR", help=families)
 
 
 def run(args: Namespace) -> None:
