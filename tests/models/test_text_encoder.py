@@ -33,7 +33,7 @@ def test_frozen_states_are_those_of_the_plain_encoder(frozen: TextEncoder, plain
         tokens = tokenizer([caption], padding="max_length", max_length=12, truncation=True, return_tensors="pt")
         with torch.no_grad():
             wanted = model(**tokens).last_hidden_state[0]
-        assert torch.allclose(states[row], wanted, atol=1e-5)
+        torch.testing.assert_close(states[row], wanted, rtol=1e-4, atol=5e-5)  # kernels round by the size of the batch and by the CPU
         assert lengths[row] == len(tokenizer(caption)["input_ids"])
 
 

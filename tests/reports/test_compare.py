@@ -31,7 +31,7 @@ def test_compare_pools_plants_and_lists_detection_by_run(tmp_path):
 
 
 def test_compare_without_measurements_raises(tmp_path):
-    with pytest.raises(ValueError, match="empty' is not a run"):
+    with pytest.raises(ValueError, match="The run folder .*empty' does not exist"):
         compare([tmp_path / "empty"])
 
 
