@@ -12,7 +12,7 @@ from afterglow.reports.comparison import (
     effects_table,
     local_against_global,
     map_table,
-    paired_table,
+    paired_groups_table,
     read_comparison,
     runs_text,
     write_comparison,
@@ -47,7 +47,7 @@ def test_runs_are_grouped_by_what_differs(widths: Comparison) -> None:
 
 
 def test_paired_differences_recover_the_factor_of_each_kind(widths: Comparison) -> None:
-    table = paired_table(widths)
+    table = paired_groups_table(widths)
     assert table is not None and [row.label for row in table.rows] == ["width 64"]
     pairs, _, whole, _, local = (cell.text for cell in table.rows[0].cells)
     assert pairs == "2" and float(whole.split()[0]) == pytest.approx(1, abs=0.01) and float(local.split()[0]) == pytest.approx(2, rel=0.25)
@@ -57,7 +57,7 @@ def test_runs_without_common_plants_are_not_paired(tmp_path: Path, write_run: Wr
     one, two = with_width(write_run(tmp_path / "a"), 16), with_width(write_run(tmp_path / "b"), 32)
     names = (two / "plants" / "metadata.jsonl").read_text()
     (two / "plants" / "metadata.jsonl").write_text(names.replace('"p0"', '"other"'))
-    assert paired_table(read_comparison([one, two])) is None
+    assert paired_groups_table(read_comparison([one, two])) is None
 
 
 def test_answer_names_the_factor_of_local_plants(tmp_path: Path, write_run: WriteRun) -> None:

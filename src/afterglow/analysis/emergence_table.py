@@ -21,7 +21,6 @@ from afterglow.functional.survival import Interval
 
 IN_MASK, IN_REGION = "", ".region"  # evaluated in the plant's mask, or (a global plant) in the region that it has in the other arm
 WHOLE = ".whole"  # copies of a whole image of a family, or of a local plant that cycles through backgrounds
-OUTPAINTED = (".outpainted", ".outpainted_fresh")  # completions of a model without text
 OTHER_DEFINITIONS = {
     WHOLE: COPIED_WHOLE,
     ".outpainted": f"{COMPLETED}; known: what was trained with the region, or the other half of a whole image",

@@ -16,7 +16,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from afterglow.cache import atomic_path
 from afterglow.cli.options import add_dataset_arguments
 from afterglow.cli.parser import announce, positive
 from afterglow.errors import AfterglowError, require_fraction, shown
@@ -95,6 +94,8 @@ def _rows_with_caption(captions: tuple[str, ...], caption: str | None) -> "np.nd
 def _write_families(folder: Path, pixels: "np.ndarray", captions: list[str], families: list[int]) -> None:
     """An imagefolder with the columns text and family; -1: the image belongs to no family."""
     from PIL import Image
+
+    from afterglow.cache import atomic_path
 
     with atomic_path(folder) as path:
         path.mkdir(parents=True)

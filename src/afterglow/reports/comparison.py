@@ -126,7 +126,7 @@ def write_comparison(comparison: Comparison, page: Path) -> Path:
         "titles": {name: title for name, (title, _) in drawn.items()},
         "charts": specs,
         "paired": paired_text(paired) if paired else "",
-        "tables": {"runs": runs_table(comparison), "pairs": paired_table(comparison), "groups": groups_table(comparison)},
+        "tables": {"runs": runs_table(comparison), "pairs": paired_groups_table(comparison), "groups": groups_table(comparison)},
         "localization": map_table(comparison),
         "command": f"afterglow compare {' '.join(comparison.rows)}",
     }
@@ -290,7 +290,7 @@ def groups_table(comparison: Comparison) -> Table:
     return Table(["setting", "runs", *(f"{kind} memorized" for kind in kinds), *(f"{k}: median step" for k in kinds if k in PLANTED)], rows)
 
 
-def paired_table(comparison: Comparison) -> Table | None:
+def paired_groups_table(comparison: Comparison) -> Table | None:
     """Each group against the first, paired by seed and plant; None if no runs have the same plants and seed."""
     groups = comparison.groups
     arms = next((values for name, values in comparison.settings.items() if comparison.labels[name] == "arm"), {})
