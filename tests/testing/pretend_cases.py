@@ -87,10 +87,10 @@ def test_a_training_step_has_the_gradients_of_the_cpu_and_never_waits(kind, smal
         assert_close(found, expected)
 
 
-def test_stable_diffusion_trains_and_generates_as_on_the_cpu(sd_folder):
+def test_stable_diffusion_trains_as_on_the_cpu(sd_folder):
     model = StableDiffusion(str(sd_folder), cond_drop_prob=0.5)
-    samples, capture = batch(2, 64), CaptureConfig(end_steps=(0,))
-    expected, images = gradients(copy.deepcopy(model), samples), generate(model, CAPTIONS[:2], SEEDS[:2], Sampler(steps=1), capture)
+    samples = batch(2, 64)
+    expected = gradients(copy.deepcopy(model), samples)
     with pretend_accelerator() as pretend:
         model.to(pretend.device)
         samples = samples.to(pretend.device)
@@ -98,7 +98,6 @@ def test_stable_diffusion_trains_and_generates_as_on_the_cpu(sd_folder):
         found = gradients(model, samples)
         assert pretend.syncs == []
         assert_close(found, expected)
-        assert_equal(generate(model, CAPTIONS[:2], SEEDS[:2], Sampler(steps=1), capture), images)
 
 
 def assert_equal(found, expected):
