@@ -32,7 +32,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background jo
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-LONGEST = ("test_packaging.py", "test_sd_run.py", "test_launch.py", "test_resume.py", "test_bench_commands.py", "test_extract_command.py")
+LONGEST = ("test_packaging.py", "test_pretend.py", "test_sd_run.py", "test_resume.py", "test_bad_input.py", "test_train.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
