@@ -20,7 +20,7 @@ from afterglow.evaluation.extraction import (
     unseen_images,
     unseen_rows,
 )
-from afterglow.evaluation.requests import training_set
+from afterglow.evaluation.training_set import training_set
 from afterglow.functional.distances import masked_rms
 from afterglow.functional.pixels import to_unit
 from afterglow.generations import Generations

@@ -10,9 +10,8 @@ near-duplicates). It is printed next to the error of a trivial code: the mean co
 """
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
-from afterglow.cli.options import add_dataset_arguments
+from afterglow.cli.options import add_folder_training_arguments
 from afterglow.cli.parser import announce, count, finite, positive
 
 HELD_OUT = 0.1  # fraction of the clusters
@@ -21,11 +20,7 @@ NUM_EVALUATED = 512
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Define the options."""
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; it must be empty or new")
-    data = parser.add_argument_group("data")
-    add_dataset_arguments(data, "dataset to train on", "openmoji")
-    data.add_argument("--resolution", type=positive, default=64, metavar="PIXELS", help="side of the images")
-    training = parser.add_argument_group("training")
+    training = add_folder_training_arguments(parser, 64)
     training.add_argument("--width-divisor", type=int, choices=[1, 2, 4, 8], default=8, help="divisor of all widths")
     training.add_argument("--minutes", type=finite, default=10.0, help="maximum duration")
     training.add_argument("--steps", type=positive, default=4000, metavar="N", help="maximum number of optimizer steps of 4 images")

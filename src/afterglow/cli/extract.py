@@ -53,6 +53,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="with --dataset: use the first N images in the training's seeded order (default: all)",
     )
     add_sampler_arguments(parser)
+    _add_generations(parser)
+    _add_comparison(parser)
+
+
+def _add_generations(parser: ArgumentParser) -> None:
     generations = parser.add_argument_group("generations")
     generations.add_argument("--num-images", type=positive, default=1024, metavar="N", help="number of generations")
     generations.add_argument(
@@ -65,6 +70,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="generations at a time and in a shard; an interruption loses one shard",
     )
+
+
+def _add_comparison(parser: ArgumentParser) -> None:
     comparison = parser.add_argument_group("comparison")
     comparison.add_argument(
         "--grid",
@@ -89,8 +97,9 @@ def run(args: Namespace) -> None:
     announce(f"Opening {args.model} ...")
     from afterglow import distributed
     from afterglow.evaluation.extraction import extraction_captions, extraction_request, similarity_space, unseen_images
-    from afterglow.evaluation.requests import GenerationPlan, copyable_targets, training_set
+    from afterglow.evaluation.requests import GenerationPlan, copyable_targets
     from afterglow.evaluation.store import collect
+    from afterglow.evaluation.training_set import training_set
     from afterglow.sampling.recorder import CaptureConfig
 
     model, (rank, world_size) = load_model(args.model), distributed.rank_and_world_size()

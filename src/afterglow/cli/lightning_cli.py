@@ -7,7 +7,6 @@ import math
 import os
 import re
 import shutil
-from argparse import SUPPRESS
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Literal
 
 import lightning as L
 import yaml
-from jsonargparse import ArgumentParser, Namespace, dict_to_namespace
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from afterglow import distributed, models
@@ -26,17 +25,16 @@ from afterglow.callbacks.monitor import MemorizationMonitor
 from afterglow.callbacks.nonfinite import NonFinite
 from afterglow.callbacks.preemption import Preemption, take_max_seconds
 from afterglow.callbacks.progress import Progress
-from afterglow.cli.recipes import ALLOW_IMPORT, ALLOWED, RecipeHelp, config_file, names_recipe, option_values, parse_recipe
+from afterglow.cli.recipes import ALLOW_IMPORT, ALLOWED, RecipeHelp, config_file, names_recipe, parse_recipe
 from afterglow.cli.resume import changed_options, check_weights, find_resume, refuse_changes
 from afterglow.cli.run_lock import RunLock
+from afterglow.cli.train_help import TRAINER_HELP, train_help
 from afterglow.errors import AfterglowError, LostProcessError, configure_logging, one_line, require, require_positive, user_error
-from afterglow.files import read_yaml
 from afterglow.loggers.run_logger import RunLogger
 from afterglow.loggers.settings import flat_settings
 from afterglow.mitigations import training as training_mitigations
 from afterglow.models.denoiser import Denoiser, TrainingMitigation
 from afterglow.models.lightning_module import DenoiserModule, OptimizerConfig
-from afterglow.models.text_ddpm import TextConditionalDDPM
 from afterglow.planting.datamodule import PlantedDataModule
 from afterglow.planting.io import changed_plants, write_planted
 from afterglow.reports.page import write_report
@@ -45,18 +43,6 @@ from afterglow.reports.run_tables import emergence_text
 from afterglow.signals import Stopped, StopSignals
 
 RUNS = Path("runs")
-TRAINER_HELP = "--trainer.help"
-OPTION_HELP = {
-    "trainer.max_steps": "number of optimizer steps",
-    "trainer.log_every_n_steps": "optimizer steps between two values of the loss in W&B",
-    "trainer.accelerator": "cpu, gpu, or auto: a GPU where there is one",
-    "trainer.accumulate_grad_batches": "batches whose gradients are added before an optimizer step",
-    "trainer.gradient_clip_val": "largest norm of the gradient, which is scaled down to it; null: any",
-    "seed_everything": "seed of the planting, the order of the samples, the noise and the weights",
-    "config": "a recipe, or an overlay over the recipes before it (YAML)",
-    "print_config": "print the resolved configuration, with the values of the recipe, and exit",
-}
-GROUP_TITLES = {"Customize every aspect of training via flags": f"Lightning's Trainer ({TRAINER_HELP} lists its other options)"}
 RESUME_HELP = "auto: resume the run NAME if it exists, otherwise begin it"
 CHANGES_HELP = "true: resume although options or the planted set differ from those of the run"
 LOST_PROCESS = "Another process of this training has ended, and so does this one; the same command with --resume auto continues"
@@ -64,9 +50,6 @@ MITIGATIONS = [getattr(training_mitigations, name) for name in training_mitigati
 MITIGATIONS_HELP = f"training mitigations, applied in this order: {', '.join(training_mitigations.__all__)}"
 ALLOW_IMPORT_HELP = f"packages, separated by commas, whose classes a recipe may name besides those of {', '.join(ALLOWED)}"
 FIXED = ("default_root_dir", "barebones", "overfit_batches", "fast_dev_run", "enable_checkpointing", "limit_train_batches", "min_steps")
-SHOWN = {  # Lightning's own options that --help shows; --trainer.help shows the others
-    "trainer": ("max_steps", "accelerator", "accumulate_grad_batches", "gradient_clip_val", "log_every_n_steps"),
-}
 
 
 class AfterglowCLI(LightningCLI):
@@ -114,7 +97,7 @@ class AfterglowCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Print the help, or parse; what jsonargparse refuses becomes one sentence."""
         if TRAINER_HELP in args or {"-h", "--help"} & set(args):
-            print(_help(parser, args, of_lightning=TRAINER_HELP in args))
+            print(train_help(parser, args, of_lightning=TRAINER_HELP in args))
             raise SystemExit(0)
         self.arguments: list[str] = args
         classes = [models.DDPM, models.TextConditionalDDPM, models.StableDiffusion]
@@ -350,38 +333,3 @@ def _own_config(arguments: list[str]) -> Path | None:
     known, _ = parser.parse_known_args(arguments)
     file = RUNS / str(known.name) / "config.yaml"
     return file if (known.ckpt_path or known.resume) and file.is_file() else None
-
-
-def _help(parser: LightningArgumentParser, words: Sequence[str], *, of_lightning: bool) -> str:
-    """All options but Lightning's rarely used ones, with the values of the recipes as defaults; or only Lightning's."""
-    recipes = [str(config_file("base.yaml")), *option_values(words, "--config", "-c")]
-    values: dict[str, Any] = {}
-    for recipe in recipes:
-        branches = dict_to_namespace(read_yaml(Path(recipe))).items(branches=True)
-        values |= {name.replace(".init_args", ""): value.as_dict() if isinstance(value, Namespace) else value for name, value in branches}
-    parser.default_config_files = []
-    for action in parser._actions:
-        section, _, name = action.dest.partition(".")
-        if section in ("model", "data") and name != "help" or of_lightning != (section in SHOWN and name not in SHOWN[section]):
-            action.help = SUPPRESS
-        action.help = OPTION_HELP.get(action.dest, action.help)
-    for group in parser._action_groups:
-        group.title = GROUP_TITLES.get(str(group.title), group.title)
-    parser._links_group._group_actions.clear()  # type: ignore[attr-defined]
-    text = _format_help(parser, values)
-    if of_lightning:
-        return text
-    model = str(values.get("model.class_path")).rpartition(".")[2]
-    details = ArgumentParser(add_help=False, usage=SUPPRESS, formatter_class=RecipeHelp)
-    details.add_class_arguments(getattr(models, model, TextConditionalDDPM), "model", skip={"resolution", "channels", "seed"})
-    details.add_class_arguments(PlantedDataModule, "data", skip={"seed"})
-    return f"{text}\nOptions of --model and --data:\n{_format_help(details, values)}\nDefaults are the values of {' and '.join(recipes)}.\n"
-
-
-def _format_help(parser: ArgumentParser, values: dict[str, Any]) -> str:
-    files = [action for action in parser._actions if action.help == "Path to a configuration file."]
-    for action in files:
-        action.help = SUPPRESS
-    known = {action.dest for action in parser._actions if action not in files}
-    parser.set_defaults({name: value for name, value in values.items() if name in known})
-    return parser.format_help()

@@ -80,3 +80,12 @@ def load_model(source: str, **options: Any) -> "Denoiser":
     from afterglow.models import io
 
     return io.open_model(source, **options).to(distributed.device(), distributed.dtype())
+
+
+def add_folder_training_arguments(parser: ArgumentParser, resolution: int) -> Any:
+    """Define the options of a command that trains on a dataset and writes a folder; return the group of the training."""
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; it must be empty or new")
+    data = parser.add_argument_group("data")
+    add_dataset_arguments(data, "dataset to train on", "openmoji")
+    data.add_argument("--resolution", type=positive, default=resolution, metavar="PIXELS", help="side of the images")
+    return parser.add_argument_group("training")

@@ -10,9 +10,8 @@ encoder attends to it. The command prints which fraction of the captions have th
 """
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
-from afterglow.cli.options import add_dataset_arguments
+from afterglow.cli.options import add_folder_training_arguments
 from afterglow.cli.parser import announce, count, positive
 
 NUM_RETRIEVED = 512
@@ -20,11 +19,7 @@ NUM_RETRIEVED = 512
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Define the options."""
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; it must be empty or new")
-    data = parser.add_argument_group("data")
-    add_dataset_arguments(data, "dataset to train on", "openmoji")
-    data.add_argument("--resolution", type=positive, default=16, metavar="PIXELS", help="side of the images")
-    training = parser.add_argument_group("training")
+    training = add_folder_training_arguments(parser, 16)
     training.add_argument("--length", type=positive, default=16, metavar="L", help="number of tokens, the text_length of the recipe")
     training.add_argument("--steps", type=count, default=1000, metavar="N", help="optimizer steps of 128 pairs; 0: random weights")
     training.add_argument("--seed", type=count, default=0, help="seed of weights and batches")

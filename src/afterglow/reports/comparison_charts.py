@@ -35,19 +35,7 @@ def emergence_against(plants: pd.DataFrame, label: str) -> dict[str, Any]:
     names = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
     text, last = dict(zip(values, names, strict=True)), float(plants["steps"].max())
     kinds = [kind for kind in KINDS if kind in set(plants["kind"])]
-    rows: list[dict[str, Any]] = []
-    for (value, kind), part in plants.groupby(["x", "kind"]):
-        about = {"x": text[value], "kind": kind, "plants": len(part)}
-        rows += [
-            about | {"low": low, "high": min(high, last), "median": False, "open": not np.isfinite(high)}
-            for low, high in zip(part["lower"].tolist(), part["upper"].tolist(), strict=True)
-        ]
-        found = bootstrap_table(part, median) if np.isfinite(part["upper"]).any() else None
-        step, low, high = (last,) * 3 if found is None else (min(end, last) for end in (found.value, found.low, found.high))
-        emerged = "after the runs" if found is None or not np.isfinite(found.value) else f"{found.value:g}"
-        rows.append(
-            about | {"low": low, "high": high, "step": step, "median": True, "open": emerged == "after the runs", "emerged": emerged}
-        )
+    rows = _interval_rows(plants, text, last)
     scale = {"domain": kinds, "range": [KINDS[kind].color for kind in kinds]}
     steps = sorted({*(int(row["low"]) for row in rows), *(int(row["high"]) for row in rows)})
     axis = step_axis(steps) | {"title": "training step of emergence"}
@@ -73,6 +61,24 @@ def emergence_against(plants: pd.DataFrame, label: str) -> dict[str, Any]:
             filtered = [{"filter": f"datum.median && datum.open == {str(opened).lower()}"}]
             layers.append({"transform": filtered, "mark": mark, "encoding": encoding | point})
     return {**SHARED, "description": f"Step of emergence against {label}", "data": {"values": rows}, "layer": layers}
+
+
+def _interval_rows(plants: pd.DataFrame, text: dict[Any, str], last: float) -> list[dict[str, Any]]:
+    """One row per plant and one per median; what has not emerged ends at the last step, open."""
+    rows: list[dict[str, Any]] = []
+    for (value, kind), part in plants.groupby(["x", "kind"]):
+        about = {"x": text[value], "kind": kind, "plants": len(part)}
+        rows += [
+            about | {"low": low, "high": min(high, last), "median": False, "open": not np.isfinite(high)}
+            for low, high in zip(part["lower"].tolist(), part["upper"].tolist(), strict=True)
+        ]
+        found = bootstrap_table(part, median) if np.isfinite(part["upper"]).any() else None
+        step, low, high = (last,) * 3 if found is None else (min(end, last) for end in (found.value, found.low, found.high))
+        emerged = "after the runs" if found is None or not np.isfinite(found.value) else f"{found.value:g}"
+        rows.append(
+            about | {"low": low, "high": high, "step": step, "median": True, "open": emerged == "after the runs", "emerged": emerged}
+        )
+    return rows
 
 
 def group_curves(values: Iterable[tuple[str, int, float]], title: str) -> dict[str, Any] | None:
