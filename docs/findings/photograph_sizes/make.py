@@ -1,0 +1,197 @@
+"""Write docs/findings/photograph_sizes.md from the rows committed beside this file (docs/findings/plan.md, E2).
+
+  python docs/findings/photograph_sizes/make.py
+
+`python scripts/reproduce.py photograph_sizes` trains the runs and copies their rows here; runs that are not committed yet are left out.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from afterglow.analysis.scaling import CLOSE_SHARE, Law, compare_laws, seed_fits
+from afterglow.functional.distances import CLOSE_RATIO
+from afterglow.functional.statistics import Estimate, t_interval
+from afterglow.reports.emergence import departs
+from afterglow.reports.runs import read_runs
+from afterglow.reports.tables import count_text, text_table
+
+HERE = Path(__file__).parent
+DATASETS = {"celeba": "CelebA", "flowers102": "Oxford Flowers 102"}
+PLANNED = 6  # runs of a dataset: three sizes, two seeds
+
+INTRODUCTION = """# How does the onset of copying depend on the number of photographs?
+
+`python docs/findings/photograph_sizes/make.py` writes this page from the rows in `docs/findings/photograph_sizes/`. `python scripts/reproduce.py photograph_sizes` trains the runs again. The question, the primary quantity and the rule are those of [E2](plan.md#e2-set-size-on-photographs).
+
+Setup: 16 pixels, no plants, no captions, one image per near-duplicate cluster, so that n counts clusters; 128 generations at each evaluation. tau_mem: the step at which 10 % of the generations are copies, interpolated between evaluations at most a factor of 1.25 apart. Each n has a model of a disjoint set of the same size, whose 256 generations are compared with the first set: what they "copy" they never saw, and a value of n is not used for a rule by which this model reaches 10 % in any seed. Unseen images are real images held out of both sets under the same rule. Laws are fitted to the intervals between evaluations, with three parameters each, and over all seeds; a slope is fitted for each seed, and brackets hold the 95 % t interval over seeds."""
+
+
+@dataclass(frozen=True)
+class CopyLimit:
+    """A generation is a copy if the measure is below the limit; column: its tau_mem in the table of runs."""
+
+    name: str
+    column: str
+    measure: str
+    limit: float
+
+
+RULES = (
+    CopyLimit("calibrated distance below 1", "calibrated", "calibrated_l2", 1.0),
+    CopyLimit("d1/d2 below 1/3", "tau_mem", "nn_ratio", CLOSE_RATIO),
+)
+
+
+def read_dataset(folder: Path, dataset: str) -> pd.DataFrame:
+    """One row per committed run of a dataset: the table of `read_runs`, ordered by n and seed; empty without runs."""
+    found = [path.parent for path in folder.glob(f"photograph_sizes-{dataset}-*-own-*/measurements.parquet")]
+    return read_runs(sorted(found)).runs.sort_values(["n", "seed"], ignore_index=True) if found else pd.DataFrame()
+
+
+def copies(folder: Path, run: str, rule: CopyLimit, file: str = "extract.parquet") -> tuple[int, int] | None:
+    """(copies, images) of an extraction or of its unseen images; None where it is not committed."""
+    path = folder / "extract" / run / file
+    if not path.is_file():
+        return None
+    values = pd.read_parquet(path, columns=[rule.measure])[rule.measure]
+    return int((values < rule.limit).sum()), len(values)
+
+
+def usable(folder: Path, runs: pd.DataFrame, rule: CopyLimit) -> pd.DataFrame:
+    """The runs of the set sizes at which the model of the disjoint set stays below 10 % by the rule in every committed seed."""
+    kept = []
+    for n, part in runs.groupby("n"):
+        floors = [copies(folder, run.replace("-own-", "-other-"), rule) for run in part["run"]]
+        if all(floor is not None and floor[0] < CLOSE_SHARE * floor[1] for floor in floors):
+            kept.append(n)
+    return runs[runs["n"].isin(kept)].assign(lower=runs[f"{rule.column}_lower"], upper=runs[f"{rule.column}_upper"])
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How tau_mem by one rule depends on n: the slope of each seed, the two laws (None with fewer than three sizes), and the verdict."""
+
+    sizes: list[int]
+    slopes: dict[int, float]
+    laws: tuple[Law, Law] | None
+
+    @property
+    def mean(self) -> Estimate | None:
+        """Mean slope with its t interval; None with fewer than two seeds."""
+        return t_interval(list(self.slopes.values())) if len(self.slopes) > 1 else None
+
+    @property
+    def verdict(self) -> str:
+        """What the rule of the plan says."""
+        if self.mean is None or self.laws is None:
+            return "undecided"
+        power, offset = self.laws
+        proven = offset.negative_log_likelihood > power.negative_log_likelihood and departs(self.mean, 1.0)
+        return "departs from 1" if proven else "does not depart from 1"
+
+
+def scaling(table: pd.DataFrame) -> Scaling:
+    """Slopes and laws of the usable runs. table: columns n, seed, lower, upper."""
+    sizes = sorted(map(int, table["n"].unique()))
+    emerged = table["upper"].notna() & np.isfinite(table["upper"])
+    slopes = seed_fits(table, ["n"]) if len(sizes) > 1 and emerged.any() else {}
+    laws = compare_laws(table, "n") if len(sizes) > 2 and emerged.any() else None
+    return Scaling(sizes, {seed: slope["n"] for seed, slope in slopes.items()}, laws)
+
+
+def page(folder: Path = HERE) -> str:
+    """Markdown of the finding; every number is computed from the committed rows."""
+    parts = [INTRODUCTION]
+    for dataset, title in DATASETS.items():
+        parts += [f"## {title}", *section(folder, read_dataset(folder, dataset))]
+    return "\n\n".join(parts) + "\n"
+
+
+def section(folder: Path, runs: pd.DataFrame) -> Iterator[str]:
+    """What is there, the verdicts, the times and the false-positive rates of one dataset."""
+    yield f"{len(runs)} of {PLANNED} planned runs are complete."
+    if runs.empty:
+        return
+    yield scalings_text(folder, runs)
+    yield times_text(runs)
+    yield floors_text(folder, runs)
+    yield (
+        f"The held-out loss has a plateau, and with it tau_gen, in {int(runs['tau_gen'].notna().sum())} of {len(runs)} runs; the others "
+        "overfit before they generalize."
+    )
+
+
+def scalings_text(folder: Path, runs: pd.DataFrame) -> str:
+    """One row per rule: the sizes that are used, the slope, the two laws and the verdict."""
+    lines = []
+    for rule in RULES:
+        found = scaling(usable(folder, runs, rule))
+        values = ", ".join(f"{slope:.2f}" for slope in found.slopes.values())
+        slope = values if found.mean is None else f"{found.mean.text()} (seeds: {values})"
+        laws = [f"{law_text(law)}: {law.negative_log_likelihood:.1f}" for law in found.laws or ()] or ["-", "-"]
+        lines.append([rule.name, ", ".join(map(str, found.sizes)) or "none", slope or "-", *laws, found.verdict])
+    head = ["tau_mem by", "n used", "slope of ln(tau_mem) on ln(n)", "power law: minus log-likelihood", "linear law", "the slope"]
+    return text_table(head, lines)
+
+
+def law_text(law: Law) -> str:
+    """'131 + 43 n' or '12 n^0.78'."""
+    value = law.parameters
+    return f"{value['t0']:.0f} + {value['c']:.3g} n" if "t0" in value else f"{value['c']:.3g} n^{value['a']:.2f}"
+
+
+def times_text(runs: pd.DataFrame) -> str:
+    """One row per run: tau_mem by both rules in steps and in exposures of an image."""
+    lines = []
+    for run in runs.itertuples():
+        cells = []
+        for rule in RULES:
+            step = getattr(run, rule.column)
+            later = not np.isfinite(step)
+            cells += [f"after {run.steps}" if later else f"{step:.0f}", "-" if later else f"{step * run.batch / run.n:.0f}"]
+        lines.append([str(int(run.n)), str(run.seed), *cells])
+    return text_table(["n", "seed", *(text for rule in RULES for text in (f"tau_mem by {rule.name} (steps)", "exposures"))], lines)
+
+
+def floors_text(folder: Path, runs: pd.DataFrame) -> str:
+    """One row per run and rule: copies among the generations of its model and of the disjoint set's, and among unseen images."""
+    lines = []
+    for run in runs.itertuples():
+        other = run.run.replace("-own-", "-other-")
+        for rule in RULES:
+            found = [copies(folder, *about) for about in ((run.run, rule), (other, rule), (other, rule, "unseen.parquet"))]
+            lines.append([str(int(run.n)), str(run.seed), rule.name, *("-" if c is None else count_text(*c, digits=1) for c in found)])
+    own = ["generations at the end", "by the model of a disjoint set (false positives)", "unseen images that pass"]
+    return text_table(["n", "seed", "copies by", *own], lines)
+
+
+def answer(folder: Path = HERE) -> str:
+    """One sentence for the front page."""
+    parts = []
+    for dataset, title in DATASETS.items():
+        runs = read_dataset(folder, dataset)
+        for rule in RULES if len(runs) else ():
+            found = scaling(usable(folder, runs, rule))
+            if found.slopes:
+                slope = found.mean.text() if found.mean else ", ".join(f"{value:.2f}" for value in found.slopes.values())
+                parts.append(f"{title} by {rule.name}: slope {slope} over n = {found.sizes[0]} to {found.sizes[-1]}, {found.verdict}")
+    if not parts:
+        return "How the onset of copying depends on the number of photographs is not measured yet (E2)."
+    return f"The step at which copying of photographs begins, ln(tau_mem) on ln(n), where 1 is proportional to the set: {'; '.join(parts)}."
+
+
+def main() -> None:
+    """Write the page if a run is committed."""
+    if not any(HERE.glob("*/measurements.parquet")):
+        print("No run of E2 is committed: no page is written.")
+        return
+    HERE.with_suffix(".md").write_text(page(), encoding="utf-8")
+    print(HERE.with_suffix(".md"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""The page of E2 from runs whose tau_mem is known, and the rules of the plan."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+FINDINGS = Path(__file__).parents[2] / "docs" / "findings"
+
+
+@pytest.fixture(scope="module")
+def make(load_finding):
+    return load_finding("photograph_sizes")
+
+
+def write_extraction(folder: Path, share: float) -> None:
+    folder.mkdir(parents=True)
+    values = np.where(np.arange(100) < 100 * share, 0.1, 2.0)
+    pd.DataFrame({"calibrated_l2": values, "nn_ratio": 2.0}).to_parquet(folder / "extract.parquet")
+    pd.DataFrame({"calibrated_l2": [0.9, 1.1], "nn_ratio": 1.0}).to_parquet(folder / "unseen.parquet")
+
+
+@pytest.fixture(scope="module")
+def folder(write_run, tmp_path_factory) -> Path:
+    """Copies from step 4 n on by d1/d2 (`write_run`), from step n on by the calibrated distance; false positives at n = 32 only."""
+    folder = tmp_path_factory.mktemp("sizes")
+    for n in (32, 64, 128, 256):  # three remain by the calibrated distance
+        for seed in (0, 1):
+            run = write_run(folder / f"photograph_sizes-celeba-{n}-own-{seed}", n=n, seed=seed, planted=False)
+            rows = pd.read_parquet(run / "measurements.parquet")
+            ratio = rows[rows["measure"] == "nn_ratio"]
+            rows = pd.concat([rows, ratio.assign(measure="calibrated_l2", value=np.where(ratio["step"] >= n, 0.5, 1.5))])
+            rows.to_parquet(run / "measurements.parquet")
+            write_extraction(folder / "extract" / run.name, 0.5)
+            write_extraction(folder / "extract" / run.name.replace("-own-", "-other-"), 0.2 if n == 32 else 0.02)
+    return folder
+
+
+def test_sizes_with_false_positives_are_not_used(make, folder) -> None:
+    runs = make.read_dataset(folder, "celeba")
+    calibrated, ratio = (make.scaling(make.usable(folder, runs, rule)) for rule in make.RULES)
+    assert calibrated.sizes == [64, 128, 256] and ratio.sizes == [32, 64, 128, 256]
+    assert ratio.slopes == pytest.approx({0: 1.0, 1: 1.0}, abs=0.1) and ratio.verdict == "does not depart from 1"
+    assert calibrated.laws is not None and calibrated.laws[1].parameters["c"] == pytest.approx(1.0, rel=0.3)
+
+
+def test_a_slope_departs_only_if_the_linear_law_is_less_likely(make) -> None:
+    power, offset = (make.Law("", {}, value) for value in (3.0, 4.0))
+    slopes = {0: 0.50, 1: 0.52}
+    assert make.Scaling([32, 128, 512], slopes, (power, offset)).verdict == "departs from 1"
+    assert make.Scaling([32, 128, 512], slopes, (offset, power)).verdict == "does not depart from 1"
+    assert make.Scaling([32, 128, 512], {0: 0.2, 1: 0.9}, (power, offset)).verdict == "does not depart from 1"
+    assert make.Scaling([32, 128, 512], {0: 0.50}, (power, offset)).verdict == "undecided"
+    assert make.Scaling([32, 128], slopes, None).verdict == "undecided"
+
+
+def test_a_whole_page(make, folder, tmp_path) -> None:
+    page = " ".join(make.page(folder).split())
+    assert "8 of 6 planned runs are complete" in page and "0 of 6 planned runs are complete" in page
+    assert "| calibrated distance below 1 | 64, 128, 256 |" in page
+    assert "| 32 | 0 | calibrated distance below 1 | 50 of 100 (40.4% to 59.6%) | 20 of 100 (13.3% to 28.9%) | 1 of 2" in page
+    assert "slope 0.97 [0.97, 0.97] over n = 32 to 256" in make.answer(folder) and "not measured yet" in make.answer(tmp_path)
+
+
+def test_page_equals_the_committed_page(make) -> None:
+    committed = FINDINGS / "photograph_sizes.md"
+    assert committed.exists() == any((FINDINGS / "photograph_sizes").glob("*/measurements.parquet"))
+    assert not committed.exists() or make.page() == committed.read_text(encoding="utf-8")
