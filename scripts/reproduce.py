@@ -8,6 +8,9 @@
   python scripts/reproduce.py photograph_sizes  about 5, 18 and 33 minutes per run on one core; needs AFTERGLOW_DATA
   python scripts/reproduce.py unconditional     experiment E4; needs AFTERGLOW_DATA
   python scripts/reproduce.py backgrounds       experiment E5
+  python scripts/reproduce.py small_sd          experiment E6
+  python scripts/reproduce.py photographs_32    larger photographs; needs AFTERGLOW_DATA
+  python scripts/reproduce.py mitigation_causal mitigations on three models of "endings"
   python scripts/reproduce.py emergence --list  print the missing commands and run nothing
 
 AFTERGLOW_DATA names the folder that holds cifar/, celeba_64/ and flowers102_64/. Runs whose rows are already in docs/findings are skipped;
@@ -81,6 +84,10 @@ ENCODER_STEPS = {"contrastive": "1000", "random": "0"}
 # rows of "endings": at every evaluation the mean over all layers and the paper's layers, at the last evaluation every layer
 ENDING_MEASURES = ("memorized", "plant_memorized", "calibrated_l2", "nn_ratio", "attention_mass.*.all", "auc.*.all", "auc.*.be")
 TRIVIAL_MEASURES = tuple(f"auc.{name}" for name in ("all_ones", "centered_gaussian", "luminance", "local_contrast", "score_difference.*"))
+COLLECTED_MEASURES = (  # of generations that are sampled again at Stable Diffusion's own steps
+    "memorized", "calibrated_l2", "nn_ratio", "attention_mass.*.all", "end_token.last.*", "token_group.last.*.all", "token_group.last.*.be",
+    "sink_darkness.last.*", "score_difference.*", "all_ones", "centered_gaussian", "luminance", "local_contrast",
+)  # fmt: skip
 DATA_FOLDERS = {"cifar10": "cifar", "celeba": "celeba_64", "flowers102": "flowers102_64"}
 PHOTOGRAPH_SEEDS = {"cifar10": (0, 1, 2), "celeba": (0, 1), "flowers102": (0, 1)}
 STEPS_BY_PHOTOGRAPHS = {32: 1200, 128: 5000, 512: 9000}
@@ -202,6 +209,14 @@ def photograph_sizes() -> Iterator[Run]:
                     yield Run(f"photograph_sizes/extract/{name}", (*trainings, extract), out, files)
 
 
+def photographs_32() -> Iterator[Run]:
+    """One run of 32 pixels for each set of photographs, the size of CIFAR-10's own images."""
+    for dataset in PHOTOGRAPH_SEEDS:
+        name = f"photographs_32-{dataset}-0"
+        options = ("--config", "configs/findings/photographs_32.yaml", *dataset_options(dataset), "--seed_everything", "0")
+        yield Run(f"photographs_32/{name}", (train(name, *options),), f"runs/{name}", PLANTED_RUN_FILES, MEASURES)
+
+
 def mitigation() -> Iterator[Run]:
     """Mitigations at inference on four models, a grid of strengths on one, and mitigations at training time."""
     yield from (comparison("mitigation", model, "--controls", "24", "--heldout", "16") for model in MODELS)
@@ -221,7 +236,15 @@ def mitigation() -> Iterator[Run]:
             yield mitigated_run(name, plant, deduplicate, train(name, *recipe, *options))
 
 
-def comparison(prefix: str, model: str, *options: str) -> Run:
+def mitigation_causal() -> Iterator[Run]:
+    """The mitigations that read or scale attention to the caption's tokens, where the encoder is causal as Stable Diffusion's."""
+    names = ("--mitigations", "memattn", "memattn.begin", "memattn.pads", "wen.magnitude", "wen.ld")
+    for seed in SEEDS:
+        before, options = ending_training("causal", seed), ("--controls", "24", "--heldout", "16", *names)
+        yield comparison("mitigation_causal", f"endings-causal-{seed}", *options, folder="mitigation_causal", training=before)
+
+
+def comparison(prefix: str, model: str, *options: str, folder: str = "mitigation", training: Command | None = None) -> Run:
     """`afterglow mitigate` on the model of a run, which is trained first."""
     name, run = f"{prefix}-{model}", f"runs/{model}"
     fixed = (
@@ -240,7 +263,8 @@ def comparison(prefix: str, model: str, *options: str) -> Run:
         "12",
     )
     mitigate = Command(("mitigate", *fixed, *options, "--out", f"runs/{name}"), ROOT / "runs" / name / "plants.parquet")
-    return Run(f"mitigation/{name}", (train(model, *MODELS[model]), mitigate), f"runs/{name}", ("plants.parquet",))
+    before = training or train(model, *MODELS[model])
+    return Run(f"{folder}/{name}", (before, mitigate), f"runs/{name}", ("plants.parquet",))
 
 
 def mitigated_run(name: str, *commands: Command) -> Run:
@@ -248,13 +272,18 @@ def mitigated_run(name: str, *commands: Command) -> Run:
     return Run(f"mitigation/{name}", commands, f"runs/{name}", PLANTED_RUN_FILES, MEASURES)
 
 
+def ending_training(arm: str, seed: int) -> Command:
+    """A training of E3."""
+    fixed = ("--config", "configs/demo.yaml", "--config", "configs/overlays/endings.yaml")
+    options = (option.format(seed=seed) for option in ENDINGS[arm])
+    return train(f"endings-{arm}-{seed}", *fixed, *options, "--seed_everything", str(seed))
+
+
 def endings() -> Iterator[Run]:
     """The demo with seven text encoders; each model is sampled again with the states of token groups replaced."""
     for seed in SEEDS:
-        for arm, options in ENDINGS.items():
-            name = f"endings-{arm}-{seed}"
-            fixed = ("--config", "configs/demo.yaml", "--config", "configs/overlays/endings.yaml")
-            training = train(name, *fixed, *(option.format(seed=seed) for option in options), "--seed_everything", str(seed))
+        for arm in ENDINGS:
+            name, training = f"endings-{arm}-{seed}", ending_training(arm, seed)
             before: tuple[Command, ...] = ()
             if arm in ENCODER_STEPS:
                 encoder = f"runs/text-{arm}-{seed}"
@@ -297,6 +326,25 @@ def backgrounds() -> Iterator[Run]:
             yield Run(f"backgrounds/{name}", (training,), f"runs/{name}", PLANTED_RUN_FILES, measures)
 
 
+def small_sd() -> Iterator[Run]:
+    """E6: Stable Diffusion's structure, each seed with its own random U-Net and text encoder; its last maps again at 50 leading steps."""
+    recipes = ("--config", "configs/sd14_memorize.yaml", "--config", "configs/overlays/small_sd.yaml")
+    for seed in ("0", "1"):
+        name, source = f"small_sd-{seed}", f"runs/small_sd_source-{seed}"
+        run, measures = f"runs/{name}", (*ENDING_MEASURES, *TRIVIAL_MEASURES)
+        autoencoder = Command(("autoencoder", "--seed", seed, "--out", source), ROOT / source / "model_index.json")
+        commands = [autoencoder, train(name, *recipes, "--model.source", source, "--seed_everything", seed)]
+        for scale in ("1", "7.5"):
+            out, file = f"{run}/leading-{scale}", f"{run}/maps-{scale}.parquet"
+            sampler = ("--num-inference-steps", "50", "--timestep-spacing", "leading", "--guidance-scale", scale)
+            targets = ("--model", run, "--run", run, "--controls", "0")
+            collect = ("collect", *targets, *sampler, "--measures", *COLLECTED_MEASURES, "--out", out)
+            measure = ("measure", out, "--measures", *COLLECTED_MEASURES, "--out", file)
+            commands += [Command(collect, ROOT / file), Command(measure, ROOT / file)]  # an interrupted collection resumes
+        files = (*PLANTED_RUN_FILES, "maps-1.parquet", "maps-7.5.parquet")
+        yield Run(f"small_sd/{name}", tuple(commands), run, files, measures, ("auc.*", "attention_mass.*"))
+
+
 FINDING_RUNS = {
     "localization": localization,
     "emergence": emergence,
@@ -306,6 +354,9 @@ FINDING_RUNS = {
     "photograph_sizes": photograph_sizes,
     "unconditional": unconditional,
     "backgrounds": backgrounds,
+    "small_sd": small_sd,
+    "photographs_32": photographs_32,
+    "mitigation_causal": mitigation_causal,
 }
 UNDERWAY = (
     "endings",
@@ -313,6 +364,9 @@ UNDERWAY = (
     "photograph_sizes",
     "unconditional",
     "backgrounds",
+    "small_sd",
+    "photographs_32",
+    "mitigation_causal",
 )  # findings whose runs are committed as they finish
 
 

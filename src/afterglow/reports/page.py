@@ -11,7 +11,7 @@ from markupsafe import Markup
 from afterglow.analysis.order import local_over_global
 from afterglow.cache import atomic_path
 from afterglow.kinds import KINDS, PLANTED
-from afterglow.reports import charts, run_tables
+from afterglow.reports import charts, run_tables, token_groups
 from afterglow.reports.grids import sample_grid
 from afterglow.reports.run import Run, read_run
 from afterglow.reports.tables import count_text, step_text
@@ -97,6 +97,7 @@ def _contents(run: Run, line: dict[str, Any] | None) -> dict[str, Any]:
         "evaluations": run_tables.evaluations_text(run.emergence),
         "tables": run_tables,
         "samples": sample_grid(run),
+        "token_groups": token_groups.token_group_table(run),
         "localization": run_tables.localization_tables(run),
         "detection": run_tables.detection_tables(run),
     }
@@ -127,8 +128,8 @@ def _configuration(run: Run) -> str:
 
 
 def summary(run: Run) -> list[str]:
-    """Three sentences: what was memorized, when, and which map and score found it. A sentence without measurements is absent."""
-    return [sentence for sentence in (_what(run), _when(run), _which(run)) if sentence]
+    """What was memorized, when, whether the ending brightens, and which map and score found it; a sentence without data is absent."""
+    return [sentence for sentence in (_what(run), _when(run), token_groups.ending_sentence(run), _which(run)) if sentence]
 
 
 def _what(run: Run) -> str:

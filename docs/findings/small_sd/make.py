@@ -1,0 +1,146 @@
+"""Write docs/findings/small_sd.md from the rows committed beside this file (docs/findings/plan.md, E6).
+
+  python docs/findings/small_sd/make.py
+
+`python scripts/reproduce.py small_sd` trains the runs and copies their rows here; runs that are not committed yet are left out.
+"""
+
+import runpy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+
+from afterglow.analysis.summary import ALL_SEEDS, read_measurements
+from afterglow.reports.tables import text_table
+
+HERE = Path(__file__).parent
+E3 = SimpleNamespace(**runpy.run_path(str(HERE.parent / "endings" / "make.py")))  # the same quantities
+SCALES = ("1", "7.5")
+MEMORIZED, NOT_YET = E3.CLASSES[:2]
+FIRST_END = E3.MAPS[E3.PRIMARY]
+KINDS = ("global", "local", "phantom", "tint", "decoy")
+
+INTRODUCTION = """# Does the ending brighten in Stable Diffusion's structure?
+
+`python docs/findings/small_sd/make.py` writes this page from the rows in `docs/findings/small_sd/`. `python scripts/reproduce.py small_sd` trains the runs again. The question, the primary quantity and the rule are those of [E6](plan.md#e6-stable-diffusions-structure).
+
+Setup: Stable Diffusion's structure with all widths divided by eight, OpenMoji at 64 pixels, 2,600 steps; a text encoder of CLIP's architecture, causal, random and frozen, which pads with end tokens that are attended. Each seed has its own autoencoder, U-Net and encoder. "leading, W": the final weights are sampled again with 50 steps of leading spacing (the last at t = 1) at guidance scale W; "trailing": the evaluations during training, 12 steps of trailing spacing at guidance scale 1. A plant counts as memorized by its own generations at that setting. AUC: as in the page on [text encoders](plan.md#e3-when-does-the-ending-brighten), maps of the last sampling step, mean of all layers. Values are those of the seeds in order; no interval is given for two seeds."""
+
+
+def read_settings(folder: Path) -> dict[str, dict[int, pd.DataFrame]]:
+    """{setting: {seed: rows with step and plant_memorized}} of the committed runs."""
+    found: dict[str, dict[int, pd.DataFrame]] = {}
+    for path in sorted(folder.glob("small_sd-*/measurements.parquet")):
+        seed = int(path.parent.name.rpartition("-")[2])
+        found.setdefault("trailing", {})[seed] = read_measurements(path)
+        for scale in SCALES:
+            found.setdefault(f"leading, {scale}", {})[seed] = with_verdicts(read_measurements(path.with_name(f"maps-{scale}.parquet")))
+    return found
+
+
+def with_verdicts(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of collected generations, with step 0 and plant_memorized: at least half of the generations are copies."""
+    shares = rows[rows["measure"] == "memorized"].groupby(["kind", "plant_id"])["value"].mean().reset_index()
+    verdicts = shares.assign(seed=ALL_SEEDS, measure="plant_memorized", value=(shares["value"] >= 0.5).astype(float))
+    return pd.concat([rows, verdicts], ignore_index=True).assign(step=0)
+
+
+def listed(values: Sequence[float]) -> str:
+    """'0.71, 0.65': the value of each seed."""
+    return ", ".join("-" if np.isnan(value) else f"{value:.2f}" for value in values)
+
+
+def verdict(rows: pd.DataFrame) -> str:
+    """What the rule of E3 says about one seed, without its interval. rows: of a training."""
+    means, trivial, difference = E3.class_means(rows, f"{FIRST_END}.all"), E3.best_trivial(rows), E3.follows(rows, f"{FIRST_END}.all")
+    if MEMORIZED not in means:
+        return "no local plant is memorized"
+    if means[MEMORIZED] <= trivial:
+        return "does not exceed the best trivial map"
+    text = "exceeds the best trivial map"
+    if means.get("tint", 0.0) >= means[MEMORIZED]:
+        return f"{text}; as bright on tints, so that the map shows what the caption predicts"
+    return f"{text}, is darker on tints, and is {'brighter' if difference > 0 else 'not brighter'} after a plant's emergence than before"
+
+
+def memorized_text(settings: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
+    """Memorized plants of each kind, by setting and seed."""
+    lines = []
+    for setting, runs in settings.items():
+        for seed, rows in runs.items():
+            last = rows[(rows["step"] == rows["step"].max()) & (rows["measure"] == "plant_memorized")]
+            values = [last[last["kind"] == kind]["value"] for kind in KINDS]
+            lines.append([setting, str(seed), *(f"{int(of.sum())} of {len(of)}" for of in values)])
+    return text_table(["setting", "seed", *KINDS], lines)
+
+
+def maps_text(settings: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
+    """AUC of the token groups on each class, the difference around emergence, and the best trivial map, by setting."""
+    lines = []
+    for setting, runs in settings.items():
+        for label, name in E3.MAPS.items():
+            means = [E3.class_means(rows, f"{name}.all") for rows in runs.values()]
+            cells = [listed([of.get(kind, np.nan) for of in means]) for kind in E3.CLASSES]
+            around = listed([E3.follows(rows, f"{name}.all") for rows in runs.values()]) if setting == "trailing" else "-"
+            lines.append([setting, label, *cells, around])
+        trivial = listed([E3.best_trivial(rows) for rows in runs.values()])
+        lines.append([setting, "best trivial map", trivial, *["-"] * len(E3.CLASSES)])
+    return text_table(["setting", "map", *E3.CLASSES, "after less before emergence"], lines)
+
+
+def layers_text(settings: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
+    """The paper's layers, and the layer of the first end token's map that is best on the other seed, on memorized local plants."""
+    lines = []
+    for setting, runs in settings.items():
+        names = {n.removeprefix("auc.") for rows in runs.values() for n in rows["measure"].unique() if n.startswith(f"auc.{FIRST_END}.")}
+        areas = {seed: {name: E3.class_means(rows, name).get(MEMORIZED, np.nan) for name in sorted(names)} for seed, rows in runs.items()}
+        for seed, own in areas.items():
+            others = {name: np.mean([of[name] for other, of in areas.items() if other != seed] or [np.nan]) for name in own}
+            known = {name: value for name, value in others.items() if not np.isnan(value)}
+            best = max(known, key=lambda name: known[name]) if known else ""
+            chosen = [best.removeprefix(f"{FIRST_END}."), f"{own[best]:.2f}"] if best else ["-", "-"]
+            lines.append([setting, str(seed), listed([own.get(f"{FIRST_END}.be", np.nan)]), *chosen])
+    return text_table(["setting", "seed", "the paper's layers", "layers chosen on the other seed", "AUC"], lines)
+
+
+def page(folder: Path = HERE) -> str:
+    """Markdown of the finding; every number is computed from the committed rows."""
+    settings = read_settings(folder)
+    verdicts = [[str(seed), verdict(rows)] for seed, rows in settings["trailing"].items()]
+    parts = [
+        INTRODUCTION,
+        "## Verdict of each seed",
+        text_table(["seed", "first end token"], verdicts),
+        "## Memorized plants",
+        memorized_text(settings),
+        "## Maps of the token groups",
+        maps_text(settings),
+        "## Layers of the first end token",
+        layers_text(settings),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def answer(folder: Path = HERE) -> str:
+    """One sentence for the front page."""
+    settings = read_settings(folder)
+    if not settings:
+        return "Whether the ending brightens in Stable Diffusion's structure is not measured yet (E6)."
+    listed_verdicts = "; ".join(f"seed {seed}: {verdict(rows)}" for seed, rows in settings["trailing"].items())
+    return f"In Stable Diffusion's structure at an eighth of its width, the first end token's map on memorized local plants: {listed_verdicts}."
+
+
+def main() -> None:
+    """Write the page if a run is committed."""
+    if not read_settings(HERE):
+        print("No run of E6 is committed: no page is written.")
+        return
+    HERE.with_suffix(".md").write_text(page(), encoding="utf-8")
+    print(HERE.with_suffix(".md"))
+
+
+if __name__ == "__main__":
+    main()
