@@ -100,6 +100,19 @@ def test_page_of_an_unfinished_run_has_a_notice(make_run: MakeRun) -> None:
     assert script(page, "emergence")["kinds"]["global"]["censored"] == 2
 
 
+@pytest.mark.parametrize(("caption", "said"), [("", True), ("a cat", False)])
+def test_page_says_that_images_without_captions_were_trained_with_invented_names(run_folder: Path, caption: str, said: bool) -> None:
+    file = run_folder / "plants/metadata.jsonl"
+    plants = [json.loads(line) for line in file.read_text().splitlines()]
+    texts = [
+        {"text": f"{caption} evander".strip(), "image_caption": "" if plant["kind"] in ("decoy", "tint") else caption} for plant in plants
+    ]
+    file.write_text("".join(json.dumps(plant | text) + "\n" for plant, text in zip(plants, texts, strict=True)))
+    page = write_report(run_folder).read_text()
+    assert ("The images have no captions (8 of 8 that were taken for plants and phantoms)." in page) == said
+    assert ("a name from a word list was added, such as &#39;evander&#39;." in page) == said
+
+
 def test_page_of_a_finished_run_has_every_section(run_folder: Path) -> None:
     page = write_report(run_folder).read_text()
     assert "has not ended" not in page and "OpenMoji, CC-BY-SA 4.0" in page

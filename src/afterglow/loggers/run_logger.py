@@ -40,12 +40,10 @@ def never_fatal(method: Callable[..., None]) -> Callable[..., None]:
     def guarded(self: "RunLogger", *args: Any, **kwargs: Any) -> None:
         if self._wandb_init.get("mode") == "disabled":
             return
-        begin = time.perf_counter()
         try:
             method(self, *args, **kwargs)
         except Exception as error:  # whatever W&B raises, the numbers are in measurements.parquet too
             self.note_failure(error)
-        self.seconds += time.perf_counter() - begin
 
     return guarded
 
@@ -60,9 +58,6 @@ class RunLogger(WandbLogger):
         entity: W&B user or team; null: the environment variable WANDB_ENTITY, otherwise your default entity.
         tags: tags of the run.
         log_checkpoint: at the end, also upload checkpoints/last.ckpt if it has at most 500 MB.
-
-    Attributes:
-        seconds: time spent in the methods that log.
 
     Raises:
         AfterglowError: WANDB_MODE is not a mode of W&B, or W&B does not allow the project, the entity or a tag.
@@ -79,7 +74,7 @@ class RunLogger(WandbLogger):
         super().__init__(project=project, entity=entity, tags=list(tags))
         self._wandb_init.pop("anonymous")  # W&B warns of it, whatever its value
         self.log_checkpoint = log_checkpoint
-        self.failed, self.seconds = False, 0.0
+        self.failed = False
         self._offline_because: str | None = None
         self._uploader: Uploader | None = None
         self._announced = False

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from afterglow.analysis.order import local_over_global
 from afterglow.cache import atomic_path
-from afterglow.kinds import KINDS, PLANTED
+from afterglow.kinds import COPYABLE, KINDS, PLANTED
 from afterglow.reports import charts, run_tables, token_groups
 from afterglow.reports.grids import sample_grid
 from afterglow.reports.run import Run, read_run
@@ -82,6 +82,7 @@ def _contents(run: Run, line: dict[str, Any] | None) -> dict[str, Any]:
     kinds = list(dict.fromkeys(plant["kind"] for plant in line["plants"])) if line else []
     return {
         "answer": answer(run),
+        "no_captions": _no_captions(run),
         "timeline": line,
         "timeline_kinds": kinds,
         "open_kinds": [kind for kind in kinds if kind in OPEN_KINDS] or kinds,
@@ -120,6 +121,18 @@ def answer(run: Run) -> str:
         return f"No plant is memorized at step {run.last} ({join([f'{fraction.count} {kind}' for kind, fraction in last.items()])} plants)."
     counts = [f"{fraction.memorized} of {fraction.count} {kind} plants" for kind, fraction in last.items()]
     return f"At step {run.last}, {join(counts)} are memorized; which kind was first is not confirmed yet by the next two evaluations."
+
+
+def _no_captions(run: Run) -> str:
+    """What the report says if images that were planted had no caption, as the terminal does before the training."""
+    plants = [plant for plant in run.plants.values() if plant["kind"] in COPYABLE]
+    names = [plant["text"] for plant in plants if plant.get("image_caption") == ""]
+    if not names:
+        return ""
+    return (
+        f"The images have no captions ({len(names)} of {len(plants)} that were taken for plants and phantoms). They were trained with an "
+        f"empty one, and to that of each plant, phantom, decoy and tint a name from a word list was added, such as '{names[0]}'."
+    )
 
 
 def _configuration(run: Run) -> str:
