@@ -68,7 +68,8 @@ class MemorizationMonitor(L.Callback):
         # and a function that raises Stopped after a signal and returns whether that time is over
         self.rank, self.world_size = 0, 1
         self.ema: Any = None
-        self.after_evaluation: Callable[[Path], Any] | None = None
+        self.after_evaluation: Callable[..., Any] | None = None
+        self.summaries: dict[int, dict[str, float]] = {}  # of the evaluations of this process, for the report
         self.time_limited = False
         self.check: Callable[[], bool] = lambda: False
         self.clock = Clock()
@@ -210,7 +211,7 @@ class MemorizationMonitor(L.Callback):
         epoch = step * trainer.datamodule.batch_size / trainer.datamodule.samples.epoch_length  # type: ignore[attr-defined]
         values = rows["value"].astype(np.float32).astype(np.float64)  # as they are read from the file
         result = replace(result, measurements=rows.assign(step=step, epoch=epoch, seconds=self.clock.elapsed, value=values))
-        summary = summarize_evaluation(result.measurements)
+        summary = self.summaries[step] = summarize_evaluation(result.measurements)
         self.fractions = {kind: summary[keys.memorized_fraction(kind)] for kind in SHOWN_KINDS if keys.memorized_fraction(kind) in summary}
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in summary.items()})  # for checkpoint.monitor
         self.files.table.add(result.measurements, write=trainer.is_global_zero)
@@ -218,7 +219,7 @@ class MemorizationMonitor(L.Callback):
             return
         emergence = self.files.write(result, step, last=last)
         if self.after_evaluation is not None:
-            self.after_evaluation(self.files.folder)
+            self.after_evaluation(self.files.folder, summaries=self.summaries)
         logger: Any = trainer.logger
         if logger is None:
             return

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,7 +165,7 @@ class AfterglowCLI(LightningCLI):
         self.monitor.time_limited = self.preemption.deadline is not None
         if self.resume is not None:
             check_weights(self.resume.file, self.model.state_dict())
-        self.monitor.after_evaluation = partial(write_report, summaries={})
+        self.monitor.after_evaluation = write_report
         if distributed.is_main_process():
             self.datamodule.prepare_data()
             self.datamodule.setup()

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from afterglow.analysis.summary import ALL_SEEDS, MEASUREMENT_COLUMNS
+from afterglow.analysis.summary import ALL_SEEDS
 from afterglow.cache import atomic_path
 from afterglow.functional.localization import held_out_iou
 from afterglow.functional.pixels import resize
@@ -67,37 +67,35 @@ def measure_generations(generations: Generations, patterns: Sequence[str] = ("*"
     """
     values = compute_measures(generations, filter_measures(available_scores(generations), ("memorized", *patterns)))
     soft = compute_measures(generations, filter_measures(available_maps(generations), patterns))
-    everything = torch.arange(len(generations))
-    frames = [value_rows(generations, everything, name, of_each) for name, of_each in values.items()]
+    frames = [value_rows(generations, torch.arange(len(generations)), values)]
     thresholds: dict[str, Tensor] = {}
     if generations.region is not None:
-        frames += map_auc_rows(generations, soft)
+        frames.append(map_auc_rows(generations, soft))
         if soft:
-            frames += map_control_rows(generations, soft)
-        local = torch.tensor([row for row, kind in enumerate(generations.kind) if kind == "local"], dtype=torch.long)
+            frames.append(map_control_rows(generations, soft))
+        local, overlaps = torch.tensor([row for row, kind in enumerate(generations.kind) if kind == "local"], dtype=torch.long), {}
         for name, of_each in soft.items() if len(set(plant_ids(generations)[local].tolist())) > 1 else ():
-            overlap, used = held_out_iou(of_each[local], generations.region[local], plant_ids(generations)[local].tolist())
-            frames.append(value_rows(generations, local, f"iou.{name}", overlap))
+            overlaps[f"iou.{name}"], used = held_out_iou(of_each[local], generations.region[local], plant_ids(generations)[local].tolist())
             thresholds[name] = torch.full((len(generations),), float(used.median())).index_put((local,), used.float())
+        frames.append(value_rows(generations, local, overlaps))
     if "memorized" in values:
         frames.append(_plant_rows(generations, values["memorized"]))
-    rows = pd.concat(frames, ignore_index=True).dropna(subset="value") if frames else pd.DataFrame(columns=MEASUREMENT_COLUMNS[3:])
-    return EvaluationResult(generations, rows, soft, thresholds)
+    return EvaluationResult(generations, pd.concat(frames, ignore_index=True).dropna(subset="value"), soft, thresholds)
 
 
 def shape_rows(generations: Generations, shape: str) -> pd.DataFrame:
     """memorized_in.<shape> of controls whose ground truth has the mask of a plant's shape."""
-    return value_rows(generations, torch.arange(len(generations)), f"memorized_in.{shape}", memorized.memorized(generations))
+    return value_rows(generations, torch.arange(len(generations)), {f"memorized_in.{shape}": memorized.memorized(generations)})
 
 
 def region_rows(generations: Generations) -> pd.DataFrame:
     """Rows of global plants whose mask is the region that they have in the other arm: verdicts, and the distances of both rules."""
     copied, everything = memorized.memorized(generations), torch.arange(len(generations))
     values = {"memorized": copied, "calibrated_l2": memorized.calibrated_l2(generations), "nn_ratio": memorized.nn_ratio(generations)}
-    own = [value_rows(generations, everything, f"{name}.region", of_each) for name, of_each in values.items()]
+    own = value_rows(generations, everything, {f"{name}.region": of_each for name, of_each in values.items()})
     plants = _plant_rows(generations, copied)
     plants = plants[plants["measure"] == "plant_memorized"]
-    return pd.concat([*own, plants.assign(measure="plant_memorized.region")], ignore_index=True).dropna(subset="value")
+    return pd.concat([own, plants.assign(measure="plant_memorized.region")], ignore_index=True).dropna(subset="value")
 
 
 def copied_whole(generations: Generations, copied: Tensor) -> Tensor | None:

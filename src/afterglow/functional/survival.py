@@ -12,7 +12,7 @@ LOG_ROOT_TWO_PI = 0.5 * float(np.log(2 * np.pi))
 LOG_SIGMA = (-4.0, 3.0)  # bounds of the fit: intervals that one line passes through would let sigma go to 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Interval:
     """Training steps (lower, upper] in which a plant emerged; upper is infinite if it had not emerged by `lower` (right-censored)."""
 
@@ -35,9 +35,8 @@ def turnbull(intervals: Sequence[Interval]) -> tuple[np.ndarray, np.ndarray]:
     """
     ends = np.unique([end for interval in intervals for end in (interval.lower, interval.upper)])
     starts = np.concatenate([[-math.inf], ends[:-1]])
-    covers = np.array(
-        [[(i.lower <= a and b <= i.upper) or (i.lower == b == i.upper) for a, b in zip(starts, ends, strict=True)] for i in intervals]
-    )
+    lower, upper = np.array([(interval.lower, interval.upper) for interval in intervals]).T[..., None]
+    covers = ((lower <= starts) & (ends <= upper)) | ((lower == ends) & (ends == upper))
     mass = covers.any(0) / covers.any(0).sum()
     for _ in range(NUM_ITERATIONS):
         expected = covers * mass

@@ -1,8 +1,9 @@
 """The registry of measures: name, function, required inputs, unit and source. A new measure is one more entry."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from functools import partial
 from itertools import product
 
@@ -207,7 +208,8 @@ def requirements(measures: Iterable[Measure]) -> set[str]:
 
 def filter_measures(measures: Iterable[Measure], patterns: Sequence[str]) -> list[Measure]:
     """Measures whose name matches one of the patterns (shell wildcards: 'ld.be.*')."""
-    return [m for m in measures if any(fnmatchcase(m.name, pattern) for pattern in patterns)]
+    matches = re.compile("|".join(map(translate, patterns)) or "(?!)").match  # one expression: there are hundreds of names
+    return [m for m in measures if matches(m.name)]
 
 
 def resolve_names(measures: Iterable[Measure], patterns: Sequence[str]) -> list[Measure]:

@@ -30,23 +30,24 @@ def plant_ids(generations: Generations) -> Tensor:
     return generations.plant_id
 
 
-def value_rows(generations: Generations, rows: Tensor, name: str, values: Tensor) -> pd.DataFrame:
-    """Tidy rows of one measure: plant_id, kind, caption, seed, measure, value.
+def value_rows(generations: Generations, rows: Tensor, values: Mapping[str, Tensor]) -> pd.DataFrame:
+    """Tidy rows of measures, one measure after the other: plant_id, kind, caption, seed, measure, value.
 
     Args:
         generations: B samples.
         rows: indices of the samples that have a value, int64 [N].
-        name: of the measure.
-        values: float [N].
+        values: {name of the measure: float [N]}.
     """
-    columns = {
-        "plant_id": plant_ids(generations).numpy(),
-        "kind": generations.kind,
-        "caption": generations.caption,
-        "seed": generations.seed.numpy(),
-        "measure": name,
-    }
-    return pd.DataFrame(columns).iloc[rows.numpy()].reset_index(drop=True).assign(value=np.asarray(values, dtype=np.float64))
+    numbers, seeds = plant_ids(generations).numpy(), generations.seed.numpy()
+    about = pd.DataFrame({"plant_id": numbers, "kind": generations.kind, "caption": generations.caption, "seed": seeds})
+    return (
+        about.iloc[np.tile(rows.numpy(), len(values))]
+        .reset_index(drop=True)
+        .assign(
+            measure=np.repeat(np.array(list(values), dtype=str), len(rows)),
+            value=np.concatenate([np.empty(0), *(np.asarray(of_each, dtype=np.float64) for of_each in values.values())]),
+        )
+    )
 
 
 def rows_with_region(generations: Generations) -> Tensor:
@@ -57,41 +58,37 @@ def rows_with_region(generations: Generations) -> Tensor:
     return ((share > 0) & (share < 1)).nonzero()[:, 0]
 
 
-def map_auc_rows(generations: Generations, maps: Mapping[str, Tensor]) -> list[pd.DataFrame]:
+def map_auc_rows(generations: Generations, maps: Mapping[str, Tensor]) -> pd.DataFrame:
     """auc.<map> of the samples whose region is neither empty nor the whole image. maps: {name: [B, h, w]}."""
     rows = rows_with_region(generations)
-    if not len(rows):
-        return []
-    assert generations.region is not None
-    return [value_rows(generations, rows, f"auc.{name}", map_auc(values[rows], generations.region[rows])) for name, values in maps.items()]
+    regions = generations.region[rows] if len(rows) and generations.region is not None else None
+    values = {} if regions is None else {f"auc.{name}": map_auc(of_each[rows], regions) for name, of_each in maps.items()}
+    return value_rows(generations, rows, values)
 
 
-def map_control_rows(generations: Generations, maps: Mapping[str, Tensor]) -> list[pd.DataFrame]:
+def map_control_rows(generations: Generations, maps: Mapping[str, Tensor]) -> pd.DataFrame:
     """Controls of the maps of local plants: permuted_auc.<map>, and auc.mask_prior; none with fewer than two plants."""
     local = torch.tensor([row for row, kind in enumerate(generations.kind) if kind == "local"], dtype=torch.long)
     numbers = plant_ids(generations)[local].tolist()
     if generations.region is None or len(set(numbers)) < 2:
-        return []
+        return value_rows(generations, local, {})
     regions = generations.region[local]
     shapes = [(generations.shape or ("",) * len(generations))[row].split(" ")[-1] for row in local.tolist()]  # "left half" is a half
-    frames = [
-        value_rows(generations, local, f"permuted_auc.{name}", permuted_auc(of_each[local], regions, numbers, shapes))
-        for name, of_each in maps.items()
-    ]
+    values = {f"permuted_auc.{name}": permuted_auc(of_each[local], regions, numbers, shapes) for name, of_each in maps.items()}
     first = {number: row for row, number in reversed(list(enumerate(numbers)))}
     priors = mask_prior(regions[list(first.values())])
     own = priors[[list(first).index(number) for number in numbers]]
-    return [*frames, value_rows(generations, local, "auc.mask_prior", map_auc(own, regions))]
+    return value_rows(generations, local, values | {"auc.mask_prior": map_auc(own, regions)})
 
 
 def measurement_rows(generations: Generations, patterns: Sequence[str] = ("*",)) -> pd.DataFrame:
     """One row per sample and score, and the AUC of each map where there is a region; undefined values have no row."""
     everything = torch.arange(len(generations))
     scores = compute_measures(generations, filter_measures(available_scores(generations), patterns))
-    frames = [value_rows(generations, everything, name, values) for name, values in scores.items()]
+    frames = [value_rows(generations, everything, scores)]
     if generations.region is not None:
         maps = compute_measures(generations, filter_measures(available_maps(generations), patterns))
-        frames += map_auc_rows(generations, maps)
+        frames.append(map_auc_rows(generations, maps))
     keys = zip(plant_ids(generations).tolist(), generations.seed.tolist(), strict=True)
     shapes = dict(zip(keys, generations.shape or ("whole",) * len(generations), strict=True))
     rows = pd.concat(frames, ignore_index=True).dropna(subset="value")

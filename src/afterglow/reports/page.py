@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +49,20 @@ def render(template: str, contents: Mapping[str, Any], data: Mapping[str, Any]) 
         contents: names of the template.
         data: {id: JSON that the page embeds}; `charts` holds Vega-Lite specifications.
     """
-    environment = Environment(
-        loader=PackageLoader("afterglow.reports", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     scripts = {"vega": Markup(charts.vega_script()), "script": Markup((Path(__file__).parent / "page.js").read_text(encoding="utf-8"))}
     embedded = {name: _embedded(value) for name, value in data.items()}
     return (
-        environment.get_template(template)
+        _environment()
+        .get_template(template)
         .render({"kinds": KINDS, **contents, **(scripts if "charts" in data else {}), "data": embedded})
         .lstrip()
+    )
+
+
+@cache  # it keeps the compiled templates
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("afterglow.reports", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
 
 
