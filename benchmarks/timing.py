@@ -43,6 +43,11 @@ def _seconds(way: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
+def undisturbed_seconds() -> float:
+    """Seconds by the clock, less those in which this thread waited for a core (Linux only)."""
+    return time.perf_counter() - int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+
+
 def peak_memory(run: Callable[[], object], device: torch.device) -> int:
     """Bytes at the peak of a run: of this process (Linux only), or of the GPU's allocator."""
     if device.type == "cuda":

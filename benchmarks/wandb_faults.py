@@ -20,14 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import median_interval, time_ratio
+from timing import median_interval, time_ratio, undisturbed_seconds
 
 ROOT = Path(__file__).parents[1]
-
-
-def seconds() -> float:
-    """Seconds by the clock, less those in which this thread waited for a core."""
-    return time.perf_counter() - int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
 def train(folder: Path, environment: dict[str, str], turns: Any) -> None:
@@ -42,16 +37,16 @@ def train(folder: Path, environment: dict[str, str], turns: Any) -> None:
     logger.log_metrics({"train/loss": 0.0}, 0)
     turns.send("ready")
     while (count := turns.recv()) is not None:
-        begin, logged = seconds(), 0.0
+        begin, logged = undisturbed_seconds(), 0.0
         for _ in range(count):
             step += 1
             loss = layers(torch.randn(64, 512)).square().mean()
             loss.backward()
             if step % 10 == 0:
-                called = seconds()
+                called = undisturbed_seconds()
                 logger.log_metrics({"train/loss": float(loss.detach())}, step)
-                logged += seconds() - called
-        turns.send((seconds() - begin, logged))
+                logged += undisturbed_seconds() - called
+        turns.send((undisturbed_seconds() - begin, logged))
     begin = time.perf_counter()
     logger.finish()
     turns.send(time.perf_counter() - begin)

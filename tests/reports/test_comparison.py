@@ -92,6 +92,7 @@ def test_page_in_a_browser(widths: Comparison, tmp_path: Path, open_page: Callab
     page.wait_for_selector("#chart-against-0 svg")
     page.wait_for_timeout(500)
     assert page.problems == [] and serious_violations(page) == [] and file.stat().st_size < 15e6
+    assert page.inner_text("pre") == f"afterglow compare {' '.join(map(str, widths.folders))}"
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator(".chart svg").count() == page.locator(".chart").count() == 6
     head = page.locator("#runs-table thead th", has_text="width").locator("button")

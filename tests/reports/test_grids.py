@@ -2,7 +2,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from afterglow.reports import timeline
 from afterglow.reports.grids import Grid, ImageRow, sample_grid
 from afterglow.reports.images import inline_image
 from afterglow.reports.run import read_run
@@ -35,6 +37,13 @@ def test_sample_grid_leaves_out_evaluations_without_images(run_folder: Path) -> 
     (run_folder / "maps" / "step=10.safetensors").unlink()
     grid = sample_grid(read_run(run_folder))
     assert grid is not None and "step 10" not in grid.head
+
+
+def test_sample_grid_has_the_steps_of_the_slider(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline, "MAX_STEPS", 3)
+    grid = sample_grid(read_run(run_folder))
+    assert grid is not None and grid.head == ["planted", "step 0", "step 20", "step 40", "seed 1"]
+    assert all(len(row.images) == len(grid.head) for row in grid.rows)
 
 
 def test_grid_side_depends_on_columns_and_image_size() -> None:

@@ -190,6 +190,11 @@ def test_summary_names_what_when_and_which(run_folder: Path) -> None:
     assert "; the highest AUC of 2 scores, memorized generations against all others, is " in which
 
 
+def test_summary_of_a_run_without_emergence_mentions_no_brackets(make_run: MakeRun) -> None:
+    _, when = summary(read_run(make_run(kinds=("phantom", "decoy", "local"), finished=False)))[:2]
+    assert when == "Fewer than half of the local plants had emerged by step 20."
+
+
 def test_summary_without_plants_counts_generations(make_run: MakeRun) -> None:
     assert summary(read_run(make_run(text=False))) == ["At step 40 the model memorized 0 of 6 generations without a caption."]
 

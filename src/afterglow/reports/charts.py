@@ -185,7 +185,10 @@ def end_token_chart(run: Run, steps: Sequence[int]) -> dict[str, Any] | None:
         "transform": [{"filter": "datum.step == step"}],
         "mark": mark,
         "encoding": {
-            "x": {"field": "from", "type": "quantitative", "scale": {"type": "log"}, "title": "attention of a pixel to the end token"},
+            "x": {
+                **{"field": "from", "type": "quantitative", "scale": {"type": "log"}, "axis": {"labelOverlap": "greedy"}},
+                "title": "attention of a pixel to the end token",
+            },
             "y": {"field": "share", "type": "quantitative", "stack": None, "title": "share of pixels"},
             "color": _color(names),
         },

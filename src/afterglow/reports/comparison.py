@@ -47,6 +47,7 @@ AXIS_COLUMNS = ("n", "copies", "width")  # settings that are columns of Emergenc
 class Comparison:
     """Runs with the same definitions. rows: measurements of each run. settings: {option that differs: its value in each run}."""
 
+    folders: Sequence[Path]
     tables: EmergenceTables
     rows: Mapping[str, pd.DataFrame]
     seeds: Mapping[str, int]
@@ -109,7 +110,7 @@ def read_comparison(folders: Sequence[Path]) -> Comparison:
     names = sorted({name for config in configs.values() for name in differing_settings(first, config, RECIPE_SETTINGS)})
     settings = {name: {run: setting(config, name) for run, config in configs.items()} for name in names}
     seeds = {run: int(setting(config, "seed_everything") or 0) for run, config in configs.items()}
-    return Comparison(tables, {run: read_rows(path) for run, path in paths.items()}, seeds, settings)
+    return Comparison(folders, tables, {run: read_rows(path) for run, path in paths.items()}, seeds, settings)
 
 
 def write_comparison(comparison: Comparison, page: Path) -> Path:
@@ -128,7 +129,7 @@ def write_comparison(comparison: Comparison, page: Path) -> Path:
         "paired": paired_text(paired) if paired else "",
         "tables": {"runs": runs_table(comparison), "pairs": paired_groups_table(comparison), "groups": groups_table(comparison)},
         "localization": map_table(comparison),
-        "command": f"afterglow compare {' '.join(comparison.rows)}",
+        "command": f"afterglow compare {' '.join(map(str, comparison.folders))}",
     }
     page.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(page) as file:

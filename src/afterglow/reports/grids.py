@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from afterglow.reports.images import LARGEST_EXACT, InlineImage, inline_image, read_pixels
 from afterglow.reports.run import Run
+from afterglow.reports.timeline import shown_steps
 
 SAMPLED_PLANTS = {"global": 3, "local": 4, "natural": 2, "phantom": 4, "decoy": 2, "tint": 2}  # rows of each kind in the sample grid
 NUM_WITHOUT_PLANTS = 8
@@ -38,7 +39,7 @@ class Grid:
 
 
 def sample_grid(run: Run) -> Grid | None:
-    """Reference image, the first seed at each evaluation, and the other seeds at the last one. None without saved images."""
+    """Reference image, the first seed at each shown evaluation, and the other seeds at the last one. None without saved images."""
     if not run.evaluations:
         return None
     last = run.evaluations[max(run.evaluations)]
@@ -47,7 +48,7 @@ def sample_grid(run: Run) -> Grid | None:
     num_seeds = max((len(last.seeds(number)) - 1 for number in numbers), default=0)
     distances = _distances(run)
     rows = [_sample_row(run, number, num_seeds, distances) for number in numbers]
-    head = ["planted", *(f"step {step}" for step in run.evaluations), *(f"seed {seed + 1}" for seed in range(num_seeds))]
+    head = ["planted", *(f"step {step}" for step in shown_steps(run)), *(f"seed {seed + 1}" for seed in range(num_seeds))]
     if any(row.images[0] for row in rows):
         return Grid(head, rows)
     return Grid(head[1:], [ImageRow(row.label, row.kind, row.remark, row.images[1:]) for row in rows])
@@ -73,8 +74,8 @@ def _distances(run: Run) -> Distances:
 def _sample_row(run: Run, number: int, num_seeds: int, distances: Distances) -> ImageRow:
     plant, last = run.plants.get(number), max(run.evaluations)
     images: list[InlineImage | None] = [None if plant is None else _reference(run, plant)]
-    for step, evaluation in run.evaluations.items():
-        seeds = evaluation.seeds(number)[:1]
+    for step in shown_steps(run):
+        seeds = run.evaluations[step].seeds(number)[:1]
         images += [_generation(run, (step, number, seed), distances) for seed in seeds] or [None]
     others = run.evaluations[last].seeds(number)[1:]
     images += [_generation(run, (last, number, seed), distances) for seed in others]

@@ -89,6 +89,7 @@ def _contents(run: Run, line: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "answer": answer(run),
         "no_captions": _no_captions(run),
+        "unpaired": {"global", "local"} <= set(run.kinds),
         "timeline": line,
         "timeline_kinds": kinds,
         "open_kinds": [kind for kind in kinds if kind in OPEN_KINDS] or kinds,
@@ -173,7 +174,7 @@ def _when(run: Run) -> str:
     parts = [f"half had emerged by {join(steps)}"] if steps else []
     parts += [f"fewer than half of the {join(never)} plants had emerged by step {run.last}"] if never else []
     text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]} (95 % intervals in brackets)."
+    return f"{text[0].upper()}{text[1:]}{' (95 % intervals in brackets)' if steps else ''}."
 
 
 def _which(run: Run) -> str:
