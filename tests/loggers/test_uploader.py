@@ -1,6 +1,9 @@
+import io
 import os
 import shutil
 import signal
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -93,6 +96,23 @@ def test_upload_to_a_failing_server_ends_in_time_and_can_be_repeated(fault, offl
         begin = time.monotonic()
         assert upload.finish() and time.monotonic() - begin < 3 + uploader.SECONDS_TO_STOP + 1
         assert not list(folder.glob("*/*.synced"))
+
+
+def test_upload_that_fails_again_and_again_waits_longer_and_is_tried_once_more_at_the_end(tmp_path, monkeypatch):
+    pauses, attempts = [], []
+
+    class Ended(threading.Event):
+        def wait(self, timeout=None):
+            pauses.append(timeout)
+
+        def is_set(self):
+            return len(attempts) == 8
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    upload = uploader._Upload(tmp_path, 1)
+    upload.ended = Ended()
+    monkeypatch.setattr(upload, "_attempt", lambda: attempts.append(1))
+    assert not upload.run() and pauses == [30, 60, 120, 240, 480, 600, 600]
 
 
 @pytest.mark.faults

@@ -13,7 +13,7 @@ from pathlib import Path
 
 SECONDS_AFTER_END = 20  # the longest wait for the upload of a run that has ended
 SECONDS_TO_STOP = 5
-RETRY_SECONDS = 30
+RETRY_SECONDS, LONGEST_PAUSE = 30, 600  # each attempt costs seconds of a core; the pauses double
 WITHOUT = ("WANDB_SERVICE", "WANDB_MODE", "WANDB_SILENT", "WANDB_QUIET", "WANDB_RUN_ID", "WANDB_SWEEP_ID")  # of this process's own run
 
 
@@ -81,10 +81,12 @@ class _Upload:
         lock = os.open(self.folder, os.O_RDONLY)
         with suppress(OSError):  # some file systems have no locks
             fcntl.flock(lock, fcntl.LOCK_EX)  # until the process of a run that was killed has ended
+        pause = RETRY_SECONDS
         while not self._attempt():
             if self.ended.is_set():
                 return False
-            self.ended.wait(RETRY_SECONDS)
+            self.ended.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
         return True
 
     def _wait_for_end(self) -> None:
@@ -154,4 +156,5 @@ def _marker(file: Path) -> Path:
 
 
 if __name__ == "__main__":
+    os.nice(10)  # on a machine without a free core the training goes first
     raise SystemExit(0 if _Upload(Path(sys.argv[1]), float(sys.argv[2])).run() else 1)
