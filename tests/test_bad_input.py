@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from fast_training import ENDS, FAST
 from PIL import Image
 
 from afterglow.cli import main
 
 ROOT = Path(__file__).parent.parent
-FAST = ["--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
 
 
 @pytest.fixture
@@ -37,10 +37,6 @@ def images(folder: Path, count: int = 3, side: int = 16) -> Path:
     for number in range(count):
         Image.fromarray(generator.integers(0, 255, (side, side, 3), dtype=np.uint8)).save(folder / f"{number}.png")
     return folder
-
-
-def test_unknown_key(refused):
-    assert "sett_size" in refused("--data.sett_size", "3")
 
 
 def test_unknown_source(refused):
@@ -104,18 +100,10 @@ def test_more_plants_than_eligible_images(refused):
     assert "eligible" in refused("--data.planting.num_global", "1900")
 
 
-def test_more_training_images_than_there_are(refused):
-    assert "100000" in refused("--data.set_size", "100000")
-
-
 def test_run_folder_that_cannot_be_written(refused, tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "x").write_text("a file where the folder should be")
     assert "runs/x" in refused()
-
-
-def test_length_in_epochs(refused):
-    assert "max_steps" in refused("--trainer.max_epochs", "3")
 
 
 def test_checkpoint_that_does_not_exist(refused):
@@ -154,14 +142,14 @@ def test_remedies_of_a_training_without_captions(refused):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: a full disk cannot be had")
 def test_disk_full_while_writing_a_probe(refused, tmp_path, monkeypatch, capsys):
     """The probe before stays readable, and the run continues once there is room."""
-    main(["train", *FAST, "--name", "x", "--trainer.max_steps", "2"])
+    main(["train", *FAST, *ENDS, "--name", "x", "--trainer.max_steps", "2"])
     before = pd.read_parquet("runs/x/measurements.parquet")
     unfinished = tmp_path / "runs" / "x" / f"measurements.parquet.{os.getpid()}.unfinished"
     unfinished.symlink_to("/dev/full")
-    sentence = refused("--ckpt_path", "last", "--trainer.max_steps", "4")
+    sentence = refused(*ENDS, "--ckpt_path", "last", "--trainer.max_steps", "4")
     assert "No space left" in sentence and "measurements.parquet" in sentence
     pd.testing.assert_frame_equal(pd.read_parquet("runs/x/measurements.parquet"), before)
-    main(["train", *FAST, "--name", "x", "--trainer.max_steps", "4", "--ckpt_path", "last"])
+    main(["train", *FAST, *ENDS, "--name", "x", "--trainer.max_steps", "4", "--ckpt_path", "last"])
     after = pd.read_parquet("runs/x/measurements.parquet")
     assert after["step"].max() == 4 and not after.duplicated(["step", "plant_id", "seed", "measure"]).any()
 
@@ -171,7 +159,7 @@ def test_no_network_for_the_tracker(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    main(["train", *FAST, "--name", "alone", "--trainer.max_steps", "2"])
+    main(["train", *FAST, *ENDS, "--name", "alone", "--trainer.max_steps", "1"])
     assert Path("runs/alone/report.html").exists() and list(Path("runs/alone/wandb").glob("offline-run-*"))
 
 
@@ -179,7 +167,7 @@ def test_a_tracker_that_breaks_does_not_end_the_training(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger.log_metrics", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("gone")))
-    main(["train", *FAST, "--name", "broken", "--trainer.max_steps", "2"])
+    main(["train", *FAST, *ENDS, "--name", "broken", "--trainer.max_steps", "2"])
     assert Path("runs/broken/report.html").exists()
     assert sum("W&B failed" in record.message for record in caplog.records) == 1
     assert os.path.getsize("runs/broken/measurements.parquet") > 0

@@ -4,6 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from fast_training import FAST, OVERLAYS
 from safetensors.torch import load_file
 
 from afterglow.cli import main
@@ -12,16 +13,30 @@ from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig
 
 ROOT = Path(__file__).parent.parent.parent
-FAST = ["--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
+
+
+EVERYTHING = ["--monitor.final_measures", "['*']", "--monitor.curvature_vectors", "1", "--monitor.early_fraction", "0.3"]
+COSTLY = {"curvature_difference", "early_difference.last", "early_difference.summed", "patch_nearness", "self_attention", "cross_seed_std"}
+
+
+def trained(folder: Path, *words: str) -> Path:
+    """A run with all measures at its last evaluation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main(["train", *words, *EVERYTHING, "--name", "x"])
+    return folder / "runs" / "x"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("probe")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        main(["train", *FAST, "--name", "x", "--optimizer.learning_rate", "0.01", "--optimizer.warmup_steps", "0"])
-    return folder / "runs" / "x"
+    return trained(tmp_path_factory.mktemp("probe"), *FAST, "--optimizer.learning_rate", "0.01", "--optimizer.warmup_steps", "0")
+
+
+@pytest.fixture(scope="module")
+def free(tmp_path_factory):
+    """A run of a model without captions."""
+    recipe = ["--config", str(ROOT / "configs/openmoji_ddpm.yaml"), *OVERLAYS, "--trainer.max_steps", "2"]
+    return trained(tmp_path_factory.mktemp("free"), *recipe)
 
 
 def images_of(model, run: Path, plant_id: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,41 +69,29 @@ def test_monitor_last_evaluation_adds_raw_weights_and_controls_in_each_shape(run
     assert set(rows[rows["measure"] == "denoising_loss"]["kind"]) == {"heldout", "control"}
 
 
-def test_monitor_unconditional_model_has_unprompted_rows(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    recipe = ["--config", str(ROOT / "configs/openmoji_ddpm.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
-    main(["train", *recipe, "--name", "free", "--trainer.max_steps", "2"])
-    rows = pd.read_parquet("runs/free/measurements.parquet")
+def test_monitor_unconditional_model_has_unprompted_rows(free):
+    rows = pd.read_parquet(free / "measurements.parquet")
     assert (rows[rows["measure"] == "memorized"]["kind"] == "unprompted").all() and len(rows[rows["measure"] == "memorized"]) == 2 * 8 + 8
-    assert not rows["measure"].str.startswith(("guidance_norm", "auc.end_token")).any() and Path("runs/free/report.html").exists()
+    assert not rows["measure"].str.startswith(("guidance_norm", "auc.end_token")).any() and (free / "report.html").exists()
     completed = rows[rows["measure"] == "plant_memorized.outpainted"].groupby(["kind", "step"]).size()
     assert completed.loc["local"].tolist() == [2] * 3 and completed.loc["phantom"].tolist() == [4] * 3
     assert completed.loc["control"].to_dict() == completed.loc["heldout"].to_dict() == {2: 4}  # at the last evaluation only
-    assert set(json.loads(Path("runs/free/emergence.json").read_text())["outpainted_fresh"]["kinds"]) == {"local", "phantom"}
+    assert set(json.loads((free / "emergence.json").read_text())["outpainted_fresh"]["kinds"]) == {"local", "phantom"}
 
 
-EVERYTHING = ["--monitor.final_measures", "['*']", "--monitor.curvature_vectors", "1", "--monitor.early_fraction", "0.3"]
-COSTLY = {"curvature_difference", "early_difference.last", "early_difference.summed", "patch_nearness", "self_attention", "cross_seed_std"}
-
-
-def test_monitor_last_evaluation_measures_everything_and_keeps_early_weights(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    main(["train", *FAST, "--name", "all", *EVERYTHING])
-    rows = pd.read_parquet("runs/all/measurements.parquet")
+def test_monitor_last_evaluation_measures_everything_and_keeps_early_weights(run):
+    rows = pd.read_parquet(run / "measurements.parquet")
     last = rows[rows["step"] == 6]
     of_maps = {name.partition(".")[2] for name in last["measure"] if name.startswith("auc.")}
     assert of_maps >= COSTLY and {"sharpness", "tiled_l2", "memattn_d", "ld_neutral.be.all"} <= set(last["measure"])
     inner = set(rows[rows["step"] < 6]["measure"])
     assert not inner & {"sharpness", "memattn_d"} and "guidance_norm.all" in inner
-    assert Path("runs/all/checkpoints/early.safetensors").exists()
+    assert (run / "checkpoints/early.safetensors").exists()
     assert not last["value"].isna().any()
 
 
-def test_monitor_unconditional_model_has_all_measures_without_text(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    recipe = ["--config", str(ROOT / "configs/openmoji_ddpm.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
-    main(["train", *recipe, "--name", "free", "--trainer.max_steps", "2", *EVERYTHING])
-    found = load_file("runs/free/maps/step=2.safetensors")
+def test_monitor_unconditional_model_has_all_measures_without_text(free):
+    found = load_file(free / "maps/step=2.safetensors")
     assert {f"map/{name}" for name in COSTLY - {"curvature_difference"}} <= set(found)
     assert "map/curvature_difference" not in found and not any("end_token" in name for name in found)
 
