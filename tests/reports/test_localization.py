@@ -10,10 +10,22 @@ def test_localization_text_sorts_maps_by_auc_on_local_plants() -> None:
     for name, local, phantom in (("a", 0.6, 0.5), ("b", 0.8, 0.4)):
         for kind, metric, value in (("phantom", "auc", phantom), ("local", "auc", local), ("local", "iou", local / 2)):
             rows.append({"map": name, "kind": kind, "metric": metric, "value": value, "low": value, "high": value, "plants": 8, "runs": 1})
-    head, _, *lines = localization_text(pd.DataFrame(rows), ["kind"]).splitlines()
-    assert [cell.strip() for cell in head.split("|")[1:-1]] == ["map", "AUC local (8)", "AUC phantom (8)", "IoU local"]
+    text = localization_text(pd.DataFrame(rows), ["kind"])
+    head, _, *lines = text[text.index("| map") :].splitlines()
+    assert [cell.strip() for cell in head.split("|")[1:-1]] == ["map", "AUC local (8)", "IoU local", "AUC phantom (8)"]
     assert [line.split("|")[1].strip() for line in lines] == ["b", "a"]
     assert "0.80 [0.80, 0.80]" in lines[0] and "0.40 [0.40, 0.40]" in lines[0]
+
+
+def test_localization_text_fits_a_terminal_with_long_names_and_many_groups() -> None:
+    names = ["end_token.last.first_eos.up_blocks.1.attentions.0", "luminance.inverted"]
+    about = {"value": 0.5, "low": 0.4, "high": 0.6, "plants": 16, "runs": 2}
+    kinds, metrics = ("local", "phantom", "tint"), ("auc", "permuted_auc", "iou")
+    rows = [about | {"map": n, "kind": k, "metric": m} for n in names for k in kinds for m in metrics if k == "local" or m == "auc"]
+    chosen = pd.DataFrame([(0, names[0], 0.61)], columns=["seed", "map", "auc"])
+    text = localization_text(pd.DataFrame(rows), ["kind"], chosen)
+    assert max(map(len, text.splitlines())) <= 100 and text.count("0.50 [0.40, 0.60]") == 2 * 5 and "on other masks, local" in text
+    assert "| 0         | end_token.last.first_eos.up_blocks.1.attentions.0 | 0.61 |" in text
 
 
 def test_gallery_figure_shows_best_median_and_worst(tmp_path) -> None:

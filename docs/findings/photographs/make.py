@@ -15,6 +15,7 @@ import pandas as pd
 
 from afterglow.analysis.emergence import emergence_interval
 from afterglow.functional.distances import CLOSE_RATIO
+from afterglow.functional.localization import shape_class
 from afterglow.functional.statistics import Estimate, exact_interval, t_interval
 from afterglow.reports.emergence import medians_section, pair_plants, paired_table, seed_differences
 from afterglow.reports.run import read_plants, read_rows
@@ -115,18 +116,13 @@ def differences_text(tables: EmergenceTables, folders: dict[str, Path]) -> str:
     for copies, part in table.groupby("copies"):
         lines.append(difference_line(f"{PRIMARY}, {copies} copies", part))
     shapes = {(int(name.split("-")[2]), number): plant["shape"] for name, path in folders.items() for number, plant in _local(path)}
-    names = pd.Series([shape_of(shapes[key]) for key in zip(table["seed"], table["plant_id"], strict=True)], index=table.index)
+    names = pd.Series([shape_class(shapes[key]) for key in zip(table["seed"], table["plant_id"], strict=True)], index=table.index)
     lines += [difference_line(f"{PRIMARY}, shape {shape}", part) for shape, part in table.groupby(names)]
     return text_table(["rule or subset", "pairs", "difference of ln(step)", "factor", "seeds"], lines)
 
 
 def _local(folder: Path) -> list[tuple[int, dict[str, Any]]]:
     return [(number, plant) for number, plant in read_plants(folder).items() if plant["kind"] == "local"]
-
-
-def shape_of(name: str) -> str:
-    """half, quadrant, box or blob: the last word of a region's name."""
-    return name.split(" ")[-1]
 
 
 def difference_line(name: str, table: pd.DataFrame) -> list[str]:

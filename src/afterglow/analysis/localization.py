@@ -12,14 +12,16 @@ from torch import Tensor
 
 from afterglow.analysis.detection import NO_SEEDS, Seeds
 from afterglow.errors import AfterglowError
-from afterglow.functional.localization import held_out_iou, map_auc
+from afterglow.functional.localization import held_out_iou, map_auc, permuted_auc, prior_auc, shape_class
 from afterglow.functional.pixels import resize
 from afterglow.functional.statistics import bootstrap_runs, exact_at_bounds, resample
 from afterglow.generations import Generations
-from afterglow.measures.registry import available_maps, compute_measures, filter_measures
+from afterglow.measures.registry import TRIVIAL_MAPS, available_maps, compute_measures, filter_measures
 from afterglow.measures.tables import rows_with_region
 
 TRUE_KINDS = ("local", "natural")
+METRICS = ("auc", "permuted_auc", "iou")
+MASK_PRIOR, INVERTED = "mask_prior", ".inverted"
 
 
 @dataclass
@@ -65,23 +67,45 @@ def collect_maps(parts: Iterable[tuple[Path, Generations]], patterns: Sequence[s
 
 
 def map_rows(collected: CollectedMaps) -> pd.DataFrame:
-    """AUC and IoU of each sample and map: columns run, plant_id, kind, shape, seed, caption, map, auc, iou.
+    """AUC and IoU of each sample and map: columns run, plant_id, kind, shape, seed, caption, map, auc, permuted_auc, iou.
 
-    iou: of local plants, at a threshold chosen on other plants of the same run; NaN for other kinds and for a run with one plant.
+    Of local plants only, within one run and NaN with one plant: permuted_auc, against the masks of other plants of the shape class; iou,
+    at a threshold chosen on other plants. Controls are maps of their own: trivial maps with the opposite sign (NAME.inverted), and the
+    mean of the other plants' masks (mask_prior).
     """
     samples = pd.DataFrame(collected.samples)
     regions = torch.cat(collected.regions)
-    frames = []
+    local = []  # rows of the local plants of each run, their numbers and shape classes
+    for _, rows in samples[samples["kind"].isin(TRUE_KINDS)].groupby("run"):
+        if rows["plant_id"].nunique() > 1:
+            local.append((rows.index.to_numpy(), rows["plant_id"].tolist(), rows["shape"].map(shape_class).tolist()))
+    frames, trivial = [], {measure.name for measure in TRIVIAL_MAPS} - {"all_ones"}
     for name, parts in collected.maps.items():
         values = torch.cat(parts)
-        overlap = np.full(len(samples), np.nan)
-        for _, rows in samples[samples["kind"].isin(TRUE_KINDS)].groupby("run"):
-            plants = rows["plant_id"].tolist()
-            if len(set(plants)) > 1:
-                index = torch.from_numpy(rows.index.to_numpy())
-                overlap[rows.index] = held_out_iou(values[index], regions[index], plants)[0].numpy()
-        frames.append(samples.assign(map=name, auc=map_auc(values, regions).numpy(), iou=overlap))
+        overlap, permuted = np.full((2, len(samples)), np.nan)
+        for index, plants, shapes in local:
+            overlap[index] = held_out_iou(values[index], regions[index], plants)[0].numpy()
+            permuted[index] = permuted_auc(values[index], regions[index], plants, shapes).numpy()
+        frames.append(samples.assign(map=name, auc=map_auc(values, regions).numpy(), permuted_auc=permuted, iou=overlap))
+        if name in trivial:
+            frames.append(frames[-1].assign(map=name + INVERTED, auc=1 - frames[-1]["auc"], permuted_auc=1 - permuted, iou=np.nan))
+    for index, plants, _ in local:
+        priors = {"map": MASK_PRIOR, "auc": prior_auc(regions[index], plants).numpy(), "permuted_auc": np.nan, "iou": np.nan}
+        frames.append(samples.iloc[index].assign(**priors))
     return pd.concat(frames, ignore_index=True)
+
+
+def chosen_layers(rows: pd.DataFrame, seeds: Seeds = NO_SEEDS, prefix: str = "end_token.") -> pd.DataFrame:
+    """For each training seed the map with a prefix that is best on the local plants of the other seeds, and its AUC on this seed.
+
+    Returns:
+        Columns seed, map, auc; empty with one seed or without such a map.
+    """
+    own = rows[rows["kind"].isin(TRUE_KINDS) & rows["map"].str.startswith(prefix)]
+    own = own.assign(training=[seeds.get(run, run) for run in own["run"]])
+    means = own.groupby(["map", "training", "run", "plant_id"])["auc"].mean().groupby(["map", "training"]).mean().unstack()
+    chosen = [(seed, means.drop(columns=seed).mean(axis=1).idxmax()) for seed in means.columns] if means.shape[1] > 1 else []
+    return pd.DataFrame([(seed, name, means.loc[name, seed]) for seed, name in chosen], columns=["seed", "map", "auc"])
 
 
 def localization_table(rows: pd.DataFrame, by: Sequence[str] = ("kind",), seeds: Seeds = NO_SEEDS) -> pd.DataFrame:
@@ -95,11 +119,11 @@ def localization_table(rows: pd.DataFrame, by: Sequence[str] = ("kind",), seeds:
     Returns:
         Columns map, *by, metric, value, low, high, plants, runs.
     """
-    plants = rows.groupby(["map", *by, "run", "plant_id"], sort=False)[["auc", "iou"]].mean().reset_index()
+    plants = rows.groupby(["map", *by, "run", "plant_id"], sort=False)[list(METRICS)].mean().reset_index()
     table = []
     for key, part in plants.groupby(["map", *by], sort=False):
         columns = dict(zip(["map", *by], key if isinstance(key, tuple) else (key,), strict=True))
-        for metric in ("auc", "iou"):
+        for metric in METRICS:
             runs = {run: values.to_numpy() for run, values in part.dropna(subset=metric).groupby("run")[metric]}
             if runs:
                 labels, sizes = [seeds.get(run, run) for run in runs], [len(values) for values in runs.values()]

@@ -53,6 +53,28 @@ def mask_prior(regions: Tensor) -> Tensor:
     return (values.sum(0) - values) / (len(values) - 1)
 
 
+def prior_auc(regions: Tensor, plants: Sequence[int]) -> Tensor:
+    """AUC of the `mask_prior` of each sample's plant against its own mask, float64 [B].
+
+    Args:
+        regions: bool [B, 1, H, W].
+        plants: a number for each sample; the seeds of one plant share it. At least two plants.
+    """
+    first = {plant: row for row, plant in reversed(list(enumerate(plants)))}
+    priors = mask_prior(regions[list(first.values())])
+    places = {plant: place for place, plant in enumerate(first)}
+    return map_auc(priors[[places[plant] for plant in plants]], regions)
+
+
+def shape_class(shape: str) -> str:
+    """half, quadrant, box or blob: the last word of a region's name.
+
+    >>> shape_class("left half")
+    'half'
+    """
+    return shape.rpartition(" ")[2]
+
+
 def permuted_auc(maps: Tensor, regions: Tensor, plants: Sequence[int], shapes: Sequence[str]) -> Tensor:
     """Mean AUC of each map against the masks of other plants of its shape class, float64 [B]; NaN where there is no other mask.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from afterglow.cache import atomic_path
 from afterglow.errors import AfterglowError
-from afterglow.functional.localization import map_auc, mask_prior, permuted_auc
+from afterglow.functional.localization import map_auc, permuted_auc, prior_auc, shape_class
 from afterglow.generations import Generations, check_finite, parts_of
 from afterglow.measures.registry import available_maps, available_scores, compute_measures, filter_measures
 
@@ -73,12 +73,9 @@ def map_control_rows(generations: Generations, maps: Mapping[str, Tensor]) -> pd
     if generations.region is None or len(set(numbers)) < 2:
         return value_rows(generations, local, {})
     regions = generations.region[local]
-    shapes = [(generations.shape or ("",) * len(generations))[row].split(" ")[-1] for row in local.tolist()]  # "left half" is a half
+    shapes = [shape_class((generations.shape or ("",) * len(generations))[row]) for row in local.tolist()]
     values = {f"permuted_auc.{name}": permuted_auc(of_each[local], regions, numbers, shapes) for name, of_each in maps.items()}
-    first = {number: row for row, number in reversed(list(enumerate(numbers)))}
-    priors = mask_prior(regions[list(first.values())])
-    own = priors[[list(first).index(number) for number in numbers]]
-    return value_rows(generations, local, values | {"auc.mask_prior": map_auc(own, regions)})
+    return value_rows(generations, local, values | {"auc.mask_prior": prior_auc(regions, numbers)})
 
 
 def measurement_rows(generations: Generations, patterns: Sequence[str] = ("*",)) -> pd.DataFrame:

@@ -11,19 +11,47 @@ from afterglow.analysis.localization import CollectedMaps, example_rows
 from afterglow.reports.figures import new_figure, save_figure
 from afterglow.reports.tables import interval_text, text_table
 
+WIDTH = 100  # of a terminal
+MAPS_NOTE = """AUC of each map against the planted region, with 95 % intervals. "On other masks": against the
+masks of other plants of the same shape class, where a map that finds its own region is lower.
+Trivial maps and mask_prior (the mean of the other plants' masks) use no model; inverted: the same
+map with the opposite sign."""
 
-def localization_text(table: pd.DataFrame, by: Sequence[str]) -> str:
-    """One row per map of `localization_table`, best mean AUC on local plants first. by: columns that make a group, as there."""
+
+def localization_text(table: pd.DataFrame, by: Sequence[str], chosen: pd.DataFrame | None = None) -> str:
+    """Tables of at most WIDTH columns with one row per map of `localization_table`, best mean AUC on local plants first.
+
+    by: columns that make a group, as there. chosen: as `chosen_layers` returns it.
+    """
     table = table.assign(label=table[list(by)].agg(" ".join, axis=1) if len(by) > 1 else table[by[0]])
     auc = table[table["metric"] == "auc"]
     labels = sorted(dict.fromkeys(auc["label"]), key=lambda label: (not label.startswith("local"), label))
     cells = {(row.map, row.label, row.metric): interval_text(row) for row in table.itertuples()}
-    order = auc[auc["label"] == labels[0]].sort_values("value", ascending=False, kind="stable")["map"]
-    overlaps = [label for label in labels if any((name, label, "iou") in cells for name in order)]
-    columns = [*((label, "auc") for label in labels), *((label, "iou") for label in overlaps)]
+    order = auc[auc["label"] == labels[0]].sort_values("value", ascending=False, kind="stable")["map"].tolist()
     counts = {row.label: row.plants for row in auc.itertuples()}
-    head = ["map", *(f"AUC {label} ({counts[label]})" for label in labels), *(f"IoU {label}" for label in overlaps)]
-    return text_table(head, [[name, *(cells.get((name, *column), "-") for column in columns)] for name in order])
+    heads = {"auc": "AUC {} ({})", "permuted_auc": "on other masks, {}", "iou": "IoU {}"}
+    columns = [
+        [head.format(label, counts[label]), *(cells.get((name, label, metric), "-") for name in order)]
+        for label in labels
+        for metric, head in heads.items()
+        if any((name, label, metric) in cells for name in order)
+    ]
+    parts = [MAPS_NOTE, *_packed(["map", *order], columns)]
+    if chosen is not None and len(chosen):
+        rows = [[str(row.seed), row.map, f"{row.auc:.2f}"] for row in chosen.itertuples()]
+        parts.append(text_table(["judged on", "end-token map chosen on the other runs", "AUC"], rows))
+    return "\n\n".join(parts)
+
+
+def _packed(first: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]:
+    """Tables of at most WIDTH columns, each with the first column. columns: head and cells of each."""
+    tables: list[list[Sequence[str]]] = [[first]]
+    for column in columns:
+        width = 1 + sum(max(map(len, of)) + 3 for of in (*tables[-1], column))
+        if width > WIDTH and len(tables[-1]) > 1:
+            tables.append([first])
+        tables[-1].append(column)
+    return [text_table(head, rows) for head, *rows in (list(zip(*table, strict=True)) for table in tables)]
 
 
 def gallery_figure(collected: CollectedMaps, rows: pd.DataFrame, names: Sequence[str], paths: Sequence[Path]) -> None:
