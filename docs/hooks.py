@@ -28,6 +28,14 @@ def contributing_markdown() -> str:
     return (DOCS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8").replace("](docs/", "](")
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Add the pages of findings that nav does not list: a page exists as soon as its first run is committed."""
+    listed = next(section["Findings"] for section in config.nav or [] if isinstance(section, dict) and "Findings" in section)
+    pages = sorted(f"findings/{page.name}" for page in (DOCS / "findings").glob("*.md"))
+    listed += [page for page in pages if page not in listed]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that have no Markdown file under docs/."""
     pages = {f"notebooks/{notebook.stem}.md": notebook_markdown(notebook) for notebook in sorted((DOCS / "notebooks").glob("*.ipynb"))}

@@ -1,4 +1,4 @@
-"""Repeat the runs behind a page of docs/findings, copy their rows there, and write the page again.
+"""Repeat the runs behind a page of docs/findings, copy their rows there, and write the page and the front page again.
 
   python scripts/reproduce.py localization      about 20 minutes per run on two cores
   python scripts/reproduce.py emergence         about 5 minutes per run on one core
@@ -423,9 +423,9 @@ def main() -> None:
             copy_files(run)
             print(f"docs/findings/{run.folder}", flush=True)
     if not args.list:
-        page = FINDINGS / args.finding / "make.py"
-        if page.is_file():
-            subprocess.run([sys.executable, page], check=True)
+        for page in (FINDINGS / args.finding / "make.py", FINDINGS / "make.py"):
+            if page.is_file():
+                subprocess.run([sys.executable, page], check=True)
 
 
 if __name__ == "__main__":

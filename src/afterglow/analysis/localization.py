@@ -20,7 +20,7 @@ from afterglow.measures.registry import TRIVIAL_MAPS, available_maps, compute_me
 from afterglow.measures.tables import rows_with_region
 
 TRUE_KINDS = ("local", "natural")
-METRICS = ("auc", "permuted_auc", "iou")
+MAP_METRICS = ("auc", "permuted_auc", "iou")
 MASK_PRIOR, INVERTED = "mask_prior", ".inverted"
 
 
@@ -119,11 +119,11 @@ def localization_table(rows: pd.DataFrame, by: Sequence[str] = ("kind",), seeds:
     Returns:
         Columns map, *by, metric, value, low, high, plants, runs.
     """
-    plants = rows.groupby(["map", *by, "run", "plant_id"], sort=False)[list(METRICS)].mean().reset_index()
+    plants = rows.groupby(["map", *by, "run", "plant_id"], sort=False)[list(MAP_METRICS)].mean().reset_index()
     table = []
     for key, part in plants.groupby(["map", *by], sort=False):
         columns = dict(zip(["map", *by], key if isinstance(key, tuple) else (key,), strict=True))
-        for metric in METRICS:
+        for metric in MAP_METRICS:
             runs = {run: values.to_numpy() for run, values in part.dropna(subset=metric).groupby("run")[metric]}
             if runs:
                 labels, sizes = [seeds.get(run, run) for run in runs], [len(values) for values in runs.values()]

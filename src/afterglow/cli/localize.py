@@ -58,6 +58,6 @@ def run(args: Namespace) -> None:
         drawn = [name for name in dict.fromkeys(local["map"]) if name in collected.maps]  # not the controls
         gallery_figure(collected, rows, drawn[:12], figures["gallery"])
     print(text)
-    print(f"\n{args.out}: localization.parquet, generations.parquet, localization.md, localization and gallery as .png and .svg")
+    print(f"\n{args.out}: localization.parquet, generations.parquet, localization.md, figures as .png and .svg")
     numbers = {keys.collected_localization(row.map, row.label): row.value for row in auc.itertuples()}
     log_to_wandb(args.wandb_run, numbers, {f"media/{name}": paths[0] for name, paths in figures.items()})

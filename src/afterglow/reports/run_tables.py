@@ -22,6 +22,11 @@ OTHER_EMERGENCE = {  # parts of emergence.json: title on the page
     "outpainted": "By outpainting",
     "outpainted_fresh": "By outpainting, among held-out images",
 }
+# of a count of whole images, which has no interval without its floor
+NO_FLOOR_HERE = (
+    "No floor is measured during a training: `afterglow extract` prints how many real images\n"
+    "that the model never saw pass the same rule, and how many other clusters calibrate it."
+)
 _MEMORIZED = 0.5  # a plant is memorized if its value of plant_memorized is above
 
 
@@ -233,7 +238,7 @@ def _emergence_text(emergence: Mapping[str, Any]) -> str:
     text = [text_table(["kind", "memorized (95 %)", "median step of emergence (95 %)", "not emerged"], rows)] if rows else []
     if "unprompted" in emergence["kinds"]:
         summary = emergence["kinds"]["unprompted"]
-        text.append(f"Generations without a caption, memorized: {count_text(summary['memorized'], summary['plants'])}")
+        text.append(f"Generations without a caption, memorized: {summary['memorized']:g} of {summary['plants']}.\n{NO_FLOOR_HERE}")
     return "\n".join([*text, evaluations_text(emergence)])
 
 
