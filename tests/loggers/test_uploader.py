@@ -12,14 +12,15 @@ import pytest
 import wandb
 
 from afterglow.loggers import uploader
-from afterglow.loggers.run_logger import RunLogger
+from afterglow.loggers.run_logger import RunLogger, log_pipeline
 from afterglow.loggers.uploader import Uploader
+from afterglow.loggers.workspace import save_first
 
 KEY = "0" * 40
 PATIENCE = 120  # seconds for an upload on a busy machine
 
 
-def record(folder: Path, steps=range(5)) -> RunLogger:
+def record(folder: Path, steps=range(5), finish=lambda logger: None) -> RunLogger:
     """Log numbers, an image, a table and an alert to the run of a folder, and finish it."""
     logger = RunLogger()
     logger.use_folder(folder)
@@ -30,6 +31,7 @@ def record(folder: Path, steps=range(5)) -> RunLogger:
     logger.log_images("media/samples/global", images, ["a", "b"], steps[-1])
     logger.log_rows("tables/evaluation", {"kind": ["x", "y"]}, [images, images[:1]], [mask, ~mask], steps[-1])
     logger.alert("done", "text")
+    finish(logger)
     logger.finish()
     return logger
 
@@ -68,8 +70,9 @@ def test_upload_delivers_rows_files_tables_and_alerts(offline_run, tmp_path, mon
     with wandb_server() as server:
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        upload = Uploader(folder)
+        upload = Uploader(folder, workspace=True)
         assert upload.finish() is None
+        assert [view["displayName"] for view in server.views] == ["Afterglow runs"] and "memorized/local" in server.views[0]["spec"]
         run_id = (folder / "run_id").read_text()
         assert upload.url == f"{server.url}/team/afterglow/runs/{run_id}"
         assert losses(server, run_id) == [0, 1, 2, 3, 4] and server.runs[run_id]["state"] == "finished"
@@ -79,6 +82,7 @@ def test_upload_delivers_rows_files_tables_and_alerts(offline_run, tmp_path, mon
             table["state"] == "COMMITTED" and sum(name.endswith(".png") for name in table["files"]) == 4
         )  # an image and a mask in each row
         assert [alert["title"] for alert in server.alerts] == ["done"]
+        assert save_first("team", "afterglow") is None and len(server.views) == 1  # a second run of the project saves none
 
 
 SOON, LATE = ("401", "hang"), ("500", "garbage", "close")
@@ -172,10 +176,19 @@ def test_killed_and_resumed_run_is_uploaded_completely(tmp_path, monkeypatch, wa
         for first in (0, 5):
             record_and_die(tmp_path / "one", range(first, first + 5))
         monkeypatch.setattr(uploader, "SECONDS_AFTER_END", PATIENCE)
-        logger = record(tmp_path / "one", range(10, 15))
+        for name in ("plants/metadata.jsonl", "plants/masks/0.png", "measurements.parquet", "emergence.json", "../exported/model.json"):
+            (tmp_path / "one" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "one" / name).write_text(name)
+        logger = record(tmp_path / "one", range(10, 15), finish=lambda logger: logger.log_results(tmp_path / "one" / "report.html"))
         assert logger.how_to_view().startswith("W&B: http://")
         assert losses(server, logger.version) == list(range(15))
         assert len(list((tmp_path / "one").glob("wandb/offline-run-*/*.synced"))) == 3
+        log_pipeline(tmp_path / "exported", tmp_path / "one")
+        assert all(artifact["state"] == "COMMITTED" for artifact in server.artifacts)
+        sent = {part["artifactCollectionName"]: set(part["files"]) - {"wandb_manifest.json"} for part in server.artifacts}
+        assert sent["one-plants"] == {"metadata.jsonl", "masks/0.png"} and sent["one-pipeline"] == {"model.json"}
+        assert sent["one-measurements"] == {"measurements.parquet", "emergence.json"}
+        assert server.used == ["one-plants", "one-plants", "one-measurements"]  # by the training, then by the export
 
 
 def test_flushed_rows_survive_a_kill(tmp_path, monkeypatch, history):

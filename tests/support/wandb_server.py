@@ -22,6 +22,8 @@ class WandbServer(ThreadingHTTPServer):
         history: {run id: {_step: logged values}}; as at W&B, an upload that is repeated replaces its rows.
         files: {run id: {name: content}}.
         artifacts: fields of each artifact, with its files {name: content}.
+        used: name of each artifact that a run used.
+        views: fields of each saved workspace.
         alerts: fields of each alert.
     """
 
@@ -36,6 +38,8 @@ class WandbServer(ThreadingHTTPServer):
         self.history: dict[str, dict[int, dict[str, Any]]] = {}
         self.files: dict[str, dict[str, bytes]] = {}
         self.artifacts: list[dict[str, Any]] = []
+        self.used: list[str] = []
+        self.views: list[dict[str, Any]] = []
         self.alerts: list[dict[str, Any]] = []
 
     @property
@@ -97,7 +101,15 @@ class WandbServer(ThreadingHTTPServer):
         self.artifacts[int(artifact["artifactID"])]["state"] = "COMMITTED"
         return {"commitArtifact": {"artifact": {"id": artifact["artifactID"], "digest": ""}}}
 
+    def on_AllViews(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"project": {"allViews": {"edges": [{"node": {"displayName": view["displayName"]}} for view in self.views]}}}
+
+    def on_UpsertView2(self, view: dict[str, Any]) -> dict[str, Any]:
+        self.views.append(view)
+        return {"upsertView": {"view": {"id": str(len(self.views)), "name": view["name"]}, "inserted": True}}
+
     def on_UseArtifact(self, used: dict[str, Any]) -> dict[str, Any]:
+        self.used.append(self.artifacts[int(used["input"]["artifactID"])]["artifactCollectionName"])
         return {"useArtifact": {"artifact": {"id": used["input"]["artifactID"]}}}
 
     def on_NotifyScriptableRunAlert(self, alert: dict[str, Any]) -> dict[str, Any]:

@@ -58,13 +58,19 @@ class RunLogger(WandbLogger):
         entity: W&B user or team; null: the environment variable WANDB_ENTITY, otherwise your default entity.
         tags: tags of the run.
         log_checkpoint: at the end, also upload checkpoints/last.ckpt if it has at most 500 MB.
+        workspace: when a run is uploaded, save the workspace of `afterglow dashboard` unless the project has it (extra: dashboard).
 
     Raises:
         AfterglowError: WANDB_MODE is not a mode of W&B, or W&B does not allow the project, the entity or a tag.
     """
 
     def __init__(
-        self, project: str | None = None, entity: str | None = None, tags: Sequence[str] = (), log_checkpoint: bool = False
+        self,
+        project: str | None = None,
+        entity: str | None = None,
+        tags: Sequence[str] = (),
+        log_checkpoint: bool = False,
+        workspace: bool = False,
     ) -> None:
         mode = os.environ.get("WANDB_MODE")
         if mode and mode not in MODES:
@@ -73,7 +79,7 @@ class RunLogger(WandbLogger):
         check_names(project, entity or os.environ.get("WANDB_ENTITY"), tags)
         super().__init__(project=project, entity=entity, tags=list(tags))
         self._wandb_init.pop("anonymous")  # W&B warns of it, whatever its value
-        self.log_checkpoint = log_checkpoint
+        self.log_checkpoint, self.workspace = log_checkpoint, workspace
         self.failed = False
         self._offline_because: str | None = None
         self._uploader: Uploader | None = None
@@ -117,7 +123,7 @@ class RunLogger(WandbLogger):
         for pattern, (summary, hidden) in keys.GROUPS.items():
             run.define_metric(pattern, step_metric=keys.STEP, step_sync=True, summary=summary, hidden=hidden)
         if self._wandb_init["mode"] == "offline" and self._offline_because is None:
-            self._uploader = Uploader(Path(self._save_dir or ".") / "wandb")
+            self._uploader = Uploader(Path(self._save_dir or ".") / "wandb", self.workspace)
         return run
 
     def note_failure(self, error: Exception) -> None:

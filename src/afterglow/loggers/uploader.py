@@ -14,6 +14,7 @@ from pathlib import Path
 SECONDS_AFTER_END = 20  # the longest wait for the upload of a run that has ended
 SECONDS_TO_STOP = 5
 RETRY_SECONDS, LONGEST_PAUSE = 30, 600  # each attempt costs seconds of a core; the pauses double
+RUN = re.compile(r"View run .* at \S+?//[^/]+/(.+)/runs/(.+)")
 WITHOUT = ("WANDB_SERVICE", "WANDB_MODE", "WANDB_SILENT", "WANDB_QUIET", "WANDB_RUN_ID", "WANDB_SWEEP_ID")  # of this process's own run
 
 
@@ -22,15 +23,16 @@ class Uploader:
 
     Args:
         folder: the wandb folder of a run folder; the output of the upload goes to its upload.log.
+        workspace: also save a workspace for runs, unless the project has one.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, workspace: bool = False) -> None:
         self._log = folder / "upload.log"
         self._log.write_bytes(b"")
         environment = {name: value for name, value in os.environ.items() if name not in WITHOUT}
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", __file__, str(folder), str(SECONDS_AFTER_END)],
+                [sys.executable, "-P", __file__, str(folder), str(SECONDS_AFTER_END), *["workspace"] * workspace],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -69,11 +71,12 @@ class Uploader:
 class _Upload:
     """What the process does. The end of its standard input is the end of the run, or of the process that recorded it."""
 
-    def __init__(self, folder: Path, seconds: float) -> None:
-        self.folder, self.seconds = folder, seconds
+    def __init__(self, folder: Path, seconds: float, workspace: bool) -> None:
+        self.folder, self.seconds, self.workspace = folder, seconds, workspace
         self.ended = threading.Event()
         self.deadline = float("inf")
         self.connected = False
+        self.saving: threading.Thread | None = None
         threading.Thread(target=self._wait_for_end, daemon=True).start()
 
     def run(self) -> bool:
@@ -87,6 +90,8 @@ class _Upload:
                 return False
             self.ended.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+        if self.saving is not None:
+            self.saving.join(SECONDS_TO_STOP)
         return True
 
     def _wait_for_end(self) -> None:
@@ -106,7 +111,7 @@ class _Upload:
         if complete := all(_marker(file).exists() for file in files):
             for file in files:
                 _marker(file).unlink()  # W&B writes it even if the server refused everything or is no W&B server
-            runs = re.findall(r"View run .* at \S+?//[^/]+/(.+)/runs/(.+)", output)
+            runs = RUN.findall(output)
             complete = "ERROR" not in output and bool(runs) and self._confirmed(runs[-1])
         for file in files if complete else ():
             _marker(file).touch()
@@ -134,6 +139,18 @@ class _Upload:
             output.append(line)
             self.connected |= "View run" in line
             print(line, end="", flush=True)
+            if self.workspace and (run := RUN.search(line)):
+                self.workspace = False
+                self.saving = threading.Thread(target=self._save_workspace, args=run.group(1).split("/"), daemon=True)
+                self.saving.start()
+
+    def _save_workspace(self, entity: str, project: str) -> None:
+        from afterglow.loggers.workspace import save_first  # only here, since this process begins with every training
+
+        try:
+            print("workspace:", save_first(entity, project) or "the project has one", flush=True)
+        except Exception as error:  # the upload goes on without it
+            print("WARNING", " ".join(str(error).split()), flush=True)
 
     def _confirmed(self, path: tuple[str, str]) -> bool:
         """Whether the server knows that the run (entity/project, id) has ended, which is the last thing that it receives."""
@@ -157,4 +174,4 @@ def _marker(file: Path) -> Path:
 
 if __name__ == "__main__":
     os.nice(10)  # on a machine without a free core the training goes first
-    raise SystemExit(0 if _Upload(Path(sys.argv[1]), float(sys.argv[2])).run() else 1)
+    raise SystemExit(0 if _Upload(Path(sys.argv[1]), float(sys.argv[2]), "workspace" in sys.argv[3:]).run() else 1)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from afterglow import keys
-from afterglow.errors import AfterglowError, import_optional
+from afterglow.errors import AfterglowError, import_optional, one_line
 
 PANEL_KINDS = ("global", "local", "phantom", "decoy", "control")
 PANEL_MAPS = ("score_difference.summed", "end_token.last.first_eos.be", "end_token.last.first_eos.all")
@@ -11,6 +11,10 @@ PANEL_SCORES = ("guidance_norm.all", "ld.be.all", "end_token_mean.be")
 GROUPED_BY = ("dataset", "n", "copies", "shapes", "width", "mitigation")  # a group differs in the seed: mean and standard error are shown
 SWEPT = ("n", "copies", "shapes", "width")
 VIEWS = ("runs", "sweep")
+VIEWS_QUERY = """
+query AllViews($entity: String, $project: String) {
+  project(name: $project, entityName: $entity) { allViews(viewType: "project-view") { edges { node { displayName } } } }
+}"""
 
 
 def sections(view: str) -> dict[str, list[Any]]:
@@ -59,8 +63,26 @@ def save(dashboard: Any) -> str:
     try:
         dashboard.save()
     except Exception as error:  # of the client, of the server and of the network
-        raise AfterglowError(f"W&B did not save the dashboard: {' '.join(str(error).split())[:200]}") from error
+        raise AfterglowError(f"W&B did not save the dashboard: {one_line(str(error), 200)}") from error
     return str(dashboard.url)
+
+
+def save_first(entity: str, project: str) -> str | None:
+    """Save the workspace for runs unless the project has a view of this name; return its address, or None.
+
+    Raises:
+        AfterglowError: see `save`; or the extra `dashboard` is not installed.
+    """
+    import wandb
+
+    space = workspace(entity, project, "runs")
+    internal = import_optional("wandb_workspaces.workspaces.internal", "dashboard")  # its public functions find views by address only
+    try:
+        found = internal.execute_graphql(wandb.Api(), VIEWS_QUERY, {"entity": entity, "project": project})
+        views = [edge["node"]["displayName"] for edge in found["project"]["allViews"]["edges"]]
+    except Exception as error:  # of the client, of the server and of the network
+        raise AfterglowError(f"W&B did not list the workspaces: {one_line(str(error), 200)}") from error
+    return None if space.name in views else save(space)
 
 
 def _run_sections() -> dict[str, list[Any]]:
