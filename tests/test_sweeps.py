@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fast_training import ENDS
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from afterglow.cli import main
 
 ROOT = Path(__file__).parents[1]
 SWEEPS = sorted((ROOT / "configs/sweeps").glob("*.yaml"))
-FEW = ["--monitor.measures", "[calibrated_l2,memorized]", "--trainer.max_steps", "2", "--data.planting.num_backgrounds", "8"]
+FEW = ["--monitor.measures", "[calibrated_l2,memorized]", *ENDS[2:], "--trainer.max_steps", "2", "--data.planting.num_backgrounds", "8"]
 
 
 def commands(sweep: Path, count: int) -> list[list[str]]:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from datasets import load_dataset
+from fast_training import ENDS, FAST
 from safetensors.torch import load_file
 
 from afterglow import keys
@@ -21,7 +22,6 @@ from afterglow.loggers.workspace import GROUPED_BY, SWEPT, VIEWS, specification,
 from afterglow.measures.memorized import memorized
 
 ROOT = Path(__file__).parents[2]
-FAST = ["--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
 
 HALVES = ["--data.planting.num_local", "4", "--data.planting.shapes", "[half]"]  # left, right, top, bottom: as often apart as together
 
@@ -212,6 +212,6 @@ def test_config_repeats_the_run(run, monkeypatch):
 
 def test_without_copies_nothing_is_memorized(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    main(["train", *FAST, "--name", "none", "--data.planting.copies", "[0]", "--trainer.max_steps", "2"])
+    main(["train", *FAST, *ENDS, "--name", "none", "--data.planting.copies", "[0]", "--trainer.max_steps", "2"])
     rows = pd.read_parquet("runs/none/measurements.parquet")
     assert rows[rows["measure"] == "plant_memorized"]["value"].sum() == 0

@@ -6,6 +6,7 @@ import lightning as L
 import pytest
 import torch
 import yaml
+from fast_training import ENDS, FAST
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from afterglow.cli import main
@@ -172,11 +173,9 @@ def test_run_of_command_drops_samples_with_perturbed_captions(tmp_path, monkeypa
     kept, true_mean = [], lightning_module.masked_mean
     watched = lambda losses, mask, gather: kept.extend(mask.tolist()) or true_mean(losses, mask, gather)  # noqa: E731
     monkeypatch.setattr(lightning_module, "masked_mean", watched)
-    root = Path(__file__).parents[3]
-    recipe = ["--config", str(root / "configs/demo.yaml"), "--config", str(root / "configs/overlays/fast.yaml")]
-    short = ["--trainer.max_steps", "2", "--monitor.first_fraction", "1", "--monitor.measures", "[calibrated_l2]"]
+    short = [*ENDS, "--trainer.max_steps", "2"]
     mitigations = ["--mitigations+=RandomTokens", "--mitigations+=SampleDropping"]
-    main(["train", *recipe, "--name", "x", *short, *mitigations, "--mitigations.measure=entropy", "--mitigations.threshold=0"])
+    main(["train", *FAST, "--name", "x", *short, *mitigations, "--mitigations.measure=entropy", "--mitigations.threshold=0"])
     assert len(kept) == 16 and sum(kept) < 6  # those whose caption was dropped for guidance
     weights = torch.load("runs/x/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert all(value.isfinite().all() for value in weights.values())
