@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from fast_training import ENDS, FAST
 
 from afterglow.analysis.summary import MEASUREMENT_COLUMNS
 from afterglow.cli import main
@@ -62,19 +63,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert pd.read_parquet(tmp_path / "measurements.parquet")["step"].tolist() == [0, 0]
 
 
-ROOT = Path(__file__).parent.parent.parent
-FAST = ["--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
-
-
 def test_a_measure_that_a_run_did_not_ask_for_joins_its_last_probe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = "[calibrated_l2, memorized, score_difference.summed, luminance]"
     more_at_last = asked.replace("]", ", guidance_norm.all, local_contrast]")
-    main(["train", *FAST, "--name", "few", "--monitor.measures", asked])
+    main(["train", *FAST, *ENDS[2:], "--name", "few", "--monitor.measures", asked])
     main(
         [
             "train",
             *FAST,
+            *ENDS[2:],
             "--name",
             "more",
             "--monitor.measures",
