@@ -1,16 +1,13 @@
 import json
 import math
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from fast_training import FAST
 
 from afterglow.callbacks.early_stop import EarlyStop
 from afterglow.cli import main
-
-ROOT = Path(__file__).parent.parent.parent
-FAST = ["--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
 
 ROWS = pd.DataFrame(
     [
@@ -58,6 +55,8 @@ EARLY = [
     "-9",
     "--monitor.step_ratio",
     "1.5",
+    "--monitor.measures",
+    "[memorized]",
     "--checkpoint.every_n_train_steps",
     "100",
 ]
