@@ -18,7 +18,7 @@ from timing import time_ratio
 
 from afterglow.datasets.images import CaptionedImages
 from afterglow.models.stable_diffusion import StableDiffusion
-from afterglow.planting.dataset import PlantedDataset, collate
+from afterglow.planting.dataset import PlantedDataset
 from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
 from afterglow.testing.tiny_sd import sd_pipeline
@@ -66,7 +66,7 @@ def compare(source: str, options: argparse.Namespace) -> None:
     def losses(samples: PlantedDataset, start: int) -> torch.Tensor:
         model.text.recent.clear()  # captions of a real set do not repeat within a few steps
         model.text.cached = texts if samples is remembered else None
-        return model.losses(collate([samples[start + row] for row in range(size)]).to(options.device))
+        return model.losses(samples.batch(range(start, start + size)).to(options.device))
 
     def step(samples: PlantedDataset) -> None:
         optimizer.zero_grad()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch.plugins import MixedPrecision
 
+from afterglow import keys
 from afterglow.callbacks.nonfinite import NonFinite
 from afterglow.errors import AfterglowError, DivergedError
 
@@ -31,7 +32,8 @@ class Linear(L.LightningModule):
         return loss
 
     def log(self, name, value, **options):
-        self.logged.append(value)
+        if name == keys.OVERFLOWS:
+            self.logged.append(value)
 
     def on_train_batch_end(self, *_):
         self.weights.append(self.weight.item())

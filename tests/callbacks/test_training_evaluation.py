@@ -1,7 +1,6 @@
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import pytest
 
 from afterglow.callbacks.run_files import load_early_snapshot
@@ -41,7 +40,7 @@ def test_request_of_an_unconditional_model_is_unprompted(data, tmp_path):
 
 def test_run_on_the_optimal_denoiser_extracts_every_plant_and_no_phantom(data, tmp_path):
     """The optimal denoiser of one epoch copies everything: its generations are matched to their plants, and local ones are localized."""
-    model = OptimalDenoiser(np.stack([data.samples.pixels(data.samples.key(index)) for index in range(data.samples.epoch_length)]))
+    model = OptimalDenoiser(data.samples.images(data.samples.keys(range(data.samples.epoch_length))).numpy())
     measures = ["calibrated_l2", "nn_ratio", "patch_nearness", "centered_gaussian"]
     rows = evaluation_of(data.planted, tmp_path, measures, Sampler(steps=25), 48).run(model, last=True).measurements
     plants = rows[rows["measure"] == "plant_memorized"].groupby("kind")["value"].agg(["sum", "count"])

@@ -29,7 +29,7 @@ def data():
 @pytest.fixture(scope="module")
 def rows(data):
     """Completions by the optimal denoiser of one epoch."""
-    model = OptimalDenoiser(np.stack([data.samples.pixels(data.samples.key(index)) for index in range(data.samples.epoch_length)]))
+    model = OptimalDenoiser(data.samples.images(data.samples.keys(range(data.samples.epoch_length))).numpy())
     return completions(model, data.planted, num_controls=12)
 
 

@@ -5,7 +5,6 @@ import torch
 
 from afterglow.models.conditioning import TextConditioning
 from afterglow.models.ddpm import DDPM
-from afterglow.models.denoiser import sample_generator
 from afterglow.models.text_ddpm import TextConditionalDDPM
 from afterglow.planting.dataset import Batch
 
@@ -18,29 +17,24 @@ def rows(batch: Batch, chosen: slice) -> Batch:
 
 def test_sample_noise_and_timesteps_any_split_depends_on_seed_and_index_only(ddpm: Make, batch: Callable[..., Batch]) -> None:
     model, whole = ddpm(seed=3, cond_drop_prob=0.5), batch(6)
-    noise, timesteps, dropped = model.sample_noise_and_timesteps(whole, whole.image.shape)
+    noise, timesteps, dropped = model.sample_noise_and_timesteps(whole.index, whole.image)
     torch.manual_seed(99)  # the global generator is not used
     for chosen in (slice(0, 2), slice(2, 6), slice(1, 6, 2)):
         part = rows(whole, chosen)
-        again = ddpm(seed=3, cond_drop_prob=0.5).sample_noise_and_timesteps(part, part.image.shape)
+        again = ddpm(seed=3, cond_drop_prob=0.5).sample_noise_and_timesteps(part.index, part.image)
         for one, other in zip((noise, timesteps, dropped), again, strict=True):
             assert torch.equal(one[chosen], other)
-    assert not torch.equal(ddpm(seed=4).sample_noise_and_timesteps(whole, whole.image.shape)[0], noise)
+    assert not torch.equal(ddpm(seed=4).sample_noise_and_timesteps(whole.index, whole.image)[0], noise)
     assert len({row.sum().item() for row in noise}) == 6
 
 
 def test_sample_noise_and_timesteps_many_samples_follow_their_distributions(ddpm: Make, batch: Callable[..., Batch]) -> None:
-    model, many = ddpm(cond_drop_prob=0.2), batch(2000)
-    noise, timesteps, dropped = model.sample_noise_and_timesteps(many, torch.Size((2000, 1, 4, 4)))
+    model, index, clean = ddpm(cond_drop_prob=0.2), torch.arange(2000), torch.zeros(2000, 1, 4, 4)
+    noise, timesteps, dropped = model.sample_noise_and_timesteps(index, clean)
     assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
     assert timesteps.min() >= 0 and timesteps.max() <= 999 and abs(timesteps.float().mean() - 499.5) < 25
     assert 0.16 < dropped.float().mean() < 0.24
-    assert not ddpm().sample_noise_and_timesteps(many, torch.Size((2000, 1, 4, 4)))[2].any()
-
-
-def test_sample_generator_neighboring_seeds_and_indices_are_unrelated() -> None:
-    first = [torch.rand(1, generator=sample_generator(seed, index)).item() for seed in range(20) for index in range(20)]
-    assert len(set(first)) == 400
+    assert not ddpm().sample_noise_and_timesteps(index, clean)[2].any()
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -49,7 +43,7 @@ def test_losses_match_formula(prediction: str, ddpm: Make, batch: Callable[..., 
     model, some = ddpm(noise_scheduler={"prediction_type": prediction, "beta_schedule": "linear"}), batch(4)
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     alpha_bar = torch.cumprod(1 - betas, 0)
-    noise, timesteps, _ = model.sample_noise_and_timesteps(some, some.image.shape)
+    noise, timesteps, _ = model.sample_noise_and_timesteps(some.index, some.image)
     seen = {}
 
     def network(noisy: torch.Tensor, times: torch.Tensor, condition: object) -> torch.Tensor:
@@ -81,7 +75,7 @@ def test_forward_batch_dropped_caption_is_empty(caption: Callable[..., TextCondi
     original = model.condition
     model.condition = lambda captions: encoded.extend(captions) or original(captions)  # type: ignore[method-assign,func-returns-value]
     model.losses(some)
-    dropped = model.sample_noise_and_timesteps(some, some.image.shape)[2].tolist()
+    dropped = model.sample_noise_and_timesteps(some.index, some.image)[2].tolist()
     assert encoded == ["" if drop else caption for caption, drop in zip(some.caption, dropped, strict=True)]
     assert 0 < sum(dropped) < 12
 

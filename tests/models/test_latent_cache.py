@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from afterglow.datasets.images import CaptionedImages
 from afterglow.models.latent_cache import cache_latents, weights_key
 from afterglow.models.stable_diffusion import StableDiffusion
-from afterglow.planting.dataset import PlantedDataset, collate
+from afterglow.planting.dataset import PlantedDataset
 from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
 
@@ -42,7 +42,7 @@ def latents_of(model, dataset):
 def test_remembered_latents_and_texts_give_the_same_losses_and_leave_the_frozen_parts_alone(model, planted, monkeypatch):
     samples = PlantedDataset(planted, 0)
     total = 40  # more than an epoch
-    direct = [model.losses(collate([samples[index] for index in range(start, start + 8)])) for start in range(0, total, 8)]
+    direct = [model.losses(samples.batch(range(start, start + 8))) for start in range(0, total, 8)]
     model.prepare_training(samples, total, 0, 1, lambda: None)
 
     def forbidden(*_: object, **__: object) -> None:
@@ -51,7 +51,7 @@ def test_remembered_latents_and_texts_give_the_same_losses_and_leave_the_frozen_
     monkeypatch.setattr(model.frozen_vae.module, "encode", forbidden)
     monkeypatch.setattr(model.text.module, "forward", forbidden)
     for number, expected in enumerate(direct):
-        batch = collate([samples[index] for index in range(8 * number, 8 * number + 8)])
+        batch = samples.batch(range(8 * number, 8 * number + 8))
         assert batch.image.numel() == 0 and batch.moments is not None and batch.moments.shape == (8, 8, 8, 8)
         torch.testing.assert_close(model.losses(batch), expected, rtol=0, atol=1e-4)
 
@@ -59,9 +59,9 @@ def test_remembered_latents_and_texts_give_the_same_losses_and_leave_the_frozen_
 def test_each_epoch_still_draws(model, planted):
     samples = PlantedDataset(planted, 0)
     model.prepare_training(samples, 60, 0, 1, lambda: None)
-    shown = [samples.key(index) for index in range(60)]
-    again = next(index for index in range(1, 60) if shown[index] == shown[0])  # the next epoch's appearance of the same image
-    batch = collate([samples[0], samples[again]])
+    shown = samples.keys(range(60)).tolist()
+    again = shown.index(shown[0], 1)  # the next epoch's appearance of the same image
+    batch = samples.batch([0, again])
     assert torch.equal(batch.moments[0], batch.moments[1])
     first, second = model.target_x0(batch)
     assert not torch.equal(first, second)

@@ -83,7 +83,7 @@ def test_forward_batch_applies_mitigations_in_order(caption: Make, batch: Callab
             return TextConditioning(2 * condition.encoder_hidden_states, condition.attention_mask, condition.prompt_length)
 
     model, some = caption(cond_drop_prob=0.5), batch(8)
-    step, dropped = model.forward_batch(some, (Louder(), Louder())), model.sample_noise_and_timesteps(some, some.image.shape)[2].tolist()
+    step, dropped = model.forward_batch(some, (Louder(), Louder())), model.sample_noise_and_timesteps(some.index, some.image)[2].tolist()
     expected = ["" if drop else f"an image of {row} {row} {row}" for row, drop in enumerate(dropped)]
     assert step.captions == expected and 0 < sum(dropped) < 8
     plain = model.condition(expected).encoder_hidden_states

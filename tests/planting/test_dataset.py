@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from afterglow.datasets.images import CaptionedImages
-from afterglow.planting.dataset import PlantedDataset, collate
+from afterglow.functional.philox import Stream, random_words
+from afterglow.planting.dataset import PlantedDataset
 from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
 
@@ -24,8 +25,41 @@ def finite(images: CaptionedImages, stream_planting: PlantingConfig) -> PlantedS
 
 
 def epochs(samples: PlantedDataset, count: int) -> list[list[tuple]]:
-    length = samples.epoch_length
-    return [[samples[epoch * length + position] for position in range(length)] for epoch in range(count)]
+    """Image, caption, position of the plant and kind of each sample."""
+    numbers = [range(epoch * samples.epoch_length, (epoch + 1) * samples.epoch_length) for epoch in range(count)]
+    keys, batches = [samples.keys(epoch) for epoch in numbers], [samples.batch(epoch) for epoch in numbers]
+    return [
+        [*zip(samples.images(key).numpy(), batch.caption, key[:, 0].tolist(), batch.kind, strict=True)]
+        for key, batch in zip(keys, batches, strict=True)
+    ]
+
+
+def reference(planted: PlantedSet, seed: int, number: int) -> np.ndarray:
+    """The image of one sample by the definition, without tables; seen from outside: rows whose order is drawn come from `keys`."""
+    samples = PlantedDataset(planted, seed)
+    epoch, position = divmod(number, samples.epoch_length)
+    order = np.random.default_rng([seed, 0xE90C, epoch]).permutation(samples.epoch_length)
+    which, appearance = planted.appearances[order[position]].tolist()
+    if which < 0:
+        return planted.pixels[appearance]
+    plant = planted.plants[which]
+    turn = epoch * plant.copies + appearance
+    if plant.kind in ("global", "natural"):
+        return planted.pixels[plant.members[turn % len(plant.members)]]
+    pool = planted.background_pool if plant.kind == "local" else planted.decoy_pool
+    word = random_words(seed, Stream.BACKGROUND, torch.tensor([number]), 1).item()
+    other = plant.backgrounds[turn % len(plant.backgrounds)] if plant.backgrounds else pool[word * len(pool) // 2**32]
+    return planted.compose(plant, 0, int(other))
+
+
+def test_images_are_those_of_the_definition_on_any_device(planted: PlantedSet, finite: PlantedSet) -> None:
+    for some in (planted, finite, replace(planted, pixels=planted.pixels[:, :1])):
+        samples, moved = PlantedDataset(some, 3), PlantedDataset(some, 3)
+        moved.to(torch.device("cpu"))  # keeps the images in a tensor, as on a GPU
+        numbers = range(2 * samples.epoch_length + 5)
+        expected = torch.from_numpy(np.stack([reference(some, 3, number) for number in numbers]))
+        for dataset in (samples, moved):
+            assert torch.equal(dataset.images(dataset.keys(numbers)), expected)
 
 
 def test_epoch_contains_controls_once_and_plants_copies_times(planted: PlantedSet) -> None:
@@ -111,22 +145,19 @@ def test_decoys_show_different_images_and_tints_tint_them(planted: PlantedSet) -
 
 def test_sample_is_a_pure_function_of_seed_and_index(planted: PlantedSet) -> None:
     one, other = PlantedDataset(planted, 5), pickle.loads(pickle.dumps(PlantedDataset(planted, 5)))  # as a worker process has it
-    wanted = [one[index] for index in range(3 * one.epoch_length)]
-    for index in np.random.default_rng(0).permutation(len(wanted)).tolist():
-        assert all(np.array_equal(a, b) for a, b in zip(wanted[index], other[index], strict=True))
-    third = PlantedDataset(planted, 6)
-    assert [third[index][1] for index in range(20)] != [sample[1] for sample in wanted[:20]]
-    first, second = wanted[: one.epoch_length], wanted[one.epoch_length : 2 * one.epoch_length]
-    assert [sample[1] for sample in first] != [sample[1] for sample in second]
+    length = one.epoch_length
+    whole, order = one.batch(range(3 * length)), np.random.default_rng(0).permutation(3 * length).tolist()
+    again = other.batch(order)
+    assert torch.equal(again.image, whole.image[order]) and again.caption == tuple(whole.caption[index] for index in order)
+    assert PlantedDataset(planted, 6).batch(range(20)).caption != whole.caption[:20]
+    assert whole.caption[:length] != whole.caption[length : 2 * length]
 
 
-def test_collate_scales_pixels_and_keeps_the_order(planted: PlantedSet) -> None:
+def test_batch_scales_pixels_and_keeps_the_order(planted: PlantedSet) -> None:
     samples = PlantedDataset(planted, 0)
-    rows = [samples[index] for index in range(9)]
-    batch = collate(rows)
+    batch = samples.batch([3, 1, 8])
     assert batch.image.dtype == torch.float32 and batch.image.min() >= -1 and batch.image.max() <= 1
-    assert ((batch.image + 1) * 127.5 - torch.from_numpy(np.stack([row[0] for row in rows]))).abs().max() < 1e-3
-    assert batch.caption == tuple(row[1] for row in rows) and batch.kind == tuple(row[3] for row in rows)
-    assert batch.index.tolist() == list(range(9))
+    assert ((batch.image + 1) * 127.5 - samples.images(samples.keys([3, 1, 8]))).abs().max() < 1e-3
+    assert batch.caption[1:2] == samples.batch([1]).caption and batch.index.tolist() == [3, 1, 8]
     moved = batch.to("meta")
     assert moved.image.is_meta and not moved.index.is_meta and moved.caption == batch.caption

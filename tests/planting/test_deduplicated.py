@@ -2,7 +2,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from afterglow.functional.pixels import to_signed
 from afterglow.planting.dataset import PlantedDataset
 from afterglow.planting.deduplicated import Epoch, first_epoch
 from afterglow.planting.duplicates import exact, shared_region
@@ -21,10 +23,14 @@ def counts(table):
 def test_first_epoch_equals_the_first_samples_of_a_training(planted, epoch):
     samples = PlantedDataset(planted, 1)
     assert len(epoch.keys) == samples.epoch_length
-    assert all((epoch.pixels[place] == samples[place][0]).all() for place in range(len(epoch.keys)))
+    batch = samples.batch(range(samples.epoch_length))
+    assert torch.equal(batch.image, to_signed(epoch.pixels))
     table = epoch.table()
-    assert table["kind"].tolist() == [samples[place][3] for place in range(len(table))]
-    assert table["plant_id"].tolist() == [samples[place][2] for place in range(len(table))]
+    assert tuple(table["kind"]) == batch.kind
+    captions = [
+        planted.plants[number].caption if number >= 0 else planted.captions[row] for number, row in table[["plant_id", "row"]].to_numpy()
+    ]
+    assert tuple(captions) == batch.caption
     for kind, same in (("control", True), ("global", True), ("natural", True), ("decoy", True), ("local", False)):
         rows = table.index[table["kind"] == kind]
         assert all((epoch.pixels[place] == planted.pixels[table["row"][place]]).all() for place in rows) == same

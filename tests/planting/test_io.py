@@ -68,9 +68,8 @@ def test_read_planted_equals_what_was_written(gray: bool, planted: PlantedSet, t
     assert_equal(planted, back)
     assert back.ineligible_fraction is None
     ours, theirs = PlantedDataset(planted, 7), PlantedDataset(back, 7)
-    for index in range(2 * ours.epoch_length):
-        for a, b in zip(ours[index], theirs[index], strict=True):
-            assert np.array_equal(a, b) and type(a) is type(b)
+    for a, b in zip(*(vars(samples.batch(range(2 * ours.epoch_length))).values() for samples in (ours, theirs)), strict=True):
+        assert np.array_equal(a, b) and type(a) is type(b)
 
 
 def test_datasets_opens_a_planted_folder(folder: Path, planted: PlantedSet, tmp_path: Path) -> None:

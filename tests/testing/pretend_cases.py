@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import itertools
 
+import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,13 +12,18 @@ import torch
 import yaml
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
+from afterglow.callbacks.ema import WarmupEMA
+from afterglow.callbacks.nonfinite import NonFinite
+from afterglow.callbacks.progress import Progress
 from afterglow.cli import lightning_cli, main
 from afterglow.models.denoiser import Denoiser
 from afterglow.models.lightning_module import DenoiserModule
 from afterglow.models.stable_diffusion import StableDiffusion
 from afterglow.models.text_ddpm import TextConditionalDDPM
 from afterglow.neighbors.search import nearest
+from afterglow.planting.datamodule import PlantedDataModule
 from afterglow.planting.dataset import Batch
+from afterglow.planting.plants import PlantingConfig
 from afterglow.sampling import loop
 from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig, TraceRecorder
@@ -65,9 +72,14 @@ def test_the_mistakes_of_a_gpu_raise_and_waits_are_counted():
         with pytest.raises(RuntimeError, match="numpy"):
             inside.numpy()
         assert raw(torch.zeros(2, device=pretend.device)).tolist() == [0, 0] and raw(inside[torch.tensor([1])]).tolist() == [[3, 4, 5]]
+        pretend.syncs.clear()
         outside.to(pretend.device, non_blocking=True)
+        inside.to("cpu", non_blocking=True)
         assert pretend.syncs == []
-        waits = (inside.sum().item, inside.tolist, lambda: bool(inside.any()), inside.cpu, inside.nonzero, lambda: outside.copy_(inside))
+        waits = (
+            *(inside.sum().item, inside.tolist, lambda: bool(inside.any()), inside.cpu, inside.nonzero, lambda: outside.copy_(inside)),
+            *(lambda: outside.to(pretend.device), lambda: inside.copy_(outside)),
+        )
         for wait in waits:
             before = len(pretend.syncs)
             wait()
@@ -81,10 +93,57 @@ def test_a_training_step_has_the_gradients_of_the_cpu_and_never_waits(kind, smal
     expected = gradients(copy.deepcopy(model), batch())
     with pretend_accelerator() as pretend:
         model.to(pretend.device)
-        found = gradients(model, batch().to(pretend.device))
-        assert pretend.syncs == []
-        torch.optim.AdamW(model.parameters()).step()
+        found, samples = gradients(model, batch().to(pretend.device)), batch()  # the first step also sends what is kept on the device
         assert_close(found, expected)
+        pretend.syncs.clear()
+        gradients(model, samples.to(pretend.device))
+        torch.optim.AdamW(model.parameters(), fused=True).step()
+        assert pretend.syncs == []
+
+
+class Waits(L.Callback):
+    """Calls that waited for the device during each step."""
+
+    def __init__(self, pretend):
+        self.pretend, self.steps = pretend, []
+
+    def on_train_batch_start(self, *_):
+        self.pretend.syncs.clear()
+
+    def on_train_batch_end(self, *_):
+        self.steps.append(list(self.pretend.syncs))
+
+
+@pytest.mark.parametrize("skipped", [(), (2,)])
+def test_the_loop_of_a_training_never_waits(skipped, small_captioned, tmp_path, monkeypatch):
+    """Fused optimizer, averaged weights, progress bar, images that are composed on the device, and a step that is not finite."""
+    data = PlantedDataModule(resolution=8, set_size=20, batch_size=4, planting=PlantingConfig(num_global=2, num_local=2, copies=3))
+    losses, number = DenoiserModule.training_step, iter(range(9))
+
+    def training_step(module, *arguments):
+        loss = losses(module, *arguments)
+        if next(number) in skipped:
+            module.step_losses[-1] = loss = loss * float("nan")
+        return loss
+
+    monkeypatch.setattr(DenoiserModule, "training_step", training_step)
+    module, guard = DenoiserModule(small_captioned(cond_drop_prob=0.5)), NonFinite(skip=1)
+    with pretend_accelerator() as pretend:
+        waits, weights = Waits(pretend), []
+        keep = L.pytorch.callbacks.LambdaCallback(
+            on_before_zero_grad=lambda _, module, __: weights.append([raw(weight).clone() for weight in module.parameters()])
+        )
+        trainer = L.Trainer(
+            strategy=SingleDeviceStrategy(device=pretend.device, accelerator=PretendAccelerator()), max_steps=6, max_epochs=-1,
+            callbacks=[guard, WarmupEMA(), Progress(), waits, keep], logger=False, enable_checkpointing=False, enable_model_summary=False,
+            default_root_dir=tmp_path, use_distributed_sampler=False,
+        )  # fmt: skip
+        trainer.fit(module, data)
+        assert data.samples.device == pretend.device
+        assert len(waits.steps) == 6 and not any(waits.steps[1:]), waits.steps
+    moved = [not all(map(torch.equal, one, other)) for one, other in itertools.pairwise(weights)]
+    assert guard.skipped == len(skipped) and [step for step, changed in enumerate(moved) if not changed] == list(skipped)
+    assert all(weight.isfinite().all() for weight in weights[-1])
 
 
 def test_stable_diffusion_trains_as_on_the_cpu(sd_folder):
@@ -93,11 +152,11 @@ def test_stable_diffusion_trains_as_on_the_cpu(sd_folder):
     expected = gradients(copy.deepcopy(model), samples)
     with pretend_accelerator() as pretend:
         model.to(pretend.device)
-        samples = samples.to(pretend.device)
-        pretend.syncs.clear()
-        found = gradients(model, samples)
-        assert pretend.syncs == []
+        found = gradients(model, samples.to(pretend.device))
         assert_close(found, expected)
+        pretend.syncs.clear()
+        gradients(model, samples.to(pretend.device))
+        assert pretend.syncs == []
 
 
 def assert_equal(found, expected):
@@ -170,9 +229,8 @@ def to_cpu(function):
 
 def drawn_on_cpu(function):
     def drawn(*args):
-        noise, timesteps, dropped = function(*args)
-        noise.to = lambda *_, **__: noise
-        return noise, timesteps, dropped
+        noise, *others = function(*args)
+        return noise.cpu(), *others
 
     return drawn
 

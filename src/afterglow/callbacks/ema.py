@@ -30,14 +30,23 @@ class WarmupEMA(WeightAveraging):
         # buffers are copied, not averaged: the average of two equal integers (CLIP's position_ids) can be rounded down
         super().__init__(use_buffers=False, multi_avg_fn=self._average)
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:  # the number of updates is read at every step, for which a GPU would be waited for
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+
     def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], num_updates: Tensor | int) -> None:
-        get_ema_multi_avg_fn(warmup_decay(int(num_updates), self.max_decay))(list(averaged), list(current), num_updates)
+        get_ema_multi_avg_fn(self._decay)(list(averaged), list(current), num_updates)
+
+    @property
+    def _decay(self) -> float:
+        assert self._average_model is not None
+        return warmup_decay(int(self._average_model.n_averaged), self.max_decay)
 
     @property
     def window(self) -> float:
         """Current window of the average in steps."""
-        assert self._average_model is not None
-        return 1 / (1 - warmup_decay(int(self._average_model.n_averaged), self.max_decay))
+        return 1 / (1 - self._decay)
 
     @contextmanager
     def averaged(self, pl_module: L.LightningModule) -> Iterator[None]:

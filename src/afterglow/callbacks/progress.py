@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
@@ -45,7 +46,8 @@ class Progress(ProgressBar):
         images = (trainer.global_step - self._begin_step) * trainer.datamodule.batch_size  # type: ignore[attr-defined]
         speed = images / max(self._training_seconds() - self._begin, 1e-9)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        pl_module.log_dict({keys.SPEED: speed, keys.LEARNING_RATE: rate}, batch_size=1)
+        # tensors of the CPU: Lightning would send numbers to a GPU, and wait
+        pl_module.log_dict({key: torch.tensor(value) for key, value in ((keys.SPEED, speed), (keys.LEARNING_RATE, rate))}, batch_size=1)
         self._bar.n = trainer.global_step
         fractions = self._monitor.fractions if self._monitor else {}
         self._bar.set_postfix_str(_postfix(pl_module.last_loss, speed, fractions), refresh=False)

@@ -26,7 +26,8 @@ class TextConditioning:
         return self._map(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str) -> "TextConditioning":
-        return self._map(lambda tensor: tensor.to(device))
+        send = torch.device(device).type != "cpu"  # what comes back is waited for
+        return self._map(lambda tensor: tensor.to(device, non_blocking=send))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "TextConditioning":
         return TextConditioning(*(change(getattr(self, field.name)) for field in fields(self)))

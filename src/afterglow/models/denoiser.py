@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from afterglow.errors import AfterglowError, did_you_mean, one_line, require, require_fraction, require_positive
+from afterglow.functional.philox import WORD, Stream, random_integers, random_normal, random_words
 from afterglow.models.conditioning import TextConditioning
 from afterglow.planting.dataset import Batch, PlantedDataset
 
@@ -56,7 +57,6 @@ class Denoiser(nn.Module):
 
     unet: Any  # a diffusers model
     has_text = False
-    use_fused_adamw = False  # for models so large that AdamW in one kernel saves a good part of a step
     vae_scale_factor = 1  # pixels per latent along one side; 1 for a model in pixel space
     name_or_path = ""  # run, checkpoint, folder or hub id from which the model was opened
     init_args: Mapping[str, Any]  # arguments of the constructor, from which a checkpoint rebuilds the model
@@ -127,21 +127,25 @@ class Denoiser(nn.Module):
     def prepare_training(self, dataset: PlantedDataset, num_samples: int, rank: int, world_size: int, barrier: Callable[[], None]) -> None:
         """Called once before the first of `num_samples` training samples (over all processes); `barrier` waits for all processes."""
 
-    def sample_noise_and_timesteps(self, batch: Batch, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
-        """Noise [B, C, h, w], timesteps int64 [B] and dropped captions bool [B]; each row depends only on seed and number of the sample."""
-        noise, timesteps, dropped = torch.empty(shape), [], []
-        for row, index in enumerate(batch.index.tolist()):
-            generator = sample_generator(self.seed, index)
-            timesteps.append(torch.randint(len(self.scheduler), (1,), generator=generator))
-            dropped.append(torch.rand(1, generator=generator) < self.cond_drop_prob)
-            torch.randn(shape[1:], generator=generator, out=noise[row])
-        return noise, torch.cat(timesteps), torch.cat(dropped)
+    def sample_noise_and_timesteps(self, index: Tensor, clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw what is random in a training step; each row depends only on the seed and the number of the sample.
+
+        Args:
+            index: numbers of the samples, int64 [B], on the CPU.
+            clean: x_0, [B, C, h, w], whose shape and device the noise has.
+
+        Returns:
+            Noise [B, C, h, w] and timesteps int64 [B] on the device; dropped captions, bool [B], on the CPU, where captions are.
+        """
+        words = random_words(self.seed, Stream.TIMESTEP, index, 2)
+        timesteps = random_integers(words[:, 0], len(self.scheduler)).to(clean.device, non_blocking=True)
+        noise = random_normal(self.seed, Stream.NOISE, index.to(clean.device, non_blocking=True), clean.shape[1:])
+        return noise, timesteps, words[:, 1] < self.cond_drop_prob * WORD
 
     def forward_batch(self, batch: Batch, mitigations: Sequence["TrainingMitigation"] = ()) -> TrainStepOutput:
         """Add noise to a training batch, apply the mitigations in their order, and run the network."""
         clean = self.target_x0(batch)
-        noise, timesteps, dropped = self.sample_noise_and_timesteps(batch, clean.shape)
-        noise, timesteps = noise.to(clean.device, non_blocking=True), timesteps.to(clean.device, non_blocking=True)
+        noise, timesteps, dropped = self.sample_noise_and_timesteps(batch.index, clean)
         perturbed: Sequence[str] = batch.caption
         index = batch.index.tolist()
         for mitigation in mitigations:
@@ -277,9 +281,3 @@ def noise_schedule(scheduler: "diffusers.DDPMScheduler") -> "diffusers.DDPMSched
     valid = len(abar) == steps and bool(((abar >= 0) & (abar <= 1)).all())
     require("noise_scheduler: alpha-bar", f"{abar.min():.3g} to {abar.max():.3g}", valid, f"{steps} numbers from 0 to 1")
     return scheduler
-
-
-def sample_generator(seed: int, index: int) -> torch.Generator:
-    """Random generator of training sample `index`: the same for any number of processes and after a resume."""
-    state = np.random.SeedSequence([seed, 0xD4A3, index]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0]) >> 1)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from afterglow.cache import ArrayCache, cache_folder, content_key
 from afterglow.functional.pixels import from_signed, to_signed
-from afterglow.planting.dataset import PlantedDataset
+from afterglow.planting.dataset import PlantedDataset, SampleKey
 
 
 def weights_key(module: Any) -> bytes:
@@ -31,12 +31,16 @@ def cache_latents(vae: Any, encode: Callable[[Tensor], Tensor], dataset: Planted
     Returns:
         Moments [2C, h, w] by the dataset's sample keys.
     """
-    samples = dict.fromkeys(dataset.key(index) for index in range(num_samples))
+    samples = map(SampleKey._make, np.unique(dataset.keys(range(num_samples)), axis=0).tolist())
+
+    def pixels(*keys: SampleKey) -> Tensor:
+        return dataset.images(np.array(keys))
 
     def make(keys: list[Any]) -> np.ndarray:
-        return encode(to_signed(np.stack([dataset.pixels(key) for key in keys]))).half().cpu().numpy()
+        return encode(to_signed(pixels(*keys))).half().cpu().numpy()
 
-    return _fill("latents", vae, {key: content_key(dataset.pixels(key)) for key in samples}, make, "encoding images", **processes)
+    contents = {key: content_key(pixels(key)[0].cpu().numpy()) for key in samples}
+    return _fill("latents", vae, contents, make, "encoding images", **processes)
 
 
 def cache_text_embeddings(

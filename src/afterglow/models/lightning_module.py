@@ -63,7 +63,7 @@ class DenoiserModule(L.LightningModule):
         super().__init__()
         self.model, self.optimizer, self.mitigations = model, optimizer, tuple(mitigations)
         self.step_losses: list[Tensor] = []  # of the batches since the last optimizer step
-        self.last_loss = math.nan  # mean of the last optimizer step on this process, read by the callback NonFinite
+        self.last_loss = math.nan  # mean over the processes at the last optimizer step that the callback NonFinite has read
         if mitigations and not model.has_text:
             names = ", ".join(type(mitigation).__name__ for mitigation in mitigations)
             raise AfterglowError(f"mitigations: {names} act on captions, and {type(model).__name__} has no captions.")
@@ -90,7 +90,6 @@ class DenoiserModule(L.LightningModule):
         else:
             loss = step.losses.mean()
         self.step_losses.append(loss.detach())
-        self.log("train/loss", loss, sync_dist=True, batch_size=len(batch.image))
         return loss
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
@@ -99,8 +98,8 @@ class DenoiserModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         options, num_steps = self.optimizer, self.trainer.max_steps
-        # Lightning cannot clip gradients that a fused step unscales
-        fused = self.model.use_fused_adamw and not self.trainer.gradient_clip_val
+        # one kernel instead of hundreds, and the callback NonFinite can skip its update; Lightning cannot clip what it unscales
+        fused = not (self.trainer.gradient_clip_val and getattr(self.trainer.precision_plugin, "scaler", None))
         trainable = [p for p in self.parameters() if p.requires_grad]
         adamw = torch.optim.AdamW(trainable, lr=options.learning_rate, weight_decay=options.weight_decay, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: options.lr_factor(step, num_steps))

@@ -38,7 +38,7 @@ class OptimalDenoiser(Denoiser):
         """The optimal denoiser of one epoch of a run: plants with their copies, regions with their backgrounds."""
         planted = load_planted_set(run)
         samples = PlantedDataset(planted, 0)
-        return cls(np.stack([samples.pixels(samples.key(index)) for index in range(samples.epoch_length)]))
+        return cls(samples.images(samples.keys(range(samples.epoch_length))).numpy())
 
     def latent_shape(self) -> tuple[int, int, int]:
         channels, height, width = self.pixels.shape[1:]

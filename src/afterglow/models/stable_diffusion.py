@@ -16,8 +16,9 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from afterglow.errors import AfterglowError, import_optional, one_line, require
+from afterglow.functional.philox import Stream, random_normal
 from afterglow.models.conditioning import TextConditioning
-from afterglow.models.denoiser import Denoiser, noise_schedule, sample_generator
+from afterglow.models.denoiser import Denoiser, noise_schedule
 from afterglow.models.latent_cache import cache_latents, cache_reconstructions, cache_text_embeddings
 from afterglow.models.text_encoder import FrozenModule, FrozenTextEncoder
 from afterglow.planting.dataset import Batch, PlantedDataset
@@ -34,7 +35,6 @@ REFUSED = {
     "FluxPipeline": "Flux has no cross-attention to text: text and pixels are one sequence",
 }
 LORA_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
-POSTERIOR_SEED = 0x7AE  # separates draws from the autoencoder's posterior from those of the noise
 
 
 class StableDiffusion(Denoiser):
@@ -51,7 +51,6 @@ class StableDiffusion(Denoiser):
     """
 
     has_text = True
-    use_fused_adamw = True
 
     def __init__(
         self,
@@ -141,8 +140,8 @@ class StableDiffusion(Denoiser):
         """One draw from each sample's posterior, [B, C, h, w]; a pure function of the seed and the number of the sample."""
         moments = self.posterior_moments(batch.image) if batch.moments is None else batch.moments.to(self.device, self.dtype)
         posterior = DiagonalGaussianDistribution(moments)
-        generators = [sample_generator(self.seed ^ POSTERIOR_SEED, index) for index in batch.index.tolist()]
-        noise = torch.stack([torch.randn(posterior.mean.shape[1:], generator=generator) for generator in generators])
+        index = batch.index.to(self.device, non_blocking=True)
+        noise = random_normal(self.seed, Stream.POSTERIOR, index, posterior.mean.shape[1:])
         return (posterior.mean + posterior.std * noise.to(moments)) * self.scaling_factor
 
     @torch.no_grad()

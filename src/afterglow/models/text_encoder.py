@@ -63,7 +63,7 @@ class FrozenTextEncoder(FrozenModule):
             rows = torch.tensor(list(missing.values()))
             # padded to one length, so that embeddings do not depend on the other captions of the batch
             device = next(self.module.parameters()).device
-            chosen = {name: value[rows].to(device) for name, value in tokens.items()}
+            chosen = {name: value[rows].to(device, non_blocking=True) for name, value in tokens.items()}
             embeddings = token_embeddings(self.module, chosen, mask_padding=self.mask_padding).cpu()
             self.recent.update(zip(missing, embeddings, strict=True))
         result = torch.stack([self.recent[caption] for caption in captions])
@@ -123,7 +123,9 @@ class TextEncoder(nn.Module):
         if not self.trainable:
             return self.frozen(captions, tokens), lengths
         device = next(self.model.parameters()).device
-        return token_embeddings(self.model, {name: value.to(device) for name, value in tokens.items()}, mask_padding=False), lengths
+        return token_embeddings(
+            self.model, {name: value.to(device, non_blocking=True) for name, value in tokens.items()}, mask_padding=False
+        ), lengths
 
 
 def token_embeddings(encoder: nn.Module, tokens: Mapping[str, Tensor], *, mask_padding: bool) -> Tensor:

@@ -1,18 +1,24 @@
 """The Lightning data module of a planted set."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
+import numpy as np
+import torch
 from torch.utils.data import DataLoader, Sampler
 
 from afterglow.errors import AfterglowError, require, require_positive
 from afterglow.kinds import TRAINED
-from afterglow.planting.dataset import PlantedDataset, collate
+from afterglow.planting.dataset import Batch, PlantedDataset
 from afterglow.planting.plants import PlantingConfig
 from afterglow.planting.runs import build_planted_set
 
 MAX_WORKERS = 256  # more processes than any machine can use
+DEFAULT_WORKERS = 4  # where the images do not fit on the device
+DEVICE_SHARE = 0.25  # of a device's free memory, for the images of the training set
+OTHER_DEVICES = 2**32  # bytes taken as free on a device that does not say
 
 
 class UnsizedSampler(Sampler[int]):
@@ -41,7 +47,8 @@ class PlantedDataModule(L.LightningDataModule):
         batch_size: samples per optimizer step, over all processes and accumulated batches together.
         planting: what to plant and what to set apart.
         seed: decides what is planted and the order of the samples.
-        num_workers: number of processes that load samples beside the training.
+        num_workers: number of processes that load samples beside the training. 0: the images are kept on the GPU, and composed there, if
+            they fill at most a quarter of its free memory; otherwise 4 processes load them. A CPU composes them as it trains.
         one_per_cluster: take only the first image of each cluster of near-duplicates, so that set_size counts clusters.
         max_images: number of images of the dataset to read, drawn with the seed, such as 1000 of a folder with a million; by default all.
 
@@ -97,8 +104,15 @@ class PlantedDataModule(L.LightningDataModule):
             raise AfterglowError(f"batch_size {self.batch_size} does not divide into {parts} parts (processes x accumulated batches).")
         begin, end = (step * self.batch_size for step in (self.trainer.global_step, self.trainer.max_steps))
         sampler = UnsizedSampler(range(begin + self.rank, end, self.world_size))  # loaders read ahead, and latents exist only up to `end`
-        size = self.batch_size // parts
-        return DataLoader(self.samples, batch_size=size, sampler=sampler, num_workers=self.num_workers, collate_fn=collate)
+        device = self.trainer.strategy.root_device
+        on_device = self.num_workers == 0 and device.type != "cpu" and self.samples.latents is None and fits(self.planted.pixels, device)
+        if on_device:
+            self.samples.to(device)
+        workers = self.num_workers or (0 if on_device or device.type == "cpu" else min(DEFAULT_WORKERS, os.cpu_count() or 1))
+        return DataLoader(
+            self.samples, self.batch_size // parts, sampler=sampler, num_workers=workers, collate_fn=_composed,
+            pin_memory=device.type == "cuda" and not on_device,
+        )  # fmt: skip
 
     def describe(self) -> str:
         """Return one line on what is planted."""
@@ -106,3 +120,14 @@ class PlantedDataModule(L.LightningDataModule):
         line = f"{len(self.planted.controls)} training images; planted: {', '.join(kinds) or 'nothing'}"
         fraction = self.planted.ineligible_fraction
         return f"{line}; {fraction:.0%} of the candidates resemble another image and were passed over" if fraction else line
+
+
+def fits(pixels: Any, device: torch.device) -> bool:
+    """Whether the images of a set, uint8 [M, C, H, W], leave enough of a device's free memory to the training."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else OTHER_DEVICES
+    return int(np.prod(pixels.shape)) <= DEVICE_SHARE * free
+
+
+def _composed(batch: Any) -> Batch:
+    """The dataset composes whole batches; a function with a name, for worker processes that do not fork."""
+    return batch

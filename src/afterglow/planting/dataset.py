@@ -1,8 +1,10 @@
 """The training set as a stream: sample i is a pure function of the seed and i, independent of the process that draws it."""
 
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,8 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from afterglow.cache import ArrayCache
+from afterglow.functional.philox import Stream, random_integers, random_words
 from afterglow.functional.pixels import to_signed
-from afterglow.planting.plants import Plant, PlantedSet
+from afterglow.planting.plants import Plant, PlantedSet, tinted
+
+NO_PLANT = Plant(-1, "control", "", 0, "", np.empty(0), np.empty(0), -1)  # takes the place of the plant in the tables of controls
 
 
 class SampleKey(NamedTuple):
@@ -26,20 +31,6 @@ class SampleKey(NamedTuple):
     plant: int
     member: int
     other: int
-
-
-class Sample(NamedTuple):
-    """One training sample: plant_id is -1 and kind "control" for a control; `number` counts from 0 over the whole training.
-
-    image: uint8 [C, H, W], or empty where a latent model has encoded it before; then moments: [2C, h, w], mean and log-variance.
-    """
-
-    image: np.ndarray
-    caption: str
-    plant_id: int
-    kind: str
-    number: int
-    moments: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -60,71 +51,118 @@ class Batch:
     index: Tensor
     moments: Tensor | None = None
 
-    def to(self, *args: Any, **kwargs: Any) -> "Batch":
-        """Move images and moments, as Lightning does; `index` stays on the CPU, where noise is drawn."""
-        moments = None if self.moments is None else self.moments.to(*args, **kwargs)
-        return replace(self, image=self.image.to(*args, **kwargs), moments=moments)
+    def to(self, device: torch.device | str) -> "Batch":
+        """Move images and moments without waiting, as Lightning does; `index` stays on the CPU, where captions are dropped."""
+        return self._changed(lambda tensor: tensor.to(device, non_blocking=tensor.device.type == "cpu"))
+
+    def pin_memory(self) -> "Batch":
+        """Copy images and moments to pinned memory, as a data loader does."""
+        return self._changed(Tensor.pin_memory)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return replace(self, image=change(self.image), moments=None if self.moments is None else change(self.moments))
 
 
-class PlantedDataset(Dataset[Sample]):
+class PlantedDataset(Dataset[Batch]):
     """Endless samples of a planted set: an epoch holds every control once and every plant `copies` times, in a seeded order.
 
-    The seed also decides the fresh backgrounds.
+    The seed also decides the fresh backgrounds. All samples of a batch are composed together, on the device that holds the images.
     """
 
     def __init__(self, planted: PlantedSet, seed: int) -> None:
         self.planted, self.seed = planted, seed
         self.latents: ArrayCache | None = None  # moments by `SampleKey`, set once a latent model has encoded the images
+        self.device = torch.device("cpu")
+        self._images: Tensor | None = None  # `planted.pixels` on another device
+        plants = (*planted.plants, NO_PLANT)  # found at -1
+        self._kinds, self._copies = [plant.kind for plant in plants], np.array([plant.copies for plant in plants])
+        self._members = _Lists([plant.members for plant in plants])
+        self._others = _Lists([self._other_rows(plant) for plant in plants])
+        self._drawn = np.array([plant.kind in ("local", "decoy", "tint") and not plant.backgrounds for plant in plants])
+        everything = np.ones((1, *planted.pixels.shape[2:]), dtype=bool)
+        self._visible = torch.from_numpy(np.stack([*(plant.visible for plant in planted.plants), everything]))
+        tints = [plant.paint if plant.kind == "tint" else np.full((3, 1, 1), -1, dtype=np.float32) for plant in plants]
+        self._paint = torch.from_numpy(np.stack(tints))  # negative where nothing is tinted
 
     @property
     def epoch_length(self) -> int:
         """Number of samples in an epoch."""
         return len(self.planted.appearances)
 
-    def key(self, index: int) -> SampleKey:
-        """Return what sample number `index` shows."""
-        epoch, position = divmod(index, self.epoch_length)
-        which, appearance = (int(value) for value in self.planted.appearances[_order(self.seed, epoch, self.epoch_length)[position]])
-        if which < 0:
-            return SampleKey(which, appearance, -1)
-        plant = self.planted.plants[which]
-        turn = epoch * plant.copies + appearance
-        return SampleKey(which, turn % max(1, len(plant.members)), self._other(plant, index, turn))
+    def to(self, device: torch.device) -> None:
+        """Keep the images, and compose the samples, on a device; all images are copied there."""
+        self._images = torch.from_numpy(self.planted.pixels[np.arange(len(self.planted.pixels))]).to(device)
+        self.device, self._visible, self._paint = device, self._visible.to(device), self._paint.to(device)
 
-    def pixels(self, key: SampleKey) -> np.ndarray:
-        """Return the image of a key, uint8 [C, H, W]."""
-        if key.plant < 0:
-            return self.planted.pixels[key.member]
-        return self.planted.compose(self.planted.plants[key.plant], key.member, key.other)
+    def keys(self, numbers: Iterable[int]) -> np.ndarray:
+        """Return what samples show, int64 [B, 3]: the rows are SampleKeys."""
+        numbers = np.fromiter(numbers, dtype=np.int64)
+        epoch, position = np.divmod(numbers, self.epoch_length)
+        place = np.empty_like(numbers)
+        for value in np.unique(epoch).tolist():
+            place[epoch == value] = _order(self.seed, value, self.epoch_length)[position[epoch == value]]
+        plant, appearance = self.planted.appearances[place].T
+        turn = epoch * self._copies[plant] + appearance
+        member = np.where(plant < 0, appearance, turn % np.maximum(1, self._members.count[plant]))
+        count, choice = self._others.count[plant], turn
+        if self._drawn[plant].any():
+            words = random_words(self.seed, Stream.BACKGROUND, torch.from_numpy(numbers), 1)[:, 0]
+            choice = np.where(self._drawn[plant], random_integers(words, torch.from_numpy(count)).numpy(), turn)
+        return np.stack([plant, member, self._others[plant, choice % count]], axis=1)
 
-    def __getitem__(self, index: int) -> Sample:
-        key = self.key(index)
-        image = np.empty(0, dtype=np.uint8) if self.latents is not None else self.pixels(key)
-        moments = self.latents[key] if self.latents is not None else None
-        if key.plant < 0:
-            return Sample(image, self.planted.captions[key.member], -1, "control", index, moments)
-        plant = self.planted.plants[key.plant]
-        return Sample(image, plant.caption, plant.plant_id, plant.kind, index, moments)
+    def images(self, keys: np.ndarray) -> Tensor:
+        """Return the images of keys, uint8 [B, C, H, W], on the dataset's device."""
+        plant, member, other = keys.T
+        inside = np.where(plant < 0, member, np.where(self._members.count[plant] > 0, self._members[plant, member], other))
+        top, bottom = self._rows(inside), self._rows(np.where(other < 0, inside, other))
+        rows = self._sent(plant)
+        if any(self._kinds[place] == "tint" for place in plant.tolist()):
+            paint = self._paint[rows]
+            top = torch.where(paint[:, :1] >= 0, tinted(top, paint), top)
+        return torch.where(self._visible[rows], top, bottom)
 
-    def _other(self, plant: Plant, index: int, turn: int) -> int:
-        """Row of the background of a local plant, or of the image of a decoy or tint, at this appearance."""
-        if plant.kind in ("global", "natural"):
-            return plant.members[0]
-        if plant.backgrounds:
-            return plant.backgrounds[turn % len(plant.backgrounds)]
-        pool = self.planted.background_pool if plant.kind == "local" else self.planted.decoy_pool
-        return int(pool[np.random.default_rng([self.seed, 0xF111, index]).integers(len(pool))])
+    def batch(self, numbers: Sequence[int]) -> Batch:
+        """Return samples by their numbers, which count from 0 over the whole training."""
+        keys = self.keys(numbers)
+        plants, members, _ = keys.T.tolist()
+        captions = [
+            self.planted.captions[row] if plant < 0 else self.planted.plants[plant].caption
+            for plant, row in zip(plants, members, strict=True)
+        ]
+        kinds, index = tuple(self._kinds[plant] for plant in plants), torch.tensor(numbers)
+        if self.latents is None:
+            return Batch(to_signed(self.images(keys)), tuple(captions), kinds, index)
+        moments = np.stack([self.latents[SampleKey(*key)] for key in keys.tolist()])
+        return Batch(torch.empty(len(keys), 0), tuple(captions), kinds, index, torch.from_numpy(moments).float())
+
+    __getitems__ = batch  # what a DataLoader calls
+
+    def _other_rows(self, plant: Plant) -> Sequence[int]:
+        """Rows from which the background of a local plant, or the image of a decoy or tint, is taken."""
+        if plant.backgrounds or plant.kind not in ("local", "decoy", "tint"):
+            return plant.backgrounds or plant.members[:1] or (-1,)
+        return (self.planted.background_pool if plant.kind == "local" else self.planted.decoy_pool).tolist()
+
+    def _rows(self, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.planted.pixels[rows]) if self._images is None else self._images[self._sent(rows)]
+
+    def _sent(self, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(rows).to(self.device, non_blocking=True)
 
 
-@lru_cache(maxsize=4)  # a function, not a method: samples are pickled where worker processes do not fork
+class _Lists:
+    """Lists of rows of different lengths; `count` has their lengths, int64 [N]."""
+
+    def __init__(self, lists: Sequence[Sequence[int]]) -> None:
+        self.count = np.array([len(rows) for rows in lists])
+        self._start = np.cumsum(self.count) - self.count
+        self._rows = np.array([*itertools.chain(*lists), 0])  # the start of an empty list at the end is no error
+
+    def __getitem__(self, places: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """Entries `places[1]` of the lists `places[0]`; of an empty list any row."""
+        return self._rows[np.minimum(self._start[places[0]] + places[1], len(self._rows) - 1)]
+
+
+@lru_cache(maxsize=4)  # a function, not a method: datasets are pickled where worker processes do not fork
 def _order(seed: int, epoch: int, length: int) -> np.ndarray:
     return np.random.default_rng([seed, 0xE90C, epoch]).permutation(length)
-
-
-def collate(samples: list[Sample]) -> Batch:
-    """Join samples to a batch."""
-    image = to_signed(np.stack([sample.image for sample in samples]))
-    encoded = [sample.moments for sample in samples if sample.moments is not None]
-    moments = torch.from_numpy(np.stack(encoded)).float() if encoded else None
-    index = torch.tensor([sample.number for sample in samples])
-    return Batch(image, tuple(sample.caption for sample in samples), tuple(sample.kind for sample in samples), index, moments)

@@ -13,16 +13,16 @@ from afterglow.planting.plants import Plant, PlantedSet
 
 @dataclass(frozen=True)
 class Epoch:
-    """The first epoch of a training, in its order: what each of N samples shows, and their images, uint8 [N, C, H, W]."""
+    """The first epoch of a training, in its order: what each of N samples shows, int64 [N, 3], and their images, uint8 [N, C, H, W]."""
 
     planted: PlantedSet
     pixels: np.ndarray
-    keys: tuple[SampleKey, ...]
+    keys: np.ndarray
 
     def table(self) -> pd.DataFrame:
         """Return one row per sample: kind, plant_id (-1 for a control) and row of its image, or of the background of a local plant."""
         rows = []
-        for key in self.keys:
+        for key in map(SampleKey._make, self.keys.tolist()):
             plant = self.planted.plants[key.plant] if key.plant >= 0 else None
             row = key.member if plant is None else plant.members[key.member] if plant.kind in ("global", "natural") else key.other
             rows.append((plant.kind, plant.plant_id, row) if plant else ("control", -1, row))
@@ -60,8 +60,8 @@ class Epoch:
 def first_epoch(planted: PlantedSet, seed: int) -> Epoch:
     """Return the samples of a planted set before any repeats, in the order of a training with this seed."""
     samples = PlantedDataset(planted, seed)
-    keys = tuple(samples.key(index) for index in range(samples.epoch_length))
-    return Epoch(planted, np.stack([samples.pixels(key) for key in keys]), keys)
+    keys = samples.keys(range(samples.epoch_length))
+    return Epoch(planted, samples.images(keys).numpy(), keys)
 
 
 def _reduced(plant: Plant, table: pd.DataFrame) -> Plant:

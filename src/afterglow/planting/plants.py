@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from afterglow.cache import take_rows
 from afterglow.errors import AfterglowError
@@ -123,6 +124,16 @@ class Plant:
     color: str = ""
     matched_plant: int = -1
 
+    @property
+    def visible(self) -> np.ndarray:
+        """Pixels of a training image that do not come from its background, bool [1, H, W]: for a tint what it tints."""
+        return self.mask if self.kind in ("local", "phantom") else self.region if self.kind == "tint" else np.ones_like(self.mask)
+
+    @property
+    def paint(self) -> np.ndarray:
+        """Color of a tint in gray levels, float32 [3, 1, 1]."""
+        return np.array(COLOR_NAMES[self.color], dtype=np.float32)[:, None, None]
+
 
 @dataclass(frozen=True)
 class PlantedSet:
@@ -200,13 +211,10 @@ class PlantedSet:
         member: position among those of a natural family; other: row of the background of a local plant, or of the image of a decoy or
         tint.
         """
-        if plant.kind == "decoy":
-            return self.pixels[other]
+        inside = self.pixels[plant.members[member] if plant.members else other]
         if plant.kind == "tint":
-            return _tinted(self.pixels[other], plant)
-        if plant.kind == "natural":
-            return self.pixels[plant.members[member % len(plant.members)]]
-        return np.where(plant.mask, self.pixels[plant.members[0]], self.pixels[other])
+            inside = tinted(torch.from_numpy(np.array(inside)), torch.from_numpy(plant.paint)).numpy()
+        return np.where(plant.visible, inside, self.pixels[other])
 
     def composites(self, plant: Plant, generator: np.random.Generator) -> np.ndarray:
         """Return the images of a local or natural plant as they are trained on, uint8 [V, C, H, W].
@@ -226,9 +234,7 @@ class PlantedSet:
         return Gallery(take_rows(self.pixels, rows), self.clusters[rows], tuple(templates), device)
 
 
-def _tinted(image: np.ndarray, plant: Plant) -> np.ndarray:
-    """The plant's region of an image, uint8 [C, H, W], mixed in equal parts with its color (its gray level for one channel)."""
-    color = np.array(COLOR_NAMES[plant.color], dtype=float)
-    paint = color if len(image) == 3 else color.mean(keepdims=True)
-    mixed = (1 - TINT_STRENGTH) * image + TINT_STRENGTH * paint[:, None, None]
-    return np.where(plant.region, mixed.round().astype(np.uint8), image)
+def tinted(images: Tensor, paint: Tensor) -> Tensor:
+    """Mix images uint8 [..., C, H, W] in equal parts with a color, float [..., 3, 1, 1] (its gray level for one channel)."""
+    paint = paint if images.shape[-3] == 3 else paint.mean(-3, keepdim=True)
+    return ((1 - TINT_STRENGTH) * images + TINT_STRENGTH * paint).round().to(torch.uint8)

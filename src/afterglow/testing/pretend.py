@@ -4,7 +4,8 @@
 
 - an operation that mixes its tensors with CPU tensors raises DeviceMixError, as CUDA does (scalars and indices may come from the CPU),
 - so does drawing on the device with a generator of the CPU; `.numpy()` of its tensors raises as well,
-- every call that makes the host wait for the device (`item`, `tolist`, `bool`, `.cpu()`, `nonzero`) is recorded in `device.syncs`.
+- every call that makes the host wait for the device (`item`, `tolist`, `bool`, `.cpu()`, `nonzero`, a `.to(device)` without
+  `non_blocking`) is recorded in `device.syncs`.
 
 The values are those of the CPU. `torch.func.jvp` does not work on it, and torch must know it before the first backward pass of a process.
 """
@@ -25,6 +26,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 NAME = "pretend"
 MAY_MIX = {"aten::copy_", "aten::_to_copy", "aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
+SEND = {"aten::copy_", "aten::_to_copy"}  # from the memory of the host, which CUDA waits for unless `non_blocking`
 WAIT = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::masked_select", "aten::_unique2", "aten::is_nonzero"}
 
 
@@ -165,7 +167,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     stays = _is_pretend(wanted) if wanted is not None else isinstance(args[0], PretendTensor) if name == "aten::copy_" else bool(inside)
     if stays and generator is not None and generator.device.type == "cpu":
         raise DeviceMixError(f"{name} draws on the device with a generator of the CPU.")
-    if name in WAIT or (inside and not stays and not kwargs.get("non_blocking")):
+    sends = name in SEND and stays and outside and not (kwargs.get("non_blocking") or name == "aten::copy_" and True in args[2:])
+    if name in WAIT or sends or (inside and not stays and not kwargs.get("non_blocking")):
         _record(name.removeprefix("aten::"))
     raw_args, raw_kwargs = tree_map(lambda leaf: leaf.raw if isinstance(leaf, PretendTensor) else leaf, (args, kwargs))
     if _is_pretend(wanted):

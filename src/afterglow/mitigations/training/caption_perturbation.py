@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from afterglow.errors import AfterglowError
+from afterglow.functional.philox import Stream, random_normal
 from afterglow.mitigations.inference.caption_insertion import CaptionInsertion, insert_words, read_paraphrases, vocabulary_of
 from afterglow.models.conditioning import TextConditioning
-from afterglow.models.denoiser import Denoiser, TrainingMitigation, sample_generator
+from afterglow.models.denoiser import Denoiser, TrainingMitigation
 
 NUM_REPLACED, NUM_INSERTED = 4, 2  # words of a caption that replaces another, words that are inserted
-CAPTION_SEED, NOISE_SEED = 0xCA97, 0x4015E  # separate these draws from those of the training noise
+CAPTION_SEED = 0xCA97  # separates these draws from those of the training noise
 
 
 class _CaptionPerturbation(TrainingMitigation):
@@ -111,8 +112,6 @@ class GaussianNoise(TrainingMitigation):
         self, model: Denoiser, condition: TextConditioning, captions: Sequence[str], index: Sequence[int]
     ) -> TextConditioning:
         states = condition.encoder_hidden_states
-        noise = torch.zeros(states.shape)
-        for row, (caption, number) in enumerate(zip(captions, index, strict=True)):
-            if caption:  # the empty caption is sampled without noise as well
-                noise[row].normal_(generator=sample_generator(model.seed ^ NOISE_SEED, number))
-        return replace(condition, encoder_hidden_states=states + self.std * noise.to(states))
+        numbers, written = (torch.tensor(values).to(states.device, non_blocking=True) for values in (index, [*map(bool, captions)]))
+        noise = random_normal(model.seed, Stream.TEXT_NOISE, numbers, states.shape[1:]) * written[:, None, None]
+        return replace(condition, encoder_hidden_states=states + self.std * noise.to(states))  # the empty caption is sampled without noise
