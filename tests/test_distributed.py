@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from fast_training import FAST
 
 from afterglow import distributed
 
 ROOT = Path(__file__).parent.parent
 TRAIN = str(ROOT / "train.py")
-FAST = ["--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")]
 TWENTY = ["--trainer.max_steps", "20", "--monitor.first_fraction", "1.0", "--monitor.seeds", "1"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 

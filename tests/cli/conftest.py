@@ -4,11 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fast_training import FAST
 
 from afterglow.cli import main
-
-ROOT = Path(__file__).parents[2]
-FAST = ("--config", str(ROOT / "configs/demo.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml"))
 
 
 def run_command(*words: object) -> int:

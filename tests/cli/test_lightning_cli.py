@@ -3,12 +3,12 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from fast_training import FAST
 
 from afterglow.cli import lightning_cli
 from afterglow.errors import AfterglowError
 
-ROOT = Path(__file__).parents[2]
-FAST = ("--config", ROOT / "configs/demo.yaml", "--config", ROOT / "configs/overlays/fast.yaml", "--name", "x")
+NAMED = (*FAST, "--name", "x")
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +17,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def test_print_config_shows_the_values_of_the_recipe(command, capsys):
-    assert command("train", *FAST, "--data.planting.copies", "8", "--optimizer.learning_rate", "3e-4", "--print_config") == 0
+    assert command("train", *NAMED, "--data.planting.copies", "8", "--optimizer.learning_rate", "3e-4", "--print_config") == 0
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["optimizer"]["learning_rate"] == 3e-4 and config["trainer"]["max_steps"] == 6
     assert config["data"]["init_args"]["planting"]["copies"] in (8, [8])
@@ -43,7 +43,7 @@ def test_print_config_shows_the_values_of_the_recipe(command, capsys):
 def test_bad_options_are_one_sentence_with_the_nearest_name(command, capsys, words, sentence):
     Path("model.yaml").write_text("model: {init_args: {lerning_rate: 1}}\n")
     Path("trainer.yaml").write_text("trainer: {max_stepps: 1}\n")
-    assert command("train", *FAST, *words) == 2
+    assert command("train", *NAMED, *words) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert sentence in line and not Path("runs").exists()
 

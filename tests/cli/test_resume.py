@@ -4,14 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from fast_training import FAST
 
 from afterglow.cli.resume import Resume, changed_options, check_weights, find_resume, newest_checkpoint, refuse_changes
 from afterglow.errors import AfterglowError
 from afterglow.models.checkpoint import write_checkpoint
 from afterglow.reports.run import read_config
-
-ROOT = Path(__file__).parents[2]
-FAST = ("--config", ROOT / "configs/demo.yaml", "--config", ROOT / "configs/overlays/fast.yaml")
 
 
 def save(file: Path, step: int, **callbacks: dict) -> Path:
@@ -184,14 +182,14 @@ def test_train_that_resumes_a_changed_or_missing_run_is_refused_and_an_ended_run
         (("--optimizer.learning_rate", "1e-4"), "optimizer.learning_rate is 0.0001 and was 0.002"),
         (("--seed_everything", "5", "--trainer.max_steps", "8"), "seed_everything is 5 and was 0"),
         (("--data.planting.copies", "2"), "data.planting.copies is 2 and was [4]"),
-        (("--model.unet.block_out_channels", "[8,16]"), "model.unet.block_out_channels is [8, 16] and was [32, 64]"),
+        (("--model.unet.block_out_channels", "[16,32]"), "model.unet.block_out_channels is [16, 32] and was [8, 16]"),
         (("--resume", "auto"), "either --resume auto or --ckpt_path"),
     ):
         assert command("train", *FAST, *last, *words) == 2
         assert sentence in error(capsys)
-    width = ("--model.unet.block_out_channels", "[8,16]", "--allow_changes", "true")
+    width = ("--model.unet.block_out_channels", "[16,32]", "--allow_changes", "true")
     assert command("train", *FAST, *last, *width) == 2
-    assert "is of another model: model.unet.conv_in.weight is (32, 3, 3, 3) there and (8, 3, 3, 3) in --model" in error(capsys)
+    assert "is of another model: model.unet.conv_in.weight is (8, 3, 3, 3) there and (16, 3, 3, 3) in --model" in error(capsys)
     assert command("train", *FAST, "--name", "xx", "--ckpt_path", "last") == 2
     assert "There is no checkpoint in 'runs/xx/checkpoints'" in error(capsys) and not Path("runs/xx").exists()
     assert command("train", *FAST, *last, "--optimizer.learning_rate", "1e-4", "--allow_changes", "true") == 0
@@ -204,7 +202,7 @@ def test_train_that_resumes_with_allowed_changes_keeps_the_old_configuration_and
     command, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    short = ("train", *FAST, "--name", "y", "--monitor.measures", "[calibrated_l2]")
+    short = ("train", *FAST, "--monitor.first_fraction", "1", "--name", "y", "--monitor.measures", "[calibrated_l2]")
     assert command(*short, "--trainer.max_steps", "2", "--resume", "auto") == 0
     Path("runs/y").rename("runs/z")  # and under its new name it goes on from its own checkpoint
     metadata = Path("runs/z/plants/metadata.jsonl")
