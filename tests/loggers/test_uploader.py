@@ -113,7 +113,7 @@ def test_upload_that_fails_again_and_again_waits_longer_and_is_tried_once_more_a
             return len(attempts) == 8
 
     monkeypatch.setattr(sys, "stdin", io.StringIO())
-    upload = uploader._Upload(tmp_path, 1)
+    upload = uploader._Upload(tmp_path, 1, False)
     upload.ended = Ended()
     monkeypatch.setattr(upload, "_attempt", lambda: attempts.append(1))
     assert not upload.run() and pauses == [30, 60, 120, 240, 480, 600, 600]

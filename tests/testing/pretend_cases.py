@@ -114,15 +114,15 @@ class Waits(L.Callback):
         self.steps.append(list(self.pretend.syncs))
 
 
-@pytest.mark.parametrize("skipped", [(), (2,)])
-def test_the_loop_of_a_training_never_waits(skipped, small_captioned, tmp_path, monkeypatch):
+@pytest.mark.parametrize("infinite", [(), (2,)])
+def test_the_loop_of_a_training_never_waits(infinite, small_captioned, tmp_path, monkeypatch):
     """Fused optimizer, averaged weights, progress bar, images that are composed on the device, and a step that is not finite."""
     data = PlantedDataModule(resolution=8, set_size=20, batch_size=4, planting=PlantingConfig(num_global=2, num_local=2, copies=3))
     losses, number = DenoiserModule.training_step, iter(range(9))
 
     def training_step(module, *arguments):
         loss = losses(module, *arguments)
-        if next(number) in skipped:
+        if next(number) in infinite:
             module.step_losses[-1] = loss = loss * float("nan")
         return loss
 
@@ -142,7 +142,7 @@ def test_the_loop_of_a_training_never_waits(skipped, small_captioned, tmp_path, 
         assert data.samples.device == pretend.device
         assert len(waits.steps) == 6 and not any(waits.steps[1:]), waits.steps
     moved = [not all(map(torch.equal, one, other)) for one, other in itertools.pairwise(weights)]
-    assert guard.skipped == len(skipped) and [step for step, changed in enumerate(moved) if not changed] == list(skipped)
+    assert guard.skipped == len(infinite) and [step for step, changed in enumerate(moved) if not changed] == list(infinite)
     assert all(weight.isfinite().all() for weight in weights[-1])
 
 
