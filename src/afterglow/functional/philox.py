@@ -40,12 +40,12 @@ def philox(counter: Sequence[Tensor], key: tuple[int, int]) -> list[Tensor]:
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(ROUNDS):
-        # the 64 bits of a product are right although int64 overflows; the shift copies the sign, which the mask removes
+        # the 64 bits of a product are right although int64 overflows; masks remove what the shift and the low words carry above 32 bits
         first, second = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
-        c0, c1 = (second >> 32 & WORD - 1) ^ c1 ^ k0, second & WORD - 1
-        c2, c3 = (first >> 32 & WORD - 1) ^ c3 ^ k1, first & WORD - 1
+        c0, c1 = (second >> 32 ^ c1 ^ k0) & WORD - 1, second
+        c2, c3 = (first >> 32 ^ c3 ^ k1) & WORD - 1, first
         k0, k1 = (k0 + KEY_INCREMENTS[0]) % WORD, (k1 + KEY_INCREMENTS[1]) % WORD
-    return [c0, c1, c2, c3]
+    return [c0, c1 & WORD - 1, c2, c3 & WORD - 1]
 
 
 def random_words(seed: int, stream: Stream, index: Tensor, count: int) -> Tensor:
