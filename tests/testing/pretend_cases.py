@@ -129,17 +129,17 @@ def test_the_loop_of_a_training_never_waits(infinite, small_captioned, tmp_path,
     monkeypatch.setattr(DenoiserModule, "training_step", training_step)
     module, guard = DenoiserModule(small_captioned(cond_drop_prob=0.5)), NonFinite(skip=1)
     with pretend_accelerator() as pretend:
-        waits, weights = Waits(pretend), []
+        waits, average, weights = Waits(pretend), WarmupEMA(), []
         keep = L.pytorch.callbacks.LambdaCallback(
             on_before_zero_grad=lambda _, module, __: weights.append([raw(weight).clone() for weight in module.parameters()])
         )
         trainer = L.Trainer(
             strategy=SingleDeviceStrategy(device=pretend.device, accelerator=PretendAccelerator()), max_steps=6, max_epochs=-1,
-            callbacks=[guard, WarmupEMA(), Progress(), waits, keep], logger=False, enable_checkpointing=False, enable_model_summary=False,
+            callbacks=[guard, average, Progress(), waits, keep], logger=False, enable_checkpointing=False, enable_model_summary=False,
             default_root_dir=tmp_path, use_distributed_sampler=False,
         )  # fmt: skip
         trainer.fit(module, data)
-        assert data.samples.device == pretend.device
+        assert data.samples.device == pretend.device and {weight.device for weight in average._averaged} == {pretend.device}
         assert len(waits.steps) == 6 and not any(waits.steps[1:]), waits.steps
     moved = [not all(map(torch.equal, one, other)) for one, other in itertools.pairwise(weights)]
     assert guard.skipped == len(infinite) and [step for step, changed in enumerate(moved) if not changed] == list(infinite)
