@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from afterglow.reports.emergence import paired_table
+from afterglow.reports.paired_plants import paired_table
 from afterglow.reports.runs import read_runs
 
 FINDINGS = Path(__file__).parents[2] / "docs" / "findings"

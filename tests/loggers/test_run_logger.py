@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from afterglow.errors import AfterglowError
-from afterglow.loggers.run_logger import RunLogger, check_names, log_pipeline, run_id
+from afterglow.loggers.run_logger import RunLogger, log_pipeline
 
 
 def test_offline_numbers_images_masks_and_the_same_id_after_a_resume(tmp_path, monkeypatch, history):
@@ -43,38 +43,10 @@ def test_a_failure_is_said_once(tmp_path, monkeypatch, caplog):
     assert logger.failed and sum("W&B failed" in record.message for record in caplog.records) == 1
 
 
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (("a/b", None, ()), "--wandb.project: 'a/b' contains '/'"),
-        (("p" * 129, None, ()), "has 129 characters; W&B allows 1 to 128"),
-        (("p", "my team", ()), "--wandb.entity: 'my team' contains ' '"),
-        (("p", None, ("t" * 70,)), "--wandb.tags: .* has 70 characters; W&B allows 1 to 64"),
-        (("p", None, ("",)), "--wandb.tags: '' has 0 characters"),
-    ],
-)
-def test_check_names_refuses_what_wandb_refuses(names, expected):
-    with pytest.raises(AfterglowError, match=expected):
-        check_names(*names)
-
-
 def test_run_logger_refuses_an_invalid_project_although_wandb_is_disabled(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     with pytest.raises(AfterglowError, match="--wandb.project"):
         RunLogger(project="a/b")
-
-
-@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\x00\x01", b"a/b", b"x" * 65])
-def test_run_id_that_is_damaged_is_replaced_by_that_of_the_recorded_run(tmp_path, content):
-    (tmp_path / "offline-run-20261124_120000-abc12345").mkdir()
-    (tmp_path / "run_id").write_bytes(content)
-    assert run_id(tmp_path) == (tmp_path / "run_id").read_text() == "abc12345"
-
-
-def test_run_id_is_new_in_an_empty_folder_and_kept_afterwards(tmp_path, monkeypatch):
-    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
-    first = run_id(tmp_path / "wandb")
-    assert first and run_id(tmp_path / "wandb") == first and [path.name for path in (tmp_path / "wandb").iterdir()] == ["run_id"]
 
 
 def test_run_that_cannot_be_opened_is_said_once_and_ends_nothing(tmp_path, monkeypatch, caplog):

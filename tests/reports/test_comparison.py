@@ -17,7 +17,8 @@ from afterglow.reports.comparison import (
     runs_text,
     write_comparison,
 )
-from afterglow.reports.emergence import pair_plants, plant_fits
+from afterglow.reports.emergence import plant_fits
+from afterglow.reports.paired_plants import pair_plants
 
 WriteRun = Callable[..., Path]
 

@@ -7,7 +7,8 @@ from scipy import stats
 
 from afterglow.functional.statistics import Estimate
 from afterglow.reports import emergence_figures
-from afterglow.reports.emergence import departs, median_text, model_fits, pair_plants, plant_fits, plants_of_kind, write_emergence
+from afterglow.reports.emergence import departs, median_text, model_fits, plant_fits, plants_of_kind, write_emergence
+from afterglow.reports.paired_plants import pair_plants
 from afterglow.reports.runs import read_runs
 
 
@@ -47,12 +48,6 @@ def test_model_fits_treat_a_falling_loss_as_censored(tmp_path, write_run):
 def test_departs_ignores_differences_below_the_printed_precision():
     assert not departs(Estimate(-1e-9, -1e-9, -1e-9), 0.0) and not departs(Estimate(0.9, 0.7, 1.1), 1.0)
     assert departs(Estimate(0.9, 0.8, 0.98), 1.0) and departs(Estimate(0.3, 0.1, 0.5), 0.0)
-
-
-def test_pair_plants_recovers_the_delay_of_local_plants(runs):
-    found = pair_plants(runs)
-    assert np.exp(found.difference.value) == pytest.approx(1.5, rel=0.1) and found.difference.low > 0
-    assert (found.pairs, found.templates, found.runs, found.local_first) == (12, 4, 3, 0) and found.global_first > 6
 
 
 def test_few_seeds_have_a_t_interval_over_their_own_fits(tmp_path, write_run):

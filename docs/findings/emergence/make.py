@@ -29,11 +29,10 @@ from afterglow.reports.emergence import (
     laws_section,
     median,
     model_fits,
-    pair_plants,
-    paired_text,
     plant_fits,
     plants_of_kind,
 )
+from afterglow.reports.paired_plants import pair_plants, paired_text
 from afterglow.reports.run import read_plants
 from afterglow.reports.runs import EmergenceTables, read_runs
 from afterglow.reports.tables import count_text, interval_text, text_table

@@ -17,7 +17,8 @@ from afterglow.analysis.emergence import emergence_interval
 from afterglow.functional.distances import CLOSE_RATIO
 from afterglow.functional.localization import shape_class
 from afterglow.functional.statistics import Estimate, exact_interval, t_interval
-from afterglow.reports.emergence import medians_section, pair_plants, paired_table, seed_differences
+from afterglow.reports.emergence import medians_section
+from afterglow.reports.paired_plants import pair_plants, paired_table, seed_differences
 from afterglow.reports.run import read_plants, read_rows
 from afterglow.reports.runs import EmergenceTables, read_runs
 from afterglow.reports.tables import interval_text, text_table

@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Build the dashboard and save or print it."""
     from afterglow.loggers import workspace
-    from afterglow.loggers.run_logger import check_names
+    from afterglow.loggers.names import check_names
 
     check_names(args.project, args.entity, ())
     if args.print:

@@ -4,7 +4,6 @@ import logging
 import os
 import re
 import time
-import uuid
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
@@ -17,9 +16,9 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 from afterglow import keys
-from afterglow.cache import atomic_path
 from afterglow.errors import AfterglowError, did_you_mean
 from afterglow.loggers.images import image_grid, masked_grid
+from afterglow.loggers.names import check_names, run_id
 from afterglow.loggers.uploader import Uploader
 
 log = logging.getLogger(__name__)
@@ -30,7 +29,6 @@ INPUTS = {"plants": ("dataset", ["plants"]), "measurements": ("measurements", ["
 FLUSH_SECONDS = 0.1  # W&B writes what was logged to the disk at this interval
 FINISH_SECONDS = 5
 LONGEST_TITLE, LONGEST_TEXT = 63, 1000  # characters of an alert
-RUN_ID = re.compile(r"[\w.-]{1,64}")
 
 
 def never_fatal(method: Callable[..., None]) -> Callable[..., None]:
@@ -290,28 +288,6 @@ class RunLogger(WandbLogger):
         folder = f"{self._save_dir}/wandb"
         view, upload = f"wandb leet {folder}/latest-run", f"wandb sync {folder}/offline-run-*"
         return f"W&B (offline: {self._offline_because}): view it with `{view}`; upload it with `{upload}`"
-
-
-def check_names(project: str, entity: str | None, tags: Sequence[str]) -> None:
-    """Raise AfterglowError if W&B does not allow a project, an entity or a tag."""
-    for option, name, longest in [("project", project, 128), ("entity", entity or "any", 128), *(("tags", tag, 64) for tag in tags)]:
-        if not 0 < len(name) <= longest:
-            raise AfterglowError(f"--wandb.{option}: '{name[:80]}' has {len(name)} characters; W&B allows 1 to {longest}.")
-        if option != "tags" and (wrong := re.search(r"[/\\#?%:\s]" if option == "entity" else r"[/\\#?%:]", name)):
-            raise AfterglowError(f"--wandb.{option}: '{name[:80]}' contains '{wrong.group()}', which W&B does not allow.")
-
-
-def run_id(folder: Path) -> str:
-    """Return the id of the run that is recorded in a wandb folder; an empty or damaged id is replaced by that of the recorded run."""
-    file = folder / "run_id"
-    text = file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""
-    if RUN_ID.fullmatch(text):
-        return text
-    recorded = [path.name.split("-", 3)[-1] for path in sorted(folder.glob("offline-run-*-*"))]
-    text = recorded[-1] if recorded else os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8]
-    with atomic_path(file) as path:
-        path.write_text(text, encoding="utf-8")
-    return text
 
 
 def log_analysis(folder: Path, numbers: Mapping[str, float], images: Mapping[str, Path]) -> str:

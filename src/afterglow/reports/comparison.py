@@ -18,19 +18,9 @@ from afterglow.functional.statistics import Estimate, exact_at_bounds
 from afterglow.kinds import PLANTED
 from afterglow.reports import comparison_charts as charts
 from afterglow.reports.compare import RECIPE_SETTINGS, differing_settings
-from afterglow.reports.emergence import (
-    LOCAL,
-    TERMS,
-    NamedFit,
-    PairedPlants,
-    median,
-    median_text,
-    model_fits,
-    pair_plants,
-    paired_text,
-    plant_fits,
-)
+from afterglow.reports.emergence import TERMS, NamedFit, median, median_text, model_fits, plant_fits
 from afterglow.reports.page import join, render
+from afterglow.reports.paired_plants import LOCAL, PairedPlants, pair_plants, paired_text
 from afterglow.reports.paired_runs import PairedRuns
 from afterglow.reports.run import read_config, read_rows, setting
 from afterglow.reports.run_tables import COMPARED_KINDS, MAIN_MAPS, MAPS_WITHOUT_TEXT, TRIVIAL

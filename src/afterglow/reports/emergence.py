@@ -3,20 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from afterglow.analysis.scaling import Fit, bootstrap_table, compare_laws, fit, seed_fits
-from afterglow.functional.statistics import FEW_SEEDS, Estimate, is_few, t_interval
+from afterglow.analysis.scaling import Fit, bootstrap_table, compare_laws, fit
+from afterglow.functional.statistics import Estimate, is_few
 from afterglow.functional.survival import Interval, interval_quantile
 from afterglow.kinds import KINDS
 from afterglow.reports.emergence_figures import emergence_curves, f_mem_curves, interval_plot, on_axis
 from afterglow.reports.figures import to_svg
 from afterglow.reports.page import render
+from afterglow.reports.paired_plants import pair_plants, paired_text, varying_terms
 from afterglow.reports.runs import EmergenceTables
 from afterglow.reports.tables import count_text, interval_text, text_table
 
@@ -37,7 +37,6 @@ AXES = {"step": "in steps", "exposures": "in exposures"}
 TERMS = {"n": "the number of training images", "copies": "copies", "area": "the size of the region", "width": "the width of the network"}
 REFERENCE_MEM, REFERENCE_GEN = {"n": 1.0, "width": -1.0}, {"n": 0.0}  # Bonnaire et al. 2025
 PRINTED_PRECISION = 0.01  # of slopes
-LOCAL = "local"  # the term of the paired comparison: e for a local plant, 1 for a global one
 GENERALIZATION_WIDTH = 1.12  # tau_gen is a step of a curve, not an interval: half the distance of two evaluations to both sides
 
 
@@ -78,7 +77,7 @@ def model_fits(tables: EmergenceTables) -> list[NamedFit]:
     return [
         NamedFit(name, "step", fit(table, terms), reference)
         for name, table, reference in fits
-        if (terms := _varying(table, ("n", "width"))) and np.isfinite(table["upper"]).any()
+        if (terms := varying_terms(table, ("n", "width"))) and np.isfinite(table["upper"]).any()
     ]
 
 
@@ -105,7 +104,7 @@ def plant_fits(tables: EmergenceTables, axes: Sequence[str] = ("step", "exposure
     fits = []
     for kind in _PLANTED:
         table = plants_of_kind(tables.plants, kind)
-        terms = _varying(table, ("n", "copies", "width") + (("area",) if kind == "local" else ()))
+        terms = varying_terms(table, ("n", "copies", "width") + (("area",) if kind == "local" else ()))
         if not terms or not np.isfinite(table["upper"]).any():
             continue
         design = np.column_stack([*(np.log(table[name].to_numpy(float)) for name in terms), np.ones(len(table))])
@@ -116,75 +115,10 @@ def plant_fits(tables: EmergenceTables, axes: Sequence[str] = ("step", "exposure
     return fits
 
 
-def _varying(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    return [name for name in names if name in table and table[name].notna().all() and table[name].nunique() > 1]
-
-
 def plants_of_kind(plants: pd.DataFrame, kind: str) -> pd.DataFrame:
     """The plants of a kind, measured in their own masks; each plant is a unit of the bootstrap."""
     table = plants[(plants["kind"] == kind) & (plants["within"] == "")] if len(plants) else plants
     return table.assign(unit=table["plant_id"]) if len(table) else table
-
-
-@dataclass(frozen=True)
-class PairedPlants:
-    """Templates planted whole in one run and as a region in its paired run, both measured in that region.
-
-    difference: of ln(step), local minus global: the mean over seeds with its t interval, of one seed or of five and more the bootstrap's.
-    seeds: {seed: its difference}. local_first, global_first, undecided: number of pairs by which of the two emerged first; undecided if
-    both emerged between the same evaluations, or neither did. templates: distinct ones; runs of one seed share theirs.
-    """
-
-    difference: Estimate
-    seeds: Mapping[Any, float]
-    pairs: int
-    templates: int
-    runs: int
-    local_first: int
-    global_first: int
-    undecided: int
-
-
-def paired_table(tables: EmergenceTables) -> pd.DataFrame:
-    """Two rows per template, planted whole in one run and as a region in its paired run, both measured in that region: kind, lower, upper.
-
-    Columns run (the pair of runs) and unit (the template) are those of a fit; LOCAL is its term. Empty without paired runs.
-    """
-    plants = tables.plants
-    if not len(plants) or plants["arm"].isna().all():
-        return pd.DataFrame()
-    in_region = ((plants["kind"] == "local") & (plants["within"] == "")) | ((plants["kind"] == "global") & (plants["within"] == ".region"))
-    table = plants[in_region]
-    table = table.assign(run=[f"{n:g}-{seed}" for n, seed in zip(table["n"], table["seed"], strict=True)], unit=table["plant_id"])
-    table[LOCAL] = np.where(table["kind"] == "local", np.e, 1.0)
-    return table[table.groupby(["run", "unit"])["kind"].transform("nunique") == 2].sort_values(["run", "unit", "kind"])
-
-
-def pair_plants(tables: EmergenceTables) -> PairedPlants | None:
-    """Difference of log emergence at equal n and copies, by the censored fit; both runs of a template are resampled together.
-
-    None without paired runs (planting.arm 0 and 1).
-    """
-    table = paired_table(tables)
-    if not len(table) or not np.isfinite(table["upper"]).any():
-        return None
-    seeds = seed_differences(table)
-    difference = t_interval(list(seeds.values())) if 1 < len(seeds) < FEW_SEEDS else fit(table, _paired_terms(table)).slopes[LOCAL]
-    wide = table.set_index(["run", "unit", "kind"])[["lower", "upper"]].unstack("kind")
-    local = int((wide["upper", "local"] <= wide["lower", "global"]).sum())
-    whole = int((wide["upper", "global"] <= wide["lower", "local"]).sum())
-    templates, runs = len(table.drop_duplicates(["seed", "unit"])), table["run"].nunique()
-    return PairedPlants(difference, seeds, len(wide), templates, runs, local, whole, len(wide) - local - whole)
-
-
-def seed_differences(table: pd.DataFrame) -> dict[Any, float]:
-    """{seed: difference of ln(step), local minus global, by the censored fit}. table: as `paired_table` returns it."""
-    seeds = {seed: part for seed, part in table.groupby("seed") if np.isfinite(part["upper"]).any()}
-    return {seed: seed_fits(part, _paired_terms(part))[seed][LOCAL] for seed, part in seeds.items()}
-
-
-def _paired_terms(table: pd.DataFrame) -> list[str]:
-    return [LOCAL, *_varying(table, ("n", "copies"))]
 
 
 def slopes_section(fits: Sequence[NamedFit]) -> Section:
@@ -259,25 +193,6 @@ def median_text(table: pd.DataFrame) -> str:
 def median(table: pd.DataFrame) -> float:
     """The step by which half of the plants have emerged, by Turnbull's estimate; infinite if the runs end before."""
     return interval_quantile([Interval(a, b) for a, b in zip(table["lower"].tolist(), table["upper"].tolist(), strict=True)], 0.5)
-
-
-def paired_text(paired: PairedPlants | None) -> str:
-    """The paired comparison in words; its verdict depends on the interval."""
-    if paired is None:
-        return "There are no paired runs (planting.arm 0 and 1), so global and local plants cannot be compared."
-    difference = paired.difference
-    factor = difference.map(np.exp)
-    verdict = (
-        "later than" if difference.low > 0 else "earlier than" if difference.high < 0 else "neither significantly earlier nor later than"
-    )
-    per_seed = f" (seeds: {', '.join(f'{value:+.2f}' for value in paired.seeds.values())})" if len(paired.seeds) > 1 else ""
-    distinct = f"{paired.templates} distinct templates" + (f" ({paired.pairs} pairs)" if paired.pairs > paired.templates else "")
-    return (
-        f"Local plants are memorized {verdict} the same images planted whole, in the same region, under the same caption and with the same "
-        f"number of copies: difference of ln(step) {interval_text(difference, '+.2f')}{per_seed}, a factor of {interval_text(factor)}, "
-        f"over {distinct} in {paired.runs} {'pair' if paired.runs == 1 else 'pairs'} of runs. Number of pairs whose local plant emerged "
-        f"first: {paired.local_first}; global plant first: {paired.global_first}; undecided: {paired.undecided}."
-    )
 
 
 def emergence_figures(tables: EmergenceTables, fits: Sequence[NamedFit]) -> dict[str, Figure]:
