@@ -214,7 +214,7 @@ def photographs_32() -> Iterator[Run]:
     for dataset in PHOTOGRAPH_SEEDS:
         name = f"photographs_32-{dataset}-0"
         options = ("--config", "configs/findings/photographs_32.yaml", *dataset_options(dataset), "--seed_everything", "0")
-        yield Run(f"photographs_32/{name}", (train(name, *options),), f"runs/{name}", PLANTED_RUN_FILES, MEASURES)
+        yield Run(f"photographs/{name}", (train(name, *options),), f"runs/{name}", PLANTED_RUN_FILES, MEASURES)
 
 
 def mitigation() -> Iterator[Run]:
@@ -241,10 +241,10 @@ def mitigation_causal() -> Iterator[Run]:
     names = ("--mitigations", "memattn", "memattn.begin", "memattn.pads", "wen.magnitude", "wen.ld")
     for seed in SEEDS:
         before, options = ending_training("causal", seed), ("--controls", "24", "--heldout", "16", *names)
-        yield comparison("mitigation_causal", f"endings-causal-{seed}", *options, folder="mitigation_causal", training=before)
+        yield comparison("causal", f"endings-causal-{seed}", *options, training=before)
 
 
-def comparison(prefix: str, model: str, *options: str, folder: str = "mitigation", training: Command | None = None) -> Run:
+def comparison(prefix: str, model: str, *options: str, training: Command | None = None) -> Run:
     """`afterglow mitigate` on the model of a run, which is trained first."""
     name, run = f"{prefix}-{model}", f"runs/{model}"
     fixed = (
@@ -264,7 +264,7 @@ def comparison(prefix: str, model: str, *options: str, folder: str = "mitigation
     )
     mitigate = Command(("mitigate", *fixed, *options, "--out", f"runs/{name}"), ROOT / "runs" / name / "plants.parquet")
     before = training or train(model, *MODELS[model])
-    return Run(f"{folder}/{name}", (before, mitigate), f"runs/{name}", ("plants.parquet",))
+    return Run(f"mitigation/{name}", (before, mitigate), f"runs/{name}", ("plants.parquet",))
 
 
 def mitigated_run(name: str, *commands: Command) -> Run:
@@ -358,6 +358,7 @@ FINDING_RUNS = {
     "photographs_32": photographs_32,
     "mitigation_causal": mitigation_causal,
 }
+PAGES = {"photographs_32": "photographs", "mitigation_causal": "mitigation"}  # findings that are a section of another page
 UNDERWAY = (
     "endings",
     "photographs",
@@ -423,7 +424,7 @@ def main() -> None:
             copy_files(run)
             print(f"docs/findings/{run.folder}", flush=True)
     if not args.list:
-        for page in (FINDINGS / args.finding / "make.py", FINDINGS / "make.py"):
+        for page in (FINDINGS / PAGES.get(args.finding, args.finding) / "make.py", FINDINGS / "make.py"):
             if page.is_file():
                 subprocess.run([sys.executable, page], check=True)
 

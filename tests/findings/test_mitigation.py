@@ -55,6 +55,14 @@ def test_remaining_copies_count_plants_that_the_baseline_memorizes(make, rows: p
     assert "0 of 8 (0% to 32%)" in text and "4 of 6" in text and "2.00x" in text and "1.00x" in text
 
 
+def test_comparisons_with_a_causal_encoder_have_a_section_of_their_own(make, rows: pd.DataFrame, tmp_path) -> None:
+    assert make.causal_section(tmp_path) == []
+    (tmp_path / "causal-endings-causal-0").mkdir()
+    inside = rows[rows["measure"] == "correlation.outside"].assign(measure="correlation.inside")
+    pd.concat([rows, inside])[lambda table: table["run"] == "a"].to_parquet(tmp_path / "causal-endings-causal-0" / "plants.parquet")
+    assert "0 of 4" in "".join(make.causal_section(tmp_path))
+
+
 def test_changes_and_costs_are_paired_within_a_run(make, rows: pd.DataFrame) -> None:
     change = make.mean_by_runs(make.heldout_changes(rows))
     assert (change.value, change.low, change.high) == pytest.approx((0.1, 0.1, 0.1))

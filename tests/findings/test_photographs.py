@@ -55,6 +55,9 @@ def test_differences_of_written_runs(make, tmp_path, write_run) -> None:
     text = make.page(tmp_path)
     assert "4 of 6 planned runs are complete, and 2 of 3 seeds have both arms" in text and "0 of 4 planned runs" in text
     table = paired_table(read_runs(sorted(tmp_path.iterdir())))
+    larger = write_run(tmp_path / "photographs_32-celeba-0", n=200, seed=0, arm=0)
+    (larger / "emergence.json").write_text("{}")
+    assert "### CelebA, 32 pixels" in make.page(tmp_path) and "### CIFAR-10, 32" not in make.page(tmp_path)
     line = make.difference_line("x", table)
     seeds = [float(value) for value in line[-1].split(", ")]
     assert np.exp(seeds) == pytest.approx([1.4, 1.6], rel=0.2) and line[1] == "8"  # evaluations are a factor of 1.25 apart

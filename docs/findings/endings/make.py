@@ -8,12 +8,18 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from afterglow.analysis.summary import ALL_SEEDS, read_measurements
 from afterglow.functional.statistics import t_interval
+from afterglow.kinds import KINDS
 from afterglow.measures.registry import TRIVIAL_MAPS
+from afterglow.reports.figures import PLAIN_STYLE, new_figure, save_figure
 from afterglow.reports.tables import text_table
 
 HERE = Path(__file__).parent
@@ -39,6 +45,7 @@ PRIMARY = "first end"
 CLASSES = ("local, memorized", "local, not memorized", "tint", "phantom", "decoy")
 WINDOW = 3  # evaluations before, and from, the emergence of a plant
 TRIVIAL = tuple(m.name for m in TRIVIAL_MAPS)
+FIGURE_NOTE = "The figure shows the table: one mark per seed. The bar is the best trivial map on memorized local plants (mean of the seeds), the dotted line chance. A map that is as high on tints as on copies shows what the caption predicts. Last panel: the next table."
 
 INTRODUCTION = """# When does the ending brighten?
 
@@ -168,13 +175,63 @@ def maps_table(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
 
 def emergence_table(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
     """AUC of the first end token's map on local plants by evaluations after their own emergence, seeds pooled."""
-    table, offsets = [], range(-WINDOW, WINDOW)
+    table = []
     for arm, runs in arms.items():
-        parts = [part for rows in runs.values() if not (part := aligned(rows, f"{MAPS[PRIMARY]}.all")).empty]
-        pooled = pd.concat(parts) if parts else pd.DataFrame()
-        means = [pooled[k].mean() if k in pooled else np.nan for k in offsets]
-        table.append([ARMS[arm], str(len(pooled)), *("-" if np.isnan(mean) else f"{mean:.2f}" for mean in means)])
-    return text_table(["arm", "plants", *(f"{k:+d}" for k in offsets)], table)
+        plants = sum(len(aligned(rows, f"{MAPS[PRIMARY]}.all")) for rows in runs.values())
+        means = aligned_means(runs).values()
+        table.append([ARMS[arm], str(plants), *("-" if np.isnan(mean) else f"{mean:.2f}" for mean in means)])
+    return text_table(["arm", "plants", *(f"{k:+d}" for k in range(-WINDOW, WINDOW))], table)
+
+
+def endings_figure(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> Figure:
+    """One panel per arm: AUC of each group's map on memorized local plants, tints and phantoms; one panel: around the plants' emergence."""
+    panels = len(arms) + 1
+    columns = min(4, panels)
+    rows = -(-panels // columns)
+    with matplotlib.rc_context({**PLAIN_STYLE, "font.size": 9}):
+        figure = new_figure(0.6 + 2.7 * columns, 0.4 + 2.6 * rows)
+        grid = [figure.add_subplot(rows, columns, number + 1) for number in range(panels)]
+        for axes, (arm, runs) in zip(grid, arms.items(), strict=False):
+            arm_panel(axes, runs)
+            axes.set_title(ARMS[arm], fontsize=9)
+            if axes.get_subplotspec().is_first_col():
+                axes.set_yticks(range(len(MAPS)), list(MAPS))
+        figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+        aligned_panel(grid[-1], arms)
+    return figure
+
+
+def arm_panel(axes: Axes, runs: Mapping[int, pd.DataFrame]) -> None:
+    """Marks of each seed; rows of the panel: token groups, from the top."""
+    axes.axvline(0.5, color="#bbbbbb", linestyle=":", linewidth=1)
+    axes.axvline(float(np.nanmean([best_trivial(rows) for rows in runs.values()])), color="#555555", linewidth=1, label="best trivial map")
+    shown = {CLASSES[0]: KINDS["local"], "tint": KINDS["tint"], "phantom": KINDS["phantom"]}
+    for place, name in enumerate(MAPS.values()):
+        means = [class_means(rows, f"{name}.all") for rows in runs.values()]
+        for shift, (title, kind) in zip((-0.2, 0, 0.2), shown.items(), strict=True):
+            values = [m[title] for m in means if title in m]
+            label = title if not place else None
+            axes.plot(values, [place + shift] * len(values), kind.marker, color=kind.color, markersize=5, alpha=0.8, label=label)
+    axes.set(xlim=(0, 1), ylim=(len(MAPS) - 0.5, -0.5), yticks=[], xlabel="AUC")
+
+
+def aligned_panel(axes: Axes, arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> None:
+    """AUC of the first end token's map on local plants by evaluations after their own emergence, seeds pooled; one line per arm."""
+    for number, (arm, runs) in enumerate(arms.items()):
+        means = aligned_means(runs)
+        axes.plot(
+            list(means), list(means.values()), color=colormaps["cividis"](number / len(ARMS)), marker="osD^vPX"[number], label=ARMS[arm]
+        )
+    axes.axvline(-0.5, color="#bbbbbb", linestyle=":", linewidth=1)
+    axes.set(ylim=(0, 1), xlabel="evaluations after a plant's emergence", ylabel="AUC, first end token")
+    axes.legend(fontsize=6, frameon=False, loc="lower right")
+
+
+def aligned_means(runs: Mapping[int, pd.DataFrame]) -> dict[int, float]:
+    """{evaluations after emergence: mean AUC of the first end token's map over the local plants of all seeds}; NaN without plants."""
+    parts = [part for rows in runs.values() if not (part := aligned(rows, f"{MAPS[PRIMARY]}.all")).empty]
+    pooled = pd.concat(parts) if parts else pd.DataFrame()
+    return {k: float(pooled[k].mean()) if k in pooled else np.nan for k in range(-WINDOW, WINDOW)}
 
 
 def masses_table(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
@@ -229,6 +286,8 @@ def page(folder: Path = HERE) -> str:
         runs_table(runs),
         "## Maps of the token groups, mean of all layers",
         maps_table(arms),
+        "![AUC of the maps of the token groups, by text encoder](endings/endings.png)",
+        FIGURE_NOTE,
         "## First end token around the emergence of each local plant",
         f"Column k: k evaluations after the first at which the plant is memorized and stays so. The last column of the table above is the mean of the {WINDOW} evaluations from 0 on, minus that of the {WINDOW} before.",
         emergence_table(arms),
@@ -248,6 +307,7 @@ def main() -> None:
         print("No run of E3 is committed: no page is written.")
         return
     (HERE.parent / "endings.md").write_text(page(), encoding="utf-8")
+    save_figure(endings_figure(by_arm(read_runs(HERE))), [HERE / "endings.png"])
     print(HERE.parent / "endings.md")
 
 

@@ -48,6 +48,8 @@ INFERENCE = """Remaining copies: of the plants that are memorized without a miti
 
 LOCAL_LOSS = """Chen et al. weight the loss of Wen et al. with the Bright Ending map, both for the decision whether to optimize and for the gradient. First table: the loss at the first step, plants memorized by the baseline against controls. Text below: effect of the gradient on the memorized local plants."""
 
+CAUSAL = """MemAttn scales the attention to the begin token, and LD weights its loss with the end-token map: both rest on an encoder in which the begin token holds no caption and the end token holds all of it. These models have such an encoder, a causal one that is trained along (experiment E3 of the [plan](plan.md); `python scripts/reproduce.py mitigation_causal`). Parentheses hold the lowest and the highest seed."""
+
 TRAINING = """`configs/findings/mitigations.yaml`, each run beside a baseline of the same seed with the same plants. Order and noises are the same too, except after de-duplication, which shortens the epochs. Delay: factor by which the step of emergence changes (censored fit, paired by plant); - if no plant emerged, or if the mitigation ended the training. Held-out loss: at the last evaluation, relative to the baseline; the intervals of both are t intervals over two seeds. p: Fisher's exact test of the memorized plants against the baseline's. `stop_memorized` ends training at the first evaluation with a memorized plant, `stop_log_ratio` at the first with a plant whose denoising log ratio exceeds its threshold; their losses are those of unfinished trainings."""
 
 NOT_MEASURED = """- A sampler of 12 steps has no timestep 500: `stp.finer` equals `stp` here. Few generations reach the minimum of the guidance in the first half of the steps: `dtp` hardly differs from `stp`.
@@ -111,6 +113,7 @@ def page(folder: Path = HERE) -> tuple[str, dict[str, Figure]]:
         LOCAL_LOSS,
         trigger_text(rows),
         local_loss_text(rows),
+        *causal_section(folder),
         "## Mitigations at training time",
         TRAINING,
         paired_runs_text(paired),
@@ -126,6 +129,14 @@ def read_comparisons(folder: Path, prefix: str) -> pd.DataFrame:
     """Rows of all comparisons PREFIX-RUN with a column `run`."""
     files = sorted(folder.glob(f"{prefix}-*/plants.parquet"))
     return pd.concat([pd.read_parquet(file).assign(run=file.parent.name.removeprefix(f"{prefix}-")) for file in files], ignore_index=True)
+
+
+def causal_section(folder: Path) -> list[str]:
+    """The comparisons on models with a causal text encoder; nothing before the first one is committed."""
+    if not any(folder.glob("causal-*/plants.parquet")):
+        return []
+    rows = read_comparisons(folder, "causal")
+    return ["## With a causal text encoder", CAUSAL, mitigations_text(rows), trigger_text(rows), local_loss_text(rows)]
 
 
 def training_runs(folder: Path) -> dict[tuple[str, int], Path]:

@@ -35,6 +35,8 @@ Setup: 16 pixels, 500 control images, 12 global and 12 local plants (four shapes
 
 Difference: ln(step of emergence) as a local plant minus as a global plant, by the interval-censored fit, for each seed. Brackets hold the 95 % t interval over seeds; with one seed there is none. A plant that does not emerge is right-censored. Rules other than the primary one have no confirmations after the last evaluation, so that a plant needs two more evaluations after its first."""
 
+LARGER = """CIFAR-10's own size, the others reduced to it: 8 global and 8 local plants with 200 copies, 500 control images, 2,000 steps of a network with one more level (`configs/findings/photographs_32.yaml`; `python scripts/reproduce.py photographs_32`). One seed each: no interval over seeds."""
+
 
 @dataclass(frozen=True)
 class CopyRule:
@@ -63,6 +65,11 @@ def page(folder: Path = HERE) -> str:
     parts = [INTRODUCTION]
     for dataset, (title, planned) in DATASETS.items():
         parts += [f"## {title}", *section(sorted(folder.glob(f"photographs-{dataset}-*")), planned)]
+    larger = {title: folder / f"photographs_32-{dataset}-0" for dataset, (title, _) in DATASETS.items()}
+    finished = {title: run for title, run in larger.items() if (run / "emergence.json").is_file()}
+    parts += ["## At 32 pixels", LARGER] if finished else []
+    for title, run in finished.items():
+        parts += [f"### {title}, 32 pixels", medians_section(read_runs([run])).text(), controls_text([run])]
     return "\n\n".join(parts) + "\n"
 
 
