@@ -2,7 +2,7 @@
 
 afterglow report runs/demo
 afterglow report runs/demo runs/seed1
-afterglow report runs/demo --contact-sheet local_plants.png
+afterglow report runs/demo --contact-sheet plants.png
 """
 
 from argparse import ArgumentParser, Namespace
@@ -18,7 +18,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--contact-sheet",
         type=Path,
         metavar="PNG",
-        help="write only this file: the local plants of the first run in one image (default: write the report)",
+        help="write only this file: global and local plants of the first run in one image (default: write the report)",
     )
 
 
