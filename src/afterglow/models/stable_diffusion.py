@@ -30,7 +30,7 @@ HOW_TO_GET = (
     "`hf download CompVis/stable-diffusion-v1-4 --local-dir DIR` or `afterglow autoencoder`"
 )
 REFUSED = {
-    "StableDiffusionXLPipeline": "Stable Diffusion XL has two text encoders and pooled text; Afterglow supports models with one text encoder",
+    "StableDiffusionXLPipeline": "Stable Diffusion XL has two text encoders and pooled text; Afterglow supports one text encoder",
     "StableDiffusion3Pipeline": "Stable Diffusion 3 has no cross-attention to text: text and pixels are one sequence",
     "FluxPipeline": "Flux has no cross-attention to text: text and pixels are one sequence",
 }
