@@ -89,7 +89,7 @@ COLLECTED_MEASURES = (  # of generations that are sampled again at Stable Diffus
     "sink_darkness.last.*", "score_difference.*", "all_ones", "centered_gaussian", "luminance", "local_contrast",
 )  # fmt: skip
 DATA_FOLDERS = {"cifar10": "cifar", "celeba": "celeba_64", "flowers102": "flowers102_64"}
-PHOTOGRAPH_SEEDS = {"cifar10": (0, 1, 2), "celeba": (0, 1), "flowers102": (0, 1)}
+PHOTOGRAPH_SEEDS = {"cifar10": (0, 1, 2), "celeba": (0, 1, 2), "flowers102": (0, 1, 2)}
 STEPS_BY_PHOTOGRAPHS = {32: 1200, 128: 5000, 512: 9000}
 # rows of "unconditional" and "backgrounds": both rules of each sample, so that other thresholds can be computed
 COMPLETION_MEASURES = (

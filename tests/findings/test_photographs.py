@@ -53,7 +53,7 @@ def test_differences_of_written_runs(make, tmp_path, write_run) -> None:
             folder = write_run(tmp_path / f"photographs-cifar10-{seed}-{arm}", n=200, seed=seed, arm=arm, factor=1.4 + 0.2 * seed)
             (folder / "emergence.json").write_text("{}")
     text = make.page(tmp_path)
-    assert "4 of 6 planned runs are complete, and 2 of 3 seeds have both arms" in text and "0 of 4 planned runs" in text
+    assert "4 of 6 planned runs are complete, and 2 of 3 seeds have both arms" in text and "0 of 6 planned runs" in text
     table = paired_table(read_runs(sorted(tmp_path.iterdir())))
     larger = write_run(tmp_path / "photographs_32-celeba-0", n=200, seed=0, arm=0)
     (larger / "emergence.json").write_text("{}")

@@ -24,7 +24,7 @@ from afterglow.reports.runs import EmergenceTables, read_runs
 from afterglow.reports.tables import interval_text, text_table
 
 HERE = Path(__file__).parent
-DATASETS = {"cifar10": ("CIFAR-10", 3), "celeba": ("CelebA", 2), "flowers102": ("Oxford Flowers 102", 2)}  # title, planned seeds
+DATASETS = {"cifar10": ("CIFAR-10", 3), "celeba": ("CelebA", 3), "flowers102": ("Oxford Flowers 102", 3)}  # title, planned seeds
 PRIMARY = "calibrated distance below 1"
 
 INTRODUCTION = """# Is a region of a photograph memorized later than the whole photograph?
