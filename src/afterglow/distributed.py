@@ -81,8 +81,12 @@ def dtype() -> "torch.dtype":
     return {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[requested]
 
 
-def validate_trainer(trainer: Any) -> None:
+def validate_trainer(trainer: Any, requested: Any = None) -> None:
     """Check that a Lightning Trainer uses the processes and the precision of the launcher.
+
+    Args:
+        trainer: the Trainer.
+        requested: the precision among its options; it takes another one on a CPU.
 
     Raises:
         AfterglowError: the two disagree.
@@ -93,7 +97,8 @@ def validate_trainer(trainer: Any) -> None:
             f"The launcher started {world_size} process(es) but the Trainer is set to use {trainer.world_size}: "
             "leave devices and nodes to `accelerate launch --num_processes N`."
         )
-    precision = PRECISION.get(os.environ.get("ACCELERATE_MIXED_PRECISION", ""), trainer.precision)
+    own = requested if requested == "16-mixed" else trainer.precision
+    precision = PRECISION.get(os.environ.get("ACCELERATE_MIXED_PRECISION", ""), own)
     if precision == "16-mixed" and trainer.strategy.root_device.type == "cpu":  # Lightning would take bf16 instead
         raise AfterglowError(FP16_ON_CPU)
     if trainer.precision != precision:

@@ -135,6 +135,13 @@ def test_nearest_restores_the_matmul_precision():
         torch.set_float32_matmul_precision("highest")
 
 
+def test_nearest_is_exact_where_a_training_computes_in_half_precision():
+    with torch.autocast("cpu", torch.bfloat16):
+        same_nearest(images(9, seed=1), images(61), 5)
+        vectors = np.random.default_rng(0).normal(size=(70, 64)).astype(np.float32)
+        same_nearest(vectors[:9], vectors[9:], 5)
+
+
 @pytest.mark.gpu
 def test_nearest_on_a_gpu_equals_the_cpu():
     queries, rows = images(40, 16), images(500, 16, seed=1)

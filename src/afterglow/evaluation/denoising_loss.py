@@ -40,16 +40,16 @@ def denoising_errors(
     parts = []
     for start in range(0, len(images), batch_size):
         rows = slice(start, start + batch_size)
-        clean = model.encode(to_signed(images[rows]).to(model.device))
+        clean = model.encode(to_signed(images[rows]).to(model.device, non_blocking=True))
         condition, columns = model.condition(captions[rows]), []
         for time in loss_times(model, num_times):
             seeds = [seed * 1_000_003 + time * 10_007 + start + row for row in range(len(clean))]
-            noise = initial_noise(clean.shape[1:], [torch.Generator().manual_seed(number) for number in seeds]).to(clean)
+            noise = initial_noise(clean.shape[1:], [torch.Generator().manual_seed(number) for number in seeds]).to(clean, non_blocking=True)
             timestep = torch.full((len(clean),), time, device=clean.device)
             noisy = model.scheduler.add_noise(clean, noise, timestep)
             predicted = model.to_noise(model(noisy, timestep, condition), noisy, time)
-            columns.append((predicted - noise).float().square().mean(1).cpu())
-        parts.append(torch.stack(columns, dim=1))
+            columns.append((predicted - noise).float().square().mean(1))
+        parts.append(torch.stack(columns, dim=1).cpu())
     return torch.cat(parts)
 
 

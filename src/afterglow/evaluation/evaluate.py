@@ -80,8 +80,9 @@ def evaluate(
         mitigation=mitigation,
         processes=processes,
     )
-    result = measure_generations(generations, measures)
-    return replace(result, measurements=request.complete(result.measurements, generations))
+    with model.full_precision():
+        result = measure_generations(generations, measures)
+        return replace(result, measurements=request.complete(result.measurements, generations))
 
 
 def generate_with_ground_truth(
@@ -106,7 +107,8 @@ def generate_with_ground_truth(
             return parts.movedim(0, dim + 1).flatten(dim, dim + 1).narrow(dim, 0, len(samples))
 
         generations = replace(generations.map(interleave), caption=tuple(captions[row] for row, _ in samples))
-    return request.annotate(generations, [row for row, _ in samples])
+    with model.full_precision():
+        return request.annotate(generations, [row for row, _ in samples])
 
 
 def model_measures(model: Denoiser, num_steps: int) -> list[Measure]:

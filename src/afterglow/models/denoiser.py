@@ -2,8 +2,8 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -81,6 +81,12 @@ class Denoiser(nn.Module):
     def dtype(self) -> torch.dtype:
         """Data type of the network's weights."""
         return next(self.unet.parameters()).dtype
+
+    @contextmanager
+    def full_precision(self) -> Iterator[None]:
+        """A context in which nothing is computed in half precision, as the launcher's precision lets the network be."""
+        with torch.autocast("cpu", enabled=False), torch.autocast(self.device.type, enabled=False):
+            yield
 
     def encode(self, images: Tensor) -> Tensor:
         """Convert pixels [B, C, H, W] in [-1, 1] to the values that are denoised, [B, C, h, w]; the identity in pixel space."""
@@ -176,7 +182,11 @@ class Denoiser(nn.Module):
         """
         if self.scheduler.config.prediction_type == "epsilon":
             return output
-        alpha_bar = self.scheduler.alphas_cumprod.to(output)[timestep].reshape(-1, 1, 1, 1)
+        alpha_bar = self.scheduler.alphas_cumprod.to(output.dtype)
+        if isinstance(timestep, Tensor):
+            alpha_bar = alpha_bar.to(output.device, non_blocking=True)[timestep].reshape(-1, 1, 1, 1)
+        else:
+            alpha_bar = alpha_bar[timestep]  # a scalar of the host, for which no device waits
         return alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * noisy
 
 

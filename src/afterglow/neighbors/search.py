@@ -43,10 +43,11 @@ def nearest(queries: Any, rows: Any, k: int, *, mask: Tensor | None = None, devi
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")  # even if the training allows TF32 or bfloat16
     try:
-        if rows.dtype != np.uint8:
-            return _nearest_vectors(queries, rows, min(k, len(rows)), device)
-        masks = torch.ones(1, 1, *rows.shape[2:], dtype=torch.bool) if mask is None else mask.reshape(-1, 1, *rows.shape[2:])
-        return _nearest_images(queries, rows, min(k, len(rows)), masks, device)
+        with torch.autocast(torch.device(device).type, enabled=False):
+            if rows.dtype != np.uint8:
+                return _nearest_vectors(queries, rows, min(k, len(rows)), device)
+            masks = torch.ones(1, 1, *rows.shape[2:], dtype=torch.bool) if mask is None else mask.reshape(-1, 1, *rows.shape[2:])
+            return _nearest_images(queries, rows, min(k, len(rows)), masks, device)
     finally:
         torch.set_float32_matmul_precision(before)
 

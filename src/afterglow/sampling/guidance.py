@@ -51,9 +51,10 @@ def predict_both(model: Denoiser, condition: TextConditioning | None, noisy: Ten
         The unconditional and the conditional output, [B, C, h, w] each; twice the same tensor without text.
     """
     if condition is None:
-        output = model(noisy, timestep.to(noisy.device).expand(len(noisy)), None)
+        output = model(noisy, timestep.to(noisy.device, non_blocking=True).expand(len(noisy)), None)
         return output, output
-    uncond, cond = model(torch.cat([noisy, noisy]), timestep.to(noisy.device).expand(2 * len(noisy)), condition).chunk(2)
+    timesteps = timestep.to(noisy.device, non_blocking=True).expand(2 * len(noisy))
+    uncond, cond = model(torch.cat([noisy, noisy]), timesteps, condition).chunk(2)
     return uncond, cond
 
 

@@ -117,7 +117,7 @@ def _initial_sample(model: Denoiser, generators: Sequence[torch.Generator], sche
 
 
 def _noise(model: Denoiser, generators: Sequence[torch.Generator]) -> Tensor:
-    return initial_noise(model.latent_shape(), generators, model.dtype).to(model.device)
+    return initial_noise(model.latent_shape(), generators, model.dtype).to(model.device, non_blocking=True)
 
 
 @torch.no_grad()
@@ -203,7 +203,8 @@ def _generate_batch(
     pixels = model.decode(sample)
     if not pixels.isfinite().all():
         raise DivergedError(f"{type(model).__name__} generated images that are not finite: it diverged or overflows in {model.dtype}.")
-    recorded = recorder.result()
+    with model.full_precision():  # half tensors of the CPU cannot be stacked in its autocast
+        recorded = recorder.result()
     extras = recorded.pop("extras") | dict(setup.extras)
     if "basin_curve" in capture.extras:
         extras["basin_curve"] = _basin_curve(model, captions, seeds, sampler)

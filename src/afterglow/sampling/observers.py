@@ -94,13 +94,13 @@ class Curvature:
     def on_step(self, step: SamplerStep) -> None:
         if step.index != step.num_steps - 1:
             return
-        delta, total = _delta_function(self.model, step), torch.zeros(len(step.noisy), *step.noisy.shape[-2:])
+        delta, total = _delta_function(self.model, step), torch.zeros(len(step.noisy), *step.noisy.shape[-2:], device=step.noisy.device)
         generators = [torch.Generator().manual_seed(2 * seed + 1) for seed in self.seeds]  # one per row, so that batches do not matter
         for _ in range(self.num_vectors):
             signs = [torch.randint(2, step.noisy.shape[1:], generator=generator) * 2.0 - 1 for generator in generators]
-            vector = torch.stack(signs).to(step.noisy)
-            total -= (vector * _jacobian_product(delta, step.noisy, vector)).float().sum(1).cpu()
-        self.value = total / self.num_vectors
+            vector = torch.stack(signs).to(step.noisy, non_blocking=True)
+            total -= (vector * _jacobian_product(delta, step.noisy, vector)).float().sum(1)
+        self.value = (total / self.num_vectors).cpu()
 
     def result(self) -> dict[str, Tensor]:
         return {"curvature": self.value}
@@ -119,11 +119,11 @@ class EarlyDifference:
         times = torch.full((len(step.noisy),), step.timestep, device=step.noisy.device)
         condition = None if step.condition is None else step.condition[len(step.noisy) :]
         early_noise = self.early.to_noise(self.early(step.noisy, times, condition), step.noisy, step.timestep)
-        self.last = (step.noise - early_noise).float().square().sum(1).cpu()
+        self.last = (step.noise - early_noise).float().square().sum(1)
         self.summed = self.summed + self.last
 
     def result(self) -> dict[str, Tensor]:
-        return {"early_difference.last": self.last, "early_difference.summed": self.summed}
+        return {"early_difference.last": self.last.cpu(), "early_difference.summed": self.summed.cpu()}
 
 
 def concentration(attention_BPP: Tensor) -> Tensor:

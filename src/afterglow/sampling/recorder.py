@@ -129,7 +129,7 @@ class TraceRecorder:
         grids = [grid for grid in maps.values() if grid.shape[1] > 1]  # undefined where one position attends to itself
         if not grids:
             raise AfterglowError(f"There is no self-attention to record: all layers of {type(self.model.unet).__name__} have one position.")
-        self.extras["self_attention"] = mean_of_grids(grids, noisy.shape[-2] / noisy.shape[-1]).cpu()
+        self.extras["self_attention"] = _sent(mean_of_grids(grids, noisy.shape[-2] / noisy.shape[-1]))
 
     @contextmanager
     def _record_attention(self, index: int) -> Iterator[None]:
@@ -145,24 +145,31 @@ class TraceRecorder:
         with record_attention(self.model.unet, reduce, prefixes=prefixes, rows=self.cond_slice) as maps:
             yield
         if tokens:
-            self.token_attention.append(torch.stack([token for token, _ in maps.values()], dim=1).half().cpu())
+            self.token_attention.append(_sent(torch.stack([token for token, _ in maps.values()], dim=1).half()))
         for layer, (_, end) in maps.items():
             if end is not None and layer.startswith(tuple(self.capture.end_layers)):
-                self.end_attention[index, layer] = end.half().cpu()
+                self.end_attention[index, layer] = _sent(end.half())
 
     def _keep_guidance(self, delta: Tensor) -> None:
         rms = delta.square().flatten(1).mean(1).sqrt()
-        self.guidance.append((delta / rms.clamp(min=1e-12)[:, None, None, None]).half().cpu())
-        self.guidance_rms.append(rms.cpu())
+        self.guidance.append(_sent((delta / rms.clamp(min=1e-12)[:, None, None, None]).half()))
+        self.guidance_rms.append(_sent(rms))
 
     def result(self) -> dict[str, Any]:
-        """The recorded fields of Generations."""
+        """The recorded fields of Generations; waits for the device."""
+        if self.model.device.type == "cuda":
+            torch.cuda.current_stream(self.model.device).synchronize()
         steps = {name: getattr(self, name) for name in ("guidance", "guidance_rms", "token_attention")}
         return {
             **{name: torch.stack(values) if values else None for name, values in steps.items()},
             "end_attention": self.end_attention or None,
             "extras": self.extras | {name: value for observer in self.observers for name, value in observer.result().items()},
         }
+
+
+def _sent(tensor: Tensor) -> Tensor:
+    """A copy in the memory of the host, which can be read once the device has been waited for."""
+    return tensor.to("cpu", non_blocking=True)
 
 
 def _column_weights(condition: TextConditioning) -> Tensor:
