@@ -228,3 +228,19 @@ def test_page_shows_emergence_by_outpainting(run_folder: Path) -> None:
     assert emergence_table(run, run.emergence["outpainted"]) == emergence_table(run)
     page = write_report(run_folder).read_text(encoding="utf-8")
     assert "<h3>By outpainting</h3>" in page and "among held-out images</h3>" not in page
+
+
+@pytest.mark.parametrize(
+    ("monitor", "sentence"),
+    [
+        ({"seeds": 2, "final_seeds": 4, "num_controls": 64}, "2 of 4 generations per caption at the last evaluation and 3 of 64 controls"),
+        ({"seeds": 3, "final_seeds": 2, "num_controls": 3}, "2 of 3 generations per caption"),
+        ({"seeds": 2, "final_seeds": 2, "num_controls": 3}, ""),
+    ],
+)
+def test_page_says_what_the_budget_left_out(run_folder: Path, monitor: dict, sentence: str) -> None:
+    config = yaml.safe_load((run_folder / "config.yaml").read_text())
+    (run_folder / "config.yaml").write_text(yaml.safe_dump(config | {"monitor": monitor | {"budget": 0.25}}))
+    page = write_report(run_folder).read_text()
+    expected = f'<p class="notice">To keep the evaluations within monitor.budget 0.25 they had {sentence}.</p>'
+    assert expected in page if sentence else "To keep the evaluations" not in page

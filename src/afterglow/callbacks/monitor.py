@@ -18,13 +18,14 @@ from afterglow import keys
 from afterglow.analysis.emergence_table import emergence_summary
 from afterglow.analysis.summary import summarize_evaluation
 from afterglow.callbacks.alerts import alert_first_emerged
+from afterglow.callbacks.budget import Workload
 from afterglow.callbacks.early_stop import EarlyStop
 from afterglow.callbacks.media import log_media
 from afterglow.callbacks.preemption import save_now
 from afterglow.callbacks.run_files import RunFiles, load_early_snapshot, save_early_snapshot
 from afterglow.callbacks.schedule import Clock, evaluation_steps
 from afterglow.callbacks.training_evaluation import EvaluationSettings, TrainingEvaluation
-from afterglow.errors import DivergedError, require_fraction
+from afterglow.errors import DivergedError, require, require_fraction
 from afterglow.evaluation.evaluate import Processes, required_inputs
 from afterglow.evaluation.measurements import EvaluationResult
 from afterglow.measures.registry import check_families
@@ -42,6 +43,10 @@ class MemorizationMonitor(L.Callback):
     Args:
         step_ratio: largest ratio of the steps of two neighboring evaluations.
         first_fraction: the first evaluation after step 0, as a fraction of the training.
+        budget: largest share of the evaluations in the training's passes through the network. Where they would be more, all evaluations
+            have fewer generations per caption and the last one fewer controls, and the log and the page say so; every plant is still
+            evaluated at every step, but from fewer samples, so that its step of emergence and the false-positive rate are less certain.
+            The choice depends on the options alone, not on the machine; 1: nothing is left out.
         logged_maps: maps whose masks are logged at every evaluation; the last evaluation logs all.
         early_fraction: fraction of the training whose weights early_difference compares with.
         early_stop: criterion that ends the training before its last step, with the last evaluation at that step.
@@ -52,6 +57,7 @@ class MemorizationMonitor(L.Callback):
         self,
         step_ratio: float = 1.5,
         first_fraction: float = 0.02,
+        budget: float = 0.2,
         logged_maps: Sequence[str] = ("score_difference.summed", "end_token.last.first_eos.be", "end_token.last.first_eos.all"),
         early_fraction: float = 0.1,
         early_stop: EarlyStop = EarlyStop(),
@@ -59,9 +65,10 @@ class MemorizationMonitor(L.Callback):
     ) -> None:
         evaluation_steps(1, ratio=step_ratio, first=first_fraction)  # raises AfterglowError if they are out of range
         require_fraction(early_fraction=early_fraction)
+        require("monitor.budget", budget, 0 < budget <= 1, "a number above 0, at most 1")
         check_families(logged_maps, "monitor.logged_maps")
         self.settings = EvaluationSettings(**settings)
-        self.step_ratio, self.first_fraction, self.early_fraction = step_ratio, first_fraction, early_fraction
+        self.step_ratio, self.first_fraction, self.early_fraction, self.budget = step_ratio, first_fraction, early_fraction, budget
         self.logged_maps, self.early_stop = tuple(logged_maps), early_stop
         self.stopped = False  # by `early_stop`
         # set by the command: the process, the callback that averages the weights, what writes the report, whether there is a limit of time,
@@ -123,9 +130,11 @@ class MemorizationMonitor(L.Callback):
         reconstructed = planted.reconstructed(model.reconstruct)
         processes = Processes(self.rank, self.world_size, pl_module.all_gather)
         load_early = partial(load_early_snapshot, folder=folder)
-        self.evaluation = TrainingEvaluation(
-            self.settings, planted, reconstructed, reconstructed.gallery(model.device), load_early, processes
-        )
+        evaluation = TrainingEvaluation(self.settings, planted, reconstructed, reconstructed.gallery(model.device), load_early, processes)
+        work = Workload.of(evaluation, model, len(self.steps), trainer.max_steps * trainer.datamodule.batch_size)  # type: ignore[attr-defined]
+        self.evaluation = replace(evaluation, settings=work.within(self.settings, self.budget))
+        if self.evaluation.settings != self.settings:
+            log.info("%s", work.describe(self.settings, self.budget))
         for last in (False, True):  # refuse unknown names before the training begins
             required_inputs(model, self.settings.sampler.steps, self.settings.patterns(last), strict=False)
         self.clock.start()

@@ -1,7 +1,7 @@
 """report.html of a run: one page that needs no server, no network and no other file."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def _contents(run: Run, line: dict[str, Any] | None) -> dict[str, Any]:
     kinds = list(dict.fromkeys(plant["kind"] for plant in line["plants"])) if line else []
     return {
         "answer": answer(run),
-        "no_captions": _no_captions(run),
+        "notices": [text for text in (_no_captions(run), _left_out(run)) if text],
         "unpaired": {"global", "local"} <= set(run.kinds),
         "timeline": line,
         "timeline_kinds": kinds,
@@ -140,6 +140,29 @@ def _no_captions(run: Run) -> str:
         f"The images have no captions ({len(names)} of {len(plants)} that were taken for plants and phantoms). They were trained with an "
         f"empty one, and to that of each plant, phantom, decoy and tint a name from a word list was added, such as '{names[0]}'."
     )
+
+
+def _left_out(run: Run) -> str:
+    """What the evaluations have less than the configuration names, because of monitor.budget."""
+    rows, size = run.rows[run.rows["seed"] >= 0], run.setting("data.init_args.set_size")
+
+    def missing(step: int, column: str, kinds: Collection[str], option: str, noun: str) -> str:
+        """Empty if nothing is missing, or the evaluation has no such rows."""
+        found = rows[(rows["step"] == step) & rows["kind"].isin(kinds)][column].nunique()
+        wanted = run.setting(f"monitor.{option}") or 0
+        few = 0 < found < (min(wanted, size or wanted) if option == "num_controls" else wanted)
+        return f"{found} of {wanted} {noun}" if few else ""
+
+    parts = [missing(run.steps[0], "plant_id", ("unprompted",), "num_unprompted", "generations without a caption")]
+    if "unprompted" not in run.kinds:  # whose generations have seeds of their own
+        parts.append(missing(run.steps[0], "seed", COPYABLE, "seeds", "generations per caption"))
+        last = missing(run.last, "seed", COPYABLE, "final_seeds", "generations per caption at the last evaluation")
+        parts.append(last if run.finished else "")
+    if run.finished:
+        parts.append(missing(run.last, "plant_id", ("control",), "num_controls", "controls"))
+    found = [part for part in parts if part]
+    budget = run.setting("monitor.budget")
+    return f"To keep the evaluations within monitor.budget {budget:g} they had {join(found)}." if found and budget else ""
 
 
 def _configuration(run: Run) -> str:
