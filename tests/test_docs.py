@@ -152,7 +152,7 @@ def train_keys(recipe: str) -> frozenset[str]:
 
 def train_fault(arguments: tuple[str, ...]) -> str | None:
     """A recipe file or an option of the training that does not exist. Together the three recipes know every option."""
-    known = {"--config", "--print_config", "--help", "--out"}.union(*(train_keys(f"configs/{name}.yaml") for name in RECIPES))
+    known = {"--config", "--print_config", "--help", "--out", "--dry-run"}.union(*(train_keys(f"configs/{name}.yaml") for name in RECIPES))
     for word, following in zip(arguments, (*arguments[1:], ""), strict=False):
         if word == "--config" and following not in PLACEHOLDERS and not (ROOT / following).is_file():
             return f"no file {following}"

@@ -24,8 +24,9 @@ from afterglow.callbacks.monitor import MemorizationMonitor
 from afterglow.callbacks.nonfinite import NonFinite
 from afterglow.callbacks.preemption import Preemption, take_max_seconds
 from afterglow.callbacks.progress import Progress
+from afterglow.cli.dry_run import DRY_STEPS, DryRun, take_processes
 from afterglow.cli.recipes import ALLOW_IMPORT, ALLOWED, RecipeHelp, config_file, names_recipe, parse_recipe
-from afterglow.cli.resume import changed_options, check_weights, find_resume, refuse_changes
+from afterglow.cli.resume import Resume, changed_options, check_weights, find_resume, refuse_changes
 from afterglow.cli.run_lock import RunLock
 from afterglow.cli.train_help import TRAINER_HELP, train_help
 from afterglow.errors import AfterglowError, LostProcessError, configure_logging, one_line, require, require_positive, user_error
@@ -43,6 +44,7 @@ from afterglow.signals import Stopped, StopSignals
 
 RUNS = Path("runs")
 RESUME_HELP = "auto: resume the run NAME if it exists, otherwise begin it"
+DRY_RUN_HELP = "build everything, run a few steps and a small evaluation, and print memory, time per step and the expected total"
 CHANGES_HELP = "true: resume although options or the planted set differ from those of the run"
 LOST_PROCESS = "Another process of this training has ended, and so does this one; the same command with --resume auto continues"
 MITIGATIONS = [getattr(training_mitigations, name) for name in training_mitigations.__all__]
@@ -79,6 +81,7 @@ class AfterglowCLI(LightningCLI):
         )
         parser.add_argument("--resume", type=Literal["auto"] | None, default=None, help=RESUME_HELP)
         parser.add_argument("--allow_changes", type=bool, default=False, help=CHANGES_HELP)
+        parser.add_argument("--dry-run", action="store_true", help=DRY_RUN_HELP)
         parser.add_argument(ALLOW_IMPORT, type=str | None, default=None, help=ALLOW_IMPORT_HELP)
         parser.add_lightning_class_args(WarmupEMA, "ema")
         parser.add_lightning_class_args(MemorizationMonitor, "monitor")
@@ -108,6 +111,12 @@ class AfterglowCLI(LightningCLI):
         self.folder = run_folder(default_name(self.config, self.arguments) if self.config.name is None else self.config.name)
         if self.config.resume and self.config.ckpt_path:
             raise AfterglowError("Give either --resume auto or --ckpt_path, not both.")
+        self.resume: Resume | None = None
+        self.changes: list[str] = []
+        if self.config.dry_run:
+            self.max_steps, self.processes = self.config.trainer.max_steps, take_processes(self.config.trainer)
+            self.config.trainer.max_steps = min(self.max_steps, DRY_STEPS)
+            return
         if self.folder.is_dir() and distributed.is_main_process():
             self.lock.acquire(self.folder)
         self.resume = find_resume(self.folder, self.config.ckpt_path, self.config.resume)
@@ -124,7 +133,7 @@ class AfterglowCLI(LightningCLI):
     def _config_text(self) -> str:
         """The configuration without how it is resumed, so that `--config runs/NAME/config.yaml --name OTHER` repeats the run."""
         config = self.config.clone()
-        config.ckpt_path, config.resume, config.allow_changes, config.allow_import = None, None, False, None
+        config.ckpt_path, config.resume, config.allow_changes, config.allow_import, config.dry_run = None, None, False, None, False
         return self.parser.dump(config, skip_none=False)
 
     def instantiate_classes(self) -> None:
@@ -141,7 +150,8 @@ class AfterglowCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Give the Trainer the run folder and the W&B logger."""
         self.run_logger = self.config_init.wandb
-        trainer = super().instantiate_trainer(default_root_dir=str(self.folder), logger=self.run_logger, **kwargs)
+        logger: Any = False if self.config.dry_run else self.run_logger
+        trainer = super().instantiate_trainer(default_root_dir=str(self.folder), logger=logger, **kwargs)
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         self.preemption = Preemption(self.signals, take_max_seconds(trainer))
         trainer.callbacks.insert(0, self.preemption)  # type: ignore[attr-defined]
@@ -155,9 +165,18 @@ class AfterglowCLI(LightningCLI):
         stopped = self.resume.stopped and self.config_init.monitor.early_stop.monitor is not None
         return stopped or self.resume.step >= self.trainer.max_steps
 
+    def dry_run(self) -> None:
+        """Measure a few steps and an evaluation, and print what the training would take."""
+        distributed.validate_trainer(self.trainer, self.config.trainer.precision)
+        self.monitor = self.config_init.monitor
+        self.monitor.rank, _ = self.datamodule.rank, self.datamodule.world_size = distributed.rank_and_world_size()[0], self.processes
+        text = DryRun(self.monitor, self.max_steps, self.processes).run(self.trainer, self.model, self.datamodule)
+        if distributed.is_main_process():
+            print(f"Dry run of '{self.folder}', which is not made: {self.datamodule.describe()}\n{text}")
+
     def prepare(self) -> None:
         """Raise an AfterglowError for everything that cannot work, and only then write to the run folder."""
-        distributed.validate_trainer(self.trainer)
+        distributed.validate_trainer(self.trainer, self.config.trainer.precision)
         self.monitor = self.config_init.monitor
         self.monitor.rank, self.monitor.world_size = distributed.rank_and_world_size()
         self.datamodule.rank, self.datamodule.world_size = distributed.rank_and_world_size()
@@ -202,6 +221,9 @@ class AfterglowCLI(LightningCLI):
 
     def fit(self) -> None:
         """Train, then write the report and print where everything is."""
+        if self.config.dry_run:
+            self.dry_run()
+            return
         self.prepare()
         checkpoint = None if self.resume is None else str(self.resume.file)
         try:

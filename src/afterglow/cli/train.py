@@ -8,6 +8,7 @@
 A run is one recipe (--config configs/RECIPE.yaml), any number of overlays (--config configs/overlays/NAME.yaml) and single values
 (--optimizer.learning_rate 1e-3, --data.planting.copies 8, --trainer.max_steps 4000, --wandb.project NAME). Its files are in runs/NAME.
 
+  --dry-run               build everything, run a few steps, and print memory, time per step and the expected total
   --print_config          print the resolved configuration, with the values of the recipe, and exit
   --trainer.help          list all options of Lightning's Trainer
   --model.help CLASS      list the options of another model, such as StableDiffusion

@@ -77,8 +77,8 @@ class DenoiserModule(L.LightningModule):
     def on_fit_start(self) -> None:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.setup_mitigations(data.planted)
-        num_samples = self.trainer.max_steps * data.batch_size
-        self.model.prepare_training(data.samples, num_samples, data.rank, data.world_size, self.trainer.strategy.barrier)
+        trainer, num_samples = self.trainer, self.trainer.max_steps * data.batch_size
+        self.model.prepare_training(data.samples, num_samples, trainer.global_rank, trainer.world_size, trainer.strategy.barrier)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         step = self.model.forward_batch(batch, self.mitigations)
