@@ -12,7 +12,7 @@ import argparse
 import numpy as np
 import torch
 
-from afterglow.analysis.extraction import tile_calibrated_l2, tile_limit
+from afterglow.analysis.extraction import calibrated_limit, tile_calibrated_l2
 from afterglow.datasets.sources import load_images
 from afterglow.evaluation.extraction import tile_extras
 from afterglow.evaluation.ground_truth import NUM_NEIGHBORS
@@ -43,7 +43,7 @@ def main() -> None:
         gallery = Gallery(rest[:size], np.arange(size))
         copies = [count_text(int(value), len(unseen), digits=1) for value in whole_copies(unseen, gallery)]
         tiles = tile_values(unseen, gallery).amin(1).numpy()
-        limit = tile_limit(tiles)
+        limit = calibrated_limit(tiles)
         found = [f"{share:.2f}" for share in power(unseen, gallery, limit, generator)]
         judged = tiles[1::2]
         rows.append([str(size), *copies, f"{limit:.2f}", count_text(int((judged < limit).sum()), len(judged), digits=1), *found])

@@ -5,11 +5,11 @@ import torch
 
 from afterglow.analysis.extraction import (
     Fraction,
+    calibrated_limit,
     distinct_curve,
     fractions,
     generation_rows,
     tile_calibrated_l2,
-    tile_limit,
     write_generations,
 )
 from afterglow.generations import Generations, Neighbors
@@ -56,12 +56,12 @@ def test_calibrated_distance_by_hand():
 
 def test_limit_of_tiles_leaves_at_most_a_hundredth_of_the_choosing_half_below():
     draws = np.random.default_rng(1).uniform(0, 3, (400, 400))
-    assert np.mean([(draw[1::2] < tile_limit(draw)).mean() for draw in draws]) == pytest.approx(2 / 201, rel=0.1)
+    assert np.mean([(draw[1::2] < calibrated_limit(draw)).mean() for draw in draws]) == pytest.approx(2 / 201, rel=0.1)
     values = np.random.default_rng(0).uniform(0, 3, 500)
-    limit = tile_limit(values)
+    limit = calibrated_limit(values)
     assert (values[::2] < limit).sum() == 1 and limit < 1
-    assert limit == tile_limit(np.where(np.arange(500) % 2, 0.0, values))  # the half that judges plays no part
-    assert tile_limit(np.full(40, 2.0)) == 1 and tile_limit(np.zeros(0)) == 1
+    assert limit == calibrated_limit(np.where(np.arange(500) % 2, 0.0, values))  # the half that judges plays no part
+    assert calibrated_limit(np.full(40, 2.0)) == 1 and calibrated_limit(np.zeros(0)) == 1
 
 
 def test_one_row_a_generation_and_the_file_is_made_part_by_part(tmp_path):

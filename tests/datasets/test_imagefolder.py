@@ -272,8 +272,7 @@ def test_load_imagefolder_announces_reading_and_missing_captions(tmp_path: Path,
         load_imagefolder(str(tmp_path / "classes"), 4, 3)
     assert caplog.messages == [f"Reading 1 images from {tmp_path / 'classes'}."]
     load_imagefolder(str(tmp_path / "flat"), 4, 3)
-    (warning,) = [message for message in caplog.messages if f"{tmp_path / 'flat'}: 1 of 1 images have no caption (0.png)" in message]
-    assert "such as 'evander'" in warning
+    assert f"{tmp_path / 'flat'}: 1 of 1 images have no caption (0.png)." in caplog.messages
 
 
 def test_files_that_are_left_out_are_counted_and_named_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
+from peft import get_peft_model_state_dict
 
 from afterglow.measures.bright_ending import bright_ending, layer_sets
 from afterglow.models.io import export, open_model
@@ -147,6 +148,16 @@ def test_low_rank_updates_are_all_that_is_trained_and_kept(sd_folder, tmp_path):
     exported = generate(open_model(export(model, tmp_path / "out")), CAPTIONS[:1], [0], sampler).images
     assert (exported.int() - updated.int()).abs().max() <= 1  # merged weights round otherwise
     assert model.unet.peft_config  # the export has left the model as it was
+    layers = get_peft_model_state_dict(model.unet)
+    StableDiffusionPipeline.save_lora_weights(str(tmp_path), unet_lora_layers=layers, weight_name="mine.safetensors")
+    wide = {name: torch.cat([tensor, tensor], int(tensor.shape[0] == 2)) for name, tensor in layers.items()}  # of a base twice as wide
+    StableDiffusionPipeline.save_lora_weights(str(tmp_path), unet_lora_layers=wide, weight_name="other.safetensors")
+    merged = open_model(sd_folder, lora=tmp_path / "mine.safetensors")
+    expected = open_model(tmp_path / "out").unet.state_dict()
+    assert all(torch.allclose(tensor, expected[name], atol=1e-6) for name, tensor in merged.unet.state_dict().items())
+    for name, sentence in (("other", "that of another base model"), ("gone", "no LoRA file")):
+        with pytest.raises(ValueError, match=sentence):
+            open_model(sd_folder, lora=tmp_path / f"{name}.safetensors")
 
 
 def test_gradient_checkpointing_changes_no_gradient(sd_folder):

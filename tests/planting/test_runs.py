@@ -64,3 +64,11 @@ def test_build_planted_set_with_max_images_reads_only_these(tmp_path: Path) -> N
         for seed in (0, 0, 1)
     )
     assert len(one.pixels) == 10 and np.array_equal(one.pixels, same.pixels) and not np.array_equal(one.pixels, other.pixels)
+
+
+def test_build_planted_set_says_what_becomes_of_images_without_a_caption(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(3):
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    nothing = {f"num_{name}": 0 for name in ("global", "local", "decoys", "tints", "backgrounds", "decoy_images", "heldout")}
+    build_planted_set("imagefolder", resolution=8, planting=PlantingConfig(**nothing), seed=0, data_dir=str(tmp_path))  # type: ignore[arg-type]
+    assert "such as 'evander'" in caplog.text

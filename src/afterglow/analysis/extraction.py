@@ -1,6 +1,6 @@
 """Extraction from unconditional models: calibrated distances, whole and in tiles, and distinct clusters (docs/methods.md#extraction)."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -53,13 +53,13 @@ def tile_calibrated_l2(distance: Tensor, other: Tensor, own_other: Tensor, contr
     return torch.where(unique >= ONE_LEVEL, distance / (ALPHA * unique), torch.inf)
 
 
-def tile_limit(unseen: np.ndarray) -> float:
+def calibrated_limit(unseen: np.ndarray) -> float:
     """Limit below which a generation is extracted in its best tile: 1, or less where unseen images come nearer.
 
     The k-th smallest of the N values of every second unseen image, k = UNSEEN_FRACTION (N + 1) rounded down and at least 1: below it
     lies another unseen image with a probability of at most k / (N + 1) (exchangeable images). The other half judges it.
 
-    >>> tile_limit(np.array([0.3, 0.2, 2.0, 2.0]))
+    >>> calibrated_limit(np.array([0.3, 0.2, 2.0, 2.0]))
     0.3
     """
     chosen = np.sort(unseen[::2])
@@ -67,12 +67,16 @@ def tile_limit(unseen: np.ndarray) -> float:
     return min(LIMITS["extracted"], float(chosen[place])) if len(chosen) else LIMITS["extracted"]
 
 
+def tile_values(generations: Generations) -> Tensor:
+    """Calibrated distance of each tile of the samples of a part, [B, T]."""
+    return tile_calibrated_l2(*(generations.extras[f"tile_{name}"] for name in ("distance", "other", "own_other", "contrast")))
+
+
 def generation_rows(generations: Generations, first: int = 0) -> pd.DataFrame:
     """One row per sample of a part with ground truth. first: number of its first sample."""
     extras, near = generations.extras, generations.neighbors
     assert near is not None
-    parts = [extras[f"tile_{name}"] for name in ("distance", "other", "own_other", "contrast")]
-    local, tile = tile_calibrated_l2(*parts).min(dim=1)
+    local, tile = tile_values(generations).min(dim=1)
 
     def of_tile(values: Tensor) -> Tensor:
         return values.gather(1, tile[:, None])[:, 0]
@@ -91,26 +95,29 @@ def generation_rows(generations: Generations, first: int = 0) -> pd.DataFrame:
         "tile_cluster": of_tile(extras["tile_clusters"]),
         "tile_row": of_tile(extras["tile_rows"]),
         **{f"tile_{name}": of_tile(extras[f"tile_{name}"]) for name in ("distance", "other", "own_other", "contrast")},
-        "similarity": extras["similarity"],
-        "similar_row": extras["similar_row"],
     }
-    columns |= {name: extras[name] for name in ("plant", "plant_distance") if name in extras}
+    columns |= {name: extras[name] for name in ("similarity", "similar_row", "plant", "plant_distance") if name in extras}
     return pd.DataFrame({"caption": list(generations.caption), **{name: values.numpy() for name, values in columns.items()}})
 
 
-def write_generations(parts: Iterable[Path], file: Path) -> pd.DataFrame:
-    """extract.parquet: the rows of all parts, in order; one part is in memory at a time. Returns them without the captions."""
+def write_generations(parts: Iterable[Path], file: Path, names: Sequence[str] = ()) -> pd.DataFrame:
+    """extract.parquet: the rows of all parts, in order; one part is in memory at a time. Returns them without captions and names.
+
+    names: of the training images; added as file_name and tile_file_name, empty where a template is nearer.
+    """
     count, writer = 0, None
     with atomic_path(file) as path:
         for part in parts:
             rows = generation_rows(Generations.load(part), count)
+            for row in ("row", "tile_row") if names else ():
+                rows[row.replace("row", "file_name")] = [names[number] if number < len(names) else "" for number in rows[row]]
             count += len(rows)
             table = pa.Table.from_pandas(rows, preserve_index=False)
             writer = writer or pq.ParquetWriter(path, table.schema)
             writer.write_table(table)
         assert writer is not None
         writer.close()
-    return pd.read_parquet(file, columns=[name for name in table.column_names if name != "caption"])
+    return pd.read_parquet(file, columns=[name for name in table.column_names if name not in ("caption", "file_name", "tile_file_name")])
 
 
 def distinct_curve(clusters: np.ndarray, extracted: np.ndarray) -> np.ndarray:
@@ -132,10 +139,10 @@ def fractions(
         training: similarity of each training image to the nearest other cluster.
         kinds: {plant_id: kind} of the planted images; adds the copies of each kind, in the plant's mask.
         unseen: the same rows of real images that the model never saw. Every second one chooses the limit of the best tile
-            (`tile_limit`); the others judge it.
+            (`calibrated_limit`); the others judge it.
     """
     judges = unseen if unseen is not None and len(unseen) else None
-    limit = LIMITS["extracted"] if judges is None else tile_limit(judges["tile_calibrated_l2"].to_numpy())
+    limit = LIMITS["extracted"] if judges is None else calibrated_limit(judges["tile_calibrated_l2"].to_numpy())
     similar = float(np.quantile(training, SIMILARITY_QUANTILE))
 
     def fraction(key: str, name: str, test: Callable[[pd.DataFrame], pd.Series], cluster: str = "", start: int = 0) -> Fraction:

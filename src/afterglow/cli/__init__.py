@@ -25,6 +25,7 @@ COMMANDS = {
     "localize": "evaluate how well maps locate the memorized region",
     "mitigate": "compare mitigations at inference with the unmitigated model",
     "knockout": "count the copies that remain without the caption's content in a group of tokens",
+    "audit": "find which of your images a model copies, whole or in part, and since when",
     "extract": "generate many samples and find the training images among them",
     "emergence": "estimate when plants become memorized, over several runs",
     "runs": "list the runs of a folder with their state, step and memorized fractions",

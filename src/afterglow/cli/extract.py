@@ -9,12 +9,12 @@ dataset beyond --set-size, or the images of a folder (--heldout).
 
 Generations are compared with the training set of a run (--run, which may be another run than the model's) or with a dataset at the size
 of the model's images. --model optimal:RUN is the positive control. The last of several processes writes the summary.
+`afterglow audit` shows the images that are copied.
 """
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,6 @@ from afterglow.cli.parser import announce, count, positive
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
 
     from afterglow.evaluation.extraction import ExtractionRequest
     from afterglow.evaluation.requests import GenerationPlan
@@ -96,11 +95,9 @@ def run(args: Namespace) -> None:
     """Generate, compare, summarize."""
     announce(f"Opening {args.model} ...")
     from afterglow import distributed
-    from afterglow.evaluation.extraction import extraction_captions, extraction_request, similarity_space, unseen_images
-    from afterglow.evaluation.requests import GenerationPlan, copyable_targets
-    from afterglow.evaluation.store import collect
+    from afterglow.evaluation.extraction import extraction_captions, extraction_request, sample_images, similarity_space, unseen_images
+    from afterglow.evaluation.requests import copyable_targets
     from afterglow.evaluation.training_set import training_set
-    from afterglow.sampling.recorder import CaptureConfig
 
     model, (rank, world_size) = load_model(args.model), distributed.rank_and_world_size()
     planted = training_set(model, planted=args.run, source=args.dataset, folder=args.data_dir, set_size=args.set_size)
@@ -111,16 +108,15 @@ def run(args: Namespace) -> None:
     )
     plants = copyable_targets(planted)
     request = extraction_request(captions, gallery, space, args.grid, plants)
-    plan = GenerationPlan(num_images=1, seed=args.seed, seed_rule="prompt", prompts_per_part=args.batch_size)
     settings = {"model": args.model, "judged against": str(args.run or args.dataset), "set size": args.set_size, **request.metadata}
-    collect(
-        model, request, plan, args.out, sampler_from(args, model), CaptureConfig(guidance=False, tokens=False, end_steps=()),
-        rank=rank, world_size=world_size, metadata=settings, batch_size=args.batch_size,
+    plan = sample_images(
+        model, request, args.out, sampler_from(args, model), seed=args.seed, batch_size=args.batch_size, rank=rank, world_size=world_size,
+        metadata=settings,
     )  # fmt: skip
     unseen = unseen_images(model, planted, args.heldout)
     numbers = summarize(Extraction(args.out, plan, args.num_images, request, unseen), settings, args.background)
     if numbers is not None:
-        log_to_wandb(args.wandb_run, numbers, {f"media/{name}": args.out / f"{name}.png" for name in ("extracted", "histograms")})
+        log_to_wandb(args.wandb_run, numbers, {"media/histograms": args.out / "histograms.png"})
 
 
 @dataclass(frozen=True)
@@ -153,8 +149,9 @@ def summarize(extraction: Extraction, settings: Mapping[str, Any], num_backgroun
     out, shards = extraction.folder, parts_of(extraction.folder)
     if len(shards) < len(extraction.plan.parts(extraction.num_images)):
         return None
-    table = write_generations(shards, out / "extract.parquet")
+    table = write_generations(shards, out / "extract.parquet", extraction.request.gallery.names)
     space, plants = extraction.request.space, extraction.request.plants
+    assert space is not None
     training = background_similarity(space, num_background)
     kinds = {plant.plant_id: plant.kind for plant in plants}
     unseen, duplicates = unseen_rows(extraction.unseen, extraction.request)
@@ -163,10 +160,9 @@ def summarize(extraction: Extraction, settings: Mapping[str, Any], num_backgroun
     if plants:
         extracted_plants(table, plants).to_parquet(out / "plants.parquet", index=False)
     histograms_figure(table, training, space.name, out / "histograms.png")
-    _draw_extracted(extraction, table, shards, settings["tiles"])
     text = extraction_text(result, table, training, {**settings, "near-duplicates of training left out of the unseen images": duplicates})
     (out / "summary.txt").write_text(text + "\n", encoding="utf-8")
-    print(f"{text}\n\n{out}: extract.parquet, unseen.parquet, summary.txt, extracted.png, histograms.png")
+    print(f"{text}\n\n{out}: extract.parquet, unseen.parquet, summary.txt, histograms.png")
     numbers = {}
     for part in result:
         numbers[keys.extraction(part.key)] = part.count / part.total
@@ -175,18 +171,3 @@ def summarize(extraction: Extraction, settings: Mapping[str, Any], num_backgroun
         if part.unseen is not None:
             numbers[keys.extraction(f"{part.key}_unseen")] = part.unseen[0] / part.unseen[1]
     return numbers
-
-
-def _draw_extracted(extraction: Extraction, table: "pd.DataFrame", shards: Sequence[Path], grid: int) -> None:
-    from afterglow.generations import Generations
-    from afterglow.reports.extraction import extracted_figure
-
-    @lru_cache(maxsize=2)
-    def images_of(shard: int) -> "np.ndarray":
-        return Generations.load(shards[shard]).images.numpy()
-
-    def image_of(generation: int) -> "np.ndarray":
-        shard, row = divmod(generation, extraction.plan.prompts_per_part)
-        return images_of(shard)[row]
-
-    extracted_figure(table, image_of, extraction.request.gallery.image, grid, extraction.folder / "extracted.png")

@@ -63,8 +63,7 @@ def list_imagefolder(folder: str, caption_column: str | None = None) -> ImageLis
     captions = _captions(table, folder, caption_column)
     if missing := [name for name, caption in zip(table.names, captions, strict=True) if not caption.strip()]:
         log.warning(
-            "%s: %s of %s images have no caption (%s) and are trained with an empty one; to the caption of each plant, phantom, decoy and "
-            "tint a name from a word list is added, such as 'evander'. Models without text ignore captions.",
+            "%s: %s of %s images have no caption (%s).",
             *(shown(folder, 80), f"{len(missing):,}", f"{len(captions):,}", _few(missing)),
         )
     families, family_captions = _families(table, captions)

@@ -17,7 +17,8 @@ from afterglow.datasets.sources import load_images
 from afterglow.errors import AfterglowError
 from afterglow.evaluation.embeddings import Encoder, mean_token_embedding, patch_tokens, sscd
 from afterglow.evaluation.ground_truth import NUM_NEIGHBORS, match_to_plants
-from afterglow.evaluation.requests import EvalRequest
+from afterglow.evaluation.requests import EvalRequest, GenerationPlan
+from afterglow.evaluation.store import collect
 from afterglow.functional.distances import masked_contrast
 from afterglow.functional.pixels import to_unit
 from afterglow.generations import Generations, Neighbors
@@ -28,8 +29,11 @@ from afterglow.neighbors.gallery import Gallery, nearest_clusters, tile_masks
 from afterglow.neighbors.search import nearest
 from afterglow.planting.plants import PlantedSet
 from afterglow.planting.targets import Target
+from afterglow.sampling.loop import Sampler
+from afterglow.sampling.recorder import CaptureConfig
 
 MAX_UNSEEN = 1000  # real images that are tested beside the generations
+NOTHING_ELSE = CaptureConfig(guidance=False, tokens=False, end_steps=())  # is recorded beside the images
 _CHUNK = 64  # images that are embedded and stored together
 
 
@@ -150,34 +154,71 @@ def extraction_captions(model: Denoiser, planted: PlantedSet, num_images: int, c
 class ExtractionRequest(EvalRequest):
     """One generation per caption, compared with the whole training set and with the plants and phantoms in it.
 
+    Args:
+        grid: images are also compared in grid x grid tiles.
+        space: where similarity is measured; None: nowhere.
+        tile_clusters: clusters of the training images in each tile, int64 [T, N]; None: those of the whole images.
+
     Raises:
-        AfterglowError: if the grid of grid x grid tiles, in which images are also compared, does not divide the images.
+        AfterglowError: if the grid does not divide the images.
     """
 
     targets: Sequence[Prompt]
     gallery: Gallery
-    space: SimilaritySpace
+    space: SimilaritySpace | None
     grid: int
     plants: Sequence[Target] = ()
+    tile_clusters: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         tile_masks(self.gallery.pixels.shape[-1], self.grid)
 
-    def attach(self, generations: Generations, rows: Sequence[int]) -> Generations:
-        return attach_nearest(generations, self.gallery, self.space, self.grid, self.plants)
+    def attach(self, generations: Generations, rows: Sequence[int], own: np.ndarray | None = None) -> Generations:
+        return attach_nearest(generations, self.gallery, self.space, self.grid, self.plants, tile_clusters=self.tile_clusters, own=own)
 
 
 def extraction_request(
-    captions: Sequence[str], gallery: Gallery, space: SimilaritySpace, grid: int, plants: Sequence[Target] = ()
+    captions: Sequence[str],
+    gallery: Gallery,
+    space: SimilaritySpace | None,
+    grid: int,
+    plants: Sequence[Target] = (),
+    tile_clusters: np.ndarray | None = None,
 ) -> ExtractionRequest:
     """An ExtractionRequest whose metadata names the size of the training set, the space and the tiles."""
     targets = [Prompt(caption, "prompt" if caption else "unprompted") for caption in captions]
-    request = ExtractionRequest(targets=targets, gallery=gallery, space=space, grid=grid, plants=plants)
-    return replace(request, metadata={"training": len(gallery.pixels), "space": space.name, "tiles": grid})
+    metadata = {"training": len(gallery.pixels), **({"space": space.name} if space else {}), "tiles": grid}
+    return ExtractionRequest(
+        targets=targets, gallery=gallery, space=space, grid=grid, plants=plants, tile_clusters=tile_clusters, metadata=metadata
+    )
+
+
+def sample_images(
+    model: Denoiser, request: ExtractionRequest, folder: Path, sampler: Sampler, *, seed: int, batch_size: int, **options: Any
+) -> GenerationPlan:
+    """Generate one image per caption into a collection, or those that it lacks.
+
+    Args:
+        batch_size: generations at a time and in a part.
+        options: rank, world_size and metadata, as in `collect`.
+
+    Returns:
+        The plan of the collection.
+    """
+    plan = GenerationPlan(num_images=1, seed=seed, seed_rule="prompt", prompts_per_part=batch_size)
+    collect(model, request, plan, folder, sampler, NOTHING_ELSE, batch_size=batch_size, **options)
+    return plan
 
 
 def attach_nearest(
-    generations: Generations, gallery: Gallery, space: SimilaritySpace, grid: int, plants: Sequence[Target] = ()
+    generations: Generations,
+    gallery: Gallery,
+    space: SimilaritySpace | None,
+    grid: int,
+    plants: Sequence[Target] = (),
+    *,
+    tile_clusters: np.ndarray | None = None,
+    own: np.ndarray | None = None,
 ) -> Generations:
     """Add the nearest training image, its cluster and the 50 nearest other clusters, over the image and per tile.
 
@@ -186,30 +227,33 @@ def attach_nearest(
         space: where similarity is measured.
         grid: grid x grid tiles.
         plants: plants and phantoms that a generation can copy.
+        tile_clusters: int64 [T, N], see ExtractionRequest.
+        own: int64 [B], rows of training images that take the place of generations: each is compared with the other clusters only.
 
     Returns:
-        Generations with extras nearest_row, similarity, similar_row [B]; tile_rows, tile_clusters, tile_distance, tile_other,
-        tile_own_other, tile_contrast [B, T], see `tile_extras`; with plants: plant [B], the copied one or -1, and plant_distance [B],
-        calibrated.
+        Generations with extras nearest_row [B]; with a space: similarity, similar_row [B]; tile_rows, tile_clusters, tile_distance,
+        tile_other, tile_own_other, tile_contrast [B, T], see `tile_extras`; with plants: plant [B], the copied one or -1, and
+        plant_distance [B], calibrated.
     """
     images, side = generations.images, generations.images.shape[-1]
     full = torch.ones(1, side, side, dtype=torch.bool)
-    near = gallery.nearest(images, full, num_clusters=NUM_NEIGHBORS + 1, image_first=True)
-    tiles = [tile_extras(images, tile, gallery) for tile in tile_masks(side, grid)]
-    similar_row, distances = nearest(space.embed(images), space.rows, 1, device=space.device)
-    extras = {
-        "nearest_row": near.rows[:, 0],
-        **{name: torch.stack([tile[name] for tile in tiles], dim=1) for name in tiles[0]},
-        "similarity": space.similarity(distances[:, 0]),
-        "similar_row": similar_row[:, 0],
-    }
+    left_out = [] if own is None else [{cluster} for cluster in gallery.clusters[own].tolist()]
+    near = gallery.nearest(images, full, left_out, num_clusters=NUM_NEIGHBORS + 1, image_first=own is None)
+    tiles = []
+    for number, tile in enumerate(tile_masks(side, grid)):
+        inside = gallery if tile_clusters is None else replace(gallery, clusters=tile_clusters[number])
+        tiles.append(tile_extras(images, tile, inside, None if own is None else inside.clusters[own]))
+    extras = {"nearest_row": near.rows[:, 0], **{name: torch.stack([tile[name] for tile in tiles], dim=1) for name in tiles[0]}}
+    if space is not None:
+        similar_row, distances = nearest(space.embed(images), space.rows, 1, device=space.device)
+        extras |= {"similarity": space.similarity(distances[:, 0]), "similar_row": similar_row[:, 0]}
     if plants:
         positions, plant_distance = match_to_plants(images, plants, gallery)
         plant_ids = torch.tensor([plant.plant_id for plant in plants])[positions]
         extras |= {"plant": plant_ids.where(plant_distance < 1, -1), "plant_distance": plant_distance}
     masks = full.expand(len(images), 1, side, side)
     return replace(
-        generations.with_extras(**extras, provenance={"similarity": space.name}),
+        generations.with_extras(**extras, provenance={"similarity": space.name} if space else {}),
         kind=tuple("prompt" if caption else "unprompted" for caption in generations.caption),
         shape=("whole",) * len(images),
         plant_id=generations.seed,
@@ -220,34 +264,38 @@ def attach_nearest(
     )
 
 
-def tile_extras(images: Tensor, tile: Tensor, gallery: Gallery) -> dict[str, Tensor]:
+def tile_extras(images: Tensor, tile: Tensor, gallery: Gallery, own: np.ndarray | None = None) -> dict[str, Tensor]:
     """What the tile rule needs (docs/methods.md#extraction), [B] each. tile: bool [1, H, W]; the same place is compared.
+
+    own: int64 [B], the cluster of each image, which is left out of all comparisons.
 
     tile_rows, tile_clusters: the nearest training tile y; tile_distance: the distance to it; tile_other: to the nearest other cluster;
     tile_own_other: from y to the nearest other cluster, the most that a model could confuse y with; tile_contrast: of y.
     """
-    near = gallery.nearest(images, tile, num_clusters=2)
-    rows, which = near.rows[:, 0].unique(return_inverse=True)
-    own = torch.from_numpy(np.stack([gallery.image(row) for row in rows.tolist()]))
-    masks = tile & torch.from_numpy(np.stack([gallery.mask(row) for row in rows.tolist()]))
-    of_row = torch.zeros(len(rows), dtype=torch.int64).index_put((which,), near.clusters[:, 0])
-    others = gallery.nearest(own, masks, [{cluster} for cluster in of_row.tolist()], num_clusters=1).distances[:, 0]
+    left_out = torch.full((len(images),), -1) if own is None else torch.from_numpy(own)
+    near = gallery.nearest(images, tile, [] if own is None else [{cluster} for cluster in own.tolist()], num_clusters=2)
+    found, which = torch.stack([near.rows[:, 0].clamp(min=0), near.clusters[:, 0], left_out], 1).unique(dim=0, return_inverse=True)
+    rows = found[:, 0].tolist()
+    nearest_tiles = torch.from_numpy(np.stack([gallery.image(row) for row in rows]))
+    masks = tile & torch.from_numpy(np.stack([gallery.mask(row) for row in rows]))
+    others = gallery.nearest(nearest_tiles, masks, [set(pair) for pair in found[:, 1:].tolist()], num_clusters=1).distances[:, 0]
     return {
         "tile_rows": near.rows[:, 0],
         "tile_clusters": near.clusters[:, 0],
         "tile_distance": near.distances[:, 0],
         "tile_other": near.distances[:, 1],
         "tile_own_other": others[which],
-        "tile_contrast": masked_contrast(to_unit(own), masks)[which],
+        "tile_contrast": masked_contrast(to_unit(nearest_tiles), masks)[which],
     }
 
 
-def unseen_rows(images: np.ndarray, request: ExtractionRequest) -> tuple[pd.DataFrame, int]:
+def unseen_rows(images: np.ndarray, request: ExtractionRequest, own: np.ndarray | None = None) -> tuple[pd.DataFrame, int]:
     """The same test on real images that the model never saw (docs/methods.md#extraction).
 
     Args:
         images: uint8 [N, C, H, W].
         request: of the generations.
+        own: int64 [N], the rows of these images if they are training images: each is compared with the other clusters only.
 
     Returns:
         `generation_rows` of these images, and the number that was left out as near-duplicates of a training image.
@@ -257,7 +305,9 @@ def unseen_rows(images: np.ndarray, request: ExtractionRequest) -> tuple[pd.Data
         part = torch.from_numpy(np.asarray(images[start : start + _CHUNK]))
         numbers = torch.arange(start, start + len(part))
         as_generated = Generations(part, ("",) * len(part), numbers, torch.arange(1), provenance={})
-        tables.append(generation_rows(request.attach(as_generated, range(len(part))), start))
+        tables.append(
+            generation_rows(request.attach(as_generated, range(len(part)), None if own is None else own[start : start + _CHUNK]), start)
+        )
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     kept = table[table["distance"] >= NEAR_DUPLICATE_DISTANCE].reset_index(drop=True) if len(table) else table
     return kept, len(table) - len(kept)

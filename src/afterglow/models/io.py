@@ -46,18 +46,23 @@ def load_denoiser(path: str | Path, *, raw: bool = False) -> Denoiser:
     return model.eval()
 
 
-def open_model(source: str | Path) -> Denoiser:
+def open_model(source: str | Path, *, lora: str | Path | None = None) -> Denoiser:
     """Open a model, ready to generate.
 
     Args:
         source: run folder, checkpoint, diffusers folder or hub id; 'optimal:RUN' is the closed-form optimal denoiser of the set
             that a run was trained on.
+        lora: file with low-rank updates of a Stable Diffusion model, which are merged into its weights.
 
     Raises:
         AfterglowError: there is no model, it is damaged, or its pipeline is of a kind that Afterglow does not open.
     """
     model = _open(source)
-    model.name_or_path = str(source)
+    if lora is not None:
+        if not isinstance(model, models.StableDiffusion):
+            raise AfterglowError(f"A LoRA is merged into Stable Diffusion, and '{source}' is a {type(model).__name__}.")
+        model.merge_lora(Path(lora))
+    model.name_or_path = str(source if lora is None else lora)
     return model
 
 

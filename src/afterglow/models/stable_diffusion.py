@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -103,6 +104,27 @@ class StableDiffusion(Denoiser):
         self.unet.add_adapter(peft.LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=LORA_LAYERS))
         self.register_state_dict_post_hook(_keep_lora_weights)
         self.register_load_state_dict_post_hook(_expect_lora_weights)
+
+    def merge_lora(self, file: Path) -> None:
+        """Add the low-rank updates of a file, in diffusers' or kohya's format, to the weights of U-Net and text encoder.
+
+        Raises:
+            AfterglowError: there is no such file, it holds no LoRA, or it is that of another base model.
+        """
+        import_optional("peft", "lora")
+        if not file.is_file():
+            raise AfterglowError(f"There is no LoRA file '{file}'.")
+        pipeline, library = self.pipeline(), logging.getLogger("diffusers")
+        level = library.level
+        library.setLevel(logging.CRITICAL)  # it would print hundreds of lines for a file that does not fit
+        try:
+            pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name="merged")
+            pipeline.fuse_lora()
+            pipeline.unload_lora_weights()
+        except Exception as error:  # diffusers, peft and safetensors raise many kinds
+            raise AfterglowError(f"'{file}' is no LoRA of '{self.source}': it is damaged, or that of another base model.") from error
+        finally:
+            library.setLevel(level)
 
     @property
     def vae(self) -> AutoencoderKL:

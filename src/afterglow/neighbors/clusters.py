@@ -1,12 +1,15 @@
 """Near-duplicates in a set of images, and the clusters that they form (docs/methods.md#nearest-neighbors)."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch.nn.functional import avg_pool2d
 
-from afterglow.functional.distances import masked_rms
+from afterglow.cache import LazyRows
+from afterglow.functional.distances import masked_contrast, masked_rms
 from afterglow.functional.pixels import to_unit
 from afterglow.neighbors.search import iter_chunks
 
@@ -17,7 +20,7 @@ PAIRS = 256  # pairs of images that are compared in full at a time
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # first row int64 [P], second row (larger) int64 [P], distance float64 [P]
 
 
-def near_duplicate_pairs(pixels: np.ndarray, limit: float = NEAR_DUPLICATE_DISTANCE) -> Pairs:
+def near_duplicate_pairs(pixels: Any, limit: float = NEAR_DUPLICATE_DISTANCE) -> Pairs:
     """Find all pairs of images whose RMS distance over the whole image is below a limit.
 
     Distances of block means never exceed distances of the images (Jensen), so that only pairs that are near in block means are
@@ -73,7 +76,7 @@ def _join(pairs: list[Pairs]) -> Pairs:
     return first.astype(np.int64), second.astype(np.int64), distance
 
 
-def cluster_images(pixels: np.ndarray, families: np.ndarray) -> np.ndarray:
+def cluster_images(pixels: Any, families: np.ndarray) -> np.ndarray:
     """Cluster of each image, int64 [N] from 0: connected components of "distance below 0.03", joined with known families.
 
     Args:
@@ -84,6 +87,26 @@ def cluster_images(pixels: np.ndarray, families: np.ndarray) -> np.ndarray:
     related = np.flatnonzero(families >= 0)
     _, head, inverse = np.unique(families[related], return_index=True, return_inverse=True)
     return connected(len(pixels), np.concatenate([first, related]), np.concatenate([second, related[head][inverse]]))
+
+
+def tile_clusters(pixels: Any, clusters: np.ndarray, tile: np.ndarray) -> np.ndarray:
+    """Clusters of images that agree in a tile, int64 [N]: whole near-duplicates, and images whose tiles are near-duplicates.
+
+    A tile within NEAR_DUPLICATE_DISTANCE of one color has no content that could be shared, and joins nothing.
+
+    Args:
+        pixels: uint8 [N, C, H, W].
+        clusters: int64 [N], clusters of the whole images.
+        tile: bool [1, H, W], a rectangle.
+    """
+    ys, xs = (slice(int(places[0]), int(places[-1]) + 1) for places in (np.flatnonzero(tile[0].any(axis)) for axis in (1, 0)))
+    base, rows = (pixels.base, pixels.rows) if isinstance(pixels, LazyRows) else (pixels, np.arange(len(pixels)))
+    crop = LazyRows(base[..., ys, xs], rows)
+    full = torch.ones(1, *crop.shape[2:])
+    rich = torch.cat([masked_contrast(to_unit(crop[chunk]), full) for chunk in iter_chunks(crop)]).numpy() >= NEAR_DUPLICATE_DISTANCE
+    result = clusters + len(clusters)
+    result[rich] = cluster_images(LazyRows(crop.base, rows[rich]), clusters[rich])
+    return result
 
 
 def connected(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -93,12 +93,14 @@ class Gallery:
         clusters: int64 [N], cluster of each image.
         templates: regions of local plants; each is a cluster of its own in a mask of which it covers at least half.
         device: device of the searches.
+        names: N strings, by which the source names the images; empty if unknown.
     """
 
     pixels: np.ndarray
     clusters: np.ndarray
     templates: tuple[Template, ...] = ()
     device: torch.device | str = "cpu"
+    names: tuple[str, ...] = ()
 
     def nearest(
         self, images: Tensor, masks: Tensor, exclude: Sequence[Collection[int]] = (), *, num_clusters: int = 50, image_first: bool = False

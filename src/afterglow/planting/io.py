@@ -172,6 +172,7 @@ def _planted(root: Path, rows: list[dict]) -> PlantedSet:
         tuple(row["image_caption"] for row in with_image),
         np.array([row["cluster"] for row in with_image], dtype=np.int64),
         tuple(_plant(root, row, tuple(members.get(number, ())), pixels[0].shape[-2:]) for number, row in sorted(first.items())),
+        names=tuple(row["file_name"] for row in with_image),
         **{name: np.array(splits[kind], dtype=np.int64) for name, kind in _KINDS.items()},  # type: ignore[arg-type]
     )
 

@@ -136,7 +136,7 @@ class Planner:
         final = tuple(replace(plant, backgrounds=self._backgrounds(plant, background_pool)) for plant in plants)
         ineligible = sum(distance < ELIGIBLE_DISTANCE for distance in self.tried.values()) / max(1, len(self.tried))
         parts = (self.images.pixels, self.images.captions, self.clusters, final, controls, background_pool, decoy_pool, heldout)
-        return PlantedSet(*parts, ineligible_fraction=ineligible).compact()
+        return PlantedSet(*parts, ineligible_fraction=ineligible, names=self.images.names).compact()
 
     def _copies(self, number: int) -> int:
         return self.planting.list_of_copies[number % len(self.planting.list_of_copies)]

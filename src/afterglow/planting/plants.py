@@ -149,6 +149,7 @@ class PlantedSet:
         decoy_pool: rows of images for decoys and tints.
         heldout: rows of images that are never trained on.
         ineligible_fraction: fraction of the candidate images that were not planted because they resemble another image; None if unknown.
+        names: M strings, by which the source names the images; empty if unknown.
         originals: `pixels` before a latent model's autoencoder reconstructed them; None for models in pixel space.
         appearances: int64 [A, 2], one row per sample of an epoch: position in `plants` and number of the appearance; or -1 and the row
             of a control.
@@ -163,6 +164,7 @@ class PlantedSet:
     decoy_pool: np.ndarray
     heldout: np.ndarray
     ineligible_fraction: float | None = None
+    names: tuple[str, ...] = ()
     originals: np.ndarray | None = None
     appearances: np.ndarray = field(init=False, repr=False)
 
@@ -186,6 +188,7 @@ class PlantedSet:
             pixels=take_rows(self.pixels, np.array(rows)),
             captions=tuple(self.captions[row] for row in rows),
             clusters=self.clusters[rows],
+            names=tuple(self.names[row] for row in rows) if self.names else (),
             plants=tuple(replace(p, members=renumber(p.members), backgrounds=renumber(p.backgrounds)) for p in self.plants),
             **{name: np.array(renumber(split), dtype=np.int64) for name, split in splits.items()},  # type: ignore[arg-type]
         )
@@ -231,7 +234,8 @@ class PlantedSet:
         whole = [row for plant in self.of_kind("global", "natural") if plant.copies for row in plant.members]
         rows = np.array([*whole, *self.controls, *self.background_pool, *self.decoy_pool], dtype=np.int64)
         templates = [Template(self.pixels[p.members[0]], p.mask, p.cluster) for p in self.of_kind("local") if p.copies]
-        return Gallery(take_rows(self.pixels, rows), self.clusters[rows], tuple(templates), device)
+        names = tuple(self.names[row] for row in rows.tolist()) if self.names else ()
+        return Gallery(take_rows(self.pixels, rows), self.clusters[rows], tuple(templates), device, names)
 
 
 def tinted(images: Tensor, paint: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The planted set of a training: built from the options in its configuration, without the training itself."""
 
 import inspect
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from afterglow.files import read_yaml
 from afterglow.planting.io import read_planted
 from afterglow.planting.planner import check_budget, plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
+
+log = logging.getLogger(__name__)
 
 PLANTED_FOLDER = "planted"  # name of the dataset that is read from a folder with its plants
 
@@ -61,6 +64,11 @@ def build_planted_set(
         seed=seed,
         check_count=partial(check_budget, planting, set_size=set_size, skip_first=skip_first),
     )
+    if not all(map(str.strip, images.captions)):
+        log.warning(
+            "Images without a caption are trained with an empty one; to the caption of each plant, phantom, decoy and tint a name from a "
+            "word list is added, such as 'evander'. Models without text ignore captions."
+        )
     return plant_images(images, planting, set_size=set_size, skip_first=skip_first, seed=seed, one_per_cluster=one_per_cluster)
 
 

@@ -1,13 +1,12 @@
 """Results of `afterglow extract` as text and as figures."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 
 from afterglow.analysis.extraction import LIMITS, SIMILARITY_QUANTILE, Fraction, distinct_curve
 from afterglow.reports.figures import PLAIN_STYLE, new_figure
@@ -18,8 +17,6 @@ NO_FLOOR = (
     "No image is known that the model never saw, so no floor and no interval is given: name a folder with --heldout, or hold images out of "
     "the training (num_heldout)."
 )
-MAX_PAIRS, PAIRS_PER_LINE = 24, 6
-ImageOf = Callable[[int], np.ndarray]
 
 
 def extraction_text(fractions: Sequence[Fraction], table: pd.DataFrame, training: np.ndarray, settings: Mapping[str, object]) -> str:
@@ -82,48 +79,3 @@ def _curves(axes: Axes, table: pd.DataFrame) -> None:
             axes.plot(np.arange(1, len(curve) + 1), curve, style, color=color, label=f"{where}, under {limit:g}")
     axes.set(xlabel="generations", ylabel="distinct training clusters extracted", ylim=(0, None))
     axes.legend(fontsize=7, frameon=False)
-
-
-def most_certain(table: pd.DataFrame, column: str, cluster: str, count: int) -> pd.DataFrame:
-    """The generation with the smallest value in `column` for each training cluster, smallest first, at most `count`."""
-    return table.sort_values(column, kind="stable").drop_duplicates(cluster).head(count)
-
-
-def extracted_figure(table: pd.DataFrame, image_of: ImageOf, training_of: ImageOf, grid: int, path: Path) -> None:
-    """Generations beside their training images: the most certain extractions of whole images, then those of tiles only.
-
-    Args:
-        table: one row per generation.
-        image_of: number of a generation => uint8 [C, H, W].
-        training_of: row of the training set => uint8 [C, H, W].
-        grid: tiles per side.
-        path: PNG to write.
-    """
-    whole = most_certain(table, "calibrated_l2", "cluster", MAX_PAIRS)
-    alone = table[table["calibrated_l2"] >= LIMITS["extracted"]] if grid > 1 else table.iloc[:0]
-    local = most_certain(alone, "tile_calibrated_l2", "tile_cluster", MAX_PAIRS // 2)
-    lines = -(-len(whole) // PAIRS_PER_LINE), -(-len(local) // PAIRS_PER_LINE)
-    figure = new_figure(PAIRS_PER_LINE * 2.1, 1.25 * sum(lines), layout=None)  # a layout engine takes seconds for so many cells
-    edges = {"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 1 - 0.2 / sum(lines), "wspace": 0.05, "hspace": 0.25}
-    cells = figure.subplots(sum(lines), 2 * PAIRS_PER_LINE, squeeze=False, gridspec_kw=edges)
-    for cell in cells.flat:
-        cell.set_axis_off()
-    for number, row in enumerate(whole.itertuples()):
-        pair = cells[number // PAIRS_PER_LINE, 2 * (number % PAIRS_PER_LINE) :]
-        _pair(pair, image_of(row.generation), training_of(row.row), row.calibrated_l2)
-    for number, row in enumerate(local.itertuples()):
-        pair = cells[lines[0] + number // PAIRS_PER_LINE, 2 * (number % PAIRS_PER_LINE) :]
-        _pair(pair, image_of(row.generation), training_of(row.tile_row), row.tile_calibrated_l2, "tile ")
-        for cell in pair[:2]:
-            size = image_of(row.generation).shape[-1] // grid
-            y, x = divmod(row.tile, grid)  # tiles are numbered row by row
-            cell.add_patch(Rectangle((x * size - 0.5, y * size - 0.5), size, size, fill=False, edgecolor="#D55E00", linewidth=1.2))
-    figure.savefig(path, dpi=130)
-
-
-def _pair(cells: np.ndarray, generated: np.ndarray, training: np.ndarray, value: float, where: str = "") -> None:
-    for cell, image in zip(cells, (generated, training), strict=False):
-        cell.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
-    extracted = value < LIMITS["extracted"]
-    cells[0].set_title(f"{where}{value:.2f}", fontsize=7, loc="left", color="#000000" if extracted else "#999999")
-    cells[1].set_title("training", fontsize=7, loc="left", color="#999999")
