@@ -12,17 +12,20 @@ import torch
 import yaml
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
+from afterglow import distributed
 from afterglow.callbacks.ema import WarmupEMA
 from afterglow.callbacks.nonfinite import NonFinite
 from afterglow.callbacks.progress import Progress
 from afterglow.cli import lightning_cli, main
+from afterglow.datasets.images import CaptionedImages
 from afterglow.models.denoiser import Denoiser
 from afterglow.models.lightning_module import DenoiserModule
 from afterglow.models.stable_diffusion import StableDiffusion
 from afterglow.models.text_ddpm import TextConditionalDDPM
 from afterglow.neighbors.search import nearest
 from afterglow.planting.datamodule import PlantedDataModule
-from afterglow.planting.dataset import Batch
+from afterglow.planting.dataset import Batch, PlantedDataset
+from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantingConfig
 from afterglow.sampling import loop
 from afterglow.sampling.loop import Sampler, generate
@@ -146,8 +149,9 @@ def test_the_loop_of_a_training_never_waits(infinite, small_captioned, tmp_path,
     assert all(weight.isfinite().all() for weight in weights[-1])
 
 
-def test_stable_diffusion_trains_as_on_the_cpu(sd_folder):
-    model = StableDiffusion(str(sd_folder), cond_drop_prob=0.5)
+@pytest.mark.parametrize("lora", [0, 2])
+def test_stable_diffusion_trains_as_on_the_cpu(lora, sd_folder):
+    model = StableDiffusion(str(sd_folder), cond_drop_prob=0.5, lora=lora)
     samples = batch(2, 64)
     expected = gradients(copy.deepcopy(model), samples)
     with pretend_accelerator() as pretend:
@@ -157,6 +161,32 @@ def test_stable_diffusion_trains_as_on_the_cpu(sd_folder):
         pretend.syncs.clear()
         gradients(model, samples.to(pretend.device))
         assert pretend.syncs == []
+
+
+def test_latents_and_captions_that_were_encoded_on_it_are_those_of_the_cpu(sd_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("AFTERGLOW_CACHE", str(tmp_path / "cpu"))
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 3, 64, 64), dtype=np.uint8)
+    names = tuple(f"image {row}" for row in range(len(pixels)))
+    planting = PlantingConfig(
+        num_global=1, num_local=1, num_decoys=0, num_tints=0, num_decoy_images=0, num_backgrounds=2, num_heldout=1, copies=(2,)
+    )
+    planted = plant_images(CaptionedImages(pixels, names, names, np.full(len(pixels), -1), True), planting, set_size=4)
+    model = StableDiffusion(str(sd_folder), resolution=64)
+
+    def prepared(device):
+        samples = PlantedDataset(planted, 0)
+        model.to(device).prepare_training(samples, 4, 0, 1, lambda: None)
+        reconstructed = model.reconstruct(planted.pixels[:2])
+        return samples.batch(range(4)).to(device), reconstructed
+
+    expected, images = prepared("cpu")
+    losses = model.losses(expected).detach()
+    monkeypatch.setenv("AFTERGLOW_CACHE", str(tmp_path / "pretend"))
+    with pretend_accelerator() as pretend:
+        found, same = prepared(pretend.device)
+        torch.testing.assert_close(raw(found.moments), expected.moments, rtol=1e-2, atol=1e-2)
+        assert np.abs(images.astype(int) - same).max() <= 1
+        torch.testing.assert_close(raw(model.losses(found).detach()), losses, rtol=1e-2, atol=1e-3)
 
 
 def assert_equal(found, expected):
@@ -179,6 +209,24 @@ def test_generations_with_everything_captured_are_those_of_the_cpu(small_caption
         assert_equal(generate(model.to(pretend.device), CAPTIONS, SEEDS, SAMPLER, everything()), expected)
 
 
+def test_stable_diffusion_generates_what_it_generates_on_the_cpu(sd_folder):
+    model = StableDiffusion(str(sd_folder), resolution=64).eval()
+    expected = generate(model, CAPTIONS[:2], SEEDS[:2], SAMPLER, CaptureConfig(end_steps=(-1,)))
+    with pretend_accelerator() as pretend:
+        assert_equal(generate(model.to(pretend.device), CAPTIONS[:2], SEEDS[:2], SAMPLER, CaptureConfig(end_steps=(-1,))), expected)
+
+
+def test_the_host_waits_as_often_for_many_steps_of_a_sampler_as_for_few(small_captioned):
+    model, waits = small_captioned(), []
+    with pretend_accelerator() as pretend:
+        model.to(pretend.device)
+        for steps in (2, 2, 6):  # the first batch also encodes the captions
+            pretend.syncs.clear()
+            generate(model, CAPTIONS, SEEDS, Sampler(steps=steps, guidance_scale=2.0), CaptureConfig(end_steps=(-1,)))
+            waits.append(list(pretend.syncs))
+    assert waits[1] == waits[2] and len(waits[1]) <= 4, waits
+
+
 def test_neighbors_are_those_of_the_cpu():
     rows, queries = (torch.randint(0, 256, (count, 3, 4, 4), generator=torch.Generator().manual_seed(count)).byte() for count in (40, 5))
     mask = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0)) > 0.5
@@ -188,18 +236,28 @@ def test_neighbors_are_those_of_the_cpu():
         assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
+MITIGATIONS = ("dtp", "wen.magnitude", "memattn")
 FEW = ("--monitor.seeds", "1", "--monitor.final_seeds", "1", "--monitor.num_controls", "2", "--monitor.num_heldout", "1")
 
 
-def test_a_whole_training_on_it_measures_what_the_cpu_measures(tmp_path, monkeypatch):
-    root = lightning_cli.config_file("base.yaml").parent.resolve()
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with runs/cpu, a training of one step, and its command."""
+    folder, root = tmp_path_factory.mktemp("trained"), lightning_cli.config_file("base.yaml").parent.resolve()
     recipe = yaml.safe_load((root / "demo.yaml").read_text())
     recipe["model"]["init_args"] |= {"text": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}}
     recipe["model"]["init_args"]["unet"] |= {"block_out_channels": [8, 16]}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     words = ("train", "--config", "recipe.yaml", "--config", str(root / "overlays/fast.yaml"), "--trainer.max_steps", "1", *FEW)
-    main([*words, "--name", "cpu"])
+    with pytest.MonkeyPatch.context() as patch, pretend_accelerator():  # before the first backward pass
+        patch.chdir(folder)
+        main([*words, "--name", "cpu"])
+    return folder, words
+
+
+def test_a_whole_training_on_it_measures_what_the_cpu_measures(trained, monkeypatch):
+    folder, words = trained
+    monkeypatch.chdir(folder)
     instantiate = lightning_cli.AfterglowCLI.instantiate_trainer
     with pretend_accelerator() as pretend:
         strategy = SingleDeviceStrategy(device=pretend.device, accelerator=PretendAccelerator())
@@ -208,8 +266,43 @@ def test_a_whole_training_on_it_measures_what_the_cpu_measures(tmp_path, monkeyp
         assert pretend.syncs, "the training did not run on the device"
     cpu, other = (pd.read_parquet(f"runs/{name}/measurements.parquet").drop(columns="seconds") for name in ("cpu", "pretend"))
     pd.testing.assert_frame_equal(other.drop(columns="value"), cpu.drop(columns="value"))
-    close = np.isclose(other["value"], cpu["value"], rtol=0.02, atol=1e-3, equal_nan=True)
-    assert close.mean() > 0.99, cpu[~close].assign(pretend=other["value"])
+    assert_close_rows(other, cpu)
+
+
+def assert_close_rows(found, expected):
+    pd.testing.assert_frame_equal(found.drop(columns="value"), expected.drop(columns="value"))
+    close = np.isclose(found["value"], expected["value"], rtol=0.02, atol=1e-3, equal_nan=True)
+    assert close.mean() > 0.99, expected[~close].assign(found=found["value"])
+
+
+def untimed(rows):
+    return rows[rows["measure"] != "cost.seconds"] if "measure" in rows else rows
+
+
+def test_commands_on_it_write_what_they_write_on_the_cpu(trained, monkeypatch):
+    """collect and measure, mitigate, extract: of a model that was trained on the CPU."""
+    monkeypatch.chdir(trained[0])
+    sampling = ("--num-inference-steps", "2", "--batch-size", "16")
+    target = ("--model", "runs/cpu", "--run", "runs/cpu", *sampling)
+
+    def commands(place):
+        few = ("--controls", "1", "--num-images", "1")
+        main(["collect", *target, *few, "--out", f"{place}/generations", "--measures", "memorized", "end_token.last.*"])
+        main(["measure", f"{place}/generations", "--out", f"{place}/measures.parquet"])
+        main(["mitigate", *target, *few, "--heldout", "1", "--plants", "1", "--mitigations", *MITIGATIONS, "--out", f"{place}/mitigation"])
+        main(["extract", *target, "--num-images", "8", "--out", f"{place}/extracted"])
+
+    commands("on_cpu")
+    with pretend_accelerator() as pretend:
+        monkeypatch.setattr(distributed, "device", lambda: pretend.device)
+        commands("on_pretend")
+        assert pretend.syncs, "nothing ran on the device"
+    for table in ("measures.parquet", "mitigation/plants.parquet", "extracted/extract.parquet"):
+        found, expected = (untimed(pd.read_parquet(f"{place}/{table}")) for place in ("on_pretend", "on_cpu"))
+        numbers = expected.select_dtypes("number").columns
+        pd.testing.assert_frame_equal(found.drop(columns=numbers), expected.drop(columns=numbers))
+        close = np.isclose(found[numbers], expected[numbers], rtol=0.02, atol=1e-3, equal_nan=True)
+        assert close.mean() > 0.99, (table, expected[~close.all(1)], found[~close.all(1)])
 
 
 def on_cpu(function):
