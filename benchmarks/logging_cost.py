@@ -11,29 +11,13 @@ Bounds: 2 % of the seconds of the training in W&B; 600 files under wandb/ after 
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from timing import undisturbed_seconds
+from timing import LOGGING, timed
 
 from afterglow.cli import lightning_cli, main
 from afterglow.loggers.run_logger import RunLogger
-
-WANDB = ("log_metrics", "log_images", "log_masks", "log_histogram", "log_rows", "log_page", "summarize", "alert", "flush", "log_results")
-
-
-def timed(function: Callable[..., Any], calls: list[float]) -> Callable[..., Any]:
-    """The same function, which appends the seconds of each call."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        begin = undisturbed_seconds()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            calls.append(undisturbed_seconds() - begin)
-
-    return call
 
 
 def size(folder: Path) -> str:
@@ -45,7 +29,7 @@ def size(folder: Path) -> str:
 def measure(words: list[str]) -> None:
     """Train, then print the shares."""
     logged, pages, trained = list[float](), list[float](), list[float]()
-    for name in WANDB:
+    for name in LOGGING:
         setattr(RunLogger, name, timed(getattr(RunLogger, name), logged))
     lightning_cli.write_report = timed(lightning_cli.write_report, pages)
     folders = list[Path]()

@@ -114,7 +114,8 @@ def test_loss_of_another_process_counts(tmp_path):
     module.step_losses, module.weight.grad = [torch.tensor(1.0)], torch.tensor(1.0)
     strategy = SimpleNamespace(reduce=lambda bad, reduce_op: bad + 1)
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
-    trainer = SimpleNamespace(world_size=2, strategy=strategy, precision_plugin=None, global_step=0, optimizers=[optimizer])
+    parts = {"strategy": strategy, "precision_plugin": None, "optimizers": [optimizer], "callbacks": [callback]}
+    trainer = SimpleNamespace(world_size=2, global_step=0, **parts)
     with pytest.raises(DivergedError, match="the loss is not finite"):
         callback.on_before_optimizer_step(trainer, module, optimizer)
 

@@ -37,11 +37,12 @@ def test_timer_of_max_time_is_removed():
     assert take_max_seconds(trainer) == 90 and trainer.callbacks == [] and take_max_seconds(trainer) is None
 
 
-def test_diverging_training_exits_with_code_3_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("first_fraction", ["1.0", "0.25"])  # the second one evaluates before a loss or a checkpoint is not finite
+def test_diverging_training_exits_with_code_3_and_keeps_the_last_good_checkpoint(first_fraction, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = ["--checkpoint.every_n_train_steps", "1", "--optimizer.warmup_steps", "0", "--optimizer.learning_rate", "1e30"]
     with pytest.raises(SystemExit) as stop:
-        main([*TRAIN, "--name", "x", *options, "--monitor.first_fraction", "1.0"])
+        main([*TRAIN, "--name", "x", *options, "--monitor.first_fraction", first_fraction])
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert stop.value.code == 3 and message.startswith("error: The training diverged at step ") and "learning rate 1e+30" in message
     last = Path("runs/x/checkpoints/last.ckpt")

@@ -142,6 +142,7 @@ WRONG_VALUES = [
     ("--trainer.max_steps=null", "trainer.max_steps"),
     ("--trainer.accumulate_grad_batches=null", "trainer.accumulate_grad_batches"),
     ("--trainer.max_epochs=3", "trainer.max_steps"),
+    ("--data.planting=null", "data.planting must be a mapping of options, not None"),
     ("--trainer.gradient_clip_val=-1", "trainer.gradient_clip_val"),
     ("--trainer.gradient_clip_val=.nan", "trainer.gradient_clip_val"),
     ("--trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches must be at least 1, not 0"),

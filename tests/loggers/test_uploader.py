@@ -103,7 +103,7 @@ def test_upload_to_a_failing_server_ends_in_time_and_can_be_repeated(fault, offl
 
 
 def test_upload_that_fails_again_and_again_waits_longer_and_is_tried_once_more_at_the_end(tmp_path, monkeypatch):
-    pauses, attempts = [], []
+    pauses, attempts, priorities = [], [], []
 
     class Ended(threading.Event):
         def wait(self, timeout=None):
@@ -116,7 +116,29 @@ def test_upload_that_fails_again_and_again_waits_longer_and_is_tried_once_more_a
     upload = uploader._Upload(tmp_path, 1, False)
     upload.ended = Ended()
     monkeypatch.setattr(upload, "_attempt", lambda: attempts.append(1))
-    assert not upload.run() and pauses == [30, 60, 120, 240, 480, 600, 600]
+    monkeypatch.setattr(uploader, "lower_priority", priorities.append)
+    assert not upload.run() and pauses == [30, 60, 120, 240, 480, 600, 600] and set(priorities) == {19}
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="Linux only")
+def test_no_call_of_the_training_waits_for_the_process_that_uploads_and_that_process_goes_last(tmp_path, monkeypatch, history):
+    """The process is stopped, so that a call that waits for it never returns."""
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(uploader, "SECONDS_AFTER_END", 0)
+    monkeypatch.setattr(uploader, "SECONDS_TO_STOP", 1)
+
+    def stop(logger):
+        group = logger._uploader._process.pid
+        session = Path(f"/proc/{group}/autogroup")  # empty where Linux shares the cores among processes only
+        wait_for(lambda: os.getpriority(os.PRIO_PROCESS, group) == 10 and session.read_text().split()[2:] in ([], ["10"]))
+        os.killpg(group, signal.SIGSTOP)
+        for step in range(5, 10):
+            logger.log_metrics({"train/loss": float(step)}, step)
+            logger.flush()
+
+    record(tmp_path, finish=stop)
+    assert [row["train/loss"] for row in history(tmp_path)[0] if "train/loss" in row] == list(range(10))
 
 
 @pytest.mark.faults

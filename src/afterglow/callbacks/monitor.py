@@ -21,6 +21,7 @@ from afterglow.callbacks.alerts import alert_first_emerged
 from afterglow.callbacks.budget import Workload
 from afterglow.callbacks.early_stop import EarlyStop
 from afterglow.callbacks.media import log_media
+from afterglow.callbacks.nonfinite import diverged
 from afterglow.callbacks.preemption import save_now
 from afterglow.callbacks.run_files import RunFiles, load_early_snapshot, save_early_snapshot
 from afterglow.callbacks.schedule import Clock, evaluation_steps
@@ -158,13 +159,13 @@ class MemorizationMonitor(L.Callback):
         with self.clock.evaluating():
             was_training = pl_module.training
             pl_module.eval()
-            with trainer.precision_plugin.forward_context(), self._can_stop(pl_module.model, step):
+            with trainer.precision_plugin.forward_context(), self._can_stop(trainer, pl_module.model):
                 result, last = self._evaluate(trainer, pl_module)
             pl_module.train(was_training)
             self._record(trainer, result, last)
 
     @contextmanager
-    def _can_stop(self, model: Any, step: int) -> Iterator[None]:
+    def _can_stop(self, trainer: L.Trainer, model: Any) -> Iterator[None]:
         """A context that a signal ends before the next call of the network; the resumed training repeats the evaluation."""
 
         def check(*_: Any) -> None:
@@ -177,7 +178,7 @@ class MemorizationMonitor(L.Callback):
             self.stopped = False
             raise
         except DivergedError as error:
-            raise DivergedError(f"The evaluation at step {step} failed: {error}") from error
+            raise diverged(trainer, f"the evaluation failed, since {str(error).rstrip('.')}", trainer.global_step) from error
 
     def _evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> tuple[EvaluationResult, bool]:
         """Evaluate the averaged weights, at the last evaluation also with new seeds and the raw weights; whether it was the last."""

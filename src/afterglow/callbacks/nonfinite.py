@@ -46,7 +46,7 @@ class NonFinite(L.Callback):
         if skip < 0:
             raise AfterglowError(f"on_nonfinite.skip must be at least 0, not {skip}.")
         self.skip, self.skipped, self.overflows = skip, 0, 0
-        self._last_good: str | Path | None = None  # checkpoint
+        self.last_good: str | Path | None = None  # checkpoint
         self._unread: _Step | None = None
         self._last_loss = math.nan
 
@@ -58,7 +58,7 @@ class NonFinite(L.Callback):
         self._last_loss = state_dict.get("last_loss", math.nan)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._last_good = trainer.ckpt_path
+        self.last_good = trainer.ckpt_path
         pl_module.last_loss = self._last_loss
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Optimizer) -> None:
@@ -88,8 +88,8 @@ class NonFinite(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._read_last(trainer, pl_module)
         if not torch.nn.utils.get_total_norm([p.detach() for p in pl_module.parameters() if p.requires_grad]).isfinite():
-            raise self._error(trainer, "the weights are no longer finite", trainer.global_step)
-        self._last_good = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+            raise diverged(trainer, "the weights are no longer finite", trainer.global_step)
+        self.last_good = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
 
     def _read_last(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Read the step that was not read yet."""
@@ -113,14 +113,18 @@ class NonFinite(L.Callback):
     def _skip(self, trainer: L.Trainer, culprit: str, step: int) -> None:
         """Count a skipped batch, or raise DivergedError."""
         if self.skipped >= self.skip:
-            raise self._error(trainer, f"the {culprit} is not finite", step)
+            raise diverged(trainer, f"the {culprit} is not finite", step)
         self.skipped += 1
         log.warning("Step %d: the %s is not finite; the batch is skipped (%d of %d).", step, culprit, self.skipped, self.skip)
 
-    def _error(self, trainer: L.Trainer, cause: str, step: int) -> DivergedError:
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        good = f"the last good checkpoint is {self._last_good}" if self._last_good else "there is no checkpoint yet"
-        return DivergedError(f"The training diverged at step {step}: {cause} (learning rate {rate:g}); {good}.")
+
+def diverged(trainer: L.Trainer, cause: str, step: int) -> DivergedError:
+    """Return an error that names the step, the learning rate and the last good checkpoint of a training."""
+    rate = trainer.optimizers[0].param_groups[0]["lr"]
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    last_good = next((callback.last_good for callback in callbacks if isinstance(callback, NonFinite)), None)
+    good = f"the last good checkpoint is {last_good}" if last_good else "there is no checkpoint yet"
+    return DivergedError(f"The training diverged at step {step}: {cause} (learning rate {rate:g}); {good}.")
 
 
 def _leave_weights(parameters: list[Any], optimizer: Optimizer, scaler: Any) -> None:

@@ -254,6 +254,8 @@ def check_options(config: Any) -> None:
     """Raise AfterglowError for values that Lightning would ignore, or refuse only during the training."""
     for section in ("trainer", "optimizer", "ema", "monitor", "checkpoint", "wandb"):
         require(section, config[section], isinstance(config[section], Namespace), "a mapping of options")
+    planting = config.data.init_args.get("planting", True)  # jsonargparse takes null for a mapping
+    require("data.planting", planting, planting is not None, "a mapping of options")
     seed, trainer = config.seed_everything, config.trainer
     require("seed_everything", seed, type(seed) is int and 0 <= seed < 2**32, "an integer from 0 to 4294967295")
     if (trainer.max_steps or 0) < 1 or trainer.max_epochs not in (-1, None):

@@ -14,6 +14,7 @@ from pathlib import Path
 SECONDS_AFTER_END = 20  # the longest wait for the upload of a run that has ended
 SECONDS_TO_STOP = 5
 RETRY_SECONDS, LONGEST_PAUSE = 30, 600  # each attempt costs seconds of a core; the pauses double
+LOW, LOWEST = 10, 19  # niceness of an upload before and after its first failure
 RUN = re.compile(r"View run .* at \S+?//[^/]+/(.+)/runs/(.+)")
 WITHOUT = ("WANDB_SERVICE", "WANDB_MODE", "WANDB_SILENT", "WANDB_QUIET", "WANDB_RUN_ID", "WANDB_SWEEP_ID")  # of this process's own run
 
@@ -88,6 +89,7 @@ class _Upload:
         while not self._attempt():
             if self.ended.is_set():
                 return False
+            lower_priority(LOWEST)  # of a core that it shares with the training, it then gets 1.5 %
             self.ended.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         if self.saving is not None:
@@ -167,11 +169,18 @@ class _Upload:
         return False
 
 
+def lower_priority(nice: int) -> None:
+    """Let the processes of other sessions, such as the training, go before this one where there is no free core."""
+    os.nice(max(0, nice - os.nice(0)))
+    with suppress(OSError):  # Linux may share the cores among sessions first
+        Path("/proc/self/autogroup").write_text(str(nice), encoding="utf-8")
+
+
 def _marker(file: Path) -> Path:
     """The file with which W&B marks an uploaded run."""
     return file.with_suffix(".wandb.synced")
 
 
 if __name__ == "__main__":
-    os.nice(10)  # on a machine without a free core the training goes first
+    lower_priority(LOW)
     raise SystemExit(0 if _Upload(Path(sys.argv[1]), float(sys.argv[2]), "workspace" in sys.argv[3:]).run() else 1)
