@@ -20,6 +20,7 @@ END_TOKEN_RULES = ("first_eos", "last", "eos_and_pads")
 ATTENTION_COLUMNS = (*END_TOKEN_RULES, "bos", "words", "pads")  # the columns of end_attention: mean over the pads of a rule, sum of a group
 # Infinite without finite backgrounds, NaN without an own reference, infinite with few clusters.
 MAY_BE_INFINITE = ("background_distance", "background_spread", "reconstruction_error", "tile_distances")
+COLLECTION_SETTINGS = "collect.json"
 STRINGS = ("caption", "kind", "shape")
 COUNTS = ("plant_id", "seed", "prompt_length")
 STEPS_FIRST = ("guidance", "guidance_rms", "token_attention")
@@ -191,6 +192,17 @@ def parts_of(folder: Path) -> list[Path]:
     if not parts:
         raise AfterglowError(f"There are no generations in '{folder}': `afterglow collect` writes them.")
     return parts
+
+
+def check_complete(folder: Path) -> None:
+    """Raise AfterglowError if a collection lacks parts that its settings announce."""
+    settings = folder / COLLECTION_SETTINGS
+    if settings.is_file():
+        with reading(settings, "the settings of a collection"):
+            found = read_json(settings)
+            count = -(-len(found["captions"]) // found["plan"]["prompts_per_part"])
+        if (exist := len(parts_of(folder))) < count:
+            raise AfterglowError(f"'{folder}' is incomplete: it has {exist} of {count} parts. The same `afterglow collect` continues it.")
 
 
 def check_finite(generations: Generations) -> None:

@@ -17,7 +17,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def test_print_config_shows_the_values_of_the_recipe(command, capsys):
-    assert command("train", *NAMED, "--data.planting.copies", "8", "--optimizer.learning_rate", "3e-4", "--print_config") == 0
+    assert command("train", "--print_config", *NAMED, "--data.planting.copies", "8", "--optimizer.learning_rate", "3e-4") == 0
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["optimizer"]["learning_rate"] == 3e-4 and config["trainer"]["max_steps"] == 6
     assert config["data"]["init_args"]["planting"]["copies"] in (8, [8])

@@ -6,7 +6,7 @@ import torch
 
 from afterglow.evaluation.requests import GenerationPlan, as_request
 from afterglow.evaluation.store import collect
-from afterglow.generations import Generations, parts_of
+from afterglow.generations import Generations, check_complete, parts_of
 from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig
 
@@ -37,6 +37,7 @@ def test_collect_equals_one_call_of_generate(model, tmp_path):
     assert generations.caption == whole.caption and generations.seed.tolist() == whole.seed.tolist()
     assert (generations.images.int() - whole.images.int()).abs().max() <= 1
     assert len(parts_of(tmp_path / "a")) == 3
+    check_complete(tmp_path / "a")
 
 
 def test_collect_with_two_processes_equals_one(model, tmp_path):
@@ -61,6 +62,8 @@ def test_collect_interrupted_resumes(model, tmp_path):
         collect(model, request, PLAN, tmp_path / "torn", **HOW)
     (tmp_path / "torn" / "part=00001.unfinished").mkdir()  # what a kill in the middle of writing leaves
     assert len(parts_of(tmp_path / "torn")) == 1
+    with pytest.raises(ValueError, match="torn' is incomplete: it has 1 of 3 parts"):
+        check_complete(tmp_path / "torn")
     collect(model, request, PLAN, tmp_path / "torn", **HOW)
     assert calls == [("one", "two"), ("three", "four"), ("three", "four"), ("five",)]
     collect(model, REQUEST, PLAN, tmp_path / "whole", **HOW)

@@ -75,7 +75,7 @@ def test_planted_folder_gives_the_samples_of_the_original_set(
 def test_describe_is_one_line_on_the_plants(make_data: Callable[[], PlantedDataModule], stream_set: PlantedSet, tmp_path: Path) -> None:
     line = make_data().describe()
     assert line.startswith("30 training images; planted: 3 global, 3 local, 2 natural, 3 decoy, 2 tint, 6 phantom; ")
-    assert f"{stream_set.ineligible_fraction:.0%} of the candidates resemble another image" in line
+    assert f"{stream_set.ineligible_fraction:.0%} of the images resemble another one" in line
     write_planted(stream_set, tmp_path / "set")
     again = PlantedDataModule("planted", str(tmp_path / "set"), resolution=8)
     again.setup()

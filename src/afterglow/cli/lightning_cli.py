@@ -323,6 +323,8 @@ def train(arguments: list[str], description: str, signals: StopSignals) -> None:
     configure_logging()  # again, because Lightning sets the levels of its loggers when it is imported
     if not distributed.is_main_process():
         logging.getLogger("afterglow").setLevel(logging.WARNING)  # each line once
+    if "--print_config" in arguments:  # it prints what was read before it
+        arguments = [word for word in arguments if word != "--print_config"] + ["--print_config"]
     if not names_recipe(arguments):
         arguments = ["--config", str(_own_config(arguments) or config_file("demo.yaml")), *arguments]
     with RunLock() as lock:

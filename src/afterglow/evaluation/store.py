@@ -13,12 +13,11 @@ from afterglow.errors import AfterglowError, reading
 from afterglow.evaluation.evaluate import generate_with_ground_truth
 from afterglow.evaluation.requests import EvalRequest, GenerationPlan
 from afterglow.files import read_json
+from afterglow.generations import COLLECTION_SETTINGS
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.loop import Sampler
 from afterglow.sampling.recorder import CaptureConfig
 from afterglow.sampling.setup import Mitigation
-
-SETTINGS = "collect.json"
 
 
 def collect(
@@ -63,9 +62,9 @@ def collect(
 def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Write the settings of a new collection, or compare them with those of a collection that is resumed."""
     settings = json.loads(json.dumps(settings))
-    file = folder / SETTINGS
+    file = folder / COLLECTION_SETTINGS
     if not file.exists():
-        if folder.exists() and any(not path.name.startswith((SETTINGS, "part=")) for path in folder.iterdir()):
+        if folder.exists() and any(not path.name.startswith((COLLECTION_SETTINGS, "part=")) for path in folder.iterdir()):
             raise AfterglowError(f"'{folder}' contains files that are no collection: choose an empty folder.")
         with atomic_path(file) as path:  # processes that start together write equal files, each complete
             path.write_text(json.dumps(settings), encoding="utf-8")

@@ -280,14 +280,14 @@ class RunLogger(WandbLogger):
             self.note_failure(error)
 
     def how_to_view(self) -> str:
-        """Return one line for the terminal: where the run can be viewed, and why it is offline."""
+        """Return text for the terminal: where the run can be viewed, and why it is offline."""
         if self._wandb_init.get("mode") != "offline":
             return "W&B: nothing was recorded."
         if self._uploader is not None and self._offline_because is None:
             return f"W&B: {self._uploader.url}"
         folder = f"{self._save_dir}/wandb"
-        view, upload = f"wandb leet {folder}/latest-run", f"wandb sync {folder}/offline-run-*"
-        return f"W&B (offline: {self._offline_because}): view it with `{view}`; upload it with `{upload}`"
+        commands = f"  view it:   wandb leet {folder}/latest-run\n  upload it: wandb sync {folder}/offline-run-*"
+        return f"W&B (offline: {self._offline_because})\n{commands}"
 
 
 def log_analysis(folder: Path, numbers: Mapping[str, float], images: Mapping[str, Path]) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from afterglow.cache import atomic_path
 from afterglow.errors import AfterglowError
 from afterglow.functional.localization import map_auc, permuted_auc, prior_auc, shape_class
-from afterglow.generations import Generations, check_finite, parts_of
+from afterglow.generations import Generations, check_complete, check_finite, parts_of
 from afterglow.measures.registry import available_maps, available_scores, compute_measures, filter_measures
 
 log = logging.getLogger(__name__)
@@ -96,10 +96,11 @@ def read_parts(folders: Sequence[Path], *, mixed: bool = False) -> Iterator[tupl
     """Yield (collection, generations) for each part of the collections, one in memory at a time.
 
     Raises:
-        AfterglowError: parts come from different samplers or models and `mixed` is False, or contain NaN.
+        AfterglowError: a collection is incomplete; parts come from different samplers or models and `mixed` is False, or contain NaN.
     """
     first: tuple[Path, Mapping[str, Any]] | None = None
     for folder in folders:
+        check_complete(folder)
         for part in parts_of(folder):
             generations = Generations.load(part)
             first = first or (part, generations.provenance)

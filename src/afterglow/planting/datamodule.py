@@ -119,7 +119,7 @@ class PlantedDataModule(L.LightningDataModule):
         kinds = [f"{len(plants)} {kind}" for kind in (*TRAINED, "phantom") if (plants := self.planted.of_kind(kind))]
         line = f"{len(self.planted.controls)} training images; planted: {', '.join(kinds) or 'nothing'}"
         fraction = self.planted.ineligible_fraction
-        return f"{line}; {fraction:.0%} of the candidates resemble another image and were passed over" if fraction else line
+        return f"{line}; {fraction:.0%} of the images resemble another one and were not considered for plants" if fraction else line
 
 
 def fits(pixels: Any, device: torch.device) -> bool:

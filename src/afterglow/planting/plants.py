@@ -65,7 +65,7 @@ class PlantingConfig:
     def __post_init__(self) -> None:
         counts = {name: value for name, value in vars(self).items() if isinstance(value, int)}
         checks = (
-            *((value >= 0, f"{name} must not be negative, and it is {value}.") for name, value in counts.items()),
+            *((value >= 0, f"planting.{name} must not be negative, and it is {value}.") for name, value in counts.items()),
             (self.num_backgrounds or not self.num_local, "num_backgrounds is 0, but local plants need images as backgrounds."),
             (self.num_decoy_images or not self.num_decoys + self.num_tints, "num_decoy_images is 0, but decoys and tints need images."),
             (self.num_backgrounds_per_plant != 1, _ONE_BACKGROUND),

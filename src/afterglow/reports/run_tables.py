@@ -23,6 +23,9 @@ OTHER_EMERGENCE = {  # parts of emergence.json: title on the page
     "outpainted_fresh": "By outpainting, among held-out images",
 }
 # of a count of whole images, which has no interval without its floor
+CONFIRMED = "Emerged: confirmed by the next two evaluations, after the last one by generations of fresh seeds."
+    "A plant has emerged if the next two evaluations confirm it; after the last one, generations with fresh seeds stand in for them."
+)
 NO_FLOOR_HERE = (
     "No floor is measured during a training: `afterglow extract` prints how many real images\n"
     "that the model never saw pass the same rule, and how many other clusters calibrate it."
@@ -235,7 +238,7 @@ def _emergence_text(emergence: Mapping[str, Any]) -> str:
         summary = parts[name]["kinds"][kind]
         emerged = [step_text(summary["median"], last), str(summary["censored"])] if "median" in summary else ["-", "-"]
         rows.append([kind + name, count_text(summary["memorized"], summary["plants"]), *emerged])
-    text = [text_table(["kind", "memorized (95 %)", "median step of emergence (95 %)", "not emerged"], rows)] if rows else []
+    text = [text_table(["kind", "memorized (95 %)", "median step of emergence (95 %)", "not emerged"], rows), CONFIRMED] if rows else []
     if "unprompted" in emergence["kinds"]:
         summary = emergence["kinds"]["unprompted"]
         text.append(f"Generations without a caption, memorized: {summary['memorized']:g} of {summary['plants']}.\n{NO_FLOOR_HERE}")
