@@ -24,8 +24,6 @@ OTHER_EMERGENCE = {  # parts of emergence.json: title on the page
 }
 # of a count of whole images, which has no interval without its floor
 CONFIRMED = "Emerged: confirmed by the next two evaluations, after the last one by generations of fresh seeds."
-    "A plant has emerged if the next two evaluations confirm it; after the last one, generations with fresh seeds stand in for them."
-)
 NO_FLOOR_HERE = (
     "No floor is measured during a training: `afterglow extract` prints how many real images\n"
     "that the model never saw pass the same rule, and how many other clusters calibrate it."
