@@ -65,9 +65,10 @@ def test_tables_of_the_end_are_empty_before_the_end(make_run: Callable[..., Path
 def test_emergence_text_has_medians_and_spacing(run_folder: Path) -> None:
     lines = emergence_text(run_folder).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert [line[0] for line in cells[2:-1]] == ["global", "local", "control", "phantom", "decoy", "tint", "heldout"]
+    assert [line[0] for line in cells[2:-2]] == ["global", "local", "control", "phantom", "decoy", "tint", "heldout"]
     assert cells[2] == ["global", "2 of 2 (34% to 100%)", "20", "0"]
     assert cells[4][2:] == ["-", "-"] and cells[5] == ["phantom", "0 of 4 (0% to 49%)", "after 40", "4"]
+    assert lines[-2].startswith("Emerged: confirmed by the next two evaluations")
     assert lines[-1] == "5 evaluations between steps 0 and 40; neighboring ones differ by at most a factor of 2.00."
 
 

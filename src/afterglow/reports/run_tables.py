@@ -22,8 +22,8 @@ OTHER_EMERGENCE = {  # parts of emergence.json: title on the page
     "outpainted": "By outpainting",
     "outpainted_fresh": "By outpainting, among held-out images",
 }
-# of a count of whole images, which has no interval without its floor
 CONFIRMED = "Emerged: confirmed by the next two evaluations, after the last one by generations of fresh seeds."
+# of a count of whole images, which has no interval without its floor
 NO_FLOOR_HERE = (
     "No floor is measured during a training: `afterglow extract` prints how many real images\n"
     "that the model never saw pass the same rule, and how many other clusters calibrate it."
