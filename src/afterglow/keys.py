@@ -14,6 +14,7 @@ GROUPS = {  # in the order of W&B's page: (summaries in the table of runs, wheth
 }
 REPORT = "media/report"
 EVALUATION_TABLE = "tables/evaluation"
+AUDIT_TABLE = "tables/audit"
 EMA_WINDOW = "train/ema_window"
 LEARNING_RATE = "train/lr"
 OVERFLOWS = "train/overflows"
@@ -76,6 +77,11 @@ def collected_localization(name: str, label: str) -> str:
 def extraction(rule: str) -> str:
     """Key of the fraction of generations that a rule of extraction counts, or of its number of distinct clusters."""
     return f"extraction/{rule}"
+
+
+def audit(verdict: str) -> str:
+    """Key of the fraction of the images with a verdict of `afterglow audit`."""
+    return f"audit/{verdict.replace(' ', '_')}"
 
 
 def mitigation(name: str, number: str) -> str:

@@ -1,5 +1,7 @@
 """`afterglow audit` against truth: the closed-form optimal denoiser of a set copies all of it, and nothing of another set."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -67,6 +69,14 @@ def test_a_shared_region_is_copied_in_part_by_a_model_that_never_saw_the_images(
     assert audit("--model", "optimal:runs/right", "--data", "left", *FEW, "--out", "part", "--fail-on", "whole")[1].equals(table)
 
 
+def test_outpainting_finds_the_halves_that_a_model_knows(audit):
+    words = ("--data", "mine", *FEW, "--num-images", 48, "--heldout", "other", "--outpaint")
+    _, table = audit("--model", "optimal:runs/mine", *words, "--out", "known")
+    assert (table["verdict"] == "copied in part").all() and set(table["unseen_as_close"]) == {0}
+    boxes = {tuple(box) for box in table[["left", "top", "right", "bottom"]].to_numpy()}
+    assert boxes == {(0, 0, 0.5, 1), (0.5, 0, 1, 1), (0, 0, 1, 0.5), (0, 0.5, 1, 1)}
+
+
 def test_since_which_checkpoint(audit):
     models = ("--model", "optimal:runs/mine", "--checkpoints", "optimal:runs/other", "optimal:runs/mine")
     said, table = audit(*models, "--data", "mine", *FEW, "--num-images", 200, "--heldout", "other", "--out", "since")
@@ -80,6 +90,11 @@ def test_captions_of_the_images_are_asked_for(place, audit, small_captioned):
     words = ("--model", "captioned", "--num-inference-steps", 2, "--num-images", 7)
     said, table = audit(*words, "--data", "mine", "--out", "none")
     assert "Sampling 7 images without captions" in said and set(table["generation_caption"]) == {""}
+    changed = small_captioned()
+    changed.unet.conv_in.weight.data *= 2
+    shutil.rmtree(place / "captioned")
+    export(changed, place / "captioned")
+    assert "other settings (metadata.weights)" in audit(*words, "--data", "mine", "--out", "none", code=2)[0]
     lines = "".join(f'{{"file_name": "mine-{n:02d}.png", "text": "image {min(n, 20)}"}}\n' for n in range(24))
     (place / "mine" / "metadata.jsonl").write_text(lines)
     try:

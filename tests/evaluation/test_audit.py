@@ -42,7 +42,7 @@ def test_evidence_names_the_generation_nearest_to_each_image(images, tmp_path):
         some = torch.from_numpy(made[2 * part : 2 * part + 2])
         generations = Generations(some, ("", ""), torch.arange(2), torch.arange(2), provenance={})
         request.attach(generations, range(2)).save(tmp_path / f"part={part}")
-    found = evidence_of(sorted(tmp_path.iterdir()), request.gallery)
+    found = evidence_of(sorted(tmp_path.iterdir()), request)
     apart = torch.stack([masked_rms(one, to_unit(made), torch.ones(1, 8, 8)) for one in to_unit(images.pixels)])
     assert np.array_equal(found.nearest, apart.argmin(1)) and np.allclose(found.distance, apart.amin(1), atol=1e-6)
     assert found.cluster[2] == 7 and found.whole[2] == 0 and (found.tiles[2] == 0).all() and found.tiles.shape == (4, 4)

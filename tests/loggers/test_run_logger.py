@@ -1,4 +1,7 @@
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -19,6 +22,7 @@ def test_offline_numbers_images_masks_and_the_same_id_after_a_resume(tmp_path, m
         logger.log_metrics({"train/loss": 0.1 + step}, step)
         logger.log_masks("media/masks/x", images, {"planted": mask, "predicted": ~mask}, ["a", "b"], step)
         logger.log_histogram("media/h", np.arange(10), step)
+        logger.log_files({}, {"tables/audit": pd.DataFrame({"file_name": ["a.png"], "limit": [np.nan]})})
         logger.summarize({"emergence/global_step": step})
         logger.finish()
         assert not logger.failed
@@ -27,6 +31,8 @@ def test_offline_numbers_images_masks_and_the_same_id_after_a_resume(tmp_path, m
     assert len(segments) == 2 and all(run_id in path.name for path in segments)
     masks = sorted(segments[0].glob("files/media/images/**/*.mask.png"))
     assert sorted(set(np.unique(np.asarray(Image.open(mask)))) for mask in masks) == [{0, 1}, {0, 2}]
+    (table,) = segments[0].glob("files/media/table/tables/*.table.json")
+    assert json.loads(table.read_text())["columns"] == ["file_name", "limit"] and "a.png" in table.read_text()
     losses = [row["train/loss"] for segment in history(folder) for row in segment if "train/loss" in row]
     assert losses == [3.1, 4.1]
     assert "wandb leet" in logger.how_to_view() and "wandb sync" in logger.how_to_view()

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from afterglow.analysis.audit import NO_COPY, PART_COPY, WHOLE_COPY, Unseen
-from afterglow.reports.audit import Audit, audit_text, waiting_text
+from afterglow.generations import Generations
+from afterglow.reports.audit import Audit, audit_text, waiting_text, write_audit
 
 
 def made(verdicts, whole=2.0):
@@ -15,7 +19,9 @@ def made(verdicts, whole=2.0):
     unseen = Unseen(np.full(40, whole), np.full(40, 2.0))
     names = [f"{number}.png" for number in range(count)]
     pixels = np.zeros((count, 3, 8, 8), np.uint8)
-    return Audit([table.assign(checkpoint="x", since="x")], names, ["a cat"] * count, pixels, 2, unseen, False, ["a cat"] * 4, [], 4, {})
+    return Audit(
+        [table.assign(checkpoint="x", since="x")], names, ["a cat"] * count, pixels, 2, unseen, False, ["a cat"] * 4, [], 4, {"Model": "m"}
+    )
 
 
 def test_text_has_the_answer_the_floor_and_the_copies():
@@ -36,3 +42,14 @@ def test_nothing_copied_has_its_bound_and_a_rule_without_power_is_said():
 def test_the_expected_time_is_readable(seconds, text):
     said = waiting_text(["a", "b"], ["a"] * 1000, 3, seconds)
     assert text in said and "1,000 images from each of 3 checkpoints with 1 of 2 captions" in said
+
+
+def test_images_that_share_a_copy_are_one_card_and_one_line(tmp_path):
+    audit = made([WHOLE_COPY, WHOLE_COPY, NO_COPY, NO_COPY])
+    Generations(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), ("a cat",) * 4, torch.arange(4), torch.arange(2), provenance={}).save(
+        tmp_path / "p"
+    )
+    numbers = write_audit(replace(audit, parts=[tmp_path / "p"]), tmp_path)
+    page = (tmp_path / "audit.html").read_text()
+    assert page.count('<li class="card') == 3 and "3 of 4 images are shown" in page and numbers["audit/copied_whole"] == 0.5
+    assert len(pd.read_parquet(tmp_path / "audit.parquet")) == 4 and "1.png" not in audit_text(audit)

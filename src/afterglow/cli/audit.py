@@ -17,6 +17,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from afterglow import keys
 from afterglow.cli.options import MODEL, add_sampler_arguments, add_wandb_run_argument, load_model, log_to_wandb, sampler_from
 from afterglow.cli.parser import announce, positive
 
@@ -43,6 +44,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     generations = parser.add_argument_group("generations")
     generations.add_argument(
         "--num-images", type=positive, metavar="N", help=f"generations (default: {PER_IMAGE} per image, at most {MAX_IMAGES:,})"
+    )
+    generations.add_argument(
+        "--outpaint", action="store_true", help="show the model one half of each image in turn, and compare the half that it adds"
     )
     generations.add_argument("--batch-size", type=positive, default=64, metavar="N", help="generations at a time")
     generations.add_argument("--grid", type=positive, default=2, metavar="N", help="tiles per side in which images are compared")
@@ -76,8 +80,8 @@ def run(args: Namespace) -> None:
     images = audited_set(model, args.data, args.dataset, args.heldout)
     own, total = slice(images.count), len(images.names)
     count = args.num_images or min(PER_IMAGE * total, MAX_IMAGES)
-    captions = audit_captions(model, images.captions, count)
-    request = audit_request(images, captions, args.grid, distributed.device())
+    captions = [""] * count if args.outpaint else audit_captions(model, images.captions, count)
+    request = audit_request(images, captions, args.grid, distributed.device(), outpaint=args.outpaint)
     clusters, inside = images.clusters, request.tile_clusters
     each_other = compared_with_each_other(request) if total == images.count else None
     states = _states(args.checkpoints, args.model if args.lora is None else str(args.lora))
@@ -91,13 +95,13 @@ def run(args: Namespace) -> None:
         folder = collections[name] = args.out / "generations" / name
         plan = sample_images(
             model, request, folder, sampler, seed=args.seed, batch_size=args.batch_size, rank=rank, world_size=world_size,
-            metadata={"model": source, "data": args.data},
+            metadata={"model": source, "data": args.data, "outpaint": args.outpaint},
         )  # fmt: skip
         parts = parts_of(folder)
         if len(parts) < len(plan.parts(count)):
             return  # another process still works on them; the last one reports
         assert request.gallery is not None and inside is not None
-        evidence = evidence_of(parts, request.gallery)
+        evidence = evidence_of(parts, request)
         if each_other is None:
             evidence, unseen = heldout_evidence(evidence, clusters, inside, images.count)
         else:
@@ -111,7 +115,7 @@ def run(args: Namespace) -> None:
     )  # fmt: skip
     numbers = write_audit(audit, args.out)
     print(f"{audit_text(audit)}\n\n{args.out}: audit.html, audit.parquet")
-    log_to_wandb(args.wandb_run, numbers, {})
+    log_to_wandb(args.wandb_run, numbers, {}, {keys.AUDIT_TABLE: audit.last.drop(columns=["tiles", "row"])})
     verdicts = tables[-1]["verdict"]
     if args.fail_on and ((verdicts == WHOLE_COPY) if args.fail_on == "whole" else (verdicts != NO_COPY)).any():
         raise SystemExit(FOUND)

@@ -17,7 +17,9 @@ from afterglow.datasets.images import CaptionedImages
 from afterglow.datasets.sources import load_images
 from afterglow.errors import AfterglowError
 from afterglow.evaluation.extraction import MAX_UNSEEN, NOTHING_ELSE, ExtractionRequest, extraction_request, unseen_rows
+from afterglow.evaluation.outpainting import RESAMPLINGS
 from afterglow.evaluation.training_set import training_set
+from afterglow.functional.pixels import to_signed
 from afterglow.generations import Generations
 from afterglow.models.denoiser import Denoiser
 from afterglow.neighbors.clusters import cluster_images, tile_clusters
@@ -25,6 +27,8 @@ from afterglow.neighbors.gallery import Gallery, tile_masks
 from afterglow.neighbors.search import iter_chunks, nearest
 from afterglow.planting.dataset import PlantedDataset
 from afterglow.planting.plants import PlantedSet
+from afterglow.planting.regions import region
+from afterglow.sampling.known import KnownPixels
 from afterglow.sampling.loop import Sampler, generate
 
 
@@ -121,12 +125,36 @@ def audit_captions(model: Denoiser, captions: Sequence[str], count: int, seed: i
     return np.resize([caption for caption, _ in Counter(shuffled).most_common()], count).tolist()
 
 
-def audit_request(images: AuditedSet, captions: Sequence[str], grid: int, device: torch.device | str) -> ExtractionRequest:
-    """The request of an audit: one generation per caption, compared with all images, whole and in grid x grid tiles."""
+@dataclass(frozen=True, kw_only=True)
+class CompletionRequest(ExtractionRequest):
+    """Each generation completes an image of which it is shown one half; the images, in a seeded order, and the four halves take turns."""
+
+    order: np.ndarray
+
+    def hidden(self, row: int) -> np.ndarray:
+        """The half that generation `row` does not know, bool [1, H, W]."""
+        turn, place = divmod(row, len(self.order))
+        return region("half", self.gallery.pixels.shape[-1], turn + place, np.random.default_rng(0))[1][None]
+
+    def known(self, samples: Sequence[tuple[int, int]]) -> KnownPixels:
+        images = np.stack([self.gallery.image(self.order[row % len(self.order)]) for row, _ in samples])
+        masks = np.stack([~self.hidden(row) for row, _ in samples])
+        return KnownPixels(to_signed(torch.from_numpy(images)), torch.from_numpy(masks), RESAMPLINGS)
+
+
+def audit_request(
+    images: AuditedSet, captions: Sequence[str], grid: int, device: torch.device | str, *, outpaint: bool = False
+) -> ExtractionRequest:
+    """The request of an audit: one generation per caption, compared with all images, whole and in grid x grid tiles.
+
+    outpaint: a CompletionRequest; captions are not used.
+    """
     gallery = Gallery(images.pixels, images.clusters, device=device, names=images.names)
     masks = tile_masks(images.pixels.shape[-1], grid).numpy()
     inside = np.stack([tile_clusters(images.pixels, images.clusters, mask) for mask in masks])
-    return extraction_request(captions, gallery, None, grid, tile_clusters=inside)
+    request = extraction_request([""] * len(captions) if outpaint else captions, gallery, None, grid, tile_clusters=inside)
+    order = np.random.default_rng(0).permutation(len(images.pixels))  # so that held-out images are completed like all others
+    return CompletionRequest(**vars(request), order=order) if outpaint else request
 
 
 def compared_with_each_other(request: ExtractionRequest, seed: int = 0) -> Unseen:
@@ -137,8 +165,13 @@ def compared_with_each_other(request: ExtractionRequest, seed: int = 0) -> Unsee
     return Unseen(table["calibrated_l2"].to_numpy(), table["tile_calibrated_l2"].to_numpy())
 
 
-def evidence_of(parts: Sequence[Path], gallery: Gallery) -> Evidence:
-    """What the parts of a collection have in common with the audited images; one part is in memory at a time."""
+def evidence_of(parts: Sequence[Path], request: ExtractionRequest) -> Evidence:
+    """What the parts of a collection have in common with the audited images; one part is in memory at a time.
+
+    Of completions only tiles count of which nothing was known.
+    """
+    gallery = request.gallery
+    assert gallery is not None
     first, columns, tiles, clusters = 0, [], [], []
     closest, distance = np.zeros(len(gallery.pixels), np.int64), np.full(len(gallery.pixels), np.inf, np.float32)
     for part in parts:
@@ -149,8 +182,12 @@ def evidence_of(parts: Sequence[Path], gallery: Gallery) -> Evidence:
         row, near = (found[:, 0].numpy() for found in nearest(gallery.pixels, generations.images, 1, device=gallery.device))
         closest, distance = np.where(near < distance, first + row, closest), np.minimum(near, distance)
         first += len(generations)
-    whole, cluster = np.concatenate(columns).T
-    return Evidence(whole, cluster.astype(np.int64), np.concatenate(tiles), np.concatenate(clusters), closest, distance)
+    (whole, cluster), inside = np.concatenate(columns).T, np.concatenate(tiles)
+    if isinstance(request, CompletionRequest):
+        masks = tile_masks(gallery.pixels.shape[-1], request.grid).numpy()
+        unknown = np.stack([(request.hidden(row) >= masks).all((1, 2, 3)) for row in range(len(inside))])
+        whole, inside = np.full(len(whole), np.inf), np.where(unknown, inside, np.inf)
+    return Evidence(whole, cluster.astype(np.int64), inside, np.concatenate(clusters), closest, distance)
 
 
 def expected_seconds(model: Denoiser, request: ExtractionRequest, sampler: Sampler, batch_size: int) -> float:
@@ -159,7 +196,10 @@ def expected_seconds(model: Denoiser, request: ExtractionRequest, sampler: Sampl
     seconds: list[float] = []
     for steps in (1, 1, 3):  # the first is a warm-up
         start = time.perf_counter()
-        some = generate(model, captions, range(len(captions)), replace(sampler, steps=steps), NOTHING_ELSE, batch_size=batch_size)
+        some = generate(
+            model, captions, range(len(captions)), replace(sampler, steps=steps), NOTHING_ELSE,
+            batch_size=batch_size, known=request.known([(row, row) for row in range(len(captions))]),
+        )  # fmt: skip
         seconds.append(time.perf_counter() - start)
     start = time.perf_counter()
     request.attach(some, range(len(captions)))

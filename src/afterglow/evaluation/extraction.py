@@ -1,6 +1,6 @@
 """Extraction of training data: the nearest training images of each generation (docs/methods.md#extraction)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -194,19 +194,29 @@ def extraction_request(
 
 
 def sample_images(
-    model: Denoiser, request: ExtractionRequest, folder: Path, sampler: Sampler, *, seed: int, batch_size: int, **options: Any
+    model: Denoiser,
+    request: ExtractionRequest,
+    folder: Path,
+    sampler: Sampler,
+    *,
+    seed: int,
+    batch_size: int,
+    metadata: Mapping[str, Any],
+    **options: Any,
 ) -> GenerationPlan:
-    """Generate one image per caption into a collection, or those that it lacks.
+    """Generate one image per caption into a collection, or those that it lacks; a collection of other weights is refused.
 
     Args:
         batch_size: generations at a time and in a part.
-        options: rank, world_size and metadata, as in `collect`.
+        metadata, options: as in `collect`; rank and world_size.
 
     Returns:
         The plan of the collection.
     """
     plan = GenerationPlan(num_images=1, seed=seed, seed_rule="prompt", prompts_per_part=batch_size)
-    collect(model, request, plan, folder, sampler, NOTHING_ELSE, batch_size=batch_size, **options)
+    weights = [f"{float(weight.detach().double().square().sum()):.5g}" for weight in model.unet.parameters()]
+    metadata = {**metadata, "weights": content_key(*weights).hex()}
+    collect(model, request, plan, folder, sampler, NOTHING_ELSE, batch_size=batch_size, metadata=metadata, **options)
     return plan
 
 

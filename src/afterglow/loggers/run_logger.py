@@ -195,11 +195,12 @@ class RunLogger(WandbLogger):
         self._log(key, wandb.Table(columns=["images", *columns], data=rows), step)
 
     @never_fatal
-    def log_files(self, images: Mapping[str, Path]) -> None:
-        """Log image files."""
+    def log_files(self, images: Mapping[str, Path], tables: Mapping[str, Any]) -> None:
+        """Log image files and DataFrames."""
         import wandb
 
-        self.experiment.log({key: wandb.Image(str(path)) for key, path in images.items()})
+        shown = {key: wandb.Image(str(path)) for key, path in images.items()}
+        self.experiment.log(shown | {key: wandb.Table(dataframe=table) for key, table in tables.items()})
 
     @never_fatal
     def summarize(self, values: Mapping[str, Any]) -> None:
@@ -290,13 +291,14 @@ class RunLogger(WandbLogger):
         return f"W&B (offline: {self._offline_because})\n{commands}"
 
 
-def log_analysis(folder: Path, numbers: Mapping[str, float], images: Mapping[str, Path]) -> str:
+def log_analysis(folder: Path, numbers: Mapping[str, float], images: Mapping[str, Path], tables: Mapping[str, Any] = {}) -> str:  # noqa: B006
     """Log numbers to the summary of a run folder's W&B run, and images next to them.
 
     Args:
         folder: run folder.
         numbers: values by W&B key.
         images: files by W&B key.
+        tables: DataFrames by W&B key.
 
     Returns:
         how to view the result.
@@ -306,7 +308,7 @@ def log_analysis(folder: Path, numbers: Mapping[str, float], images: Mapping[str
     """
     if not (folder / "config.yaml").is_file():
         raise AfterglowError(f"There is no run in '{folder}': config.yaml is missing.")
-    return log_figures(folder, numbers, images)
+    return log_figures(folder, numbers, images, tables)
 
 
 def log_pipeline(pipeline: Path, run: Path) -> str:
@@ -318,12 +320,12 @@ def log_pipeline(pipeline: Path, run: Path) -> str:
     return logger.how_to_view()
 
 
-def log_figures(folder: Path, numbers: Mapping[str, float], images: Mapping[str, Path]) -> str:
-    """Log numbers and images to the W&B run that is bound to a folder, a new run if there is none yet."""
+def log_figures(folder: Path, numbers: Mapping[str, float], images: Mapping[str, Path], tables: Mapping[str, Any] = {}) -> str:  # noqa: B006
+    """Log numbers, images and tables to the W&B run that is bound to a folder, a new run if there is none yet."""
     logger = RunLogger()
     logger.use_folder(folder)
     logger.summarize(dict(numbers))
-    logger.log_files(images)
+    logger.log_files(images, tables)
     logger.finish()
     return logger.how_to_view()
 

@@ -14,7 +14,8 @@ from afterglow.functional.pixels import to_unit
 from afterglow.neighbors.search import iter_chunks
 
 NEAR_DUPLICATE_DISTANCE = 0.03  # RMS in [0, 1] pixels below which two images belong to one cluster
-BLOCK_ROWS = 1024  # images that are compared with the whole set at a time
+BLOCK_ROWS = 1024  # images that are compared with the whole set at a time, fewer of a large set:
+BLOCK_VALUES = 2**25  # distances at a time
 PAIRS = 256  # pairs of images that are compared in full at a time
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # first row int64 [P], second row (larger) int64 [P], distance float64 [P]
@@ -36,9 +37,9 @@ def near_duplicate_pairs(pixels: Any, limit: float = NEAR_DUPLICATE_DISTANCE) ->
     # the blocks may leave out a border, and all of a difference may lie in the part that they cover
     limit_of_means = (limit + 1e-3) * (height * width / ((height // block) * (width // block) * block**2)) ** 0.5
     full = torch.ones(1, height, width)
-    pairs = []
-    for start in range(0, count, BLOCK_ROWS):
-        near = torch.cdist(means[start : start + BLOCK_ROWS], means) < limit_of_means * means.shape[1] ** 0.5
+    pairs, block_rows = [], max(1, min(BLOCK_ROWS, BLOCK_VALUES // max(1, count)))
+    for start in range(0, count, block_rows):
+        near = torch.cdist(means[start : start + block_rows], means) < limit_of_means * means.shape[1] ** 0.5
         i, j = (index.numpy() for index in near.nonzero(as_tuple=True))
         i, j = (i + start)[j > i + start], j[j > i + start]
         for part in range(0, len(i), PAIRS):

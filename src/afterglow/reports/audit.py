@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from afterglow import keys
 from afterglow.analysis.audit import NO_COPY, PART_COPY, VERDICTS, WHOLE_COPY, Unseen
 from afterglow.cache import atomic_path
 from afterglow.functional.statistics import exact_interval
@@ -58,6 +59,12 @@ class Audit:
     def last(self) -> pd.DataFrame:
         """The rows of the last checkpoint with names and captions, copies first and the most certain first."""
         return self.named(self.tables[-1]).assign(row=np.arange(len(self.names))).pipe(_by_verdict)
+
+    @cached_property
+    def distinct(self) -> pd.DataFrame:
+        """`last`, of the images that share a copy only the first."""
+        repeated = self.last.duplicated(["verdict", "generation", "calibrated_l2"]) & (self.last["verdict"] != NO_COPY)
+        return self.last[~repeated]
 
     def named(self, table: pd.DataFrame) -> pd.DataFrame:
         """The rows of one checkpoint as audit.parquet has them; left, top, right, bottom: box around the copied tiles, from 0 to 1."""
@@ -121,7 +128,7 @@ class Audit:
         return rows
 
 
-COUNT_HEAD = ("verdict", "images", "limit of the calibrated distance", "false positives (95 %, exact)")
+COUNT_HEAD = ("verdict", "images", "limit", "false positives (95 %, exact)")
 
 
 def _by_verdict(table: pd.DataFrame) -> pd.DataFrame:
@@ -147,18 +154,26 @@ def where_text(row: Any) -> str:
 def waiting_text(captions: Sequence[str], asked: Sequence[str], num_states: int, seconds: float) -> str:
     """What will be sampled, and how long it will take."""
     models = f" from each of {num_states} checkpoints" if num_states > 1 else ""
-    how = f"with {len(set(asked)):,} of {len(set(captions)):,} captions" if any(asked) else "without captions"
+    how = f"with {len(set(asked) & set(captions)):,} of {len(set(captions)):,} captions" if any(asked) else "without captions"
     time = f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
     return f"Sampling {len(asked):,} images{models} {how}, to be compared with {len(captions):,} images: about {time} ..."
 
 
 def audit_text(audit: Audit) -> str:
     """The answer, the counts, and the most certain copies for a terminal."""
-    copied = audit.last[audit.last["verdict"] != NO_COPY]
+    copied = audit.distinct[audit.distinct["verdict"] != NO_COPY]
     several = len(audit.tables) > 1
-    head = ["file", "caption", "verdict", "where", "distance", "generations", *(["since"] if several else [])]
+    head = ["file", "others alike", "caption", "verdict", "where", "distance", "generations", *(["since"] if several else [])]
     rows = [
-        [row.file_name, row.caption[:40], row.verdict, where_text(row), f"{row.calibrated_l2:.2f}", str(row.generations)]
+        [
+            row.file_name,
+            str(row.shared_with),
+            row.caption[:40],
+            row.verdict,
+            where_text(row),
+            f"{row.calibrated_l2:.2f}",
+            str(row.generations),
+        ]
         + ([row.since] if several else [])
         for row in copied.head(MAX_COPIES).itertuples()
     ]
@@ -176,7 +191,7 @@ def write_audit(audit: Audit, folder: Path) -> dict[str, float]:
     ):
         with atomic_path(folder / name) as path:
             write(path)
-    return {f"audit/{verdict.replace(' ', '_')}": audit.count(verdict) / len(audit.names) for verdict in COPIED}
+    return {keys.audit(verdict): audit.count(verdict) / len(audit.names) for verdict in COPIED}
 
 
 def _page(audit: Audit) -> str:
@@ -184,31 +199,20 @@ def _page(audit: Audit) -> str:
     def part(number: int) -> np.ndarray:
         return Generations.load(audit.parts[number]).images.numpy()
 
-    shown = audit.last.head(MAX_CARDS)
+    shown = audit.distinct.head(MAX_CARDS)
     drawn = {}
     for number in sorted(set(shown["generation"])):
         drawn[number] = part(number // audit.part_size)[number % audit.part_size]
     cards = []
     for row in shown.itertuples():
-        mask = None
         image = np.asarray(audit.pixels[np.array([row.row])][0])
-        if row.verdict == PART_COPY:
-            side = image.shape[-1] // audit.grid
-            mask = np.zeros(image.shape[-2:], bool)
-            for y, x in (divmod(tile, audit.grid) for tile in row.tiles):
-                mask[y * side : (y + 1) * side, x * side : (x + 1) * side] = True
+        tiles = np.isin(np.arange(audit.grid**2), row.tiles).reshape(audit.grid, audit.grid)
+        mask = np.kron(tiles, np.ones((image.shape[-1] // audit.grid,) * 2, bool)) if row.tiles else None
         pair = [
             inline_image(image, f"your image {row.file_name}", mask=mask, note="your image"),
             inline_image(drawn[row.generation], f"generation {row.generation}", mask=mask, note=f"generation {row.generation}"),
         ]
-        cards.append(
-            {
-                "row": row,
-                "pair": pair,
-                "where": where_text(row),
-                "value": row.distance if np.isnan(row.calibrated_l2) else row.calibrated_l2,
-            }
-        )
+        cards.append({"row": row, "pair": pair, "where": where_text(row)})
     facts = {**audit.facts, "Generations": f"{len(audit.asked):,}", "Checkpoints": len(audit.tables) if len(audit.tables) > 1 else None}
     timeline = [[table["checkpoint"].iloc[0], *(str(Counter(table["verdict"])[verdict]) for verdict in COPIED)] for table in audit.tables]
     contents = {
