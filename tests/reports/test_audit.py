@@ -35,7 +35,7 @@ def test_text_has_the_answer_the_floor_and_the_copies():
 def test_nothing_copied_has_its_bound_and_a_rule_without_power_is_said():
     said = audit_text(made([NO_COPY] * 3, whole=0.01))
     assert "Nothing is copied: none of 4 generations" in said and "at most 60.2%" in said  # 1 - .025^(1/4)
-    assert "The limit for 'copied whole' is 0.01" in said
+    assert "pass the test" not in said and "The limit for 'copied whole' is 0.01" in said
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(42, "42 seconds"), (600, "10 minutes"), (9000, "2.5 hours")])
@@ -53,3 +53,9 @@ def test_images_that_share_a_copy_are_one_card_and_one_line(tmp_path):
     page = (tmp_path / "audit.html").read_text()
     assert page.count('<li class="card') == 3 and "3 of 4 images are shown" in page and numbers["audit/copied_whole"] == 0.5
     assert len(pd.read_parquet(tmp_path / "audit.parquet")) == 4 and "1.png" not in audit_text(audit)
+
+
+def test_a_test_that_more_than_a_twentieth_of_other_images_pass_is_said():
+    audit = made([NO_COPY])
+    near = Unseen(np.tile([2.0, 0.5], 20), audit.unseen.tile)
+    assert "20 of 20 images that are no copies pass the test for 'copied whole'" in audit_text(replace(audit, unseen=near))

@@ -104,6 +104,9 @@ class Audit:
                     f"The limit for '{verdict}' is {limit:.2f} instead of 1, since images of this kind resemble each other, and most such "
                     f"copies are not told from resemblance{advice}"
                 )
+            passed, judges = self.unseen.passing(verdict)
+            if passed > 0.05 * judges:
+                notes.append(f"{passed} of {judges} images that are no copies pass the test for '{verdict}': try fewer tiles (--grid).")
         missing = len(set(self.captions) - set(self.asked)) if any(self.asked) else 0
         if missing:
             notes.append(f"{missing:,} of {len(set(self.captions)):,} captions were not sampled: raise --num-images.")
