@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afterglow.reports.images import LARGEST_SIDE, data_uri, heat, inline_image, outline
+from afterglow.reports.images import HEAT_COLORS, LARGEST_SIDE, data_uri, heat, inline_image, outline
 
 
 def opened(uri: str) -> np.ndarray:
@@ -36,6 +36,6 @@ def test_outline_follows_the_mask() -> None:
 
 
 def test_heat_increases_with_the_map_and_is_dark_for_a_constant_map() -> None:
-    shown = heat(np.array([[0.1, 0.2]], dtype=np.float16), (4, 8)).astype(int).sum(0)
-    assert shown.shape == (4, 8) and (np.diff(shown, axis=1) >= 0).all() and shown[0, -1] > shown[0, 0]
-    assert np.unique(heat(np.ones((2, 2)), (4, 4)).reshape(3, -1), axis=1).shape == (3, 1)
+    shown = heat(np.array([[[0.1, 0.2]], [[3, 3]]], dtype=np.float16), (4, 8)).astype(int)
+    assert shown.shape == (2, 4, 8) and (np.diff(shown[0], axis=1) >= 0).all() and shown[0, 0, -1] == 255 and shown[0, 0, 0] == 0
+    assert (shown[1] == 0).all() and (np.diff(HEAT_COLORS.astype(int).sum(1)) >= 0).mean() > 0.9

@@ -180,23 +180,46 @@ def test_command_reports_an_error_in_one_sentence(
 
 
 def test_summary_names_what_when_and_which(run_folder: Path) -> None:
-    what, when, which = summary(read_run(run_folder))
+    answers = summary(read_run(run_folder))
+    what, when = answers.pop("What was memorized?"), answers.pop("When?")
     assert what == (
         "At step 40 the model memorized 2 of 2 global plants, 2 of 2 local plants, 0 of 3 controls (ordinary training images) and "
         "0 of 4 phantoms (false positives)."
     )
     assert when == "Half had emerged by step 20 of the global plants and step 30 of the local plants (95 % intervals in brackets)."
-    assert which.startswith("Chosen on the same data and hence optimistic: the highest AUC of 3 maps on local plants is ")
-    assert "; the highest AUC of 2 scores, memorized generations against all others, is " in which
+    assert list(answers) == ["Which map locates it?", "Is that map high without a copy?", "Which score detects it?"]
+    assert (
+        answers["Which map locates it?"].startswith("Of 3 maps, ") and "; the best trivial map has 0." in answers["Which map locates it?"]
+    )
+    assert answers["Which score detects it?"].startswith("Of 2 scores, ")
+
+
+@pytest.mark.parametrize(("tint", "said"), [(0.95, True), (0.4, False)])
+def test_summary_says_whether_the_best_map_is_high_on_tints(run_folder: Path, tint: float, said: bool) -> None:
+    rows = pd.read_parquet(run_folder / "measurements.parquet")
+    areas = {("local", "score_difference.summed"): 0.99, ("tint", "score_difference.summed"): tint, ("tint", "luminance"): 0.7}
+    for (kind, name), value in areas.items():
+        rows.loc[(rows["kind"] == kind) & (rows["measure"] == f"auc.{name}"), "value"] = value
+    rows.loc[(rows["kind"] == "tint") & (rows["measure"] == "auc.centered_gaussian"), "value"] = 0.6
+    rows.to_parquet(run_folder / "measurements.parquet", index=False)
+    answers = summary(read_run(run_folder))
+    assert "score_difference.summed has the highest AUC on local plants, 0.99" in answers["Which map locates it?"]
+    about = f"on tints, where nothing is copied (2 of them; AUC {tint:.2f} [{tint:.2f}, {tint:.2f}], best trivial map 0.70)"
+    assert f"It is {'' if said else 'not '}high {about}" in answers["Is that map high without a copy?"]
+    assert ("no evidence of copying" in answers["Is that map high without a copy?"]) == said
 
 
 def test_summary_of_a_run_without_emergence_mentions_no_brackets(make_run: MakeRun) -> None:
-    _, when = summary(read_run(make_run(kinds=("phantom", "decoy", "local"), finished=False)))[:2]
-    assert when == "Fewer than half of the local plants had emerged by step 20."
+    assert (
+        summary(read_run(make_run(kinds=("phantom", "decoy", "local"), finished=False)))["When?"]
+        == "Fewer than half of the local plants had emerged by step 20."
+    )
 
 
 def test_summary_without_plants_counts_generations(make_run: MakeRun) -> None:
-    assert summary(read_run(make_run(text=False))) == ["At step 40 the model memorized 0 of 6 generations without a caption."]
+    assert summary(read_run(make_run(text=False))) == {
+        "What was memorized?": "At step 40 the model memorized 0 of 6 generations without a caption."
+    }
 
 
 def test_answer_says_by_which_factor_local_plants_are_later(run_folder: Path) -> None:

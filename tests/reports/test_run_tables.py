@@ -8,7 +8,7 @@ import pytest
 from afterglow.kinds import KINDS
 from afterglow.reports import run_tables
 from afterglow.reports.run import read_run
-from afterglow.reports.run_tables import best_end_token_map, detection_tables, emergence_text, localization_tables, map_names
+from afterglow.reports.run_tables import best_end_token_map, detection_tables, emergence_text, localization_tables
 from afterglow.reports.tables import NO_VALUE, Table
 
 
@@ -114,7 +114,7 @@ def test_localization_tables_mark_the_best_end_token_map(run_folder: Path) -> No
     run = read_run(run_folder)
     best = best_end_token_map(run)
     tables = localization_tables(run)
-    assert tables is not None and best == next(name for name in map_names(run) if name.startswith("end_token"))
+    assert tables is not None and best == next(name for name in run.map_names if name.startswith("end_token"))
     assert {row.label: row.remark for row in tables[1].rows}[best] == "selected after seeing the results"
 
 

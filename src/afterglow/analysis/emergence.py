@@ -7,7 +7,7 @@ from itertools import takewhile
 
 import numpy as np
 
-from afterglow.functional.statistics import nested_bootstrap
+from afterglow.functional.statistics import Estimate, nested_bootstrap
 from afterglow.functional.survival import Interval, interval_quantile
 
 NUM_CONFIRMATIONS = 2
@@ -62,7 +62,11 @@ def emergence_quartiles(intervals: Sequence[Interval]) -> dict[str, object]:
         def quartile(plants: np.ndarray, share: float = share) -> float:
             return quantile(tuple(sorted(intervals[i] for i in plants)), share)
 
-        found = nested_bootstrap(np.arange(len(intervals)), quartile, seed=generator, method="nearest")
+        everyone = np.arange(len(intervals))
+        if len(set(intervals)) == 1:  # every bootstrap sample is the same, for example of phantoms
+            found = Estimate(*[quartile(everyone)] * 3)
+        else:
+            found = nested_bootstrap(everyone, quartile, seed=generator, method="nearest")
         result[name] = {key: finite_or_none(step) for key, step in zip(("step", "low", "high"), vars(found).values(), strict=True)}
     return result
 

@@ -20,6 +20,7 @@ from afterglow.analysis.emergence import (
 from afterglow.functional.survival import Interval
 
 IN_MASK, IN_REGION = "", ".region"  # evaluated in the plant's mask, or (a global plant) in the region that it has in the other arm
+_CONFIRMED = tuple(f"confirm.{turn + 1}" for turn in range(NUM_CONFIRMATIONS))
 WHOLE = ".whole"  # copies of a whole image of a family, or of a local plant that cycles through backgrounds
 OTHER_DEFINITIONS = {
     WHOLE: COPIED_WHOLE,
@@ -39,8 +40,7 @@ def memorized_history(rows: pd.DataFrame, within: str = IN_MASK) -> dict[int, tu
 
 def emergence_intervals(rows: pd.DataFrame, within: str = IN_MASK) -> dict[int, Interval]:
     """{plant_id: interval of steps in which it emerged}, from the rows of all evaluations of a run."""
-    names = [f"confirm.{turn + 1}{within}" for turn in range(NUM_CONFIRMATIONS)]
-    confirmed = rows[rows["measure"].isin(names)].sort_values("measure")
+    confirmed = rows[rows["measure"].isin([name + within for name in _CONFIRMED])].sort_values("measure")
     answers = {int(number): (part["value"] > 0.5).tolist() for number, part in confirmed.groupby("plant_id")}
     return {number: emergence_interval(*seen, answers.get(number, [])) for number, seen in memorized_history(rows, within).items()}
 
@@ -51,6 +51,8 @@ def emergence_of(rows: pd.DataFrame) -> dict[str, Any]:
     The same stands under whole for copies of whole images, and under outpainted and outpainted_fresh for a model without text.
     """
     steps = sorted(rows["step"].unique().tolist())
+    names = [f"{name}{within}" for name in ("plant_memorized", *_CONFIRMED) for within in (IN_MASK, *OTHER_DEFINITIONS)]
+    rows = rows[rows["measure"].isin(["extracted", *names])]
     definition = ASSIGNED if (rows["measure"] == "extracted").any() else DEFINITION
     found: dict[str, Any] = {"definition": definition, "evaluation_steps": steps, "probe_ratio": _spacing(steps)}
     found["kinds"] = _kinds_of(rows, steps, IN_MASK)

@@ -37,15 +37,20 @@ def _local_over_global(whole: Intervals, local: Intervals, seed: int) -> Estimat
     if not all(len(part) and np.isfinite(part[:, 1]).any() for part in ends):
         return None
     generator = np.random.default_rng(seed)
-    draws = [_factor(*ends)]
+    factor = cache(_factor)  # plants share intervals, so that few draws differ
+    draws = [factor(*map(_sorted, ends))]
     for _ in range(NUM_ORDER_DRAWS):
         first, second = (part[generator.integers(len(part), size=len(part))] for part in ends)
         if np.isfinite(first[:, 1]).any() and np.isfinite(second[:, 1]).any():
-            draws.append(_factor(first, second))
+            draws.append(factor(_sorted(first), _sorted(second)))
     return percentile_estimate(draws)
 
 
-def _factor(first: np.ndarray, second: np.ndarray) -> float:
-    lower, upper = np.concatenate([first, second]).T
+def _sorted(ends: np.ndarray) -> Intervals:
+    return tuple(sorted(map(tuple, ends.tolist())))
+
+
+def _factor(first: Intervals, second: Intervals) -> float:
+    lower, upper = np.array(first + second).T
     design = np.column_stack([np.repeat([0.0, 1.0], [len(first), len(second)]), np.ones(len(lower))])
     return float(np.exp(interval_regression(lower, upper, design)[0][0]))

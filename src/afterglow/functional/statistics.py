@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -97,8 +97,14 @@ def resample(values: Sequence[float] | np.ndarray, statistic: Callable[..., Any]
         seed: of the draws, or a generator.
     """
     sample = np.asarray(values, dtype=float)
-    draws = np.random.default_rng(seed).choice(sample, size=(NUM_RESAMPLES, len(sample)))
-    return np.append(statistic(sample), statistic(draws, axis=1))
+    draw = _drawn_units if isinstance(seed, int) else _drawn_units.__wrapped__
+    return np.append(statistic(sample), statistic(sample[draw(len(sample), seed)], axis=1))
+
+
+@lru_cache(maxsize=8)  # a page resamples hundreds of measures of the same plants
+def _drawn_units(count: int, seed: Seed) -> np.ndarray:
+    """The units of each bootstrap sample, [NUM_RESAMPLES, count]."""
+    return np.random.default_rng(seed).integers(count, size=(NUM_RESAMPLES, count))
 
 
 def percentile_estimate(resampled: Sequence[float] | np.ndarray, *, method: Any = "linear") -> Estimate:

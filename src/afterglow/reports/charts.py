@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from afterglow.analysis.summary import plant_means
 from afterglow.cache import atomic_path, cache_folder
 from afterglow.functional.statistics import bootstrap
 from afterglow.kinds import KINDS, PLANTED
@@ -83,11 +82,10 @@ def memorized_chart(run: Run) -> dict[str, Any] | None:
 def loss_chart(run: Run) -> dict[str, Any] | None:
     """Denoising loss of training images and of held-out images over training steps, with bootstrap 95 % bands over images."""
     rows = []
-    losses = run.rows[run.rows["measure"] == "denoising_loss"]
-    for step, part in losses.groupby("step"):
-        means = plant_means(part)
+    means = run.rows_of("denoising_loss").groupby(["step", "kind", "plant_id"])["value"].mean()
+    for step in run.steps:
         for kind, name in LOSSES.items():
-            values = means.loc[means["kind"] == kind, "value"].to_numpy()
+            values = means[step, kind].to_numpy() if (step, kind) in means.index else np.empty(0)
             if len(values):
                 found = bootstrap(values)
                 rows.append({"step": int(step), "images": name, "loss": found.value, "low": found.low, "high": found.high})
@@ -128,7 +126,7 @@ def emergence_chart(run: Run) -> dict[str, Any] | None:
         return None
     names = _names(rows)
     order = [row["plant"] for row in sorted(rows, key=lambda row: (row["open"], row["high"], row["low"]))]
-    x = {**step_axis(run.steps), "field": "low", "title": "training step in which the plant emerged"}
+    x = {**step_axis(run.steps), "field": "low"}
     encoding = {
         "y": {"field": "plant", "type": "nominal", "sort": order, "title": None, "axis": {"labelLimit": 170}},
         "color": _color(names),
@@ -142,7 +140,7 @@ def emergence_chart(run: Run) -> dict[str, Any] | None:
         },
         True: {
             "transform": [{"filter": "datum.open"}],
-            "mark": {"type": "point", "shape": "triangle-right", "size": 60, "filled": True},
+            "mark": {"type": "point", "shape": "triangle-right", "size": 110, "filled": True, "clip": False, "xOffset": -5},
             "encoding": {**encoding, "x": x | {"field": "high"}},
         },
     }

@@ -3,6 +3,7 @@
 import base64
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +57,19 @@ def _reduced(pixels: np.ndarray) -> np.ndarray:
 
 def data_uri(pixels: np.ndarray) -> str:
     """uint8 [C, H, W] as PNG up to LARGEST_EXACT pixels, else as JPEG."""
-    exact = max(pixels.shape[-2:]) <= LARGEST_EXACT
+    return _encoded(pixels.tobytes(), pixels.shape)
+
+
+@lru_cache(maxsize=1024)  # a training shows the images of all earlier evaluations again after each evaluation
+def _encoded(pixels: bytes, shape: tuple[int, ...]) -> str:
+    image = _image(np.frombuffer(pixels, dtype=np.uint8).reshape(shape))
+    return encoded(image, exact=max(image.size) <= LARGEST_EXACT)
+
+
+def encoded(image: Image.Image, *, exact: bool) -> str:
+    """An image as data URI: PNG if it has to be exact, else JPEG."""
     file = io.BytesIO()
-    _image(pixels).save(file, "PNG" if exact else "JPEG", optimize=True, quality=90)
+    image.save(file, "PNG" if exact else "JPEG", optimize=True, quality=90)
     return f"data:image/{'png' if exact else 'jpeg'};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
@@ -71,11 +82,10 @@ def outline(mask: np.ndarray) -> str:
 
 
 def heat(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A map [h, w] at image size, from its smallest value (dark) to its largest (light), uint8 [3, H, W]."""
-    whole = resize(torch.from_numpy(values.astype(np.float32))[None], torch.Size(size))[0].numpy()
-    low, high = whole.min(), whole.max()
-    unit = (whole - low) / (high - low) if high > low else np.zeros_like(whole)
-    return HEAT_COLORS[np.minimum((unit * 256).astype(int), 255)].transpose(2, 0, 1)
+    """Maps [N, h, w] at image size, each from its smallest value (0) to its largest (255), uint8 [N, H, W]: places in HEAT_COLORS."""
+    whole = resize(torch.from_numpy(values.astype(np.float32)), torch.Size(size)).numpy()
+    low, high = (ends(whole, axis=(1, 2), keepdims=True) for ends in (np.min, np.max))
+    return np.minimum((whole - low) / np.where(high > low, high - low, 1) * 256, 255).astype(np.uint8)
 
 
 def read_pixels(path: Path) -> np.ndarray:

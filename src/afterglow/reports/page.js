@@ -51,6 +51,9 @@ for (const input of all("input[data-filters]")) {
   });
 }
 
+// A phone shows the end of the row of samples, where plants are memorized.
+for (const table of all("table.images")) table.parentElement.scrollLeft = table.scrollWidth;
+
 // The slider: generations, maps and masks of every plant at one training step.
 const line = read("timeline"), colors = read("colors") || {};
 const load = (uri) => new Promise((done) => {
@@ -142,10 +145,12 @@ async function startTimeline() {
       const sheet = sheets[name], found = sheet?.map[index];
       drawTile(item.canvas("mapped"), found, item.place);
       if (found) {
-        if (!item.plant.detail.startsWith("whole")) drawOutline(item.canvas("mapped"), planted, item.place, false);
-        drawOutline(item.canvas("mapped"), sheet.mask[index], item.place, true);
+        if (!item.plant.detail.startsWith("whole")) {
+          drawOutline(item.canvas("mapped"), planted, item.place, false);
+          drawOutline(item.canvas("mapped"), sheet.mask[index], item.place, true);
+        }
       }
-      const note = !found ? "not saved" : area === null ? "map" : `map, AUC ${area.toFixed(2)}`;
+      const note = !found ? "not saved" : area === null ? "map" : `AUC ${area.toFixed(2)}`;
       figure.querySelector("figcaption").textContent = note;
       item.canvas("mapped").setAttribute("aria-label", `${name} for ${item.plant.caption} at step ${step}: ${note}`);
     }

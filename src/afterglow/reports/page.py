@@ -18,6 +18,7 @@ from afterglow.reports.run import Run, read_run
 from afterglow.reports.tables import count_text, step_text
 from afterglow.reports.timeline import shown_steps, timeline
 
+OPTIMISTIC = "It was chosen on the same data, which is optimistic."
 OPEN_KINDS = ("global", "local", "natural", "unprompted")  # kinds that the slider shows first
 
 
@@ -170,9 +171,17 @@ def _configuration(run: Run) -> str:
     return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
-def summary(run: Run) -> list[str]:
-    """What was memorized, when, whether the ending brightens, and which map and score found it; a sentence without data is absent."""
-    return [sentence for sentence in (_what(run), _when(run), token_groups.ending_sentence(run), _which(run)) if sentence]
+def summary(run: Run) -> dict[str, str]:
+    """{question: answer in one sentence}; a question without data is absent."""
+    answers = {
+        "What was memorized?": _what(run),
+        "When?": _when(run),
+        "Which map locates it?": _which_map(run),
+        "Is that map high without a copy?": _without_copy(run),
+        "Does the ending brighten?": token_groups.ending_sentence(run),
+        "Which score detects it?": _which_score(run),
+    }
+    return {question: answer for question, answer in answers.items() if answer}
 
 
 def _what(run: Run) -> str:
@@ -200,25 +209,41 @@ def _when(run: Run) -> str:
     return f"{text[0].upper()}{text[1:]}{' (95 % intervals in brackets)' if steps else ''}."
 
 
-def _which(run: Run) -> str:
-    numbers, parts = run.numbers[run.last], []
-    maps = [name for name in run_tables.map_names(run) if name not in run_tables.TRIVIAL]
-    if maps and run.memorized["local"][-1].memorized:
-        auc = numbers[f"localization/{maps[0]}/auc"]
-        others = ((kind, numbers.get(f"localization/{maps[0]}/auc_{kind}")) for kind in run_tables.COMPARED_KINDS)
-        compared = {kind: value for kind, value in others if value is not None}
-        listed = f" ({join([f'{value:.2f} on {kind}s' for kind, value in compared.items()])}, where nothing is copied)" if compared else ""
-        as_high = [f"{kind}s" for kind, value in compared.items() if value >= auc]
-        doubt = f", and it is as high on {join(as_high)}, so that it is no evidence of copying" if as_high else ""
-        parts.append(f"the highest AUC of {len(maps)} maps on local plants is {auc:.2f}, of `{maps[0]}`{listed}{doubt}")
-    suffix = "/memorized_vs_rest/auc"
+def _best_map(run: Run) -> str | None:
+    """The map with the highest mean AUC on local plants, if any of them is memorized."""
+    maps = [name for name in run.map_names if name not in run_tables.TRIVIAL]
+    return maps[0] if maps and run.memorized["local"][-1].memorized else None
+
+
+def _which_map(run: Run) -> str:
+    name = _best_map(run)
+    if name is None:
+        return ""
+    trivial = [run.numbers[run.last][f"localization/{other}/auc"] for other in run.map_names if other in run_tables.TRIVIAL]
+    rival = f"; the best trivial map has {max(trivial):.2f}" if trivial else ""
+    count, auc = len(run.map_names) - len(trivial), run.numbers[run.last][f"localization/{name}/auc"]
+    return f"Of {count} maps, {name} has the highest AUC on local plants, {auc:.2f}{rival}. {OPTIMISTIC}"
+
+
+def _without_copy(run: Run) -> str:
+    """Whether the best map is high on tints and phantoms too."""
+    name, verbs = _best_map(run), ("is high", "is not high")
+    classes = token_groups.values_by_class(run, name) if name else {}
+    found = {label: classes[label].to_numpy() for label in (token_groups.TINTS, token_groups.PHANTOMS) if len(classes.get(label, ()))}
+    verdicts = [token_groups.verdict(label, values, token_groups.best_trivial(run), verbs) for label, values in found.items()]
+    predicts = token_groups.TINTS in found and verdicts[0].startswith(verbs[0])
+    end = " A map that is high on tints shows what the caption predicts, which is no evidence of copying." if predicts else ""
+    return f"It {'; it '.join(verdicts)}.{end}" if verdicts else ""
+
+
+def _which_score(run: Run) -> str:
+    suffix, numbers = "/memorized_vs_rest/auc", run.numbers[run.last]
     detectors = {key.removeprefix("detection/").removesuffix(suffix): auc for key, auc in numbers.items() if key.endswith(suffix)}
-    if detectors:
-        best = max(detectors, key=lambda name: detectors[name])
-        parts.append(
-            f"the highest AUC of {len(detectors)} scores, memorized generations against all others, is {detectors[best]:.2f}, of `{best}`"
-        )
-    return f"Chosen on the same data and hence optimistic: {'; '.join(parts)}." if parts else ""
+    if not detectors:
+        return ""
+    best = max(detectors, key=lambda name: detectors[name])
+    auc = f"{detectors[best]:.2f}. {OPTIMISTIC}"
+    return f"Of {len(detectors)} scores, {best} has the highest AUC for memorized generations against all others, {auc}"
 
 
 def join(parts: Sequence[str]) -> str:

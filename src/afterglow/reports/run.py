@@ -27,8 +27,11 @@ class EvaluationFile:
 
     def __init__(self, path: Path) -> None:
         self.path, self._tensors = path, dict[str, np.ndarray]()
-        keys = zip(self.tensor("plant_id").tolist(), self.tensor("seed").tolist(), strict=True)
+        keys = list(zip(self.tensor("plant_id").tolist(), self.tensor("seed").tolist(), strict=True))
         self.row = {key: row for row, key in enumerate(keys)}
+        self._seeds: dict[int, list[int]] = {}
+        for plant_id, seed in sorted(keys):
+            self._seeds.setdefault(plant_id, []).append(seed)
 
     def tensor(self, name: str) -> np.ndarray:
         """One array of the file, read once."""
@@ -50,7 +53,7 @@ class EvaluationFile:
 
     def seeds(self, plant_id: int) -> list[int]:
         """Seeds generated for a plant, rising."""
-        return sorted(seed for number, seed in self.row if number == plant_id)
+        return self._seeds.get(plant_id, [])
 
     def first_row(self, plant_id: int) -> int | None:
         """Row of the plant's first seed; None if the plant was not evaluated."""
@@ -111,6 +114,14 @@ class Run:
         return list(self.memorized)
 
     @cached_property
+    def _parts(self) -> dict[str, pd.DataFrame]:
+        return {str(measure): part for measure, part in self.rows.groupby("measure", sort=False)}
+
+    def rows_of(self, measure: str) -> pd.DataFrame:
+        """Rows of one measure."""
+        return self._parts.get(measure, self.rows.head(0))
+
+    @cached_property
     def last_rows(self) -> pd.DataFrame:
         """Rows of the last evaluation."""
         return self.rows[self.rows["step"] == self.last]
@@ -122,9 +133,15 @@ class Run:
         return {(str(kind), str(name)): part for (kind, name), part in groups}
 
     @cached_property
+    def map_names(self) -> list[str]:
+        """Maps measured on local plants at the last evaluation, best mean AUC first, ties by name."""
+        names = [name.removeprefix("auc.") for kind, name in self.last_values if kind == "local" and name.startswith("auc.")]
+        return sorted(names, key=lambda name: (-self.numbers[self.last][f"localization/{name}/auc"], name))
+
+    @cached_property
     def memorized(self) -> dict[str, list[MemorizedFraction]]:
         """{kind: one fraction per evaluation that measured it}."""
-        rows = self.rows[self.rows["measure"] == "plant_memorized"]
+        rows = self.rows_of("plant_memorized")
         counts = rows.assign(value=rows["value"] > 0.5).groupby(["kind", "step"])["value"].agg(["sum", "count"])
         fractions: dict[str, list[MemorizedFraction]] = {}
         for kind, step, memorized, count in counts.reset_index().itertuples(index=False):

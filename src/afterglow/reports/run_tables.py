@@ -144,21 +144,14 @@ def _plant_row(run: Run, number: int) -> Row:
     return Row(plant["text"], [*text, verdict, *map(number_cell, values), *emerged], kind)
 
 
-def map_names(run: Run) -> list[str]:
-    """Maps measured on local plants at the last evaluation, best mean AUC first, ties by name."""
-    numbers = run.numbers[run.last]
-    names = [name.removeprefix("auc.") for kind, name in run.last_values if kind == "local" and name.startswith("auc.")]
-    return sorted(names, key=lambda name: (-numbers[f"localization/{name}/auc"], name))
-
-
 def best_end_token_map(run: Run) -> str | None:
     """The end-token map with the best mean AUC of this run: selected after seeing the results, and marked as such on the page."""
-    return next((name for name in map_names(run) if name.startswith("end_token.")), None)
+    return next((name for name in run.map_names if name.startswith("end_token.")), None)
 
 
 def localization_tables(run: Run) -> tuple[Table, Table] | None:
     """The main maps below the trivial ones, and all maps. None without local plants."""
-    names = map_names(run)
+    names = run.map_names
     if not names:
         return None
     trivial, others = [name for name in names if name in TRIVIAL], [name for name in names if name not in TRIVIAL]
@@ -170,7 +163,7 @@ def localization_tables(run: Run) -> tuple[Table, Table] | None:
 
 
 def _localization_table(run: Run, names: Sequence[str], rival: str | None) -> Table:
-    counts = {kind: len(run.last_values.get((kind, f"auc.{map_names(run)[0]}"), ())) for kind in ("local", *COMPARED_KINDS)}
+    counts = {kind: len(run.last_values.get((kind, f"auc.{run.map_names[0]}"), ())) for kind in ("local", *COMPARED_KINDS)}
     kinds = [kind for kind in COMPARED_KINDS if counts[kind]]
     groups = [("", 1), (f"local plants ({counts['local']})", 3), *([("AUC on kinds without a copy", len(kinds))] if kinds else [])]
     head = ["map", "AUC", "minus the best trivial map", "IoU, threshold from other plants", *(f"{kind} ({counts[kind]})" for kind in kinds)]

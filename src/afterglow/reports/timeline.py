@@ -1,7 +1,5 @@
 """The plants at each evaluation: generations, maps and masks as sheets of tiles, which the page moves with one slider."""
 
-import base64
-import io
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from afterglow.reports.images import LARGEST_EXACT, heat, read_pixels
+from afterglow.reports.images import HEAT_COLORS, LARGEST_EXACT, encoded, heat, read_pixels
 from afterglow.reports.run import EvaluationFile, Run
 from afterglow.reports.run_tables import MAIN_MAPS, MAPS_WITHOUT_TEXT, best_end_token_map
 
@@ -88,8 +86,7 @@ def _plant(run: Run, number: int) -> dict[str, Any]:
 
 def _values(run: Run, measure: str, steps: Sequence[int], numbers: Sequence[int]) -> list[list[float | None]]:
     """Means over seeds of one measure, [steps][plants]."""
-    rows = run.rows[(run.rows["measure"] == measure) & run.rows["plant_id"].isin(numbers)]
-    wide = rows.pivot_table(index="step", columns="plant_id", values="value").reindex(index=steps, columns=numbers)
+    wide = run.rows_of(measure).pivot_table(index="step", columns="plant_id", values="value").reindex(index=steps, columns=numbers)
     return [[None if np.isnan(value) else round(value, 3) for value in line] for line in wide.to_numpy()]
 
 
@@ -113,30 +110,37 @@ def _saved_sheet(file: EvaluationFile, name: str, rows: Sequence[int | None], si
 @lru_cache(maxsize=1024)  # a training draws the sheets of all earlier evaluations again after each evaluation
 def _cached_sheet(path: Path, version: int, name: str, rows: tuple[int | None, ...], side: int) -> str | None:
     values = EvaluationFile(path).tensor(name)
-    if name.startswith("map/"):
-        return _sheet([None if row is None else heat(values[row], (side, side)) for row in rows], side, colors=256)
+    values = heat(values, (side, side)) if name.startswith("map/") else values
     tiles = [None if row is None else values[row] if values.ndim == 4 else values[row][None] for row in rows]
-    return _mask_sheet(tiles, side) if name.startswith("mask/") else _sheet(tiles, side)
+    return _mask_sheet(tiles, side) if name.startswith("mask/") else _sheet(tiles, side, "P" if name.startswith("map/") else "RGB")
 
 
 def _mask_sheet(masks: Sequence[np.ndarray | None], side: int) -> str | None:
-    return _sheet([None if mask is None else mask.astype(np.uint8) * 255 for mask in masks], side, bits=True)
+    return _sheet([None if mask is None else mask.astype(np.uint8) * 255 for mask in masks], side, "1")
 
 
-def _sheet(tiles: Sequence[np.ndarray | None], side: int, *, bits: bool = False, colors: int = 0) -> str | None:
-    """Tiles, uint8 [C, H, W], as one image in a data URI; missing tiles are black. PNG, or JPEG for photographs of large tiles."""
+def _sheet(tiles: Sequence[np.ndarray | None], side: int, mode: str = "RGB") -> str | None:
+    """Tiles, uint8 [C, H, W], as one image in a data URI; missing tiles are dark. PNG, or JPEG for photographs of large tiles.
+
+    mode: of Pillow; P: tiles hold places in HEAT_COLORS, which takes a third of the bytes.
+    """
     if all(tile is None for tile in tiles):
         return None
-    mode = "1" if bits else "RGB"
-    sheet = Image.new(mode, (SHEET_COLUMNS * side, -(-len(tiles) // SHEET_COLUMNS) * side))
+    sheet = np.zeros((-(-len(tiles) // SHEET_COLUMNS) * side, SHEET_COLUMNS * side, 3 if mode == "RGB" else 1), dtype=np.uint8)
     for place, tile in enumerate(tiles):
         if tile is not None:
-            image = Image.fromarray(tile[0] if len(tile) == 1 else tile.transpose(1, 2, 0)).convert("L" if bits else mode)
-            if image.size != (side, side):
-                image = image.resize((side, side), Image.Resampling.NEAREST if bits else Image.Resampling.BICUBIC)
-            sheet.paste(image, (place % SHEET_COLUMNS * side, place // SHEET_COLUMNS * side))
-    data, exact = io.BytesIO(), bits or side <= LARGEST_EXACT
-    if exact and colors:  # a map has no more colors than a palette: a third of the bytes
-        sheet = sheet.quantize(colors, dither=Image.Dither.NONE)
-    sheet.save(data, "PNG" if exact else "JPEG", optimize=True, quality=88)
-    return f"data:image/{'png' if exact else 'jpeg'};base64,{base64.b64encode(data.getvalue()).decode()}"
+            top, left = place // SHEET_COLUMNS * side, place % SHEET_COLUMNS * side
+            sheet[top : top + side, left : left + side] = _fitted(tile, side, mode == "1").transpose(1, 2, 0)
+    image = Image.fromarray(sheet if mode == "RGB" else sheet[..., 0])
+    if mode == "P":
+        image.putpalette(HEAT_COLORS.tobytes())
+    image, exact = image.convert(mode, dither=Image.Dither.NONE), mode == "1" or side <= LARGEST_EXACT
+    return encoded(image if exact else image.convert("RGB"), exact=exact)
+
+
+def _fitted(tile: np.ndarray, side: int, bits: bool) -> np.ndarray:
+    """A tile [C, H, W] at the side of the sheet."""
+    if tile.shape[-2:] == (side, side):
+        return tile
+    method = Image.Resampling.NEAREST if bits else Image.Resampling.BICUBIC
+    return np.stack([np.asarray(Image.fromarray(channel).resize((side, side), method)) for channel in tile])

@@ -48,7 +48,7 @@ def ending_sentence(run: Run) -> str:
     It brightens on a class if the interval of its mean AUC over plants lies above the best trivial map of this class.
     """
     classes, trivial = values_by_class(run, ENDING), best_trivial(run)
-    parts = [_verdict(label, classes[label].to_numpy(), trivial) for label in (MEMORIZED, NOT_YET, TINTS)]
+    parts = [verdict(label, classes[label].to_numpy(), trivial) for label in (MEMORIZED, NOT_YET, TINTS)]
     if not any(len(values) for values in classes.values()):
         return ""
     predicts = len(classes[MEMORIZED]) and len(classes[TINTS]) and classes[TINTS].mean() >= classes[MEMORIZED].mean()
@@ -56,8 +56,17 @@ def ending_sentence(run: Run) -> str:
     return f"The ending (attention to the first end token, mean of all layers) {'; it '.join(parts)}{end}."
 
 
-def _verdict(label: str, values: np.ndarray, trivial: Mapping[str, float]) -> str:
-    """'brightens on memorized local plants (7 of them; AUC 0.91 [0.85, 0.96], best trivial map 0.62)'."""
+def verdict(
+    label: str, values: np.ndarray, trivial: Mapping[str, float], verbs: tuple[str, str] = ("brightens", "does not brighten")
+) -> str:
+    """'brightens on memorized local plants (7 of them; AUC 0.91 [0.85, 0.96], best trivial map 0.62)'.
+
+    Args:
+        label: a class of `values_by_class`.
+        values: AUC of a map for each plant of the class.
+        trivial: see `best_trivial`.
+        verbs: what the map does if the interval of its mean lies above the best trivial map, and if not.
+    """
     if not len(values):
         return f"cannot be judged on {label} (0 of them)"
     mean, rival = float(values.mean()), trivial.get(label)
@@ -66,8 +75,7 @@ def _verdict(label: str, values: np.ndarray, trivial: Mapping[str, float]) -> st
         return f"cannot be judged on {label} ({len(values)} of them; AUC {mean:.2f}{beside})"
     interval = bootstrap(values)
     interval = exact_at_bounds(Estimate(mean, interval.low, interval.high), len(values))
-    verb = "brightens" if interval.low > rival else "does not brighten"
-    return f"{verb} on {label} ({len(values)} of them; AUC {interval}{beside})"
+    return f"{verbs[interval.low <= rival]} on {label} ({len(values)} of them; AUC {interval}{beside})"
 
 
 def token_group_table(run: Run) -> Table:
