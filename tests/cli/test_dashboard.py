@@ -6,8 +6,9 @@ from afterglow.cli import main
 
 
 def test_dashboard_prints_its_specification_without_a_network(capsys):
-    main(["dashboard", "--entity", "team", "--project", "mine", "--print"])
-    assert "memorized/local" in json.dumps(json.loads(capsys.readouterr().out))
+    main(["dashboard", "--entity", "team", "--project", "mine", "--print", "--run", "demo"])
+    text = json.dumps(json.loads(capsys.readouterr().out))
+    assert "memorized/local" in text and '"name": "displayName"}, "op": "=", "value": "demo"' in text
 
 
 def test_dashboard_of_a_sweep_shows_emergence_against_its_settings(capsys):

@@ -108,6 +108,17 @@ class WandbServer(ThreadingHTTPServer):
         self.views.append(view)
         return {"upsertView": {"view": {"id": str(len(self.views)), "name": view["name"]}, "inserted": True}}
 
+    def on_upsertView(self, report: dict[str, Any]) -> dict[str, Any]:
+        self.on_UpsertView2(report)
+        return {"upsertView": {"view": report | {"id": str(len(self.views))}, "inserted": True}}
+
+    def on_ProjectInternalId(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"project": {"internalId": "project"}}
+
+    def on_GetProjects(self, _: dict[str, Any]) -> dict[str, Any]:
+        project = {"id": "project", "name": "afterglow", "entityName": "team", "createdAt": "", "isBenchmark": False, "user": None}
+        return {"models": {"edges": [{"node": project}], "pageInfo": {"endCursor": None, "hasNextPage": False}}}
+
     def on_UseArtifact(self, used: dict[str, Any]) -> dict[str, Any]:
         self.used.append(self.artifacts[int(used["input"]["artifactID"])]["artifactCollectionName"])
         return {"useArtifact": {"artifact": {"id": used["input"]["artifactID"]}}}

@@ -229,7 +229,7 @@ class MemorizationMonitor(L.Callback):
             return
         emergence = self.files.write(result, step, last=last)
         if self.after_evaluation is not None:
-            self.after_evaluation(self.files.folder, summaries=self.summaries)
+            self.after_evaluation(self.files.folder, rows=self.files.measurements, summaries=self.summaries)
         logger: Any = trainer.logger
         if logger is None:
             return

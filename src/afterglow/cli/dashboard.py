@@ -3,6 +3,7 @@
   afterglow dashboard --entity TEAM --project afterglow                 a workspace for runs
   afterglow dashboard --entity TEAM --project afterglow --view sweep    emergence against n, copies, shapes, width
   afterglow dashboard --entity TEAM --project afterglow --report        a W&B report with the same panels
+  afterglow dashboard --entity TEAM --project afterglow --report --run demo        the same of one run
   afterglow dashboard --entity TEAM --project afterglow --print         print the workspace's specification; needs no network
 
 It needs the extra `dashboard` (`pip install 'afterglow[dashboard]'`).
@@ -18,6 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--view", choices=["runs", "sweep"], default="runs", help="panels for single runs, or for the comparison of a sweep"
     )
+    parser.add_argument("--run", metavar="RUN", help="show only the run of this name")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--report", action="store_true", help="save a report instead of a workspace")
     form.add_argument("--print", action="store_true", help="print the specification of the workspace instead of saving it")
@@ -30,7 +32,7 @@ def run(args: Namespace) -> None:
 
     check_names(args.project, args.entity, ())
     if args.print:
-        print(workspace.specification(workspace.workspace(args.entity, args.project, args.view)))
+        print(workspace.specification(workspace.workspace(args.entity, args.project, args.view, args.run)))
         return
     build = workspace.report if args.report else workspace.workspace
-    print(workspace.save(build(args.entity, args.project, args.view)))
+    print(workspace.save(build(args.entity, args.project, args.view, args.run)))

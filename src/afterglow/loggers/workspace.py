@@ -22,8 +22,8 @@ def sections(view: str) -> dict[str, list[Any]]:
     return _sweep_sections() if view == "sweep" else _run_sections()
 
 
-def workspace(entity: str, project: str, view: str) -> Any:
-    """A workspace of `wandb_workspaces`; nothing is sent before it is saved."""
+def workspace(entity: str, project: str, view: str, run: str | None = None) -> Any:
+    """A workspace of `wandb_workspaces` for all runs of a project, or for those of one name; nothing is sent before it is saved."""
     ws = import_optional("wandb_workspaces.workspaces", "dashboard")
     parts = [ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections(view).items()]
     for part in parts:
@@ -31,22 +31,30 @@ def workspace(entity: str, project: str, view: str) -> Any:
     return ws.Workspace(
         entity=entity,
         project=project,
-        name=f"Afterglow {view}",
+        name=f"Afterglow {run or view}",
         sections=parts,
         settings=ws.WorkspaceSettings(x_axis=keys.STEP, smoothing_type="none", max_runs=50),
-        runset_settings=ws.RunsetSettings(groupby=[ws.Config(name) for name in (GROUPED_BY if view == "runs" else SWEPT)]),
+        runset_settings=ws.RunsetSettings(
+            groupby=[ws.Config(name) for name in (GROUPED_BY if view == "runs" else SWEPT)], filters=_named(run)
+        ),
         auto_generate_panels=False,
     )
 
 
-def report(entity: str, project: str, view: str) -> Any:
-    """A W&B report with the panels of a view, one grid for each section."""
+def report(entity: str, project: str, view: str, run: str | None = None) -> Any:
+    """A W&B report with the panels of a view, one grid for each section, of all runs of a project or of those of one name."""
     wr = import_optional("wandb_workspaces.reports.v2", "dashboard")
-    runs = wr.Runset(entity=entity, project=project)
+    runs = wr.Runset(entity=entity, project=project, filters=_named(run))
     blocks: list[Any] = [wr.TableOfContents()]
     for name, panels in sections(view).items():
         blocks += [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=panels)]
-    return wr.Report(entity=entity, project=project, title=f"Afterglow: memorization, {view}", blocks=blocks)
+    return wr.Report(entity=entity, project=project, title=f"Afterglow: memorization, {run or view}", blocks=blocks)
+
+
+def _named(run: str | None) -> Any:
+    """The filter for runs of one name; none without a name."""
+    expr = import_optional("wandb_workspaces.expr", "dashboard")
+    return expr.And(expr.Metric("displayName") == run) if run else ""
 
 
 def specification(space: Any) -> str:

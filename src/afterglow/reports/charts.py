@@ -1,13 +1,14 @@
 """Charts of a page as Vega-Lite specifications. The browser draws them with the library that the page embeds."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from afterglow.cache import atomic_path, cache_folder
-from afterglow.functional.statistics import bootstrap
+from afterglow.functional.statistics import Estimate, bootstrap
 from afterglow.kinds import KINDS, PLANTED
 from afterglow.reports.run import Run
 
@@ -83,11 +84,11 @@ def loss_chart(run: Run) -> dict[str, Any] | None:
     """Denoising loss of training images and of held-out images over training steps, with bootstrap 95 % bands over images."""
     rows = []
     means = run.rows_of("denoising_loss").groupby(["step", "kind", "plant_id"])["value"].mean()
+    losses = means.groupby(level=["step", "kind"]).agg(tuple).to_dict()
     for step in run.steps:
         for kind, name in LOSSES.items():
-            values = means[step, kind].to_numpy() if (step, kind) in means.index else np.empty(0)
-            if len(values):
-                found = bootstrap(values)
+            if (step, kind) in losses:
+                found = _mean(losses[step, kind])
                 rows.append({"step": int(step), "images": name, "loss": found.value, "low": found.low, "high": found.high})
     if not rows:
         return None
@@ -109,6 +110,11 @@ def loss_chart(run: Run) -> dict[str, Any] | None:
             CURRENT_STEP,
         ],
     }
+
+
+@lru_cache(maxsize=1024)  # a training draws the losses of all earlier evaluations again after each evaluation
+def _mean(values: tuple[float, ...]) -> Estimate:
+    return bootstrap(values)
 
 
 def emergence_chart(run: Run) -> dict[str, Any] | None:

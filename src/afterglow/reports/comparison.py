@@ -208,7 +208,7 @@ def _charts(comparison: Comparison) -> dict[str, tuple[str, dict[str, Any]]]:
     plants = comparison.tables.plants
     if len(plants):
         plants = plants[(plants["within"] == "") & plants["kind"].isin(PLANTED)]
-    if len(plants):
+    if len(plants) and np.isfinite(plants["upper"]).any():
         axes = {name: plants[name].tolist() for name in AXIS_COLUMNS if plants[name].nunique() > 1}
         others = [name for name in comparison.settings if comparison.labels[name] not in (*AXIS_COLUMNS, "arm", "max_steps")]
         axes |= {comparison.labels[name]: [value_text(comparison.settings[name][run]) for run in plants["run"]] for name in others}
@@ -216,7 +216,8 @@ def _charts(comparison: Comparison) -> dict[str, tuple[str, dict[str, Any]]]:
             spec = charts.emergence_against(plants.assign(x=values, unit=plants["plant_id"]), label)
             found[f"against-{place}"] = (f"Emergence against {TERMS.get(label, label)}", spec)
     for kind in COUNTED:
-        found[f"memorized-{kind}"] = (f"Memorized {kind} plants", charts.group_curves(_fractions(comparison, kind), "memorized fraction"))
+        title = "Memorized phantoms (false positives)" if kind == "phantom" else f"Memorized {kind} plants"
+        found[f"memorized-{kind}"] = (title, charts.group_curves(_fractions(comparison, kind), "memorized fraction"))
     shares = comparison.tables.fractions
     if len(shares):
         group = {run: label for label, runs in comparison.groups.items() for run in runs}

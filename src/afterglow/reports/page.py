@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -16,18 +17,19 @@ from afterglow.reports import charts, run_tables, token_groups
 from afterglow.reports.grids import sample_grid
 from afterglow.reports.run import Run, read_run
 from afterglow.reports.tables import count_text, step_text
-from afterglow.reports.timeline import shown_steps, timeline
+from afterglow.reports.timeline import shown_steps, thinned, timeline
 
 OPTIMISTIC = "It was chosen on the same data, which is optimistic."
 OPEN_KINDS = ("global", "local", "natural", "unprompted")  # kinds that the slider shows first
 
 
-def write_report(folder: Path, summaries: dict[int, dict[str, float]] | None = None) -> Path:
+def write_report(folder: Path, rows: pd.DataFrame | None = None, summaries: dict[int, dict[str, float]] | None = None) -> Path:
     """Write report.html into the folder of a run, finished or not. Readers see the old page or the new one, never a part.
 
     Args:
         folder: run folder.
-        summaries: see read_run; a training keeps them between its evaluations.
+        rows: see read_run; a training keeps them, and summaries, between its evaluations.
+        summaries: see read_run.
 
     Returns:
         The path of the page.
@@ -35,7 +37,7 @@ def write_report(folder: Path, summaries: dict[int, dict[str, float]] | None = N
     Raises:
         AfterglowError: the folder holds no measurements.
     """
-    run = read_run(Path(folder), summaries)
+    run = read_run(Path(folder), rows, summaries)
     page = run.folder / "report.html"
     with atomic_path(page) as file:
         file.write_text(_render(run), encoding="utf-8")
@@ -77,11 +79,15 @@ def _render(run: Run) -> str:
     }
     specs = {name: spec for name, spec in specs.items() if spec}
     colors = {name: kind.color for name, kind in KINDS.items()}
-    numbers = {
-        key: [run.numbers[step].get(key) for step in run.steps]
-        for key in dict.fromkeys(key for values in run.numbers.values() for key in values)
+    shown = [run.numbers[step] for step in thinned(run.steps)]
+    numbers = {key: [values.get(key) for values in shown] for key in dict.fromkeys(key for values in shown for key in values)}
+    data = {
+        "numbers": {"step": thinned(run.steps), **numbers},
+        "emergence": run.emergence,
+        "charts": specs,
+        "timeline": line,
+        "colors": colors,
     }
-    data = {"numbers": {"step": run.steps, **numbers}, "emergence": run.emergence, "charts": specs, "timeline": line, "colors": colors}
     return render("page.html.jinja", _contents(run, line) | {"charts": specs}, data)
 
 

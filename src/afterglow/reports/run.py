@@ -27,11 +27,19 @@ class EvaluationFile:
 
     def __init__(self, path: Path) -> None:
         self.path, self._tensors = path, dict[str, np.ndarray]()
-        keys = list(zip(self.tensor("plant_id").tolist(), self.tensor("seed").tolist(), strict=True))
-        self.row = {key: row for row, key in enumerate(keys)}
-        self._seeds: dict[int, list[int]] = {}
-        for plant_id, seed in sorted(keys):
-            self._seeds.setdefault(plant_id, []).append(seed)
+
+    @cached_property
+    def row(self) -> dict[tuple[int, int], int]:
+        """{(plant_id, seed): row}."""
+        keys = zip(self.tensor("plant_id").tolist(), self.tensor("seed").tolist(), strict=True)
+        return {key: row for row, key in enumerate(keys)}
+
+    @cached_property
+    def _seeds(self) -> dict[int, list[int]]:
+        found: dict[int, list[int]] = {}
+        for plant_id, seed in sorted(self.row):
+            found.setdefault(plant_id, []).append(seed)
+        return found
 
     def tensor(self, name: str) -> np.ndarray:
         """One array of the file, read once."""
@@ -114,12 +122,14 @@ class Run:
         return list(self.memorized)
 
     @cached_property
-    def _parts(self) -> dict[str, pd.DataFrame]:
-        return {str(measure): part for measure, part in self.rows.groupby("measure", sort=False)}
+    def measures(self) -> tuple[np.ndarray, pd.Index]:
+        """The place of each row's measure among the names of all measures, and these names: numbers are compared faster than texts."""
+        return pd.factorize(self.rows["measure"])
 
     def rows_of(self, measure: str) -> pd.DataFrame:
         """Rows of one measure."""
-        return self._parts.get(measure, self.rows.head(0))
+        places, names = self.measures
+        return self.rows[places == names.get_loc(measure)] if measure in names else self.rows.head(0)
 
     @cached_property
     def last_rows(self) -> pd.DataFrame:
@@ -190,14 +200,15 @@ def read_rows(folder: Path) -> pd.DataFrame:
     return rows
 
 
-def read_run(folder: Path, summaries: dict[int, dict[str, float]] | None = None) -> Run:
+def read_run(folder: Path, rows: pd.DataFrame | None = None, summaries: dict[int, dict[str, float]] | None = None) -> Run:
     """Read a run folder. Only measurements.parquet is required; see read_rows.
 
     Args:
         folder: run folder.
+        rows: content of measurements.parquet, if it has been read.
         summaries: summaries of earlier evaluations, which are not computed again; new ones are added.
     """
-    rows = read_rows(folder)
+    rows = read_rows(folder) if rows is None else rows
     known = {} if summaries is None else summaries
     numbers = {step: known.get(step) or summarize_evaluation(rows[rows["step"] == step]) for step in sorted(rows["step"].unique().tolist())}
     known |= numbers

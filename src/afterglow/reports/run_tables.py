@@ -100,7 +100,7 @@ def local_to_global_table(run: Run) -> Table:
 def shape_table(run: Run) -> Table:
     """Controls measured in the masks of local plants, and phantoms in their own masks, at each evaluation that measured them."""
     prefix, key = "memorized_in.", "measure/control/memorized_in."
-    shapes = [name.removeprefix(prefix) for name in run.rows["measure"].unique() if name.startswith(prefix)]
+    shapes = [name.removeprefix(prefix) for name in run.measures[1] if name.startswith(prefix)]
     steps = [step for step in run.steps if any(key + shape in run.numbers[step] for shape in shapes)]
     rows = []
     for shape in shapes:
