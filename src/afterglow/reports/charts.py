@@ -40,10 +40,11 @@ def vega_script() -> str:
 
 def memorized_chart(run: Run) -> dict[str, Any] | None:
     """Memorized fraction of each kind over training steps; Wilson 95 % bands of plants. A click in the legend shows one kind alone."""
+    counts = {kind: max(fraction.count for fraction in fractions) for kind, fractions in run.memorized.items()}
     rows = [
         {
             "step": fraction.step,
-            "kind": f"{kind} ({max(f.count for f in fractions)})",
+            "kind": f"{kind} ({counts[kind]})",
             "name": kind,
             "memorized": fraction.value,
             "low": fraction.interval[0],

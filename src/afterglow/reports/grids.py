@@ -67,7 +67,7 @@ def _first_plants(run: Run, evaluated: Mapping[int, None]) -> list[int]:
 
 
 def _distances(run: Run) -> Distances:
-    rows = run.rows_of("calibrated_l2")
+    rows = run.rows_of("calibrated_l2", shown_steps(run))
     return dict(zip(zip(rows["step"], rows["plant_id"], rows["seed"], strict=True), rows["value"], strict=True))
 
 

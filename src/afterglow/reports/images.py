@@ -60,7 +60,7 @@ def data_uri(pixels: np.ndarray) -> str:
     return _encoded(pixels.tobytes(), pixels.shape)
 
 
-@lru_cache(maxsize=1024)  # a training shows the images of all earlier evaluations again after each evaluation
+@lru_cache(maxsize=4096)  # a training shows the images of all earlier evaluations again after each evaluation
 def _encoded(pixels: bytes, shape: tuple[int, ...]) -> str:
     image = _image(np.frombuffer(pixels, dtype=np.uint8).reshape(shape))
     return encoded(image, exact=max(image.size) <= LARGEST_EXACT)

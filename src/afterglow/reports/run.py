@@ -1,6 +1,6 @@
 """A run folder as the report reads it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -126,10 +126,11 @@ class Run:
         """The place of each row's measure among the names of all measures, and these names: numbers are compared faster than texts."""
         return pd.factorize(self.rows["measure"])
 
-    def rows_of(self, measure: str) -> pd.DataFrame:
-        """Rows of one measure."""
+    def rows_of(self, measure: str, steps: Sequence[int] | None = None) -> pd.DataFrame:
+        """Rows of one measure, at some or at all steps."""
         places, names = self.measures
-        return self.rows[places == names.get_loc(measure)] if measure in names else self.rows.head(0)
+        rows = self.rows[places == names.get_loc(measure)] if measure in names else self.rows.head(0)
+        return rows if steps is None else rows[rows["step"].isin(steps)]
 
     @cached_property
     def last_rows(self) -> pd.DataFrame:

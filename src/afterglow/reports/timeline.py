@@ -90,7 +90,7 @@ def _plant(run: Run, number: int) -> dict[str, Any]:
 
 def _values(run: Run, measure: str, steps: Sequence[int], numbers: Sequence[int]) -> list[list[float | None]]:
     """Means over seeds of one measure, [steps][plants]."""
-    wide = run.rows_of(measure).pivot_table(index="step", columns="plant_id", values="value").reindex(index=steps, columns=numbers)
+    wide = run.rows_of(measure, steps).pivot_table(index="step", columns="plant_id", values="value").reindex(index=steps, columns=numbers)
     return [[None if np.isnan(value) else round(value, 3) for value in line] for line in wide.to_numpy()]
 
 
