@@ -17,7 +17,7 @@ from afterglow.reports import charts, run_tables, token_groups
 from afterglow.reports.grids import sample_grid
 from afterglow.reports.run import Run, read_run
 from afterglow.reports.tables import count_text, step_text
-from afterglow.reports.timeline import shown_steps, thinned, timeline
+from afterglow.reports.timeline import shown_steps, spread_steps, timeline
 
 OPTIMISTIC = "It was chosen on the same data, which is optimistic."
 OPEN_KINDS = ("global", "local", "natural", "unprompted")  # kinds that the slider shows first
@@ -79,10 +79,10 @@ def _render(run: Run) -> str:
     }
     specs = {name: spec for name, spec in specs.items() if spec}
     colors = {name: kind.color for name, kind in KINDS.items()}
-    shown = [run.numbers[step] for step in thinned(run.steps)]
+    shown = [run.numbers[step] for step in spread_steps(run.steps)]
     numbers = {key: [values.get(key) for values in shown] for key in dict.fromkeys(key for values in shown for key in values)}
     data = {
-        "numbers": {"step": thinned(run.steps), **numbers},
+        "numbers": {"step": spread_steps(run.steps), **numbers},
         "emergence": run.emergence,
         "charts": specs,
         "timeline": line,

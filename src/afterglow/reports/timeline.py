@@ -20,10 +20,10 @@ CARD_KINDS = ("local", "global", "natural", "phantom", "decoy", "tint")
 
 def shown_steps(run: Run) -> list[int]:
     """At most MAX_STEPS evaluations with saved images."""
-    return thinned(list(run.evaluations))
+    return spread_steps(list(run.evaluations))
 
 
-def thinned(steps: Sequence[int]) -> list[int]:
+def spread_steps(steps: Sequence[int]) -> list[int]:
     """At most MAX_STEPS of the steps, spread evenly, the first and the last among them."""
     places = np.linspace(0, len(steps) - 1, min(len(steps), MAX_STEPS)).round().astype(int)
     return [steps[place] for place in dict.fromkeys(places.tolist())]
