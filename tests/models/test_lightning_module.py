@@ -2,15 +2,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 
+from afterglow.errors import AfterglowError
+from afterglow.mitigations.training.sample_dropping import SampleDropping
 from afterglow.models.conditioning import TextConditioning
 from afterglow.models.denoiser import TrainingMitigation, TrainStepOutput
 from afterglow.models.lightning_module import DenoiserModule, OptimizerConfig, masked_mean
 from afterglow.models.text_ddpm import TextConditionalDDPM
 from afterglow.planting.dataset import Batch
+from afterglow.sampling.loop import Sampler, generate
+from afterglow.sampling.recorder import CaptureConfig
 
 Make = Callable[..., TextConditionalDDPM]
 
@@ -97,3 +102,38 @@ def test_analysis_imports_leave_training_libraries_out() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_channels_last_changes_the_memory_of_the_weights_and_not_the_loss(small_captioned: Make) -> None:
+    batch = Batch(torch.rand(4, 3, 8, 8) * 2 - 1, ("a", "b", "", "c"), ("control",) * 4, torch.arange(4))
+    plain, other = module_of(small_captioned()), module_of(small_captioned(channels_last=True))
+    assert other.model.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    for expected, found in zip(gradients(plain, batch), gradients(other, batch), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_compiled_network_trains_alike_keeps_its_names_and_can_be_read_without_the_compiler(small_captioned: Make, monkeypatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    batch = Batch(torch.rand(4, 3, 8, 8) * 2 - 1, ("a", "b", "", "c"), ("control",) * 4, torch.arange(4))
+    plain, other = module_of(small_captioned()), module_of(small_captioned(compile=True))
+    other.model.compile_network()
+    assert other.state_dict().keys() == plain.state_dict().keys() and other.model.unet._compiled_call_impl is not None
+    for expected, found in zip(gradients(plain, batch), gradients(other, batch), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    with torch.compiler.set_stance("force_eager"):  # as an evaluation does
+        found = generate(other.model, ["a"], [0], Sampler(steps=2), CaptureConfig(end_steps=(-1,)))
+    expected = generate(plain.model, ["a"], [0], Sampler(steps=2), CaptureConfig(end_steps=(-1,)))
+    assert torch.equal(found.images, expected.images) and found.layers == expected.layers
+
+
+def test_compile_is_refused_where_it_does_not_work(small_captioned: Make, monkeypatch) -> None:
+    with pytest.raises(AfterglowError, match=r"model\.compile cannot be used with SampleDropping, which reads the network"):
+        DenoiserModule(small_captioned(compile=True), mitigations=[SampleDropping("entropy")])
+
+    def compiler(*_: object, **__: object) -> None:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    small_captioned().compile_network()  # was not asked for
+    with pytest.raises(AfterglowError, match=r"torch\.compile does not work here \(RuntimeError no C\+\+ compiler\); leave it out"):
+        small_captioned(compile=True).compile_network()

@@ -159,7 +159,10 @@ class MemorizationMonitor(L.Callback):
         with self.clock.evaluating():
             was_training = pl_module.training
             pl_module.eval()
-            with trainer.precision_plugin.forward_context(), self._can_stop(trainer, pl_module.model):
+            model: Any = pl_module.model
+            # what reads the network while it runs does not see a compiled one
+            eager = torch.compiler.set_stance("force_eager") if model.compiles else nullcontext()
+            with trainer.precision_plugin.forward_context(), self._can_stop(trainer, model), eager:
                 result, last = self._evaluate(trainer, pl_module)
             pl_module.train(was_training)
             self._record(trainer, result, last)

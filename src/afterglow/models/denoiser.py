@@ -53,6 +53,8 @@ class Denoiser(nn.Module):
         noise_scheduler: arguments of diffusers' DDPMScheduler: num_train_timesteps, beta_schedule, prediction_type (epsilon, v_prediction).
         cond_drop_prob: fraction of captions replaced by the empty caption in training (for classifier-free guidance).
         seed: seed of noise, timesteps and dropped captions.
+        compile: train the network through torch.compile, which takes minutes before the first step; evaluations run it as it is.
+        channels_last: keep the weights of convolutions in the memory format that is faster on GPUs in half precision.
     """
 
     unet: Any  # a diffusers model
@@ -61,11 +63,18 @@ class Denoiser(nn.Module):
     name_or_path = ""  # run, checkpoint, folder or hub id from which the model was opened
     init_args: Mapping[str, Any]  # arguments of the constructor, from which a checkpoint rebuilds the model
 
-    def __init__(self, noise_scheduler: Mapping[str, Any] | None = None, cond_drop_prob: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        noise_scheduler: Mapping[str, Any] | None = None,
+        cond_drop_prob: float = 0.0,
+        seed: int = 0,
+        compile: bool = False,
+        channels_last: bool = False,
+    ) -> None:
         super().__init__()
         require_fraction(cond_drop_prob=cond_drop_prob)
         self.scheduler = noise_schedule(instantiate(diffusers.DDPMScheduler, noise_scheduler or {}, "noise_scheduler"))
-        self.cond_drop_prob, self.seed = cond_drop_prob, seed
+        self.cond_drop_prob, self.seed, self.compiles, self.channels_last = cond_drop_prob, seed, compile, channels_last
 
     @property
     def is_latent(self) -> bool:
@@ -132,6 +141,21 @@ class Denoiser(nn.Module):
 
     def prepare_training(self, dataset: PlantedDataset, num_samples: int, rank: int, world_size: int, barrier: Callable[[], None]) -> None:
         """Called once before the first of `num_samples` training samples (over all processes); `barrier` waits for all processes."""
+
+    def compile_network(self) -> None:
+        """Compile the network in place if this was asked for; its weights keep their names.
+
+        Raises:
+            AfterglowError: torch.compile does not work on this machine.
+        """
+        if not self.compiles:
+            return
+        try:
+            torch.compile(lambda values: values.sin() + 1)(torch.zeros(8, device=self.device))
+        except Exception as error:  # of the compiler that this device needs
+            reason = one_line(f"{type(error).__name__} {error}", 130)
+            raise AfterglowError(f"model.compile: torch.compile does not work here ({reason}); leave it out.") from error
+        self.unet.compile()
 
     def sample_noise_and_timesteps(self, index: Tensor, clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw what is random in a training step; each row depends only on the seed and the number of the sample.

@@ -54,7 +54,7 @@ class DenoiserModule(L.LightningModule):
         mitigations: training mitigations, applied in this order.
 
     Raises:
-        AfterglowError: if there are mitigations and the model has no captions.
+        AfterglowError: if there are mitigations and the model has no captions, or one that does not work with model.compile.
     """
 
     def __init__(
@@ -67,6 +67,11 @@ class DenoiserModule(L.LightningModule):
         if mitigations and not model.has_text:
             names = ", ".join(type(mitigation).__name__ for mitigation in mitigations)
             raise AfterglowError(f"mitigations: {names} act on captions, and {type(model).__name__} has no captions.")
+        hooked = [type(each).__name__ for each in mitigations if type(each).hooks is not TrainingMitigation.hooks]
+        if model.compiles and hooked:
+            raise AfterglowError(f"model.compile cannot be used with {hooked[0]}, which reads the network while it runs.")
+        if model.channels_last:
+            model.unet.to(memory_format=torch.channels_last)
 
     def setup_mitigations(self, planted: Any) -> None:
         """Prepare the mitigations for a PlantedSet; raises AfterglowError if one does not apply to it."""
@@ -77,6 +82,7 @@ class DenoiserModule(L.LightningModule):
     def on_fit_start(self) -> None:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.setup_mitigations(data.planted)
+        self.model.compile_network()
         trainer, num_samples = self.trainer, self.trainer.max_steps * data.batch_size
         self.model.prepare_training(data.samples, num_samples, trainer.global_rank, trainer.world_size, trainer.strategy.barrier)
 
