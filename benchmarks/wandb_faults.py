@@ -75,7 +75,7 @@ def train(folder: str, environment: dict[str, str], stopped: bool, steps: int, a
         counts.extend((sum(calls), max(calls), sum(map(cpu_seconds, uploads))))
 
     RunLogger.finish, L.Trainer.fit, Uploader.__init__ = finish, fitted, started  # type: ignore[method-assign]
-    with redirect_stdout(None):
+    with Path("log").open("w") as log, redirect_stdout(log):
         main([*RECIPE, str(steps)])
     answer.send((*counts, *ends))
 

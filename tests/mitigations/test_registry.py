@@ -53,6 +53,8 @@ def test_names_and_strengths():
     assert [entry.name for entry in find_mitigations(["stp", "og_*"])] == ["stp", "og_stp", "og_dtp", "og_dtp.toggled"]
     with pytest.raises(ValueError, match="There is no mitigation 'prayer'"):
         find_mitigations(["prayer"])
+    with pytest.raises(ValueError, match=r"There is no mitigation 'stpp': did you mean stp\?"):
+        find_mitigations(["stpp"])
     entries = find_mitigations(["stp", "noise"])
     assert [(e.name, s) for e, s in expand_strengths(entries, [])] == [("stp", 500), ("noise", 8)]
     assert [(e.name, s) for e, s in expand_strengths(entries, ["grid", "stp=1,2.5"])] == [("stp", 1), ("stp", 2.5)] + [

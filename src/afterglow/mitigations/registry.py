@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from afterglow.analysis.thresholds import UPPER, Thresholds
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, did_you_mean
 from afterglow.mitigations.inference.attention_scaling import AttentionScaling
 from afterglow.mitigations.inference.caption_insertion import CaptionInsertion
 from afterglow.mitigations.inference.guidance_schedule import DynamicTransition, OppositeDynamic, StaticTransition
@@ -124,7 +124,8 @@ def find_mitigations(patterns: Sequence[str]) -> list[MitigationSpec]:
     """
     for pattern in patterns:
         if not any(fnmatchcase(spec.name, pattern) for spec in CATALOG):
-            raise AfterglowError(f"There is no mitigation '{pattern}'; `afterglow mitigate --list` lists all names.")
+            hint = did_you_mean(pattern, [spec.name for spec in CATALOG]) or "; `afterglow mitigate --list` lists all names."
+            raise AfterglowError(f"There is no mitigation '{pattern}'{hint}")
     return [spec for spec in CATALOG if any(fnmatchcase(spec.name, pattern) for pattern in patterns)]
 
 
