@@ -34,7 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="MODEL",
-        help="earlier states of the model, or earlier LoRA files, ordered by the last number in their names",
+        help="earlier states of the model, or earlier LoRA files (default: none), in the order of the last number in their names",
     )
     parser.add_argument("--out", type=Path, default=Path("audit"), metavar="DIR", help="folder of the results")
     images = parser.add_argument_group("images")

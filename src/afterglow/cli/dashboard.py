@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--view", choices=["runs", "sweep"], default="runs", help="panels for single runs, or for the comparison of a sweep"
     )
-    parser.add_argument("--run", metavar="RUN", help="show only the run of this name")
+    parser.add_argument("--run", metavar="RUN", help="show only the run of this name (default: all runs)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--report", action="store_true", help="save a report instead of a workspace")
     form.add_argument("--print", action="store_true", help="print the specification of the workspace instead of saving it")
