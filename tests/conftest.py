@@ -32,7 +32,10 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background jo
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-LONGEST = ("test_packaging.py", "test_pretend.py", "test_sd_run.py", "test_resume.py", "test_bad_input.py", "test_train.py")
+LONGEST = (
+    *("test_packaging.py", "test_pretend.py", "test_distributed.py", "test_docs.py", "test_sd_run.py"),
+    *("test_resume.py", "test_bad_input.py", "test_train.py", "test_uploader.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
