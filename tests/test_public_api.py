@@ -38,9 +38,10 @@ def test_help_of_every_command_but_train_imports_no_heavy_library():
     assert not imported(code) & HEAVY
 
 
-def test_analysis_commands_import_no_trainer_and_no_tracker(tmp_path):
+def test_analysis_commands_and_modules_import_no_trainer_and_no_tracker(tmp_path):
+    modules = "afterglow.models.io, afterglow.models.text_ddpm, afterglow.sampling.loop, afterglow.mitigations.registry"
     commands = [["measure", "none"], ["detect", "none.parquet"], ["localize", "none"], ["collect", "--model", "none", "--out", "x"]]
-    code = f"{TRY}\nfor words in {commands}: attempt(words)"
+    code = f"{TRY}\nimport {modules}\nfor words in {commands}: attempt(words)"
     assert not imported(code) & {"lightning", "wandb", "torchmetrics"}
 
 

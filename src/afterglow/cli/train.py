@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 
 from afterglow.cli.parser import announce
-from afterglow.distributed import is_main_process
+from afterglow.distributed import is_main_process, trainer_defaults
 from afterglow.signals import Stopped, StopSignals
 
 
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str]) -> None:
         AfterglowError: bad input.
         SystemExit: after --help, --print_config and a signal.
     """
+    trainer_defaults()  # a launcher that is not supported is refused before the libraries are loaded
     announce("Loading PyTorch, Lightning and diffusers ...")
     signals = StopSignals()
     try:
