@@ -38,7 +38,7 @@ class Audit:
         unseen: images that the model never saw, at the last checkpoint.
         held_out: whether these are held-out images that were audited like the others; if not, they are the images themselves, each
             compared with the others.
-        asked: caption of each generation.
+        prompts: caption of each generation.
         parts: generations of the last checkpoint, `part_size` in each part.
         facts: settings for the page.
     """
@@ -50,7 +50,7 @@ class Audit:
     grid: int
     unseen: Unseen
     held_out: bool
-    asked: Sequence[str]
+    prompts: Sequence[str]
     parts: Sequence[Path]
     part_size: int
     facts: Mapping[str, object]
@@ -70,11 +70,11 @@ class Audit:
         """The rows of one checkpoint as audit.parquet has them; left, top, right, bottom: box around the copied tiles, from 0 to 1."""
         edges = np.array([_box(tiles, self.grid) for tiles in table["tiles"]])
         boxes = dict(zip(("left", "top", "right", "bottom"), edges.T, strict=True))
-        judges = {WHOLE_COPY: len(self.unseen.judging(WHOLE_COPY)), PART_COPY: len(self.unseen.judging(PART_COPY))}
-        asked = [self.asked[number] for number in table["generation"]]
+        judging = {WHOLE_COPY: len(self.unseen.judging(WHOLE_COPY)), PART_COPY: len(self.unseen.judging(PART_COPY))}
+        prompts = [self.prompts[number] for number in table["generation"]]
         limits = table["verdict"].map({**self.unseen.limits, NO_COPY: np.nan})
         return pd.DataFrame({"file_name": self.names, "caption": self.captions}).assign(
-            **table, **boxes, limit=limits, unseen=table["verdict"].map(judges).fillna(0).astype(int), generation_caption=asked
+            **table, **boxes, limit=limits, unseen=table["verdict"].map(judging).fillna(0).astype(int), generation_caption=prompts
         )
 
     def count(self, verdict: str) -> int:
@@ -84,7 +84,7 @@ class Audit:
     @cached_property
     def answer(self) -> str:
         """What the audit found, in one or two sentences."""
-        total, samples = len(self.names), len(self.asked)
+        total, samples = len(self.names), len(self.prompts)
         whole, part = self.count(WHOLE_COPY), self.count(PART_COPY)
         if whole + part:
             return f"Of {total:,} images, {whole:,} are copied whole and {part:,} in part by {samples:,} generations."
@@ -104,10 +104,10 @@ class Audit:
                     f"The limit for '{verdict}' is {limit:.2f} instead of 1, since images of this kind resemble each other, and most such "
                     f"copies are not told from resemblance{advice}"
                 )
-            passed, judges = self.unseen.passing(verdict)
-            if passed > 0.05 * judges:
-                notes.append(f"{passed} of {judges} images that are no copies pass the test for '{verdict}': try fewer tiles (--grid).")
-        missing = len(set(self.captions) - set(self.asked)) if any(self.asked) else 0
+            passed, judging = self.unseen.passing(verdict)
+            if passed > 0.05 * judging:
+                notes.append(f"{passed} of {judging} images that are no copies pass the test for '{verdict}': try fewer tiles (--grid).")
+        missing = len(set(self.captions) - set(self.prompts)) if any(self.prompts) else 0
         if missing:
             notes.append(f"{missing:,} of {len(set(self.captions)):,} captions were not sampled: raise --num-images.")
         copied = self.last["verdict"] != NO_COPY
@@ -123,9 +123,9 @@ class Audit:
         """One row per kind of copy: images, generations, and images that the model never saw that pass the same test."""
         rows = []
         for verdict in COPIED:
-            passed, judges = self.unseen.passing(verdict)
-            low, high = exact_interval(passed, judges)
-            floor = f"{passed} of {judges} ({low:.1%} to {high:.1%})" if judges else NO_JUDGE
+            passed, judging = self.unseen.passing(verdict)
+            low, high = exact_interval(passed, judging)
+            floor = f"{passed} of {judging} ({low:.1%} to {high:.1%})" if judging else NO_JUDGE
             images = f"{self.count(verdict):,} of {len(self.names):,}"
             rows.append([verdict, images, f"{self.unseen.limits[verdict]:.2f}", floor])
         return rows
@@ -154,12 +154,12 @@ def where_text(row: Any) -> str:
     return f"x {100 * row.left:.0f} to {100 * row.right:.0f} %, y {100 * row.top:.0f} to {100 * row.bottom:.0f} %"
 
 
-def waiting_text(captions: Sequence[str], asked: Sequence[str], num_states: int, seconds: float) -> str:
+def waiting_text(captions: Sequence[str], prompts: Sequence[str], num_states: int, seconds: float) -> str:
     """What will be sampled, and how long it will take."""
     models = f" from each of {num_states} checkpoints" if num_states > 1 else ""
-    how = f"with {len(set(asked) & set(captions)):,} of {len(set(captions)):,} captions" if any(asked) else "without captions"
+    how = f"with {len(set(prompts) & set(captions)):,} of {len(set(captions)):,} captions" if any(prompts) else "without captions"
     time = f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
-    return f"Sampling {len(asked):,} images{models} {how}, to be compared with {len(captions):,} images: about {time} ..."
+    return f"Sampling {len(prompts):,} images{models} {how}, to be compared with {len(captions):,} images: about {time} ..."
 
 
 def audit_text(audit: Audit) -> str:
@@ -216,7 +216,7 @@ def _page(audit: Audit) -> str:
             inline_image(drawn[row.generation], f"generation {row.generation}", mask=mask, note=f"generation {row.generation}"),
         ]
         cards.append({"row": row, "pair": pair, "where": where_text(row)})
-    facts = {**audit.facts, "Generations": f"{len(audit.asked):,}", "Checkpoints": len(audit.tables) if len(audit.tables) > 1 else None}
+    facts = {**audit.facts, "Generations": f"{len(audit.prompts):,}", "Checkpoints": len(audit.tables) if len(audit.tables) > 1 else None}
     timeline = [[table["checkpoint"].iloc[0], *(str(Counter(table["verdict"])[verdict]) for verdict in COPIED)] for table in audit.tables]
     contents = {
         "title": f"Which images does {audit.facts['Model']} copy?",
