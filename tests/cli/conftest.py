@@ -42,3 +42,17 @@ def inside(bench: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The bench folder, as the working directory."""
     monkeypatch.chdir(bench)
     return bench
+
+
+@pytest.fixture
+def printed(command, capsys):
+    """printed(*words, code=0) => what a command prints, which must end with this exit code."""
+
+    def run(*words, code=0):
+        capsys.readouterr()
+        ended = command(*words)
+        captured = capsys.readouterr()
+        assert ended == code, captured.err
+        return captured.out + captured.err
+
+    return run

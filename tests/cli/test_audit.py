@@ -34,17 +34,14 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def audit(place, command, capsys, monkeypatch):
+def audit(place, printed, monkeypatch):
     """audit(*words, code=0) => what `afterglow audit` prints, and audit.parquet of DIR after --out DIR."""
     monkeypatch.chdir(place)
 
     def run(*words, code=0):
-        capsys.readouterr()
-        ended = command("audit", *words)
-        captured = capsys.readouterr()
-        assert ended == code, captured.err
+        text = printed("audit", *words, code=code)
         out = place / str(words[words.index("--out") + 1]) if "--out" in words else place / "audit"
-        return captured.out + captured.err, pd.read_parquet(out / "audit.parquet") if code != 2 else None
+        return text, pd.read_parquet(out / "audit.parquet") if code != 2 else None
 
     return run
 

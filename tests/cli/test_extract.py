@@ -1,6 +1,7 @@
 """`afterglow extract` on a model of a few thousand weights and made-up images."""
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,18 +14,10 @@ from afterglow.models.io import export
 
 
 @pytest.fixture
-def extract(place, command, capsys, monkeypatch):
+def extract(place, printed, monkeypatch):
     """extract(*words, code=0) => what `afterglow extract` prints, run in the folder of the model."""
     monkeypatch.chdir(place)
-
-    def run(*words, code=0):
-        capsys.readouterr()
-        ended = command("extract", *words)
-        captured = capsys.readouterr()
-        assert ended == code, captured.err
-        return captured.out + captured.err
-
-    return run
+    return partial(printed, "extract")
 
 
 @pytest.fixture(scope="module")
