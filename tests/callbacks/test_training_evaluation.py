@@ -3,6 +3,7 @@ from functools import partial
 
 import pytest
 
+from afterglow.analysis.emergence_table import emergence_of
 from afterglow.callbacks.run_files import load_early_snapshot
 from afterglow.callbacks.training_evaluation import EvaluationSettings, TrainingEvaluation
 from afterglow.models.optimal import OptimalDenoiser
@@ -53,6 +54,8 @@ def test_run_on_the_optimal_denoiser_extracts_every_plant_and_no_phantom(data, t
     completed = rows[rows["measure"] == "plant_memorized.outpainted"].groupby("kind")["value"].agg(["sum", "count"])
     assert completed.loc["global"].tolist() == [2, 2] and completed.loc["phantom"].tolist() == [0, 4]
     assert completed.loc["control", "count"] == completed.loc["heldout", "count"] == 5
+    unseen = rows[rows["measure"] == "unseen.memorized"]
+    assert set(unseen["kind"]) == {"heldout"} and emergence_of(rows.assign(step=6))["unseen"]["images"] == len(unseen)
 
 
 def test_outpainting_can_be_turned_off_and_is_for_models_without_text(data, tmp_path):

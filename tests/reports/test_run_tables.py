@@ -33,8 +33,13 @@ def test_emergence_table_equals_emergence_json(run_folder: Path) -> None:
 def test_emergence_table_does_not_count_unprompted_generations_as_plants(make_run: Callable[..., Path]) -> None:
     folder = make_run(text=False)
     assert not run_tables.emergence_table(read_run(folder)).rows
-    first, *notes = emergence_text(folder).splitlines()  # without an interval: nothing says how many unseen images pass the rule
-    assert first == "Generations without a caption, memorized: 0 of 6." and notes[0].startswith("No floor is measured")
+    first, note, *_ = emergence_text(folder).splitlines()  # without an interval: nothing says how many unseen images pass the rule
+    assert first == "Generations without a caption, memorized: 0 of 6." and note.startswith("There is no floor")
+    file = folder / "emergence.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"unseen": {"images": 8, "memorized": 2}}))
+    first, note, *_ = emergence_text(folder).splitlines()
+    assert first.endswith("0 of 6 (0% to 39%).") and note.endswith("pass the same test (floor): 2 of 8 (7% to 59%).")
+    assert run_tables.floor_text({}) == "The floor is measured at the last evaluation."
 
 
 def test_tables_of_the_last_evaluation(run_folder: Path) -> None:

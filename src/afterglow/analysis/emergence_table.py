@@ -22,6 +22,7 @@ from afterglow.functional.survival import Interval
 IN_MASK, IN_REGION = "", ".region"  # evaluated in the plant's mask, or (a global plant) in the region that it has in the other arm
 _CONFIRMED = tuple(f"confirm.{turn + 1}" for turn in range(NUM_CONFIRMATIONS))
 WHOLE = ".whole"  # copies of a whole image of a family, or of a local plant that cycles through backgrounds
+FLOOR = "unseen.memorized"  # the test of generations without a caption on real images that the model never saw
 OTHER_DEFINITIONS = {
     WHOLE: COPIED_WHOLE,
     ".outpainted": f"{COMPLETED}; known: what was trained with the region, or the other half of a whole image",
@@ -52,10 +53,13 @@ def emergence_of(rows: pd.DataFrame) -> dict[str, Any]:
     """
     steps = sorted(rows["step"].unique().tolist())
     names = [f"{name}{within}" for name in ("plant_memorized", *_CONFIRMED) for within in (IN_MASK, *OTHER_DEFINITIONS)]
+    floor = rows[rows["measure"] == FLOOR]
     rows = rows[rows["measure"].isin(["extracted", *names])]
     definition = ASSIGNED if (rows["measure"] == "extracted").any() else DEFINITION
     found: dict[str, Any] = {"definition": definition, "evaluation_steps": steps, "probe_ratio": _spacing(steps)}
     found["kinds"] = _kinds_of(rows, steps, IN_MASK)
+    if len(floor):
+        found["unseen"] = {"images": len(floor), "memorized": int((floor["value"] > 0.5).sum())}
     for within, definition in OTHER_DEFINITIONS.items():
         if kinds := _kinds_of(rows, steps, within):
             found[within[1:]] = {"definition": definition, "kinds": kinds}

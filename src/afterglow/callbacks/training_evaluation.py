@@ -10,6 +10,7 @@ from afterglow.analysis.emergence_table import IN_MASK, IN_REGION, WHOLE, memori
 from afterglow.errors import require, require_positive
 from afterglow.evaluation.denoising_loss import denoising_loss_rows
 from afterglow.evaluation.evaluate import Processes, evaluate, model_measures
+from afterglow.evaluation.floor import floor_rows
 from afterglow.evaluation.measurements import EvaluationResult
 from afterglow.evaluation.outpainting import OUTPAINTED_MEASURES, RESAMPLINGS, OutpaintingRequest, outpainting_requests
 from afterglow.evaluation.requests import GenerationPlan, PlantedRequest, UnconditionalRequest, copyable_targets
@@ -107,11 +108,12 @@ class TrainingEvaluation:
         return outpainting_requests(self.reconstructed, num_controls=num_controls, resamplings=resamplings, gallery=self.gallery)
 
     def run(self, model: Denoiser, *, last: bool) -> EvaluationResult:
-        """One evaluation with its completions and denoising losses."""
+        """One evaluation with its completions and denoising losses; the last one of a model without text also has its floor."""
         result = self._evaluate(model, self.request(model, last=last), self.settings.patterns(last), last=last)
         parts = [result, *(self._evaluate(model, part, OUTPAINTED_MEASURES, last=last) for part in self.outpainting(model, last=last))]
         losses = denoising_loss_rows(model, self.planted, batch_size=self.settings.batch_size)
-        return replace(result, measurements=pd.concat([*(part.measurements for part in parts), losses], ignore_index=True))
+        floor = floor_rows(self.reconstructed, self.gallery) if last and not model.has_text else pd.DataFrame()
+        return replace(result, measurements=pd.concat([*(part.measurements for part in parts), losses, floor], ignore_index=True))
 
     def raw_weights(self, model: Denoiser) -> pd.DataFrame:
         """ema_off.<measure>: whether the weights without averaging memorize too."""

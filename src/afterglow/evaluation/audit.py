@@ -16,7 +16,8 @@ from afterglow.cache import allocate, take_rows
 from afterglow.datasets.images import CaptionedImages
 from afterglow.datasets.sources import load_images
 from afterglow.errors import AfterglowError
-from afterglow.evaluation.extraction import MAX_UNSEEN, NOTHING_ELSE, ExtractionRequest, extraction_request, unseen_rows
+from afterglow.evaluation.extraction import NOTHING_ELSE, ExtractionRequest, extraction_request, unseen_rows
+from afterglow.evaluation.floor import MAX_UNSEEN
 from afterglow.evaluation.outpainting import RESAMPLINGS
 from afterglow.evaluation.training_set import training_set
 from afterglow.functional.pixels import to_signed

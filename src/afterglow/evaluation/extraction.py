@@ -16,6 +16,7 @@ from afterglow.datasets.prompts import Prompt
 from afterglow.datasets.sources import load_images
 from afterglow.errors import AfterglowError
 from afterglow.evaluation.embeddings import Encoder, mean_token_embedding, patch_tokens, sscd
+from afterglow.evaluation.floor import MAX_UNSEEN
 from afterglow.evaluation.ground_truth import NUM_NEIGHBORS, match_to_plants
 from afterglow.evaluation.requests import EvalRequest, GenerationPlan
 from afterglow.evaluation.store import collect
@@ -32,7 +33,6 @@ from afterglow.planting.targets import Target
 from afterglow.sampling.loop import Sampler
 from afterglow.sampling.recorder import CaptureConfig
 
-MAX_UNSEEN = 1000  # real images that are tested beside the generations
 NOTHING_ELSE = CaptureConfig(guidance=False, tokens=False, end_steps=())  # is recorded beside the images
 _CHUNK = 64  # images that are embedded and stored together
 

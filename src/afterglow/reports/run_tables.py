@@ -23,11 +23,7 @@ OTHER_EMERGENCE = {  # parts of emergence.json: title on the page
     "outpainted_fresh": "By outpainting, among held-out images",
 }
 CONFIRMED = "Emerged: confirmed by the next two evaluations, after the last one by generations of fresh seeds."
-# of a count of whole images, which has no interval without its floor
-NO_FLOOR_HERE = (
-    "No floor is measured during a training: `afterglow extract` prints how many real images\n"
-    "that the model never saw pass the same rule, and how many other clusters calibrate it."
-)
+NO_FLOOR = "There is no floor without held-out images, and no interval without a floor (data.planting.num_heldout)."
 _MEMORIZED = 0.5  # a plant is memorized if its value of plant_memorized is above
 
 
@@ -232,8 +228,22 @@ def _emergence_text(emergence: Mapping[str, Any]) -> str:
     text = [text_table(["kind", "memorized (95 %)", "median step of emergence (95 %)", "not emerged"], rows), CONFIRMED] if rows else []
     if "unprompted" in emergence["kinds"]:
         summary = emergence["kinds"]["unprompted"]
-        text.append(f"Generations without a caption, memorized: {summary['memorized']:g} of {summary['plants']}.\n{NO_FLOOR_HERE}")
+        text.append(f"Generations without a caption, memorized: {unprompted_text(emergence, summary['memorized'], summary['plants'])}.")
+        text.append(floor_text(emergence))
     return "\n".join([*text, evaluations_text(emergence)])
+
+
+def unprompted_text(emergence: Mapping[str, Any], memorized: float, count: int) -> str:
+    """The count of generations without a caption that are copies, with an interval where a floor stands beside it."""
+    return count_text(memorized, count) if "unseen" in emergence else f"{memorized:g} of {count}"
+
+
+def floor_text(emergence: Mapping[str, Any]) -> str:
+    """How many real images that the model never saw pass the test of generations without a caption; emergence: empty before the end."""
+    if "unseen" not in emergence:
+        return NO_FLOOR if emergence else "The floor is measured at the last evaluation."
+    unseen = emergence["unseen"]
+    return f"Real images that the model never saw and that pass the same test (floor): {count_text(unseen['memorized'], unseen['images'])}."
 
 
 def emerging_kinds(emergence: Mapping[str, Any]) -> list[str]:
