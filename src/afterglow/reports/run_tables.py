@@ -23,7 +23,7 @@ OTHER_EMERGENCE = {  # parts of emergence.json: title on the page
     "outpainted_fresh": "By outpainting, among held-out images",
 }
 CONFIRMED = "Emerged: confirmed by the next two evaluations, after the last one by generations of fresh seeds."
-NO_FLOOR = "There is no floor without held-out images, and no interval without a floor (data.planting.num_heldout)."
+NO_HELDOUT = "There is no floor without held-out images, and no interval without a floor (data.planting.num_heldout)."
 _MEMORIZED = 0.5  # a plant is memorized if its value of plant_memorized is above
 
 
@@ -241,7 +241,7 @@ def unprompted_text(emergence: Mapping[str, Any], memorized: float, count: int) 
 def floor_text(emergence: Mapping[str, Any]) -> str:
     """How many real images that the model never saw pass the test of generations without a caption; emergence: empty before the end."""
     if "unseen" not in emergence:
-        return NO_FLOOR if emergence else "The floor is measured at the last evaluation."
+        return NO_HELDOUT if emergence else "The floor is measured at the last evaluation."
     unseen = emergence["unseen"]
     return f"Real images that the model never saw and that pass the same test (floor): {count_text(unseen['memorized'], unseen['images'])}."
 
