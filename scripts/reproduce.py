@@ -41,7 +41,7 @@ PLANTED_RUN_FILES = (*RUN_FILES, "plants/metadata.jsonl")
 MEASURES = (
     "plant_memorized", "plant_memorized.region", "denoising_loss", "denoising_log_ratio.inside", "denoising_log_ratio.outside", "extracted",
     "nn_ratio", "calibrated_l2", "memorized", "memorized.region",
-    "calibrated_l2.region", "nn_ratio.region",
+    "calibrated_l2.region", "nn_ratio.region", "unseen.calibrated_l2", "unseen.nn_ratio",
 )  # fmt: skip
 SEEDS = (0, 1, 2)
 STEPS_BY_SIZE = {16: 400, 32: 700, 64: 1200, 128: 2100}  # memorization comes later in larger sets
@@ -94,7 +94,7 @@ STEPS_BY_PHOTOGRAPHS = {32: 1200, 128: 5000, 512: 9000}
 # rows of "unconditional" and "backgrounds": both rules of each sample, so that other thresholds can be computed
 COMPLETION_MEASURES = (
     "memorized", "calibrated_l2", "nn_ratio", "extracted", "plant_memorized", "plant_memorized.*", "outpainted*",
-    "denoising_log_ratio.inside",
+    "denoising_log_ratio.inside", "unseen.*",
 )  # fmt: skip
 DEDUPLICATIONS = ("exact", "pixels", "local")
 
