@@ -1,12 +1,10 @@
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 from fast_training import FAST
 
 from afterglow.cli import lightning_cli
-from afterglow.errors import AfterglowError
 
 NAMED = (*FAST, "--name", "x")
 
@@ -46,23 +44,6 @@ def test_bad_options_are_one_sentence_with_the_nearest_name(command, capsys, wor
     assert command("train", *NAMED, *words) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert sentence in line and not Path("runs").exists()
-
-
-def test_default_name_is_the_recipe_and_the_values_of_a_sweep(monkeypatch):
-    config = SimpleNamespace(config=["configs/demo.yaml"])
-    monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
-    assert lightning_cli.default_name(config) == "demo" and lightning_cli.default_name(SimpleNamespace(config=None)) == "demo"
-    monkeypatch.setenv("WANDB_SWEEP_ID", "s")
-    monkeypatch.setenv("WANDB_RUN_ID", "r")
-    assert lightning_cli.default_name(config) == "demo-r"
-    words = ["--config", "x.yaml", "--seed_everything=1", "--data.planting.copies=[25]", "--model.unet.block_out_channels=[16, 32]"]
-    assert lightning_cli.default_name(config, words) == "demo-copies=25-block_out_channels=16,32-seed=1"
-
-
-def test_create_run_dir_names_a_folder_that_cannot_be_written(tmp_path):
-    (tmp_path / "x").write_text("a file")
-    with pytest.raises(AfterglowError, match="cannot be written"):
-        lightning_cli.create_run_dir(tmp_path / "x")
 
 
 @pytest.mark.parametrize(

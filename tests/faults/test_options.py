@@ -17,7 +17,7 @@ from afterglow.callbacks.checkpoint import RunCheckpoint
 from afterglow.callbacks.early_stop import EarlyStop
 from afterglow.callbacks.ema import WarmupEMA
 from afterglow.callbacks.monitor import MemorizationMonitor
-from afterglow.cli import lightning_cli, main
+from afterglow.cli import lightning_cli, main, train_options
 from afterglow.cli.recipes import parse_recipe
 from afterglow.errors import AfterglowError, one_line, user_error
 from afterglow.mitigations.training import GaussianNoise, RandomTokens, SampleDropping
@@ -69,9 +69,9 @@ def parse(parser: Any, *words: str, base: tuple[str, ...] = DEMO) -> Any:
     """The configuration of a command line after all checks that need no model."""
     classes = [lightning_cli.models.DDPM, lightning_cli.models.TextConditionalDDPM, lightning_cli.models.StableDiffusion]
     config = parse_recipe(parser, [*base, *words], model=classes, data=[PlantedDataModule], mitigations=lightning_cli.MITIGATIONS)
-    lightning_cli.check_options(config)
+    train_options.check_options(config)
     if config.name is not None:
-        lightning_cli.run_folder(config.name)
+        train_options.run_folder(config.name)
     return config
 
 

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from afterglow.errors import AfterglowError
-from afterglow.loggers.run_logger import RunLogger, log_pipeline
+from afterglow.loggers.finished import log_pipeline
+from afterglow.loggers.run_logger import RunLogger
 
 
 def test_offline_numbers_images_masks_and_the_same_id_after_a_resume(tmp_path, monkeypatch, history):

@@ -12,7 +12,8 @@ import pytest
 import wandb
 
 from afterglow.loggers import uploader
-from afterglow.loggers.run_logger import RunLogger, log_pipeline
+from afterglow.loggers.finished import log_pipeline
+from afterglow.loggers.run_logger import RunLogger
 from afterglow.loggers.uploader import Uploader
 from afterglow.loggers.workspace import save_first
 

@@ -31,6 +31,6 @@ def run(args: Namespace) -> None:
     text, numbers, images = write_emergence(read_runs(args.runs), args.out)
     print(f"{text}\n\n{args.out}: emergence.html, {len(images)} figures (png), plants, runs, shares and losses (parquet)")
     if args.wandb:
-        from afterglow.loggers.run_logger import log_figures
+        from afterglow.loggers.finished import log_figures
 
         print(log_figures(args.out, numbers, images))

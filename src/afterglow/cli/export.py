@@ -46,6 +46,6 @@ def run(args: Namespace) -> None:
     code = f", custom_pipeline='{folder}', trust_remote_code=True" if pipeline == TextConditionalPipeline.__name__ else ""
     print(f"Open it with DiffusionPipeline.from_pretrained('{folder}'{code}).")
     if run is not None and args.wandb:
-        from afterglow.loggers.run_logger import log_pipeline
+        from afterglow.loggers.finished import log_pipeline
 
         print(log_pipeline(Path(folder), run))

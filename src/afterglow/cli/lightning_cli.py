@@ -1,19 +1,13 @@
 """LightningCLI with a run folder, a W&B run bound to it, and the callbacks of every run."""
 
 import argparse
-import inspect
 import logging
-import math
-import os
-import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import yaml
-from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from afterglow import distributed, models
@@ -29,7 +23,8 @@ from afterglow.cli.recipes import ALLOW_IMPORT, ALLOWED, RecipeHelp, config_file
 from afterglow.cli.resume import Resume, changed_options, check_weights, find_resume, refuse_changes
 from afterglow.cli.run_lock import RunLock
 from afterglow.cli.train_help import TRAINER_HELP, train_help
-from afterglow.errors import AfterglowError, LostProcessError, configure_logging, one_line, require, require_positive, user_error
+from afterglow.cli.train_options import RUNS, check_options, create_run_dir, default_name, run_folder
+from afterglow.errors import AfterglowError, LostProcessError, configure_logging, one_line, user_error
 from afterglow.loggers.run_logger import RunLogger
 from afterglow.loggers.settings import flat_settings
 from afterglow.mitigations import training as training_mitigations
@@ -42,7 +37,6 @@ from afterglow.reports.run import read_config
 from afterglow.reports.run_tables import emergence_text
 from afterglow.signals import Stopped, StopSignals
 
-RUNS = Path("runs")
 RESUME_HELP = "auto: resume the run NAME if it exists, otherwise begin it"
 DRY_RUN_HELP = "build everything, run a few steps and a small evaluation, and print memory, time per step and the expected total"
 CHANGES_HELP = "true: resume although options or the planted set differ from those of the run"
@@ -50,7 +44,6 @@ LOST_PROCESS = "Another process of this training has ended, and so does this one
 MITIGATIONS = [getattr(training_mitigations, name) for name in training_mitigations.__all__]
 MITIGATIONS_HELP = f"training mitigations, applied in this order: {', '.join(training_mitigations.__all__)}"
 ALLOW_IMPORT_HELP = f"packages, separated by commas, whose classes a recipe may name besides those of {', '.join(ALLOWED)}"
-FIXED = ("default_root_dir", "barebones", "overfit_batches", "fast_dev_run", "enable_checkpointing", "limit_train_batches", "min_steps")
 
 
 class AfterglowCLI(LightningCLI):
@@ -248,74 +241,6 @@ class AfterglowCLI(LightningCLI):
                 self.run_logger.alert(f"{self.folder.name} finished", self.monitor.clock.summary())
             self.run_logger.finish()
             print(self.run_logger.how_to_view())
-
-
-def check_options(config: Any) -> None:
-    """Raise AfterglowError for values that Lightning would ignore, or refuse only during the training."""
-    for section in ("trainer", "optimizer", "ema", "monitor", "checkpoint", "wandb"):
-        require(section, config[section], isinstance(config[section], Namespace), "a mapping of options")
-    planting = config.data.init_args.get("planting", True)  # jsonargparse takes null for a mapping
-    require("data.planting", planting, planting is not None, "a mapping of options")
-    seed, trainer = config.seed_everything, config.trainer
-    require("seed_everything", seed, type(seed) is int and 0 <= seed < 2**32, "an integer from 0 to 4294967295")
-    if (trainer.max_steps or 0) < 1 or trainer.max_epochs not in (-1, None):
-        raise AfterglowError("The length of a training is given in optimizer steps: set trainer.max_steps, not trainer.max_epochs.")
-    if trainer.logger not in (None, True):
-        raise AfterglowError("trainer.logger cannot be changed: Afterglow logs to W&B, which WANDB_MODE=disabled turns off.")
-    defaults = inspect.signature(L.Trainer).parameters
-    for name in FIXED:
-        if trainer[name] != defaults[name].default:
-            raise AfterglowError(f"trainer.{name} cannot be changed: a run has its folder runs/NAME, checkpoints and the whole set.")
-    require_positive(**{"trainer.accumulate_grad_batches": trainer.accumulate_grad_batches or 0})
-    require("trainer.log_every_n_steps", trainer.log_every_n_steps, (trainer.log_every_n_steps or 0) >= 0, "at least 0")
-    precisions = tuple(distributed.PRECISION.values())
-    known = trainer.precision in (None, 32, "32", *precisions)
-    require("trainer.precision", trainer.precision, known, f"one of {', '.join(precisions)}")
-    clip = trainer.gradient_clip_val
-    require("trainer.gradient_clip_val", clip, clip is None or 0 <= clip < math.inf, "a finite number from 0")
-
-
-def run_folder(name: str) -> Path:
-    """Return runs/NAME.
-
-    Raises:
-        AfterglowError: the name would leave the folder, or is no name of a folder.
-    """
-    plain = name.isprintable() and name.strip() == name and not {"/", "\\"} & set(name) and name not in (".", "..")
-    require("name", f"'{name}'", plain and 0 < len(name) <= 100, "the name of a folder in runs/, of 1 to 100 characters without slashes")
-    return RUNS / name
-
-
-def default_name(config: Any, arguments: Sequence[str] = ()) -> str:
-    """The file name of the recipe; in a sweep of W&B with the values of this run, so that the same values resume the same folder.
-
-    Args:
-        config: the parsed options.
-        arguments: of the command line; those of a sweep are written --OPTION=VALUE.
-    """
-    stem = Path(str(config.config[0])).stem if config.config else "demo"
-    if not os.environ.get("WANDB_SWEEP_ID"):
-        return stem
-    pairs = sorted(argument.removeprefix("--").split("=", 1) for argument in arguments if re.match(r"--[\w.]+=", argument))
-    shown = [
-        option.rpartition(".")[2].replace("seed_everything", "seed") + "=" + re.sub(r"[^\w.,+-]", "", value) for option, value in pairs
-    ]
-    return "-".join([stem, *(shown or [os.environ.get("WANDB_RUN_ID", "")])])[:100]
-
-
-def create_run_dir(folder: Path) -> None:
-    """Make the run folder.
-
-    Raises:
-        AfterglowError: it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise AfterglowError(f"The run folder '{folder}' cannot be written: {error.strerror}.") from error
 
 
 def train(arguments: list[str], description: str, signals: StopSignals) -> None:

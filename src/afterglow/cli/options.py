@@ -69,7 +69,7 @@ def add_wandb_run_argument(group: Any) -> None:
 def log_to_wandb(run: Path | None, numbers: Mapping[str, float], images: Mapping[str, Path], tables: Mapping[str, Any] = {}) -> None:  # noqa: B006
     """Log numbers, tables and those figures that exist to the W&B run of a run folder, if one is given."""
     if run is not None:
-        from afterglow.loggers.run_logger import log_analysis
+        from afterglow.loggers.finished import log_analysis
 
         print(log_analysis(run, numbers, {name: path for name, path in images.items() if path.exists()}, tables))
 

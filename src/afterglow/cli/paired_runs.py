@@ -37,6 +37,6 @@ def run(args: Namespace) -> None:
         figure.savefig(args.out / f"training.{ending}", dpi=150)
     print(f"{text}\n\n{args.out}: mitigations.md, training.png and .svg")
     if args.wandb:
-        from afterglow.loggers.run_logger import log_figures
+        from afterglow.loggers.finished import log_figures
 
         print(log_figures(args.out, pairs.numbers(), {"media/training": args.out / "training.png"}))

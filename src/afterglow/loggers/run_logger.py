@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 from afterglow import keys
 from afterglow.errors import AfterglowError, did_you_mean
+from afterglow.loggers import artifacts
 from afterglow.loggers.images import image_grid, masked_grid
 from afterglow.loggers.names import check_names, run_id
 from afterglow.loggers.uploader import Uploader
@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 
 MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")  # values of WANDB_MODE that W&B accepts
 LARGEST_CHECKPOINT = 500 * 2**20  # bytes; larger ones are not uploaded
-INPUTS = {"plants": ("dataset", ["plants"]), "measurements": ("measurements", ["measurements.parquet", "emergence.json"])}
 FLUSH_SECONDS = 0.1  # W&B writes what was logged to the disk at this interval
 FINISH_SECONDS = 5
 LONGEST_TITLE, LONGEST_TEXT = 63, 1000  # characters of an alert
@@ -227,42 +226,19 @@ class RunLogger(WandbLogger):
     @never_fatal
     def log_pipeline(self, folder: Path, run: Path) -> None:
         """Log an exported pipeline as an artifact, which was made from the planted set and the measurements of the run."""
-        self._use_inputs(run, "plants", "measurements")
-        self._log_artifact("pipeline", "model", [folder])
+        artifacts.use_inputs(self.experiment, run, "plants", "measurements")
+        artifacts.log_files(self.experiment, "pipeline", "model", [folder])
 
     @never_fatal
     def log_results(self, page: Path) -> None:
         """Log the planted set as input; the measurements and, if it is wanted and not too large, the last checkpoint as results."""
         folder, last = page.parent, page.parent / "checkpoints" / "last.ckpt"
-        self._use_inputs(folder, "plants")
-        self._log_artifact("measurements", "measurements", [folder / name for name in INPUTS["measurements"][1]])
+        artifacts.use_inputs(self.experiment, folder, "plants")
+        artifacts.log_files(
+            self.experiment, "measurements", "measurements", [folder / name for name in artifacts.INPUTS["measurements"][1]]
+        )
         if self.log_checkpoint and last.is_file() and last.stat().st_size <= LARGEST_CHECKPOINT:
-            self._log_artifact("checkpoint", "model", [last])
-
-    def _use_inputs(self, folder: Path, *names: str) -> None:
-        """Record what the run was made from: artifacts of its folder. W&B stores files that it has already only once."""
-        for name in names:
-            kind, files = INPUTS[name]
-            paths = [path for file in files if (path := folder / file).exists()]
-            if paths:
-                # what `use_artifact` calls; that function refuses offline runs, although their upload keeps the lineage
-                artifact, aliases = self._artifact(name, kind, paths), ["latest", str(self._id)]
-                self.experiment._log_artifact(artifact, aliases=aliases, is_user_created=True, use_after_commit=True)
-
-    def _log_artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
-        self.experiment.log_artifact(self._artifact(name, kind, paths), aliases=["latest", str(self._id)])
-
-    def _artifact(self, name: str, kind: str, paths: Sequence[Path]) -> Any:
-        """Files and folders as the artifact RUN-NAME of this run. Files of a folder are not copied."""
-        import wandb
-
-        artifact = wandb.Artifact(f"{re.sub(r'[^a-zA-Z0-9_.-]', '_', str(self._name))}-{name}", kind)
-        for path in paths:
-            for file in (file for file in sorted(path.rglob("*")) if file.is_file()):
-                artifact.add_file(str(file), name=str(file.relative_to(path)), policy="immutable")
-            if path.is_file():
-                artifact.add_file(str(path))
-        return artifact
+            artifacts.log_files(self.experiment, "checkpoint", "model", [last])
 
     def finish(self, exit_code: int = 0) -> None:
         """End the run and wait, for a limited time, until it is uploaded.
@@ -289,45 +265,6 @@ class RunLogger(WandbLogger):
         folder = f"{self._save_dir}/wandb"
         commands = f"  view it:   wandb leet {folder}/latest-run\n  upload it: wandb sync {folder}/offline-run-*"
         return f"W&B (offline: {self._offline_because})\n{commands}"
-
-
-def log_analysis(folder: Path, numbers: Mapping[str, float], images: Mapping[str, Path], tables: Mapping[str, Any] = {}) -> str:  # noqa: B006
-    """Log numbers to the summary of a run folder's W&B run, and images next to them.
-
-    Args:
-        folder: run folder.
-        numbers: values by W&B key.
-        images: files by W&B key.
-        tables: DataFrames by W&B key.
-
-    Returns:
-        how to view the result.
-
-    Raises:
-        AfterglowError: the folder holds no run.
-    """
-    if not (folder / "config.yaml").is_file():
-        raise AfterglowError(f"There is no run in '{folder}': config.yaml is missing.")
-    return log_figures(folder, numbers, images, tables)
-
-
-def log_pipeline(pipeline: Path, run: Path) -> str:
-    """Log an exported pipeline to the W&B run of a run folder; return how to view it."""
-    logger = RunLogger()
-    logger.use_folder(run)
-    logger.log_pipeline(pipeline, run)
-    logger.finish()
-    return logger.how_to_view()
-
-
-def log_figures(folder: Path, numbers: Mapping[str, float], images: Mapping[str, Path], tables: Mapping[str, Any] = {}) -> str:  # noqa: B006
-    """Log numbers, images and tables to the W&B run that is bound to a folder, a new run if there is none yet."""
-    logger = RunLogger()
-    logger.use_folder(folder)
-    logger.summarize(dict(numbers))
-    logger.log_files(images, tables)
-    logger.finish()
-    return logger.how_to_view()
 
 
 def _offline_because() -> str | None:
