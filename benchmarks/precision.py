@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 import torch
+from networks import captioned, plain
 from timing import time_ratio, undisturbed_seconds
-from training_step import captioned, plain
 
 from afterglow.models.lightning_module import DenoiserModule, OptimizerConfig
 from afterglow.planting.dataset import Batch

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 from safetensors.numpy import save_file
 
 from afterglow.analysis.emergence_table import emergence_of
 from afterglow.analysis.summary import ALL_SEEDS, MEASUREMENT_COLUMNS
+from afterglow.reports.comparison_runs import Comparison, read_comparison
 
 SIDE = 8
 STEPS = (0, 10, 20, 30, 40)
@@ -193,3 +195,27 @@ def serious_violations() -> Callable[[Any], list[str]]:
         return [f"{fault['id']}: {fault['nodes'][0]['html']}" for fault in found if fault["impact"] in ("serious", "critical")]
 
     return find
+
+
+@pytest.fixture(scope="session")
+def with_width() -> Callable[[Path, int], Path]:
+    return _with_width
+
+
+def _with_width(folder: Path, width: int) -> Path:
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["model"]["init_args"]["unet"]["block_out_channels"] = [width]
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def widths(tmp_path_factory: pytest.TempPathFactory, write_run: Callable[..., Path]) -> Comparison:
+    """Two seeds of two widths; local plants emerge twice as late in the wide network."""
+    tmp_path = tmp_path_factory.mktemp("widths")
+    folders = [
+        _with_width(write_run(tmp_path / f"w{width}-{seed}", seed=seed, factor=factor), width)
+        for width, factor in ((16, 1.0), (64, 2.0))
+        for seed in (0, 1)
+    ]
+    return read_comparison(folders)

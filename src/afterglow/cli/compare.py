@@ -28,7 +28,9 @@ def run(args: Namespace) -> None:
     """Print the table and write the page."""
     announce(f"Reading {len(args.runs)} run{'s' * (len(args.runs) > 1)} ...")
     from afterglow.reports.compare import compare
-    from afterglow.reports.comparison import read_comparison, runs_text, write_comparison
+    from afterglow.reports.comparison import write_comparison
+    from afterglow.reports.comparison_runs import read_comparison
+    from afterglow.reports.comparison_tables import runs_text
 
     comparison = read_comparison(args.runs)
     print(runs_text(comparison) if comparison.settings else compare(args.runs, every_map=args.every_map))
