@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest, mannwhitneyu, t
 
 from afterglow.functional.statistics import (
     Estimate,
@@ -9,6 +9,7 @@ from afterglow.functional.statistics import (
     draw_nested,
     exact_at_bounds,
     exact_interval,
+    mann_whitney_z,
     nested_bootstrap,
     nested_groups,
     resample,
@@ -25,6 +26,14 @@ def test_wilson_is_scipys(successes, count):
 def test_wilson_has_a_width_at_none_and_all_and_knows_nothing_without_trials():
     assert wilson_interval(0, 8)[1] > 0.2 and wilson_interval(8, 8)[0] < 0.8
     assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_mann_whitney_z_standardizes_scipys_u_with_ties():
+    generator = np.random.default_rng(0)
+    first, second = generator.integers(0, 6, 30) / 6, generator.integers(1, 7, 20) / 6
+    u = mannwhitneyu(first, second).statistic
+    assert mann_whitney_z(first, second) == pytest.approx((u - 300) / np.sqrt(600 * 51 / 12), abs=1e-12)
+    assert mann_whitney_z(first, first) == pytest.approx(0, abs=1e-12)
 
 
 def test_bootstrap_covers_the_mean_of_a_normal_about_as_often_as_it_says():

@@ -24,6 +24,8 @@ def extras(count=4, side=8, steps=5):
     generator = torch.Generator().manual_seed(1)
     numbers = {"sscd": torch.linspace(0, 1, count), "sharpness": torch.rand(count, generator=generator)}
     curves = {"basin_curve": torch.tensor([3.0, 1.0, 2.0, 3.0, 4.0]).repeat(count, 1)}
+    numbers |= {"low_noise_cosine": torch.linspace(-1, 1, count), "update_norms": torch.rand(count, steps, generator=generator)}
+    numbers["update_region"] = torch.tensor([[0.5], [0.1]]).expand(count, 2, steps)
     numbers |= {"reconstruction_error": torch.rand(count, generator=generator)}
     numbers["latent_difference"] = torch.rand(count, 4, side, side, generator=generator)
     return numbers | curves | {name: torch.rand(count, side, side, generator=generator) for name in DERIVED}

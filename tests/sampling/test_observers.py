@@ -66,6 +66,36 @@ def test_sharpness_is_the_jacobian_of_the_score_difference_times_itself(predicti
         assert found.extras["sharpness"][row].item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_low_noise_cosine_is_that_of_the_noise_and_the_guidance_at_each_pixel(prediction):
+    cond, uncond = (matrix.double().numpy() for matrix in matrices())
+    model, _ = linear(prediction)
+    found = generate(model, ["a"], [1], SAMPLER, CaptureConfig(extras=["low_noise_cosine"], **NO_PLANTS))
+    noise = torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)).double().numpy().ravel()
+    alpha_bar = model.scheduler.alphas_cumprod[41].item()
+    velocity = prediction == "v_prediction"
+    both = [math.sqrt(alpha_bar) * (m @ noise) + math.sqrt(1 - alpha_bar) * noise if velocity else m @ noise for m in (uncond, cond)]
+    unconditional, delta = both[0].reshape(3, -1), (both[1] - both[0]).reshape(3, -1)
+    cosines = [
+        float(unconditional[:, p] @ delta[:, p]) / (np.linalg.norm(unconditional[:, p]) * np.linalg.norm(delta[:, p]))
+        for p in range(SIDE * SIDE)
+    ]
+    assert found.extras["low_noise_cosine"][0].item() == pytest.approx(sum(cosines) / len(cosines), rel=1e-4)
+
+
+def test_update_norms_are_the_distances_of_the_states_that_the_sampler_passes():
+    model, _ = linear()
+    found = generate(model, ["a", "b"], [0, 1], SAMPLER, CaptureConfig(extras=["update_norms"], **NO_PLANTS)).extras["update_norms"]
+    scheduler = SAMPLER.build(model.scheduler)
+    for row, seed in enumerate((0, 1)):
+        state = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+        for index, timestep in enumerate(scheduler.timesteps):
+            predicted = model(state, timestep.expand(1), model.condition(["a"]))
+            moved = scheduler.step(predicted, timestep, state).prev_sample.detach()
+            assert found[row, index].item() == pytest.approx(float((moved - state).square().sum().sqrt()), rel=1e-4)
+            state = moved
+
+
 def test_hutchinsons_curvature_is_exact_for_a_diagonal_jacobian_and_comes_near_for_another():
     diagonal = torch.randn(SIZE, generator=torch.Generator().manual_seed(5))
     model = Linear(torch.diag(0.1 * diagonal), torch.zeros(SIZE, SIZE)).eval()

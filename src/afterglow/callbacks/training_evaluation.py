@@ -14,6 +14,7 @@ from afterglow.evaluation.floor import floor_rows
 from afterglow.evaluation.measurements import EvaluationResult
 from afterglow.evaluation.outpainting import OUTPAINTED_MEASURES, RESAMPLINGS, OutpaintingRequest, outpainting_requests
 from afterglow.evaluation.requests import GenerationPlan, PlantedRequest, UnconditionalRequest, copyable_targets
+from afterglow.evaluation.whole_model import copying_rows, denoising_gap_rows
 from afterglow.kinds import PLANTED
 from afterglow.measures.registry import FIRST_MEASURES, check_families, filter_measures, requirements
 from afterglow.models.denoiser import Denoiser
@@ -108,12 +109,14 @@ class TrainingEvaluation:
         return outpainting_requests(self.reconstructed, num_controls=num_controls, resamplings=resamplings, gallery=self.gallery)
 
     def run(self, model: Denoiser, *, last: bool) -> EvaluationResult:
-        """One evaluation with its completions and denoising losses; the last one of a model without text also has its floor."""
+        """One evaluation with its completions, denoising losses and the numbers of the whole model; without text the last has its floor."""
         result = self._evaluate(model, self.request(model, last=last), self.settings.patterns(last), last=last)
         parts = [result, *(self._evaluate(model, part, OUTPAINTED_MEASURES, last=last) for part in self.outpainting(model, last=last))]
         losses = denoising_loss_rows(model, self.planted, batch_size=self.settings.batch_size)
+        copying = copying_rows(result.generations, self.gallery, self.reconstructed.pixels[self.reconstructed.heldout])
         floor = floor_rows(self.reconstructed, self.gallery) if last and not model.has_text else pd.DataFrame()
-        return replace(result, measurements=pd.concat([*(part.measurements for part in parts), losses, floor], ignore_index=True))
+        frames = [*(part.measurements for part in parts), losses, denoising_gap_rows(losses), copying, floor]
+        return replace(result, measurements=pd.concat(frames, ignore_index=True))
 
     def raw_weights(self, model: Denoiser) -> pd.DataFrame:
         """ema_off.<measure>: whether the weights without averaging memorize too."""

@@ -18,6 +18,7 @@ from afterglow.generations import Generations
 from afterglow.measures import memorized
 from afterglow.measures.registry import available_maps, available_scores, compute_measures, filter_measures
 from afterglow.measures.tables import map_auc_rows, map_control_rows, plant_ids, value_rows
+from afterglow.measures.update_norm import ordinary_norms, with_update_region
 from afterglow.planting.targets import Target
 
 
@@ -65,7 +66,8 @@ def measure_generations(generations: Generations, patterns: Sequence[str] = ("*"
     Returns:
         The measurements and maps. A local plant's threshold is chosen on the other plants; all other generations get the median.
     """
-    values = compute_measures(generations, filter_measures(available_scores(generations), ("memorized", *patterns)))
+    scores = filter_measures(available_scores(generations), ("memorized", *patterns))
+    values = compute_measures(with_update_region(generations, ordinary_norms([generations])), scores)
     soft = compute_measures(generations, filter_measures(available_maps(generations), patterns))
     frames = [value_rows(generations, torch.arange(len(generations)), values)]
     thresholds: dict[str, Tensor] = {}

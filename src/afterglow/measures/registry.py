@@ -12,7 +12,7 @@ from torch import Tensor
 from afterglow.errors import AfterglowError, did_you_mean
 from afterglow.functional.attention import TOKEN_GROUPS
 from afterglow.generations import ATTENTION_COLUMNS, END_TOKEN_RULES, Generations
-from afterglow.measures import bright_ending, cross_seed, guidance, maps, memorized, token_entropy
+from afterglow.measures import anisotropy, bright_ending, cross_seed, guidance, maps, memorized, token_entropy, update_norm
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,10 @@ class Measure:
 
 _WEN, _CHEN, _REN, _JAIN = "Wen et al. 2024", "Chen et al. 2025", "Ren et al. 2024", "Jain et al. 2025"
 _CARLINI, _SOMEPALLI, _CURVATURE, _KIM = "Carlini et al. 2023", "Somepalli et al. 2023", "mem-curv-diff 2026", "Kim and No 2026"
+_ASTHANA, _HUANG = "Asthana and Belagiannis 2026", "Huang et al. 2026"
 _OURS, _RMS, _SHARE = "Afterglow", "RMS of [0,1] pixels", "share of the attention"
 _TRUTH = ("references", "eval_mask", "neighbors")
+_UPDATES = ("extras.update_norms", "extras.update_region")
 _PIXEL, _LATENT = ("extras.sscd", "references"), ("extras.sscd", "extras.latent_difference")
 _LS_UNITS = {"pixel": (_PIXEL, "-L2 of [0,1] pixels"), "latent": (_LATENT, "-L2 of latents")}
 COPY_MEASURES = (
@@ -64,6 +66,9 @@ CROSS_SEED = (
 )
 OTHER_SCORES = (
     Measure("sharpness", guidance.sharpness, ("extras.sharpness",), "1 / x^2", "Jeon et al. 2025", True),
+    Measure("anisotropy", anisotropy.anisotropy, ("guidance", "extras.low_noise_cosine"), "eps", _ASTHANA, True),
+    Measure("anisotropy.cosine", anisotropy.low_noise_cosine, ("extras.low_noise_cosine",), "cosine", _ASTHANA, True),
+    Measure("update_deviation", update_norm.update_deviation, _UPDATES, "standard deviations of held-out captions", _HUANG, True),
     Measure("basin.step", guidance.basin_step, ("extras.basin_curve",), "sampler step; absent without a minimum", _JAIN),
     Measure("basin.depth", guidance.basin_depth, ("extras.basin_curve",), "share of the first value", _JAIN),
 )
@@ -260,7 +265,7 @@ def _has_input(generations: Generations, name: str) -> bool:
 # What an evaluation during training measures by default.
 FIRST_MEASURES = (
     *(m.name for m in (*COPY_MEASURES, *TRIVIAL_MAPS, *DIFFERENCE_MAPS)),
-    *("guidance_norm.1", "guidance_norm.10", "guidance_norm.all", "ld.*.1", "ld.*.10", "ld.*.all"),
+    *("guidance_norm.1", "guidance_norm.10", "guidance_norm.all", "update_deviation", "ld.*.1", "ld.*.10", "ld.*.all"),
     *("end_token_mean.*", "entropy.*", "end_token.*", "attention_mass.*.all", "token_group.last.*.all", "sink_darkness.last.all"),
 )
 

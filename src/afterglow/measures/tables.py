@@ -18,6 +18,7 @@ from afterglow.errors import AfterglowError
 from afterglow.functional.localization import map_auc, permuted_auc, prior_auc, shape_class
 from afterglow.generations import Generations, check_complete, check_finite, parts_of
 from afterglow.measures.registry import available_maps, available_scores, compute_measures, filter_measures
+from afterglow.measures.update_norm import ordinary_norms, with_update_region
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +124,12 @@ def write_measurements(folders: Sequence[Path], file: Path, patterns: Sequence[s
     writer, count, names = None, 0, set()
     sizes: dict[Path, int] = {}  # entries of each prompt list
     first: dict[Path, int] = {}  # number of its first entry
+    ordinary: dict[Path, Tensor] = {}
     with atomic_path(file) as path:
         for folder, generations in read_parts(folders, mixed=mixed):
+            if folder not in ordinary:  # the region of a whole collection, whose parts are measured one by one
+                ordinary[folder] = ordinary_norms(map(Generations.load, parts_of(folder)) if "update_norms" in generations.extras else ())
+            generations = with_update_region(generations, ordinary[folder])
             rows = measurement_rows(generations, patterns).assign(run=folder.name).astype({"value": np.float32})
             if "prompts" in generations.provenance:
                 start = first.setdefault(folder, sum(sizes.values()))

@@ -198,14 +198,17 @@ def _generate_batch(
     setup = setup if mitigation is None else mitigation(model, setup)
     timesteps, condition = setup.scheduler().timesteps, setup.condition
     recorder = TraceRecorder(model, capture, condition, len(timesteps), seeds, early)
+    sample, norms = _initial_sample(model, setup.generators(), setup.scheduler()), list[Tensor]()
     for _, state in sample_steps(model, setup, recorder.predict):
+        norms.append((state - sample).flatten(1).norm(dim=1).float())  # ||z_t - z_{t+1}||
         sample = state
     pixels = model.decode(sample)
     if not pixels.isfinite().all():
         raise DivergedError(f"{type(model).__name__} generated images that are not finite: it diverged or overflows in {model.dtype}.")
+    own = {"update_norms": torch.stack(norms, dim=1).to("cpu", non_blocking=True)} if "update_norms" in capture.extras else {}
     with model.full_precision():  # half tensors of the CPU cannot be stacked in its autocast
         recorded = recorder.result()
-    extras = recorded.pop("extras") | dict(setup.extras)
+    extras = recorded.pop("extras") | own | dict(setup.extras)
     if "basin_curve" in capture.extras:
         extras["basin_curve"] = _basin_curve(model, captions, seeds, sampler)
     return Generations(

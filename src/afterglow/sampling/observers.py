@@ -11,14 +11,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cosine_similarity
 
 from afterglow.functional.attention import entropy
 from afterglow.models.conditioning import TextConditioning
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.guidance import guidance_delta, predict_both
 
-EXTRAS = ("sharpness", "curvature", "basin_curve", "early_difference", "self_attention")
-EXTRAS_NEEDING_TEXT = ("sharpness", "curvature", "basin_curve")
+EXTRAS = ("sharpness", "curvature", "low_noise_cosine", "basin_curve", "early_difference", "self_attention", "update_norms")
+EXTRAS_NEEDING_TEXT = ("sharpness", "curvature", "low_noise_cosine", "basin_curve")
+LOW_NOISE = 0.041  # of the schedule: t = 41 of 1000, the third last of 50 steps with leading spacing
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,26 @@ class Curvature:
 
     def result(self) -> dict[str, Tensor]:
         return {"curvature": self.value}
+
+
+class LowNoiseCosine:
+    """cos(Delta, eps_u) over channels at t = 41 of 1000, mean over pixels, with the pure noise of the first step as input.
+
+    Asthana and Belagiannis 2026, docs/methods.md#anisotropy. The same cosine as that of the scores, which are -eps / sigma.
+    """
+
+    def __init__(self, model: Denoiser) -> None:
+        self.model, self.timestep = model, int(LOW_NOISE * len(model.scheduler))
+
+    def on_step(self, step: SamplerStep) -> None:
+        if step.index == 0:
+            uncond, cond = predict_both(self.model, step.condition, step.noisy, torch.tensor(self.timestep))
+            delta = guidance_delta(self.model, uncond, cond, step.noisy, self.timestep)
+            noise = self.model.to_noise(uncond, step.noisy, self.timestep).float()
+            self.value = cosine_similarity(noise, delta, dim=1).mean((1, 2)).cpu()
+
+    def result(self) -> dict[str, Tensor]:
+        return {"low_noise_cosine": self.value}
 
 
 class EarlyDifference:

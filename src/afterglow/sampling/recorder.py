@@ -15,7 +15,7 @@ from afterglow.models.conditioning import TextConditioning
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.attention import record_attention, record_self_attention
 from afterglow.sampling.guidance import guidance_delta, predict_both
-from afterglow.sampling.observers import EXTRAS, Curvature, EarlyDifference, Observer, SamplerStep, Sharpness, concentration
+from afterglow.sampling.observers import EXTRAS, Curvature, EarlyDifference, LowNoiseCosine, Observer, SamplerStep, Sharpness, concentration
 from afterglow.sampling.setup import SamplingSetup
 
 
@@ -29,7 +29,8 @@ class CaptureConfig:
         end_steps: step indices (negative from the end) at which the attention to end tokens and token groups is kept.
         end_layers: prefixes of the layers whose end-token attention is kept; default: all.
         end_token: end token that weights LD: first_eos, last or eos_and_pads (the attention to all three is kept).
-        extras: what needs calls of the network of its own: sharpness, curvature, basin_curve, early_difference, self_attention.
+        extras: what few measures read: sharpness, curvature, low_noise_cosine, basin_curve, early_difference and self_attention, each
+            with calls of the network of its own, and update_norms.
         curvature_vectors: K, number of vectors of Hutchinson's estimate.
     """
 
@@ -103,6 +104,8 @@ class TraceRecorder:
             self.observers.append(Sharpness(model))
         if "curvature" in capture.extras:
             self.observers.append(Curvature(model, capture.curvature_vectors, list(seeds)))
+        if "low_noise_cosine" in capture.extras:
+            self.observers.append(LowNoiseCosine(model))
         if "early_difference" in capture.extras and early is not None:
             self.observers.append(EarlyDifference(early))
 
