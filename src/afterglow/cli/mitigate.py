@@ -135,8 +135,8 @@ def _request(args: Namespace, model: "Denoiser") -> "tuple[EvalRequest, Encoder 
     return with_quality(request, args.clip, features), features
 
 
-def _capture(model: "Denoiser") -> "CaptureConfig":
-    """The guidance, and the end tokens of the authors' layers at the last step if the model has these layers."""
+def threshold_capture(model: "Denoiser") -> "CaptureConfig":
+    """What thresholds read: the guidance, and the end tokens of the authors' layers at the last step if the model has these layers."""
     from afterglow.measures.bright_ending import BRIGHT_ENDING_LAYERS
     from afterglow.sampling.attention import cross_attention_layers
     from afterglow.sampling.recorder import CaptureConfig
@@ -162,7 +162,7 @@ def _compare(args: Namespace, model: "Denoiser", settings: "Sequence[tuple[Mitig
     plan, metadata = GenerationPlan(args.num_images, args.seed), {"model": args.model, "kinds": args.kinds}
     sampler = sampler_from(args, model)
     print(f"{len(request.captions)} captions, {args.num_images} images of each, without a mitigation and with each of {len(settings)}")
-    capture = _capture(model)
+    capture = threshold_capture(model)
 
     def collect_with(name: str, strength: float, label: str, mitigation: "Mitigation | None" = None) -> pd.DataFrame:
         collect(
