@@ -3,8 +3,9 @@
   afterglow audit --model runs/demo --data runs/demo --out audit
   python benchmarks/audit_truth.py audit runs/demo
 
-All samples of a plant count as one: the plant is found if its samples are called copied. The overlap (IoU) is that of the box around the
-copied tiles with the planted mask.
+All samples of a plant count as one: the plant is found if its samples are called copied. Brackets hold exact 95 % intervals (Clopper and
+Pearson). IoU is the overlap of the copied cells with the planted mask. Precision: of all plants and images that are no plant and are
+called copied whole, how many are global plants; in part, how many are local plants.
 """
 
 import argparse
@@ -13,47 +14,56 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from afterglow.analysis.audit import copied_mask
+from afterglow.functional.statistics import exact_interval
 from afterglow.reports.images import read_pixels
 from afterglow.reports.run import read_plants
-from afterglow.reports.tables import count_text, text_table
+from afterglow.reports.tables import text_table
 
-VERDICTS = ("copied whole", "copied in part")
+VERDICTS = {"copied whole": "global", "copied in part": "local"}
 
 
 def main() -> None:
-    """Print one row per kind and shape."""
+    """Print one row per kind and shape, and the precision of both verdicts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("audit", type=Path, help="folder of the audit")
     parser.add_argument("run", type=Path, help="run folder")
     args = parser.parse_args()
     table, plants = pd.read_parquet(args.audit / "audit.parquet"), read_plants(args.run)
     table = table[table["checkpoint"] == table["checkpoint"].iloc[-1]]
-    table["plant"] = table["file_name"].str.extract(r"^\w+ plant (\d+), sample \d+$")[0].astype(float)
+    table = table.assign(plant=table["file_name"].str.extract(r"^\w+ plant (\d+), sample \d+$")[0].astype(float))
     first = table.dropna(subset="plant").drop_duplicates("plant").set_index("plant")
     about = {number: (plants[int(number)]["kind"], plants[int(number)]["shape"]) for number in first.index}
     rows = []
     for kind in sorted(set(about.values())):
         own = first[[about[number] == kind for number in first.index]]
-        overlaps = [overlap(row, args.run / "plants" / plants[int(number)]["mask_file_name"]) for number, row in own.iterrows()]
-        found = [value for value in overlaps if not np.isnan(value)]
+        masks = [args.run / "plants" / plants[int(number)]["mask_file_name"] for number in own.index]
+        found = [overlap(cells, mask) for cells, mask in zip(own["cells"], masks, strict=True) if len(cells)]
         rows.append([" ".join(kind), *counts(own["verdict"]), f"{np.mean(found):.2f}" if found else "-"])
-    rows.append(["images that are no plant", *counts(table[table["plant"].isna()]["verdict"]), "-"])
+    others = table[table["plant"].isna()]
+    rows.append(["images that are no plant", *counts(others["verdict"]), "-"])
     print(text_table(["kind", *VERDICTS, "IoU"], rows))
+    for verdict, kind in VERDICTS.items():
+        called = [about[number][0] == kind for number in first.index[first["verdict"] == verdict]]
+        print(f"precision of '{verdict}': {fraction(sum(called), len(called) + int((others['verdict'] == verdict).sum()))}")
 
 
 def counts(verdicts: pd.Series) -> list[str]:
-    """'7 of 8 (53% to 98%)' for each verdict."""
-    return [count_text(int((verdicts == name).sum()), len(verdicts), digits=1) for name in VERDICTS]
+    """The fraction of each verdict."""
+    return [fraction(int((verdicts == name).sum()), len(verdicts)) for name in VERDICTS]
 
 
-def overlap(row: pd.Series, mask_file: Path) -> float:
-    """Intersection over union of the box of a row with a planted mask; NaN without a box."""
-    if np.isnan(row["left"]):
-        return float("nan")
+def fraction(found: int, total: int) -> str:
+    """'7 of 8 (47.3% to 99.7%)'; '-' of nothing."""
+    low, high = exact_interval(found, total)
+    return f"{found} of {total} ({low:.1%} to {high:.1%})" if total else "-"
+
+
+def overlap(cells: np.ndarray, mask_file: Path) -> float:
+    """Intersection over union of the copied cells with a planted mask."""
     mask = read_pixels(mask_file)[0] > 127
-    box, (height, width) = np.zeros_like(mask), mask.shape
-    box[round(row["top"] * height) : round(row["bottom"] * height), round(row["left"] * width) : round(row["right"] * width)] = True
-    return float((mask & box).sum() / (mask | box).sum())
+    copied = copied_mask(cells, len(mask))
+    return float((mask & copied).sum() / (mask | copied).sum())
 
 
 if __name__ == "__main__":

@@ -108,6 +108,7 @@ def test_a_model_without_captions_resumes_with_the_same_completions(tmp_path, mo
     """From an intact checkpoint in the middle: every row of the later evaluations is that of the uninterrupted run."""
     monkeypatch.chdir(tmp_path)
     plain = ["--config", str(ROOT / "configs/openmoji_ddpm.yaml"), *OVERLAYS, "--trainer.max_steps", "4", "--checkpoint.save_top_k=-1"]
+    plain += ["--monitor.num_audited", "4"]
     main(["train", *plain, "--name", "whole"])
     shutil.copytree("runs/whole", "runs/half")
     for file in ("checkpoints/last.ckpt", "checkpoints/step=4.ckpt", "emergence.json"):
@@ -116,3 +117,6 @@ def test_a_model_without_captions_resumes_with_the_same_completions(tmp_path, mo
     whole, half = (pd.read_parquet(f"runs/{name}/measurements.parquet").drop(columns="seconds") for name in ("whole", "half"))
     pd.testing.assert_frame_equal(whole, half)
     assert {"plant_memorized.outpainted", "plant_memorized.outpainted_fresh"} <= set(half.loc[half["step"] == 4, "measure"])
+    audits = [pd.read_parquet(f"runs/{name}/audit/audit.parquet") for name in ("whole", "half")]
+    pd.testing.assert_frame_equal(*audits)
+    assert audits[0]["checkpoint"].unique().tolist() == ["step=0", "step=1", "step=4"]

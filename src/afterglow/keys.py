@@ -6,6 +6,7 @@ GROUPS = {  # in the order of W&B's page: (summaries in the table of runs, wheth
     "memorized/*": (BOTH, False),
     "train/*": (BOTH, False),
     "outpainted/*": (BOTH, False),
+    "audit/*": (BOTH, False),
     "localization/*": (BOTH, True),
     "detection/*": (BOTH, True),
     "measure/*": (BOTH, True),
@@ -80,7 +81,7 @@ def extraction(rule: str) -> str:
 
 
 def audit(verdict: str) -> str:
-    """Key of the fraction of the images with a verdict of `afterglow audit`."""
+    """Key of the fraction of the images with a verdict of an audit."""
     return f"audit/{verdict.replace(' ', '_')}"
 
 

@@ -23,7 +23,7 @@ def trained(folder: Path, *words: str) -> Path:
     """A run with all measures at its last evaluation."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        main(["train", *words, *EVERYTHING, "--name", "x"])
+        main(["train", *words, *EVERYTHING, "--monitor.num_audited", "4", "--name", "x"])
     return folder / "runs" / "x"
 
 
@@ -67,6 +67,15 @@ def test_monitor_last_evaluation_adds_raw_weights_and_controls_in_each_shape(run
     shapes = {name for name in last["measure"] if name.startswith("memorized_in.")}
     assert len(shapes) == 2 and set(last[last["measure"].isin(shapes)]["kind"]) == {"control"}
     assert set(rows[rows["measure"] == "denoising_loss"]["kind"]) == {"heldout", "control"}
+
+
+def test_monitor_audit_is_on_the_page_with_file_names(run, free):
+    for folder in (run, free):
+        table, page = pd.read_parquet(folder / "audit/audit.parquet"), (folder / "report.html").read_text()
+        last = table[table["checkpoint"] == table["checkpoint"].iloc[-1]]
+        assert "Which training images are copied?" in page and last["file_name"].sort_values().iloc[0] in page
+        assert last["file_name"].str.match(r"(global|local|decoy|tint) plant \d+, sample").any()
+        assert "of 24 times" not in page and page.count('id="audit-cards"') == 1
 
 
 def test_monitor_unconditional_model_has_unprompted_rows(free):

@@ -30,6 +30,12 @@ def place(tmp_path_factory):
         data = {"dataset": "imagefolder", "data_dir": str(folder / name), "resolution": 8, "planting": NOTHING}
         (folder / "runs" / name).mkdir(parents=True)
         (folder / "runs" / name / "config.yaml").write_text(yaml.safe_dump({"seed_everything": 0, "data": {"init_args": data}}))
+    for name in ("few", "tiny"):
+        (folder / name).mkdir()
+    for number in range(10):
+        image = np.asarray(Image.open(folder / "mine" / f"mine-{number:02d}.png"))
+        Image.fromarray(image[:4, :4]).save(folder / "tiny" / f"{number}.png")
+        Image.fromarray(np.pad(image, ((0, 0), (6, 6), (0, 0)))).save(folder / "few" / f"{number}.png")  # wider than high
     return folder
 
 
@@ -72,6 +78,11 @@ def test_outpainting_finds_the_halves_that_a_model_knows(audit):
     assert (table["verdict"] == "copied in part").all() and set(table["unseen_as_close"]) == {0}
     boxes = {tuple(box) for box in table[["left", "top", "right", "bottom"]].to_numpy()}
     assert boxes == {(0, 0, 0.5, 1), (0.5, 0, 1, 1), (0, 0, 1, 0.5), (0, 0.5, 1, 1)}
+
+
+def test_ten_images_of_another_shape_are_cropped_and_judged(audit):
+    said, table = audit("--model", "optimal:runs/mine", "--data", "few", *FEW, "--num-images", 128, "--out", "few")
+    assert (table["verdict"] == "copied whole").all() and len(table) == 10 and "0 of 5 (0.0% to 52.2%)" in said
 
 
 def test_since_which_checkpoint(audit):
@@ -119,7 +130,7 @@ def test_a_run_is_audited_with_what_it_was_trained_on(place, audit):
     [
         (("--model", "none", "--data", "mine"), "No model in 'none'"),
         (("--model", "optimal:runs/mine", "--data", "runs"), "contains no images"),
-        (("--model", "optimal:runs/mine", "--data", "mine", "--grid", 3), "does not divide into 3 tiles"),
+        (("--model", "optimal:runs/mine", "--data", "tiny"), "it has 4 x 4 pixels, less than the resolution 8"),
         (("--model", "optimal:runs/mine", "--data", "mine", "--heldout", "mine"), "All images of 'mine' are near-duplicates"),
         (("--model", "optimal:runs/mine", "--data", "mine", "--lora", "x.safetensors"), "A LoRA is merged into Stable Diffusion"),
     ],

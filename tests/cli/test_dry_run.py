@@ -77,10 +77,3 @@ def test_weights_that_are_trained_and_not_used_are_named_where_there_are_several
     dry_run.DryRun(None, 10, 1).on_before_optimizer_step(None, module, None)
     with pytest.raises(AfterglowError, match="idle is trained but not used"):
         dry_run.DryRun(None, 10, 2).on_before_optimizer_step(None, module, None)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(45, "45 seconds"), (60, "1.0 minutes"), (7000, "116.7 minutes"), (9000, "2.5 hours"), (2e5, "2.3 days")]
-)
-def test_durations_have_a_unit_that_fits(seconds, text):
-    assert dry_run.duration(seconds) == text

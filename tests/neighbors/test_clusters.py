@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from afterglow.cache import LazyRows
 from afterglow.datasets.images import CaptionedImages
-from afterglow.neighbors.clusters import NEAR_DUPLICATE_DISTANCE, cluster_images, correlated_pairs, tile_clusters
+from afterglow.neighbors.clusters import NEAR_DUPLICATE_DISTANCE, cluster_images, correlated_pairs
 
 
 def slow_distance(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
@@ -82,16 +81,3 @@ def test_correlated_pairs_equals_numpy_for_any_color():
     assert {(2, 7), (2, 9), (7, 9)} <= set(expected)
     assert set(zip(first.tolist(), second.tolist(), strict=True)) == set(expected)
     assert apart == pytest.approx(list(expected.values()), abs=1e-5)
-
-
-def test_tile_clusters_join_what_agrees_in_the_tile_unless_it_is_blank() -> None:
-    pixels = np.random.default_rng(3).integers(0, 256, (8, 3, 8, 8), dtype=np.uint8)
-    pixels[4, :, 4:, :4] = pixels[1, :, 4:, :4] + np.uint8(1) * (pixels[1, :, 4:, :4] < 255)
-    pixels[5:7, :, 4:, :4] = 200
-    tile = np.zeros((1, 8, 8), dtype=bool)
-    tile[:, 4:, :4] = True
-    clusters = np.array([0, 1, 2, 2, 4, 5, 6, 7])
-    found = tile_clusters(pixels, clusters, tile).tolist()
-    assert same_partition(found, [0, 1, 2, 2, 1, 5, 6, 7])
-    rows = np.array([7, 6, 5, 4, 3, 2, 1, 0])
-    assert same_partition(tile_clusters(LazyRows(pixels[rows], rows), clusters, tile).tolist(), found)

@@ -4,7 +4,7 @@ import torch
 
 from afterglow.cache import LazyRows
 from afterglow.neighbors import search
-from afterglow.neighbors.search import _product_error, iter_chunks, nearest
+from afterglow.neighbors.search import _product_error, all_distances, iter_chunks, nearest
 
 
 def test_iter_chunks_covers_a_set_of_any_size():
@@ -65,6 +65,14 @@ def test_nearest_in_a_mask_of_lazy_rows_equals_all_differences(small_steps, tmp_
     order, wanted = slow_nearest(queries.numpy(), rows[np.arange(50)], 4, mask)
     np.testing.assert_array_equal(index.numpy(), order)
     np.testing.assert_allclose(apart.numpy(), wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("masks", [torch.ones(1, 8, 8) > 0, torch.rand(6, 1, 8, 8) < 0.5])
+def test_all_distances_are_those_of_nearest(small_steps, masks):
+    rows, queries = images(61), images(6, seed=3)
+    found = all_distances(queries, rows, masks)
+    index, apart = nearest(queries, rows, 61, mask=masks)
+    assert found.shape == (6, 61) and torch.equal(found.gather(1, index), apart)
 
 
 @pytest.mark.parametrize("count", [7, 61])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from afterglow.functional.statistics import Estimate, bootstrap, wilson_interval
-from afterglow.reports.tables import count_cell, count_text, interval_text, mean_cell, number_cell, step_text, text_table
+from afterglow.reports.tables import count_cell, count_text, duration, interval_text, mean_cell, number_cell, step_text, text_table
 
 
 def test_text_table_keeps_hostile_text_in_its_cell() -> None:
@@ -67,3 +67,10 @@ def test_step_text_of_a_quantile_later_than_the_run(quantile: dict, text: str) -
 def test_mean_cell_at_one_has_an_exact_interval_and_a_difference_has_none() -> None:
     assert mean_cell(np.ones(8)).text == "1.00 [0.63, 1.00]"
     assert mean_cell(np.zeros(8), spec="+.2f").text == "+0.00 [+0.00, +0.00]"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(45, "45 seconds"), (60, "1.0 minutes"), (7000, "116.7 minutes"), (9000, "2.5 hours"), (2e5, "2.3 days")]
+)
+def test_durations_have_a_unit_that_fits(seconds, text):
+    assert duration(seconds) == text

@@ -1,5 +1,6 @@
 """Which training images are copied by the generations of a model, whole or in part, and since which checkpoint (docs/guides/audit.md)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -7,49 +8,72 @@ import numpy as np
 import pandas as pd
 
 from afterglow.analysis.extraction import calibrated_limit
+from afterglow.errors import AfterglowError
 
+CELLS = 8  # per side
 WHOLE_COPY, PART_COPY, NO_COPY = VERDICTS = ("copied whole", "copied in part", "not copied")
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What G generations of one model have in common with N training images, in T tiles.
+    """What G generations of one model have in common with N images.
 
     Attributes:
-        whole: calibrated distance of each generation to the nearest training image, [G].
+        whole: calibrated distance of each generation to the nearest image, [G].
         cluster: cluster of this image, int64 [G].
-        tiles: calibrated distance to the nearest training tile, [G, T].
-        tile_cluster: cluster of this tile, int64 [G, T].
-        nearest: the generation nearest to each training image, int64 [N].
+        parts: one row for each image that has the content which a generation shows in a region: region, number of the row of `cells`;
+            generation; image; value, the calibrated distance, below 1.
+        cells: the regions, bool [P, cells^2].
+        coverage: number of windows that contain each cell, int64 [cells^2].
+        nearest: the generation nearest to each image, int64 [N].
         distance: root mean square distance to it in [0, 1] pixels, [N].
     """
 
     whole: np.ndarray
     cluster: np.ndarray
-    tiles: np.ndarray
-    tile_cluster: np.ndarray
+    parts: pd.DataFrame
+    cells: np.ndarray
+    coverage: np.ndarray
     nearest: np.ndarray
     distance: np.ndarray
 
 
+def cells_per_side(side: int) -> int:
+    """Number of cells per side on whose lattice regions lie: at most CELLS, and as many as divide the side of an image.
+
+    Raises:
+        AfterglowError: if the side is odd.
+    """
+    if side % 2:
+        raise AfterglowError(f"An audit compares parts of images, and a side of {side} pixels is odd.")
+    return math.gcd(side, CELLS)
+
+
+def copied_mask(cells: Sequence[int], side: int) -> np.ndarray:
+    """The mask of numbered cells, bool [side, side]; empty without any."""
+    count = cells_per_side(side)
+    lattice = np.isin(np.arange(count**2), cells).reshape(count, count)
+    return np.kron(lattice, np.ones((side // count,) * 2, bool))
+
+
 @dataclass(frozen=True)
 class Unseen:
-    """The smallest calibrated distances of M images that the model never saw: whole, and in a tile, [M].
+    """The smallest calibrated distances of M images that the model never saw: whole, and in a region, [M].
 
     Every second one chooses the limits of both rules (`calibrated_limit`), the others judge them.
     """
 
     whole: np.ndarray
-    tile: np.ndarray
+    part: np.ndarray
 
     @property
     def limits(self) -> dict[str, float]:
         """Limit of each verdict, below which a generation is a copy."""
-        return {WHOLE_COPY: calibrated_limit(self.whole), PART_COPY: calibrated_limit(self.tile)}
+        return {WHOLE_COPY: calibrated_limit(self.whole), PART_COPY: calibrated_limit(self.part)}
 
     def judging(self, verdict: str) -> np.ndarray:
         """Values of the images that judge the limit of a verdict, smallest first."""
-        return np.sort((self.whole if verdict == WHOLE_COPY else self.tile)[1::2])
+        return np.sort((self.whole if verdict == WHOLE_COPY else self.part)[1::2])
 
     def passing(self, verdict: str) -> tuple[int, int]:
         """Number of judging images below the limit, and of all judging images."""
@@ -57,41 +81,41 @@ class Unseen:
         return int((values < self.limits[verdict]).sum()), len(values)
 
 
-def judge_images(evidence: Evidence, clusters: np.ndarray, tile_clusters: np.ndarray, unseen: Unseen) -> pd.DataFrame:
+def judge_images(evidence: Evidence, clusters: np.ndarray, unseen: Unseen) -> pd.DataFrame:
     """The verdict on each training image.
 
-    An image is copied whole if a generation is extracted whole and the image belongs to its cluster. It is copied in part if a tile of
-    another generation is extracted that the image has, alone or with others.
+    An image is copied whole if a generation is extracted whole and the image belongs to its cluster. It is copied in part if another
+    generation shows in a region what the image has there, alone or with others.
 
     Args:
         evidence: of the model's generations.
         clusters: int64 [N], clusters of the training images.
-        tile_clusters: int64 [T, N], their clusters in each tile.
         unseen: real images that the model never saw.
 
     Returns:
         One row per training image: verdict; calibrated_l2, the smallest of its copies (NaN without); generations, the number of its
         copies; generation, the best of them, or the nearest; distance to the nearest generation; duplicates, the number of its
         near-duplicates; shared_with, the number of images that cannot be told from it, whole or in the copied part; unseen_as_close,
-        the number of judging images that come as close to any image; tiles, the numbers of those that are copied.
+        the number of judging images that come as close to any image; cells, the numbers of those that the best generation copies: those
+        of its best region, and those of which at least half of the windows around them are copies.
     """
     limits, count = unseen.limits, len(clusters)
     whole_copy = evidence.whole < limits[WHOLE_COPY]
     found = _best(np.where(whole_copy, evidence.whole, np.inf), evidence.cluster, clusters)
-    passed = (evidence.tiles < limits[PART_COPY]) & ~whole_copy[:, None]
-    parts = [
-        _best(np.where(passed[:, tile], evidence.tiles[:, tile], np.inf), evidence.tile_cluster[:, tile], own)
-        for tile, own in enumerate(tile_clusters)
-    ]
-    values = np.stack([part["value"] for part in parts])
-    best, rows = values.argmin(0), np.arange(count)
-    verdict = np.where(np.isfinite(found["value"]), WHOLE_COPY, np.where(np.isfinite(values.min(0)), PART_COPY, NO_COPY))
-    choices = {name: np.stack([part[name] for part in parts])[best, rows] for name in ("value", "generation", "generations", "members")}
-    table = pd.DataFrame({name: np.where(verdict == PART_COPY, choices[name], found[name]) for name in choices})
-    same = np.where(passed, evidence.tile_cluster, -1)[choices["generation"]] == tile_clusters.T  # tiles of the best generation, [N, T]
-    table["verdict"] = verdict
-    table["tiles"] = [np.flatnonzero(row).tolist() if part else [] for row, part in zip(same, verdict == PART_COPY, strict=True)]
+    parts = evidence.parts
+    parts = parts[(parts["value"] < limits[PART_COPY]) & ~whole_copy[parts["generation"]] & (parts["image"] < count)]
+    parts = parts.sort_values(["value", "region"], kind="stable")
+    best, own = parts.drop_duplicates("image").set_index("image"), parts.groupby("image")
+    members = best["region"].map(parts.groupby("region")["image"].nunique())
+    part = pd.DataFrame(best[["value", "generation"]]).assign(generations=own["generation"].nunique(), members=members)
+    part = part.reindex(range(count)).fillna({"value": np.inf, "generation": 0, "generations": 0, "members": 1})
+    verdict = np.where(np.isfinite(found["value"]), WHOLE_COPY, np.where(np.isfinite(part["value"]), PART_COPY, NO_COPY))
+    table = pd.DataFrame({name: np.where(verdict == PART_COPY, part[name], found[name]) for name in found}).assign(verdict=verdict)
     copied = verdict != NO_COPY
+    of_best = parts[parts["generation"].to_numpy() == best["generation"].reindex(parts["image"]).to_numpy()]
+    regions = {image: evidence.cells[rows] for image, rows in of_best.groupby("image")["region"]}  # the best one first
+    parts_of = {image: np.flatnonzero(found[0] | (2 * found.sum(0) >= evidence.coverage)).tolist() for image, found in regions.items()}
+    table["cells"] = [parts_of[image] if verdict[image] == PART_COPY else [] for image in range(count)]
     table["generation"] = np.where(copied, table["generation"], evidence.nearest)
     table["distance"] = evidence.distance
     table["calibrated_l2"] = table["value"].where(copied)
@@ -99,31 +123,30 @@ def judge_images(evidence: Evidence, clusters: np.ndarray, tile_clusters: np.nda
     table["duplicates"] = pd.Series(clusters).map(pd.Series(clusters).value_counts()) - 1
     ranks = {name: np.searchsorted(unseen.judging(name), table["value"], side="right") for name in (WHOLE_COPY, PART_COPY)}
     table["unseen_as_close"] = np.where(verdict == WHOLE_COPY, ranks[WHOLE_COPY], np.where(verdict == PART_COPY, ranks[PART_COPY], 0))
-    return table.drop(columns=["value", "members"]).astype({"generation": int, "generations": int})
+    return table.drop(columns=["value", "members"]).astype({"generation": int, "generations": int, "calibrated_l2": float})
 
 
-def heldout_evidence(evidence: Evidence, clusters: np.ndarray, tile_clusters: np.ndarray, count: int) -> tuple[Evidence, Unseen]:
+def heldout_evidence(evidence: Evidence, clusters: np.ndarray, count: int) -> tuple[Evidence, Unseen]:
     """The evidence against held-out images among the audited ones, as if they had been trained on.
 
-    A tile that a held-out image which chooses the limits shares with an audited image belongs to this kind of images, and is no evidence.
+    What a held-out image that chooses the limits shares with an audited image belongs to this kind of images, and is no evidence.
 
     Args:
         evidence: of the generations, about N + M images of which the last M are held out.
         clusters: int64 [N + M].
-        tile_clusters: int64 [T, N + M].
         count: N.
 
     Returns:
-        The evidence without such tiles, about the first N, and that about the others.
+        The evidence without such regions, about the first N, and that about the others.
     """
-    tiles = evidence.tiles.copy()
-    for tile, own in enumerate(tile_clusters):
-        common = np.intersect1d(own[:count], own[count::2])
-        tiles[np.isin(evidence.tile_cluster[:, tile], common), tile] = np.inf
+    parts = evidence.parts
+    image = parts["image"].to_numpy()
+    chooses, audited = (set(parts["region"][which]) for which in ((image >= count) & ((image - count) % 2 == 0), image < count))
+    parts = parts[~parts["region"].isin(chooses & audited)]
     whole = _best(evidence.whole, evidence.cluster, clusters[count:])["value"]
-    parts = [_best(tiles[:, tile], evidence.tile_cluster[:, tile], own[count:])["value"] for tile, own in enumerate(tile_clusters)]
-    kept = replace(evidence, tiles=tiles, nearest=evidence.nearest[:count], distance=evidence.distance[:count])
-    return kept, Unseen(whole, np.min(parts, axis=0))
+    part = parts.groupby("image")["value"].min().reindex(range(count, len(clusters))).fillna(np.inf).to_numpy()
+    kept = replace(evidence, parts=parts, nearest=evidence.nearest[:count], distance=evidence.distance[:count])
+    return kept, Unseen(whole, part)
 
 
 def _best(values: np.ndarray, clusters: np.ndarray, own: np.ndarray) -> dict[str, np.ndarray]:

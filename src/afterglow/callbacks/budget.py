@@ -13,6 +13,7 @@ LEFT_OUT = {  # what may be left out, and its name
     "final_seeds": "at the last evaluation",
     "num_controls": "controls",
     "num_unprompted": "generations without a caption",
+    "num_audited": "audited generations",
 }
 
 
@@ -59,6 +60,7 @@ class Workload:
         seeds = settings.final_seeds if last else settings.seeds
         controls = min(settings.num_controls, self.controls) if last else 0
         generations = 2 * seeds * (self.captions + controls) if self.captions else settings.num_unprompted
+        generations += settings.num_audited * (2 if self.captions else 1)
         return generations, settings.resamplings * seeds * (self.completed + 2 * controls) if self.completed else 0
 
     def total(self, settings: EvaluationSettings) -> int:

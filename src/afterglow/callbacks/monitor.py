@@ -25,6 +25,7 @@ from afterglow.callbacks.nonfinite import diverged
 from afterglow.callbacks.preemption import save_now
 from afterglow.callbacks.run_files import RunFiles, load_early_snapshot, save_early_snapshot
 from afterglow.callbacks.schedule import Clock, evaluation_steps
+from afterglow.callbacks.training_audit import TrainingAudit
 from afterglow.callbacks.training_evaluation import EvaluationSettings, TrainingEvaluation
 from afterglow.errors import DivergedError, require, require_fraction
 from afterglow.evaluation.evaluate import Processes, required_inputs
@@ -136,6 +137,9 @@ class MemorizationMonitor(L.Callback):
         self.evaluation = replace(evaluation, settings=work.within(self.settings, self.budget))
         if self.evaluation.settings != self.settings:
             log.info("%s", work.describe(self.settings, self.budget))
+        chosen, steps = self.evaluation.settings, self.files.measurements["step"].unique().tolist()
+        audited = chosen.num_audited > 0
+        self.audit = TrainingAudit(folder, chosen, reconstructed, model, processes, steps) if audited else None
         for last in (False, True):  # refuse unknown names before the training begins
             required_inputs(model, self.settings.sampler.steps, self.settings.patterns(last), strict=False)
         self.clock.start()
@@ -198,6 +202,7 @@ class MemorizationMonitor(L.Callback):
                 result = self.evaluation.run(model, last=True)
                 history = [self.files.measurements, result.measurements.assign(step=step)]
                 frames += self.evaluation.confirmations(model, pd.concat(history, ignore_index=True))
+            self.audited = self.audit.sample(model) if self.audit else None
         if last and self.ema:
             frames.append(self.evaluation.raw_weights(model))
         return replace(result, measurements=pd.concat([result.measurements, *frames], ignore_index=True)), last
@@ -227,6 +232,8 @@ class MemorizationMonitor(L.Callback):
         summary = self.summaries[step] = summarize_evaluation(result.measurements)
         self.fractions = {kind: summary[keys.memorized_fraction(kind)] for kind in SHOWN_KINDS if keys.memorized_fraction(kind) in summary}
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in summary.items()})  # for checkpoint.monitor
+        if self.audit and self.audited and trainer.is_global_zero:  # first: a killed training repeats an evaluation without measurements
+            self.audit.record(self.audited, step, epoch, trainer.logger, last=last)
         self.files.table.add(result.measurements, write=trainer.is_global_zero)
         if not trainer.is_global_zero:
             return

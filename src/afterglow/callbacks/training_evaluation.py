@@ -39,6 +39,7 @@ class EvaluationSettings:
         num_controls: control captions at the last evaluation.
         num_heldout: held-out captions at every evaluation.
         num_unprompted: generations per evaluation of a model without text.
+        num_audited: generations per evaluation that are compared with every training image, to tell which of them are copied; 0: none.
         resamplings: how often outpainting makes each step of the sampler, for a model without text; 0: no outpainting.
         batch_size: generations per batch.
         measures: names of measures, with wildcards ('ld.be.*'); `afterglow measure --list` prints all.
@@ -52,6 +53,7 @@ class EvaluationSettings:
     num_controls: int = 64
     num_heldout: int = 8
     num_unprompted: int = 256
+    num_audited: int = 0
     resamplings: int = RESAMPLINGS
     batch_size: int = 64
     measures: Sequence[str] = FIRST_MEASURES
@@ -61,7 +63,7 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         for name in ("seeds", "final_seeds", "num_unprompted", "batch_size", "curvature_vectors"):
             require_positive(**{f"monitor.{name}": getattr(self, name)})
-        for name in ("num_controls", "num_heldout", "resamplings"):
+        for name in ("num_controls", "num_heldout", "num_audited", "resamplings"):
             require(f"monitor.{name}", getattr(self, name), getattr(self, name) >= 0, "at least 0")
         check_families((*self.measures, *(self.final_measures or ())), "monitor.measures")
 

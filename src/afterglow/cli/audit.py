@@ -5,7 +5,7 @@
   afterglow audit --model runs/mine --data photos --checkpoints runs/mine/checkpoints/step=*.ckpt --fail-on copied
 
 The model is sampled with the captions of the images, without any where they have none. Every generation is compared with every image,
-whole and in tiles. The limits of both comparisons come from images that the model never saw (--heldout, or those that a run held out);
+whole and in regions. The limits of both comparisons come from images that the model never saw (--heldout, or those that a run held out);
 without any, each of the images takes their place and is compared with all others. An interrupted audit resumes.
 
 The results are audit.html, a page with all copies; audit.parquet; and a table in the terminal. Exit codes: 0; 2 for bad input; 5 if
@@ -14,12 +14,16 @@ The results are audit.html, a page with all copies; audit.parquet; and a table i
 
 import re
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from afterglow import keys
 from afterglow.cli.options import MODEL, add_sampler_arguments, add_wandb_run_argument, load_model, log_to_wandb, sampler_from
 from afterglow.cli.parser import announce, positive
+
+if TYPE_CHECKING:
+    from afterglow.models.denoiser import Denoiser
 
 MAX_IMAGES, PER_IMAGE = 1024, 4
 FOUND = 5  # exit code
@@ -49,7 +53,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--outpaint", action="store_true", help="show the model one half of each image in turn, and compare the half that it adds"
     )
     generations.add_argument("--batch-size", type=positive, default=64, metavar="N", help="generations at a time")
-    generations.add_argument("--grid", type=positive, default=2, metavar="N", help="tiles per side in which images are compared")
     add_sampler_arguments(parser)
     results = parser.add_argument_group("results")
     results.add_argument(
@@ -62,63 +65,43 @@ def run(args: Namespace) -> None:
     """Sample, compare, report."""
     announce(f"Opening {args.model} ...")
     from afterglow import distributed
-    from afterglow.analysis.audit import NO_COPY, WHOLE_COPY, heldout_evidence, judge_images, since
-    from afterglow.evaluation.audit import (
-        audit_captions,
-        audit_request,
-        audited_set,
-        compared_with_each_other,
-        evidence_of,
-        expected_seconds,
-    )
-    from afterglow.evaluation.extraction import sample_images
-    from afterglow.generations import parts_of
-    from afterglow.reports.audit import Audit, audit_text, waiting_text, write_audit
+    from afterglow.analysis.audit import NO_COPY, WHOLE_COPY
+    from afterglow.evaluation.audit import audit_captions, audit_request
+    from afterglow.evaluation.audit_checkpoints import audit_checkpoints, expected_seconds
+    from afterglow.evaluation.audited_set import audited_set
+    from afterglow.reports.audit import audit_text, waiting_text, write_audit
 
     model, (rank, world_size) = load_model(args.model, lora=args.lora), distributed.rank_and_world_size()
     announce(f"Comparing the images of {args.data} with each other ...")
     images = audited_set(model, args.data, args.dataset, args.heldout)
-    own, total = slice(images.count), len(images.names)
+    total = len(images.names)
     count = args.num_images or min(PER_IMAGE * total, MAX_IMAGES)
     captions = [""] * count if args.outpaint else audit_captions(model, images.captions, count)
-    request = audit_request(images, captions, args.grid, distributed.device(), outpaint=args.outpaint)
-    clusters, inside = images.clusters, request.tile_clusters
-    each_other = compared_with_each_other(request) if total == images.count else None
+    request = audit_request(model, images, captions, outpaint=args.outpaint)
     states = _states(args.checkpoints, args.model if args.lora is None else str(args.lora))
     sampler = sampler_from(args, model)
-    seconds = expected_seconds(model, request, sampler, args.batch_size) * len(states)
-    announce(waiting_text(images.captions[own], captions, len(states), seconds))
-    tables, collections = [], {}
-    for name, source in states.items():
-        as_lora = source.endswith(".safetensors")
-        model = load_model(args.model if as_lora else source, lora=source if as_lora else None) if len(states) > 1 else model
-        folder = collections[name] = args.out / "generations" / name
-        plan = sample_images(
-            model, request, folder, sampler, seed=args.seed, batch_size=args.batch_size, rank=rank, world_size=world_size,
-            metadata={"model": source, "data": args.data, "outpaint": args.outpaint},
-        )  # fmt: skip
-        parts = parts_of(folder)
-        if len(parts) < len(plan.parts(count)):
-            return  # another process still works on them; the last one reports
-        assert request.gallery is not None and inside is not None
-        evidence = evidence_of(parts, request)
-        if each_other is None:
-            evidence, unseen = heldout_evidence(evidence, clusters, inside, images.count)
-        else:
-            unseen = each_other
-        tables.append(judge_images(evidence, clusters[own], inside[:, own], unseen).assign(checkpoint=name))
-    tables[-1]["since"] = since(list(states), [table["verdict"] for table in tables])
-    facts = {"Model": args.model, "LoRA": args.lora, "Images": args.data, "Held-out images": total - images.count or None}
-    audit = Audit(
-        tables, images.names[own], images.captions[own], images.pixels, args.grid, unseen, each_other is None, captions, parts,
-        plan.prompts_per_part, facts,
+    seconds = len(states) * expected_seconds(model, request, sampler, args.batch_size, each_other=total == images.count)
+    announce(waiting_text(images.captions[: images.count], captions, len(states), seconds))
+    result = audit_checkpoints(
+        _opened(states, args.model, model), request, images, args.out / "generations", sampler, seed=args.seed,
+        batch_size=args.batch_size, rank=rank, world_size=world_size,
+        settings={"model": args.model, "LoRA": str(args.lora or ""), "images": args.data, "outpaint": args.outpaint},
     )  # fmt: skip
-    numbers = write_audit(audit, args.out)
-    print(f"{audit_text(audit)}\n\n{args.out}: audit.html, audit.parquet")
-    log_to_wandb(args.wandb_run, numbers, {}, {keys.AUDIT_TABLE: audit.last.drop(columns=["tiles", "row"])})
-    verdicts = tables[-1]["verdict"]
+    if result is None:
+        return  # another process still works on the generations; the last one reports
+    numbers = write_audit(result, args.out)
+    print(f"{audit_text(result)}\n\n{args.out}: audit.html, audit.parquet")
+    log_to_wandb(args.wandb_run, numbers, {}, {keys.AUDIT_TABLE: result.last.drop(columns="cells")})
+    verdicts = result.last["verdict"]
     if args.fail_on and ((verdicts == WHOLE_COPY) if args.fail_on == "whole" else (verdicts != NO_COPY)).any():
         raise SystemExit(FOUND)
+
+
+def _opened(states: Mapping[str, str], base: str, last: "Denoiser") -> "Iterator[tuple[str, Denoiser]]":
+    """Name and model of each checkpoint; a LoRA is merged into the base. `last` is that of the last one."""
+    for place, (name, source) in enumerate(states.items(), start=1):
+        as_lora = source.endswith(".safetensors")
+        yield name, last if place == len(states) else load_model(base if as_lora else source, lora=source if as_lora else None)
 
 
 def _states(checkpoints: Sequence[str], model: str) -> dict[str, str]:

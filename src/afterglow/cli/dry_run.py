@@ -22,6 +22,7 @@ from afterglow.errors import AfterglowError, require
 from afterglow.evaluation.evaluate import Processes, evaluate
 from afterglow.evaluation.requests import GenerationPlan
 from afterglow.functional.pixels import to_signed
+from afterglow.reports.tables import duration
 
 DRY_STEPS, ENOUGH_SECONDS = 10, 2.0  # the steps end after this time, but not before the second one
 KEPT = (WarmupEMA, NonFinite)  # the callbacks of a training that take part
@@ -182,11 +183,3 @@ def _memory(device: torch.device) -> int:
 
 def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in a unit that fits: '45 seconds', '3.2 minutes', '5.1 hours', '2.3 days'."""
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length or (unit == "minutes" and seconds >= length):
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} seconds"

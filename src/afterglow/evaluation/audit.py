@@ -1,118 +1,35 @@
-"""The images that an audit asks about, and what a model's generations have in common with them (docs/guides/audit.md)."""
+"""What an audit asks a model for, and what its generations have in common with the audited images (docs/guides/audit.md)."""
 
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from torch import Tensor
 
-from afterglow.analysis.audit import Evidence, Unseen
-from afterglow.analysis.extraction import generation_rows, tile_values
-from afterglow.cache import allocate, take_rows
-from afterglow.datasets.images import CaptionedImages
-from afterglow.datasets.sources import load_images
-from afterglow.errors import AfterglowError
-from afterglow.evaluation.extraction import NOTHING_ELSE, ExtractionRequest, extraction_request, unseen_rows
+from afterglow.analysis.audit import Evidence, Unseen, cells_per_side, heldout_evidence, judge_images
+from afterglow.datasets.prompts import Prompt
+from afterglow.evaluation.audited_set import AuditedSet
+from afterglow.evaluation.extraction import NOTHING_ELSE
 from afterglow.evaluation.floor import MAX_UNSEEN
+from afterglow.evaluation.ground_truth import NUM_NEIGHBORS
 from afterglow.evaluation.outpainting import RESAMPLINGS
-from afterglow.evaluation.training_set import training_set
+from afterglow.evaluation.region_copies import map_regions, match_region, region_masks, sharing_images, windows
+from afterglow.evaluation.requests import EvalRequest
+from afterglow.functional.distances import calibrated_l2
 from afterglow.functional.pixels import to_signed
 from afterglow.generations import Generations
 from afterglow.models.denoiser import Denoiser
-from afterglow.neighbors.clusters import cluster_images, tile_clusters
-from afterglow.neighbors.gallery import Gallery, tile_masks
-from afterglow.neighbors.search import iter_chunks, nearest
-from afterglow.planting.dataset import PlantedDataset
-from afterglow.planting.plants import PlantedSet
+from afterglow.neighbors.gallery import Gallery
+from afterglow.neighbors.search import nearest
 from afterglow.planting.regions import region
 from afterglow.sampling.known import KnownPixels
-from afterglow.sampling.loop import Sampler, generate
+from afterglow.sampling.recorder import CaptureConfig
 
-
-@dataclass(frozen=True)
-class AuditedSet:
-    """The images that an audit asks about, followed by images that the model never saw.
-
-    Attributes:
-        pixels: uint8 [N + M, C, H, W].
-        captions, names: N + M strings.
-        clusters: int64 [N + M], near-duplicate clusters; none has images of both kinds.
-        count: N.
-    """
-
-    pixels: Any
-    captions: tuple[str, ...]
-    names: tuple[str, ...]
-    clusters: np.ndarray
-    count: int
-
-
-def audited_set(model: Denoiser, data: str, dataset: str = "imagefolder", heldout: str | None = None) -> AuditedSet:
-    """The images of a folder or a dataset, or those of one epoch of a run as its training shows them, nothing planted among them.
-
-    Args:
-        model: gives image size and autoencoder.
-        data: folder, hub id or run folder.
-        dataset: how `data` is read if it is no run folder.
-        heldout: folder of images that the model never saw, of which at most MAX_UNSEEN are taken; default: those of a run. Near-duplicates
-            of the audited images are left out.
-
-    Raises:
-        AfterglowError: if images cannot be read, do not fit the model, or all resemble each other.
-    """
-    channels, _, side = model.image_shape()
-    parts = []
-    if (Path(data) / "config.yaml").is_file():
-        planted = training_set(model, planted=Path(data))
-        parts.append(_epoch(planted))
-        own = planted.heldout[:MAX_UNSEEN]
-        names, captions = (tuple(values[row] for row in own.tolist()) for values in (planted.names, planted.captions))
-        parts += [CaptionedImages(planted.pixels[own], captions, names, np.full(len(own), -1), False)] if heldout is None else []
-    else:
-        parts.append(_load(model, dataset, channels, side, None if dataset == "openmoji" else data, None))
-    if heldout is not None:
-        parts.append(_load(model, "imagefolder", channels, side, heldout, MAX_UNSEEN))
-    count, total = len(parts[0]), sum(map(len, parts))
-    pixels = allocate((total, channels, side, side))
-    for first, part in zip((0, count), parts, strict=False):
-        for chunk in iter_chunks(part.pixels):
-            pixels[first + chunk.start : first + min(chunk.stop, len(part))] = part.pixels[chunk]
-    clusters = cluster_images(pixels, np.concatenate([part.families for part in parts]))
-    rows = np.flatnonzero((np.arange(total) < count) | ~np.isin(clusters, clusters[:count]))
-    if len(np.unique(clusters[:count])) < 2:
-        raise AfterglowError(f"The images of '{data}' are one cluster of near-duplicates, and a copy is measured against another cluster.")
-    if heldout is not None and len(rows) == count:
-        raise AfterglowError(f"All images of '{heldout}' are near-duplicates of an audited image: --heldout needs other images.")
-    captions, names = (sum((getattr(part, name) for part in parts), ()) for name in ("captions", "names"))
-    return AuditedSet(
-        pixels if len(rows) == total else take_rows(pixels, rows),
-        tuple(captions[row] for row in rows.tolist()),
-        tuple(names[row] for row in rows.tolist()),
-        clusters[rows],
-        count,
-    )
-
-
-def _load(model: Denoiser, dataset: str, channels: int, side: int, folder: str | None, most: int | None) -> CaptionedImages:
-    images = load_images(dataset, resolution=side, channels=channels, data_dir=folder, max_images=most)
-    return replace(images, pixels=model.reconstruct(images.pixels))
-
-
-def _epoch(planted: PlantedSet) -> CaptionedImages:
-    """The samples of one epoch of a training; those of a plant are named after it."""
-    samples = PlantedDataset(planted, 0)
-    numbers = range(samples.epoch_length)
-    keys, plants = samples.keys(numbers), planted.plants
-    names = [
-        planted.names[member] if plant < 0 else f"{plants[plant].kind} plant {plants[plant].plant_id}, sample {number}"
-        for number, (plant, member, _) in enumerate(keys.tolist())
-    ]
-    pixels, captions = samples.images(keys).numpy(), samples.batch(numbers).caption
-    return CaptionedImages(pixels, captions, tuple(names), np.full(len(names), -1), False)
+MAPS = CaptureConfig(tokens=False, end_steps=(-1,))  # what regions are made of
+_CHUNK = 64  # real images that are compared together
 
 
 def audit_captions(model: Denoiser, captions: Sequence[str], count: int, seed: int = 0) -> list[str]:
@@ -127,7 +44,34 @@ def audit_captions(model: Denoiser, captions: Sequence[str], count: int, seed: i
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompletionRequest(ExtractionRequest):
+class AuditRequest(EvalRequest):
+    """One generation per caption, compared with all images, whole and in regions.
+
+    Args:
+        capture: what is recorded of the sampling.
+    """
+
+    targets: Sequence[Prompt]
+    gallery: Gallery
+    capture: CaptureConfig
+
+    def attach(self, generations: Generations, rows: Sequence[int]) -> Generations:
+        """Add the extras of `common_content`, in whose place all that was recorded is dropped."""
+        fixed, side = windows(generations.images.shape[-1]), generations.images.shape[-1]
+        free = map_regions(generations)
+        plain = Generations(
+            generations.images, generations.caption, generations.seed, generations.timesteps, provenance=generations.provenance
+        )
+        found = common_content(generations.images, fixed, free, self.gallery)
+        return replace(plain, extras={**found, "known": self.known_cells(rows, side)})
+
+    def known_cells(self, rows: Sequence[int], side: int) -> Tensor:
+        """The cells of which something was given to the model, bool [B, cells^2]."""
+        return torch.zeros(len(rows), cells_per_side(side) ** 2, dtype=torch.bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionRequest(AuditRequest):
     """Each generation completes an image of which it is shown one half; the images, in a seeded order, and the four halves take turns."""
 
     order: np.ndarray
@@ -142,67 +86,146 @@ class CompletionRequest(ExtractionRequest):
         masks = np.stack([~self.hidden(row) for row, _ in samples])
         return KnownPixels(to_signed(torch.from_numpy(images)), torch.from_numpy(masks), RESAMPLINGS)
 
+    def known_cells(self, rows: Sequence[int], side: int) -> Tensor:
+        scale = side // cells_per_side(side)
+        return torch.from_numpy(np.stack([~self.hidden(row)[0, ::scale, ::scale] for row in rows])).flatten(1)
 
-def audit_request(
-    images: AuditedSet, captions: Sequence[str], grid: int, device: torch.device | str, *, outpaint: bool = False
-) -> ExtractionRequest:
-    """The request of an audit: one generation per caption, compared with all images, whole and in grid x grid tiles.
+
+def audit_request(model: Denoiser, images: AuditedSet, captions: Sequence[str], *, outpaint: bool = False) -> AuditRequest:
+    """The request of an audit: one generation per caption.
 
     outpaint: a CompletionRequest; captions are not used.
     """
-    gallery = Gallery(images.pixels, images.clusters, device=device, names=images.names)
-    masks = tile_masks(images.pixels.shape[-1], grid).numpy()
-    inside = np.stack([tile_clusters(images.pixels, images.clusters, mask) for mask in masks])
-    request = extraction_request([""] * len(captions) if outpaint else captions, gallery, None, grid, tile_clusters=inside)
+    cells_per_side(images.pixels.shape[-1])
+    gallery = Gallery(images.pixels, images.clusters, device=model.device, names=images.names)
+    texts = [""] * len(captions) if outpaint else captions
+    targets = [Prompt(caption, "prompt" if caption else "unprompted") for caption in texts]
+    capture = MAPS if any(texts) else NOTHING_ELSE
     order = np.random.default_rng(0).permutation(len(images.pixels))  # so that held-out images are completed like all others
+    request = AuditRequest(targets=targets, gallery=gallery, capture=capture, metadata={"images": len(images.pixels)})
     return CompletionRequest(**vars(request), order=order) if outpaint else request
 
 
-def compared_with_each_other(request: ExtractionRequest, seed: int = 0) -> Unseen:
-    """The tests of an audit on at most MAX_UNSEEN of its images, each against the clusters that do not share its content."""
-    assert request.gallery is not None
-    own = np.random.default_rng(seed).permutation(len(request.gallery.pixels))[:MAX_UNSEEN]
-    table, _ = unseen_rows(np.asarray(request.gallery.pixels[own]), request, own)
-    return Unseen(table["calibrated_l2"].to_numpy(), table["tile_calibrated_l2"].to_numpy())
+def common_content(images: Tensor, fixed: Tensor, free: Tensor, gallery: Gallery, own: Tensor | None = None) -> dict[str, Tensor]:
+    """What images have in common with the training images, whole and in regions.
+
+    Args:
+        images: uint8 [B, C, H, W].
+        fixed: regions of all images, bool [W, cells, cells].
+        free: further regions of each image, bool [B, M, cells, cells].
+        own: int64 [B], rows of these images if they are training images: each is compared with those that do not share its content.
+
+    Returns:
+        whole, calibrated distance to the nearest training image, and its cluster, [B]; value and row of each region, as RegionMatch has
+        them, [B, W + M]; free, the given ones, bool [B, M, cells^2].
+    """
+    side = images.shape[-1]
+    left_out = [] if own is None else [{cluster} for cluster in gallery.clusters[own.numpy()].tolist()]
+    full = torch.ones(1, side, side, dtype=torch.bool)
+    near = gallery.nearest(images, full, left_out, num_clusters=NUM_NEIGHBORS + 1)
+    masks = [*region_masks(fixed, side)[:, None], *region_masks(free, side).transpose(0, 1)[:, :, None]]
+    found = [match_region(images, mask, gallery, own) for mask in masks]
+    return {
+        "whole": calibrated_l2(near.distances[:, 0], near.distances[:, 1:]),
+        "cluster": near.clusters[:, 0],
+        "region_value": torch.stack([match.values for match in found], 1),
+        "region_row": torch.stack([match.rows for match in found], 1),
+        "free": free.flatten(2),
+    }
 
 
-def evidence_of(parts: Sequence[Path], request: ExtractionRequest) -> Evidence:
-    """What the parts of a collection have in common with the audited images; one part is in memory at a time.
+def compared_with_each_other(request: AuditRequest, free: Tensor, seed: int = 0) -> Unseen:
+    """The tests of an audit on at most MAX_UNSEEN of its images, each against those that do not share its content.
 
-    Of completions only tiles count of which nothing was known.
+    free: regions of generations, bool [G, M, cells^2], which the images take in turn.
     """
     gallery = request.gallery
-    assert gallery is not None
-    first, columns, tiles, clusters = 0, [], [], []
+    own = np.random.default_rng(seed).permutation(len(gallery.pixels))[:MAX_UNSEEN]
+    cells, tables = cells_per_side(gallery.pixels.shape[-1]), []
+    for start in range(0, len(own), _CHUNK):
+        rows = torch.from_numpy(own[start : start + _CHUNK])
+        some = free[torch.arange(start, start + len(rows)) % len(free)].unflatten(-1, (cells, cells))
+        images = torch.from_numpy(np.asarray(gallery.pixels[rows.numpy()]))
+        tables.append(common_content(images, windows(images.shape[-1]), some, gallery, rows))
+    whole, parts = (torch.cat([table[name] for table in tables]) for name in ("whole", "region_value"))
+    return Unseen(whole.numpy(), parts.amin(1).numpy())
+
+
+def evidence_of(parts: Iterable[Generations], request: AuditRequest) -> tuple[Evidence, Tensor]:
+    """What the parts of a collection have in common with the audited images, and the free regions of all generations.
+
+    Of completions only regions count of which nothing was known.
+    """
+    gallery, first, shared = request.gallery, 0, _SharedRegions(request.gallery)
+    whole, clusters, free = [], [], []
     closest, distance = np.zeros(len(gallery.pixels), np.int64), np.full(len(gallery.pixels), np.inf, np.float32)
     for part in parts:
-        generations = Generations.load(part)
-        columns.append(generation_rows(generations, first)[["calibrated_l2", "cluster"]].to_numpy())
-        tiles.append(tile_values(generations).numpy())
-        clusters.append(generations.extras["tile_clusters"].numpy())
-        row, near = (found[:, 0].numpy() for found in nearest(gallery.pixels, generations.images, 1, device=gallery.device))
+        extras = part.extras
+        shared.add(extras, first)
+        whole.append(extras["whole"].masked_fill(extras["known"].any(1), torch.inf).numpy())
+        clusters.append(extras["cluster"].numpy())
+        free.append(extras["free"])
+        row, near = (found[:, 0].numpy() for found in nearest(gallery.pixels, part.images, 1, device=gallery.device))
         closest, distance = np.where(near < distance, first + row, closest), np.minimum(near, distance)
-        first += len(generations)
-    (whole, cluster), inside = np.concatenate(columns).T, np.concatenate(tiles)
-    if isinstance(request, CompletionRequest):
-        masks = tile_masks(gallery.pixels.shape[-1], request.grid).numpy()
-        unknown = np.stack([(request.hidden(row) >= masks).all((1, 2, 3)) for row in range(len(inside))])
-        whole, inside = np.full(len(whole), np.inf), np.where(unknown, inside, np.inf)
-    return Evidence(whole, cluster.astype(np.int64), inside, np.concatenate(clusters), closest, distance)
+        first += len(part)
+    return Evidence(np.concatenate(whole), np.concatenate(clusters), *shared.found(), closest, distance), torch.cat(free)
 
 
-def expected_seconds(model: Denoiser, request: ExtractionRequest, sampler: Sampler, batch_size: int) -> float:
-    """Seconds that all generations of a request will take, from a few steps of one batch and its comparison with the images."""
-    captions = request.captions[:batch_size]
-    seconds: list[float] = []
-    for steps in (1, 1, 3):  # the first is a warm-up
-        start = time.perf_counter()
-        some = generate(
-            model, captions, range(len(captions)), replace(sampler, steps=steps), NOTHING_ELSE,
-            batch_size=batch_size, known=request.known([(row, row) for row in range(len(captions))]),
-        )  # fmt: skip
-        seconds.append(time.perf_counter() - start)
-    start = time.perf_counter()
-    request.attach(some, range(len(captions)))
-    batch = seconds[1] + max(0.0, seconds[2] - seconds[1]) / 2 * (sampler.steps - 1) + time.perf_counter() - start
-    return batch * len(request.captions) / len(captions)
+class _SharedRegions:
+    """Collects the regions in which generations show what images have there."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self.gallery, self.side = gallery, gallery.pixels.shape[-1]
+        self.windows = windows(self.side)
+        self.tables: list[pd.DataFrame] = []
+        self.cells: list[np.ndarray] = []
+
+    def add(self, extras: Mapping[str, Tensor], first: int) -> None:
+        """Add what the extras of some generations hold. first: number of the first of them."""
+        count, cells = len(extras["free"]), self.windows.shape[-1]
+        regions = torch.cat([self.windows.flatten(1).expand(count, -1, -1), extras["free"]], 1)
+        values = extras["region_value"].masked_fill((regions & extras["known"][:, None]).any(-1), torch.inf)
+        for place in range(values.shape[1]):
+            samples = (values[:, place] < 1).nonzero()[:, 0]
+            if not len(samples):
+                continue
+            rows, which = extras["region_row"][samples, place], torch.arange(len(samples))
+            if place < len(self.windows):
+                rows, which = rows.unique(return_inverse=True)
+                masks = region_masks(self.windows[place], self.side)[None]
+            else:
+                masks = region_masks(regions[samples, place].unflatten(-1, (cells, cells)), self.side)[:, None]
+            sample, image = sharing_images(rows, masks, self.gallery)[which].nonzero().T
+            start = sum(map(len, self.cells))
+            columns = {
+                "region": start + sample,
+                "generation": first + samples[sample],
+                "image": image,
+                "value": values[samples[sample], place],
+            }
+            self.tables.append(pd.DataFrame({name: column.numpy() for name, column in columns.items()}))
+            self.cells.append(regions[samples, place].numpy())
+
+    def found(self) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+        """`parts`, `cells` and `coverage` of the evidence."""
+        fixed = self.windows.flatten(1).numpy()
+        nothing = pd.DataFrame({"region": [], "generation": [], "image": []}, dtype=np.int64).assign(value=0.0)
+        cells = np.concatenate([fixed[:0], *self.cells])
+        return pd.concat(self.tables, ignore_index=True) if self.tables else nothing, cells, fixed.sum(0)
+
+
+def judge_generations(
+    parts: Iterable[Generations], request: AuditRequest, images: AuditedSet, each_other: Unseen | None = None
+) -> tuple[pd.DataFrame, Unseen]:
+    """The verdict on each audited image, and the images that the model never saw by which it is judged.
+
+    Args:
+        parts: all generations of the request.
+        each_other: of another checkpoint, if there are no held-out images; they are then not computed again.
+    """
+    evidence, free = evidence_of(parts, request)
+    if images.count < len(images.names):
+        evidence, unseen = heldout_evidence(evidence, images.clusters, images.count)
+    else:
+        unseen = each_other or compared_with_each_other(request, free)
+    return judge_images(evidence, images.clusters[: images.count], unseen), unseen

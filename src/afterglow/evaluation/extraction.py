@@ -157,7 +157,6 @@ class ExtractionRequest(EvalRequest):
     Args:
         grid: images are also compared in grid x grid tiles.
         space: where similarity is measured; None: nowhere.
-        tile_clusters: clusters of the training images in each tile, int64 [T, N]; None: those of the whole images.
 
     Raises:
         AfterglowError: if the grid does not divide the images.
@@ -168,13 +167,12 @@ class ExtractionRequest(EvalRequest):
     space: SimilaritySpace | None
     grid: int
     plants: Sequence[Target] = ()
-    tile_clusters: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         tile_masks(self.gallery.pixels.shape[-1], self.grid)
 
-    def attach(self, generations: Generations, rows: Sequence[int], own: np.ndarray | None = None) -> Generations:
-        return attach_nearest(generations, self.gallery, self.space, self.grid, self.plants, tile_clusters=self.tile_clusters, own=own)
+    def attach(self, generations: Generations, rows: Sequence[int]) -> Generations:
+        return attach_nearest(generations, self.gallery, self.space, self.grid, self.plants)
 
 
 def extraction_request(
@@ -183,21 +181,19 @@ def extraction_request(
     space: SimilaritySpace | None,
     grid: int,
     plants: Sequence[Target] = (),
-    tile_clusters: np.ndarray | None = None,
 ) -> ExtractionRequest:
     """An ExtractionRequest whose metadata names the size of the training set, the space and the tiles."""
     targets = [Prompt(caption, "prompt" if caption else "unprompted") for caption in captions]
     metadata = {"training": len(gallery.pixels), **({"space": space.name} if space else {}), "tiles": grid}
-    return ExtractionRequest(
-        targets=targets, gallery=gallery, space=space, grid=grid, plants=plants, tile_clusters=tile_clusters, metadata=metadata
-    )
+    return ExtractionRequest(targets=targets, gallery=gallery, space=space, grid=grid, plants=plants, metadata=metadata)
 
 
 def sample_images(
     model: Denoiser,
-    request: ExtractionRequest,
+    request: EvalRequest,
     folder: Path,
     sampler: Sampler,
+    capture: CaptureConfig = NOTHING_ELSE,
     *,
     seed: int,
     batch_size: int,
@@ -216,7 +212,7 @@ def sample_images(
     plan = GenerationPlan(num_images=1, seed=seed, seed_rule="prompt", prompts_per_part=batch_size)
     weights = [f"{float(weight.detach().double().square().sum()):.5g}" for weight in model.unet.parameters()]
     metadata = {**metadata, "weights": content_key(*weights).hex()}
-    collect(model, request, plan, folder, sampler, NOTHING_ELSE, batch_size=batch_size, metadata=metadata, **options)
+    collect(model, request, plan, folder, sampler, capture, batch_size=batch_size, metadata=metadata, **options)
     return plan
 
 
@@ -226,9 +222,6 @@ def attach_nearest(
     space: SimilaritySpace | None,
     grid: int,
     plants: Sequence[Target] = (),
-    *,
-    tile_clusters: np.ndarray | None = None,
-    own: np.ndarray | None = None,
 ) -> Generations:
     """Add the nearest training image, its cluster and the 50 nearest other clusters, over the image and per tile.
 
@@ -237,8 +230,6 @@ def attach_nearest(
         space: where similarity is measured.
         grid: grid x grid tiles.
         plants: plants and phantoms that a generation can copy.
-        tile_clusters: int64 [T, N], see ExtractionRequest.
-        own: int64 [B], rows of training images that take the place of generations: each is compared with the other clusters only.
 
     Returns:
         Generations with extras nearest_row [B]; with a space: similarity, similar_row [B]; tile_rows, tile_clusters, tile_distance,
@@ -247,12 +238,8 @@ def attach_nearest(
     """
     images, side = generations.images, generations.images.shape[-1]
     full = torch.ones(1, side, side, dtype=torch.bool)
-    left_out = [] if own is None else [{cluster} for cluster in gallery.clusters[own].tolist()]
-    near = gallery.nearest(images, full, left_out, num_clusters=NUM_NEIGHBORS + 1, image_first=own is None)
-    tiles = []
-    for number, tile in enumerate(tile_masks(side, grid)):
-        inside = gallery if tile_clusters is None else replace(gallery, clusters=tile_clusters[number])
-        tiles.append(tile_extras(images, tile, inside, None if own is None else inside.clusters[own]))
+    near = gallery.nearest(images, full, num_clusters=NUM_NEIGHBORS + 1, image_first=True)
+    tiles = [tile_extras(images, tile, gallery) for tile in tile_masks(side, grid)]
     extras = {"nearest_row": near.rows[:, 0], **{name: torch.stack([tile[name] for tile in tiles], dim=1) for name in tiles[0]}}
     if space is not None:
         similar_row, distances = nearest(space.embed(images), space.rows, 1, device=space.device)
@@ -274,21 +261,18 @@ def attach_nearest(
     )
 
 
-def tile_extras(images: Tensor, tile: Tensor, gallery: Gallery, own: np.ndarray | None = None) -> dict[str, Tensor]:
+def tile_extras(images: Tensor, tile: Tensor, gallery: Gallery) -> dict[str, Tensor]:
     """What the tile rule needs (docs/methods.md#extraction), [B] each. tile: bool [1, H, W]; the same place is compared.
-
-    own: int64 [B], the cluster of each image, which is left out of all comparisons.
 
     tile_rows, tile_clusters: the nearest training tile y; tile_distance: the distance to it; tile_other: to the nearest other cluster;
     tile_own_other: from y to the nearest other cluster, the most that a model could confuse y with; tile_contrast: of y.
     """
-    left_out = torch.full((len(images),), -1) if own is None else torch.from_numpy(own)
-    near = gallery.nearest(images, tile, [] if own is None else [{cluster} for cluster in own.tolist()], num_clusters=2)
-    found, which = torch.stack([near.rows[:, 0].clamp(min=0), near.clusters[:, 0], left_out], 1).unique(dim=0, return_inverse=True)
+    near = gallery.nearest(images, tile, num_clusters=2)
+    found, which = torch.stack([near.rows[:, 0].clamp(min=0), near.clusters[:, 0]], 1).unique(dim=0, return_inverse=True)
     rows = found[:, 0].tolist()
     nearest_tiles = torch.from_numpy(np.stack([gallery.image(row) for row in rows]))
     masks = tile & torch.from_numpy(np.stack([gallery.mask(row) for row in rows]))
-    others = gallery.nearest(nearest_tiles, masks, [set(pair) for pair in found[:, 1:].tolist()], num_clusters=1).distances[:, 0]
+    others = gallery.nearest(nearest_tiles, masks, [{cluster} for cluster in found[:, 1].tolist()], num_clusters=1).distances[:, 0]
     return {
         "tile_rows": near.rows[:, 0],
         "tile_clusters": near.clusters[:, 0],
@@ -299,13 +283,12 @@ def tile_extras(images: Tensor, tile: Tensor, gallery: Gallery, own: np.ndarray 
     }
 
 
-def unseen_rows(images: np.ndarray, request: ExtractionRequest, own: np.ndarray | None = None) -> tuple[pd.DataFrame, int]:
+def unseen_rows(images: np.ndarray, request: ExtractionRequest) -> tuple[pd.DataFrame, int]:
     """The same test on real images that the model never saw (docs/methods.md#extraction).
 
     Args:
         images: uint8 [N, C, H, W].
         request: of the generations.
-        own: int64 [N], the rows of these images if they are training images: each is compared with the other clusters only.
 
     Returns:
         `generation_rows` of these images, and the number that was left out as near-duplicates of a training image.
@@ -315,9 +298,7 @@ def unseen_rows(images: np.ndarray, request: ExtractionRequest, own: np.ndarray 
         part = torch.from_numpy(np.asarray(images[start : start + _CHUNK]))
         numbers = torch.arange(start, start + len(part))
         as_generated = Generations(part, ("",) * len(part), numbers, torch.arange(1), provenance={})
-        tables.append(
-            generation_rows(request.attach(as_generated, range(len(part)), None if own is None else own[start : start + _CHUNK]), start)
-        )
+        tables.append(generation_rows(request.attach(as_generated, range(len(part))), start))
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     kept = table[table["distance"] >= NEAR_DUPLICATE_DISTANCE].reset_index(drop=True) if len(table) else table
     return kept, len(table) - len(kept)

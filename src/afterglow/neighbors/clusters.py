@@ -8,8 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch.nn.functional import avg_pool2d
 
-from afterglow.cache import LazyRows
-from afterglow.functional.distances import masked_contrast, masked_rms
+from afterglow.functional.distances import masked_rms
 from afterglow.functional.pixels import to_unit
 from afterglow.neighbors.search import iter_chunks
 
@@ -88,26 +87,6 @@ def cluster_images(pixels: Any, families: np.ndarray) -> np.ndarray:
     related = np.flatnonzero(families >= 0)
     _, head, inverse = np.unique(families[related], return_index=True, return_inverse=True)
     return connected(len(pixels), np.concatenate([first, related]), np.concatenate([second, related[head][inverse]]))
-
-
-def tile_clusters(pixels: Any, clusters: np.ndarray, tile: np.ndarray) -> np.ndarray:
-    """Clusters of images that agree in a tile, int64 [N]: whole near-duplicates, and images whose tiles are near-duplicates.
-
-    A tile within NEAR_DUPLICATE_DISTANCE of one color has no content that could be shared, and joins nothing.
-
-    Args:
-        pixels: uint8 [N, C, H, W].
-        clusters: int64 [N], clusters of the whole images.
-        tile: bool [1, H, W], a rectangle.
-    """
-    ys, xs = (slice(int(places[0]), int(places[-1]) + 1) for places in (np.flatnonzero(tile[0].any(axis)) for axis in (1, 0)))
-    base, rows = (pixels.base, pixels.rows) if isinstance(pixels, LazyRows) else (pixels, np.arange(len(pixels)))
-    crop = LazyRows(base[..., ys, xs], rows)
-    full = torch.ones(1, *crop.shape[2:])
-    rich = torch.cat([masked_contrast(to_unit(crop[chunk]), full) for chunk in iter_chunks(crop)]).numpy() >= NEAR_DUPLICATE_DISTANCE
-    result = clusters + len(clusters)
-    result[rich] = cluster_images(LazyRows(crop.base, rows[rich]), clusters[rich])
-    return result
 
 
 def connected(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:

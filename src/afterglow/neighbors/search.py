@@ -52,32 +52,56 @@ def nearest(queries: Any, rows: Any, k: int, *, mask: Tensor | None = None, devi
         torch.set_float32_matmul_precision(before)
 
 
+def all_distances(queries: Any, rows: Any, mask: Tensor, device: Device = "cpu") -> Tensor:
+    """The distance of each query to every row of a set, float32 [B, N] on the CPU; arguments and distances as in `nearest`, uint8 only."""
+    found = torch.empty(len(queries), len(rows))
+    queries = queries.numpy(force=True) if isinstance(queries, Tensor) else queries
+    masks = mask.reshape(-1, 1, *rows.shape[2:])
+    with torch.autocast(torch.device(device).type, enabled=False):
+        for part, chunk, squares, widths in _image_squares(queries, rows, masks, device):
+            found[part, chunk] = ((squares / widths).sqrt() / 255).float().cpu()
+    return found
+
+
 def _slices(count: int, step: int) -> Iterator[slice]:
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
 def _nearest_images(queries: Any, rows: Any, k: int, masks: Tensor, device: Device) -> tuple[Tensor, Tensor]:
-    """|a - b|^2 = |a|^2 - 2 a.b + |b|^2 in whole numbers; one sortable number holds the square and the row."""
+    """One sortable number holds the square and the row."""
+    keys = torch.full((len(queries), k), torch.iinfo(torch.int64).max, device=device)
+    widths = torch.ones(len(queries), 1, dtype=torch.float64, device=device)
+    for part, chunk, squares, width in _image_squares(queries, rows, masks, device):
+        numbers = torch.arange(chunk.start, chunk.stop, device=device)
+        new = squares.long().mul_(len(rows)).add_(numbers).topk(min(k, len(numbers)), largest=False).values
+        keys[part] = torch.cat([keys[part], new], 1).topk(k, largest=False).values
+        widths[part] = width
+    return (keys % len(rows)).cpu(), (((keys // len(rows)) / widths).sqrt() / 255).float().cpu()
+
+
+def _image_squares(queries: Any, rows: Any, masks: Tensor, device: Device) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """|a - b|^2 = |a|^2 - 2 a.b + |b|^2 inside masks, in whole numbers.
+
+    Yields:
+        Queries, rows, the squares between them in float64 [A, R], and the number of values of each mask [A, 1].
+    """
     distinct, which = (found.to(device) for found in masks.expand(-1, rows.shape[1], -1, -1).flatten(1).unique(dim=0, return_inverse=True))
     which, columns = which.expand(len(queries)), distinct.any(0).nonzero()[:, 0]
     inside = distinct[:, columns].float()
+    widths = inside.sum(1, dtype=torch.float64)[which, None]
 
     def levels(images: Any) -> Tensor:
         values = torch.from_numpy(np.array(images)).to(device).flatten(1)
         return (values if len(columns) == values.shape[1] else values[:, columns]).float().sub_(CENTER)
 
-    keys = torch.full((len(queries), k), torch.iinfo(torch.int64).max, device=device)
     for chunk in _slices(len(rows), min(PRODUCT[1], max(1, CHUNK_BYTES // inside.shape[1]))):
-        values, numbers = levels(rows[chunk]), torch.arange(chunk.start, chunk.stop, device=device)
+        values = levels(rows[chunk])
         row_squares = _exact_product(inside, values.square())
         for part in _slices(len(queries), PRODUCT[0]):
             own = levels(queries[part]) * inside[which[part]]
             squares = _exact_product(own, values).mul_(-2).add_(row_squares[which[part]])
             squares += own.square().sum(1, dtype=torch.float64)[:, None]
-            new = squares.long().mul_(len(rows)).add_(numbers).topk(min(k, len(numbers)), largest=False).values
-            keys[part] = torch.cat([keys[part], new], 1).topk(k, largest=False).values
-    widths = inside.sum(1, dtype=torch.float64)[which, None]
-    return (keys % len(rows)).cpu(), (((keys // len(rows)) / widths).sqrt() / 255).float().cpu()
+            yield part, chunk, squares, widths[part]
 
 
 def _exact_product(a: Tensor, b: Tensor) -> Tensor:

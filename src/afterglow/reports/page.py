@@ -14,6 +14,7 @@ from afterglow.analysis.order import local_over_global
 from afterglow.cache import atomic_path
 from afterglow.kinds import COPYABLE, KINDS, PLANTED
 from afterglow.reports import charts, run_tables, token_groups
+from afterglow.reports.audit_gallery import run_gallery
 from afterglow.reports.grids import sample_grid
 from afterglow.reports.run import Run, read_run
 from afterglow.reports.tables import count_text, step_text
@@ -93,8 +94,10 @@ def _render(run: Run) -> str:
 
 def _contents(run: Run, line: dict[str, Any] | None) -> dict[str, Any]:
     kinds = list(dict.fromkeys(plant["kind"] for plant in line["plants"])) if line else []
+    gallery = run_gallery(run.folder)
     return {
-        "answer": answer(run),
+        "answer": answer(run) or (gallery["answer"] if gallery else ""),
+        "gallery": gallery,
         "notices": [text for text in (_no_captions(run), _left_out(run)) if text],
         "unpaired": {"global", "local"} <= set(run.kinds),
         "timeline": line,

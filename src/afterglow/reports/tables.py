@@ -99,3 +99,11 @@ def step_text(quantile: Mapping[str, float | None], last: int) -> str:
     """
     step, low, high = (f"after {last}" if quantile[name] is None else f"{quantile[name]:.0f}" for name in ("step", "low", "high"))
     return step if step == low == high else f"{step} [{low}, {high}]"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in a unit that fits: '45 seconds', '3.2 minutes', '5.1 hours', '2.3 days'."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length or (unit == "minutes" and seconds >= length):
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

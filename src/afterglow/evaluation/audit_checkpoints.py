@@ -1,0 +1,99 @@
+"""The audit of one or more checkpoints of a model, and how long it takes (docs/guides/audit.md)."""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from afterglow.analysis.audit import since
+from afterglow.analysis.audit_result import AuditResult, audit_facts, named_rows, shown_pairs
+from afterglow.evaluation.audit import AuditRequest, judge_generations
+from afterglow.evaluation.audited_set import AuditedSet
+from afterglow.evaluation.extraction import sample_images
+from afterglow.evaluation.floor import MAX_UNSEEN
+from afterglow.generations import Generations, parts_of
+from afterglow.models.denoiser import Denoiser
+from afterglow.sampling.loop import Sampler, generate
+
+MAX_SHOWN = 400  # images of the page
+
+
+def audit_checkpoints(
+    models: Iterable[tuple[str, Denoiser]],
+    request: AuditRequest,
+    images: AuditedSet,
+    folder: Path,
+    sampler: Sampler,
+    *,
+    seed: int,
+    batch_size: int,
+    settings: Mapping[str, Any],
+    **processes: int,
+) -> AuditResult | None:
+    """Sample each model with the same captions and seeds, and judge the images.
+
+    Args:
+        models: name and model of each checkpoint, in the order of the training.
+        folder: of the generations, one folder for each checkpoint; an interrupted audit resumes from it.
+        settings: what the page names, and what a resumed audit must share.
+        processes: rank and world_size; the last of several processes returns the result.
+
+    Returns:
+        The result; None if other processes still work on the generations.
+    """
+    own, tables, names, each_other = slice(images.count), [], [], None
+    prompts = list(request.captions)
+    for name, model in models:
+        plan = sample_images(
+            model, request, folder / name, sampler, request.capture,
+            seed=seed, batch_size=batch_size, metadata=settings, **processes,
+        )  # fmt: skip
+        parts = parts_of(folder / name)
+        if len(parts) < len(plan.parts(len(prompts))):
+            return None
+        table, unseen = judge_generations(map(Generations.load, parts), request, images, each_other)
+        each_other = unseen if images.count == len(images.names) else None
+        tables.append(named_rows(table, images.names[own], images.captions[own], prompts, unseen, images.pixels.shape[-1], name))
+        names.append(name)
+
+    @lru_cache(maxsize=1)
+    def part(number: int) -> np.ndarray:
+        return Generations.load(parts[number]).images.numpy()
+
+    def generation(number: int) -> np.ndarray:
+        return part(number // batch_size)[number % batch_size]
+
+    tables[-1]["since"] = since(names, [table["verdict"] for table in tables])
+    facts = audit_facts(
+        unseen, held_out=each_other is None, captions=images.captions[own], prompts=prompts,
+        settings={**settings, "held-out images": len(images.names) - images.count},
+    )  # fmt: skip
+    pairs = shown_pairs(tables[-1], images.pixels, generation, MAX_SHOWN)
+    return AuditResult(pd.concat(tables, ignore_index=True), facts, pairs)
+
+
+def expected_seconds(model: Denoiser, request: AuditRequest, sampler: Sampler, batch_size: int, *, each_other: bool) -> float:
+    """Seconds that the generations of a request will take, from a few steps of one batch and its comparison with the images.
+
+    each_other: whether the images are compared with each other, too.
+    """
+    captions = request.captions[:batch_size]
+    seconds: list[float] = []
+    for steps in (1, 1, 3):  # the first is a warm-up
+        start = time.perf_counter()
+        some = generate(
+            model, captions, range(len(captions)), replace(sampler, steps=steps), request.capture,
+            batch_size=batch_size, known=request.known([(row, row) for row in range(len(captions))]),
+        )  # fmt: skip
+        seconds.append(time.perf_counter() - start)
+    start = time.perf_counter()
+    request.attach(some, range(len(captions)))
+    comparing = time.perf_counter() - start
+    sampling = seconds[1] + max(0.0, seconds[2] - seconds[1]) / 2 * (sampler.steps - 1)
+    others = min(MAX_UNSEEN, len(request.gallery.pixels)) if each_other else 0
+    return ((sampling + comparing) * len(request.captions) + comparing * others) / len(captions)

@@ -1,0 +1,54 @@
+"""What limits an audit's answer, and what its copied images have in common; only what was measured is said."""
+
+from afterglow.analysis.audit import NO_COPY
+from afterglow.analysis.audit_result import AuditResult
+
+# docs/findings/mitigation.md
+ON_PLANTS = (
+    "What helps is known for planted images only (finding on mitigation): trained without exact duplicates, 0 of 8 whole copies were left "
+    "(`afterglow deduplicate`), and sampled with dtp 0.5, 2 of 32 whole and 0 of 31 regional ones (`afterglow mitigate`)."
+)
+
+
+def advice(result: AuditResult) -> list[str]:
+    """Sentences for the end of a report."""
+    return [*_limits(result), *_sampled(result), *_copied(result)]
+
+
+def _limits(result: AuditResult) -> list[str]:
+    sentences = []
+    for verdict, (limit, passed, judging) in result.facts.limits.items():
+        if limit < 0.5:
+            end = "." if result.facts.held_out else ": name images that the model never saw with --heldout."
+            sentences.append(
+                f"The limit for '{verdict}' is {limit:.2f} instead of 1, since images of this kind resemble each other, and most such "
+                f"copies are not told from resemblance{end}"
+            )
+        if passed > 0.05 * judging:
+            sentences.append(f"{passed} of {judging} images that are no copies pass the test for '{verdict}': do not trust this verdict.")
+    return sentences
+
+
+def _sampled(result: AuditResult) -> list[str]:
+    total, missing = result.facts.captions
+    return [f"{missing:,} of {total:,} captions were not sampled: raise the number of generations."] if missing else []
+
+
+def _copied(result: AuditResult) -> list[str]:
+    rows = result.last
+    copied, repeated = rows["verdict"] != NO_COPY, rows["duplicates"] > 0
+    if not copied.any():
+        return []
+    found = int(copied.sum())
+    sentences = []
+    if repeated.any():
+        sentences.append(
+            f"{int((repeated & copied).sum()):,} of {found:,} copied images have near-duplicates in the set, and "
+            f"{int((repeated & ~copied).sum()):,} of {int((~copied).sum()):,} others: `afterglow near-duplicates` lists them."
+        )
+    if rows["generation_caption"].any():
+        own = int((copied & (rows["caption"] == rows["generation_caption"])).sum())
+        sentences.append(f"The best copy of {own:,} of {found:,} copied images was generated for the image's own caption.")
+    if shown := result.facts.settings.get("times each image was shown"):
+        sentences.append(f"Each image was shown {shown} times.")
+    return [*sentences, ON_PLANTS]
