@@ -52,4 +52,4 @@ def test_e_is_the_entropy_of_one_layer_at_the_first_step(make_generations):
     generations = make_generations(2)
     for layer in range(4):
         expected = [h(generations.token_attention[0, row, layer].double().tolist()) for row in range(2)]
-        assert memattn_e(generations, layer).tolist() == pytest.approx(expected, rel=1e-5)
+        assert memattn_e(generations, [layer]).tolist() == pytest.approx(expected, rel=1e-5)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 
 from afterglow.models.conditioning import TextConditioning
@@ -20,4 +22,10 @@ def test_cat_and_getitem_keep_rows_of_all_fields_together() -> None:
 
 def test_to_moves_every_field() -> None:
     moved = make(2, 0).to("meta")
-    assert {tensor.device.type for tensor in vars(moved).values()} == {"meta"}
+    assert {tensor.device.type for tensor in vars(moved).values() if tensor is not None} == {"meta"}
+
+
+def test_a_pooled_state_goes_along():
+    pooled = replace(make(2, 0), pooled=torch.arange(6.0).view(2, 3))
+    assert torch.equal(TextConditioning.cat([pooled, pooled])[1:3].pooled, torch.tensor([[3.0, 4, 5], [0, 1, 2]]))
+    assert make(2, 0)[:1].pooled is None and pooled.to("meta").pooled.device.type == "meta"

@@ -136,13 +136,13 @@ def _request(args: Namespace, model: "Denoiser") -> "tuple[EvalRequest, Encoder 
 
 
 def threshold_capture(model: "Denoiser") -> "CaptureConfig":
-    """What thresholds read: the guidance, and the end tokens of the authors' layers at the last step if the model has these layers."""
-    from afterglow.measures.bright_ending import BRIGHT_ENDING_LAYERS
+    """What thresholds read: the guidance, and the end tokens of the first block's layers at the last step if the model has such a block."""
+    from afterglow.measures.bright_ending import first_block
     from afterglow.sampling.attention import cross_attention_layers
     from afterglow.sampling.recorder import CaptureConfig
 
-    ends = any(layer.startswith(BRIGHT_ENDING_LAYERS) for layer in cross_attention_layers(model.unet))
-    return CaptureConfig(tokens=False, end_steps=(-1,) if ends else (), end_layers=(BRIGHT_ENDING_LAYERS,))
+    first = first_block(cross_attention_layers(model.unet))
+    return CaptureConfig(tokens=False, end_steps=(-1,) if first else (), end_layers=(first,))
 
 
 def _compare(args: Namespace, model: "Denoiser", settings: "Sequence[tuple[MitigationSpec, float]]", inputs: "MitigationInputs") -> None:

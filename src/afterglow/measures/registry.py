@@ -160,8 +160,9 @@ def _entropies(layers: Sequence[str]) -> list[Measure]:
         entropy("memattn_d", token_entropy.memattn_d, _REN, "prompt_length"),
         entropy("memattn_d.absolute", partial(token_entropy.memattn_d, absolute=True), _REN, "prompt_length"),
     ]
-    for index, layer in enumerate(layers):
-        compute, name = partial(token_entropy.memattn_e, layer=index), bright_ending.short_name(layer)
+    names = [bright_ending.short_name(layer) for layer in layers]
+    for name in dict.fromkeys(names):
+        compute = partial(token_entropy.memattn_e, layers=[index for index, other in enumerate(names) if other == name])
         if name == token_entropy.EARLY_LAYER:
             found.append(entropy("memattn_e", compute, _REN))
         found.append(entropy(f"memattn_e.{name}", compute, f"after {_REN}"))

@@ -1,5 +1,7 @@
 """Token-attention entropy (Ren et al. 2024, MemAttn; docs/methods.md#attention-entropy): memorized captions attend to more tokens."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from afterglow.functional import attention
@@ -24,7 +26,7 @@ def memattn_d(generations: Generations, *, absolute: bool = False) -> Tensor:
     return attention.memattn_d(generations.token_attention.float().mean(2), generations.prompt_length, absolute=absolute)
 
 
-def memattn_e(generations: Generations, layer: int) -> Tensor:
-    """E: entropy at the first step in one layer, [B], in nats; layer: its index in token_attention. Higher means memorized."""
+def memattn_e(generations: Generations, layers: Sequence[int]) -> Tensor:
+    """E: entropy at the first step in one module, [B], in nats; layers: its indices in token_attention. Higher means memorized."""
     assert generations.token_attention is not None
-    return attention.entropy(generations.token_attention[0, :, layer].float())
+    return attention.entropy(generations.token_attention[0][:, layers].float().mean(1))

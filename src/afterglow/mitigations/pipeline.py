@@ -11,6 +11,7 @@ from torch import Tensor
 from afterglow.errors import AfterglowError
 from afterglow.models.conditioning import TextConditioning
 from afterglow.models.denoiser import Denoiser, noise_schedule
+from afterglow.models.pipelines import PIPELINES, encode_prompts, tokenize
 from afterglow.sampling.guidance import CFGOutputs
 from afterglow.sampling.setup import Mitigation, SamplingSetup, encode_cfg_batch
 
@@ -18,18 +19,16 @@ GUIDED_SCALE = 2.0  # any scale at which StableDiffusionPipeline computes both h
 
 
 class PipelineModel(Denoiser):
-    """The parts of a StableDiffusionPipeline or TextConditionalPipeline as a model; AfterglowError if it encodes no captions."""
+    """The parts of a pipeline of PIPELINES, or of a TextConditionalPipeline, as a model; AfterglowError if it is of another class."""
 
     has_text = True
 
     def __init__(self, pipeline: DiffusionPipeline) -> None:
         super().__init__()
-        # recognized by their methods: an exported TextConditionalPipeline is loaded from its folder's code, as another class
-        encoders = {"encode_prompt": self._encode_stable_diffusion, "encode": self._encode_text_conditional}
-        encode = next((encode for name, encode in encoders.items() if hasattr(pipeline, name)), None)
-        if encode is None:
-            raise AfterglowError(f"Mitigations act on captions, and {type(pipeline).__name__} encodes none.")
-        self.encode_text = encode
+        self.kind = PIPELINES.get(type(pipeline).__name__)
+        # recognized by its method: an exported TextConditionalPipeline is loaded from its folder's code, as another class
+        if self.kind is None and not hasattr(pipeline, "encode"):
+            raise AfterglowError(f"Mitigations act on captions, and {type(pipeline).__name__} encodes none that Afterglow reads.")
         self.unet, self.tokenizer = pipeline.unet, pipeline.tokenizer
         self.scheduler = noise_schedule(DDPMScheduler.from_config(pipeline.scheduler.config))
         self.source = pipeline
@@ -41,22 +40,18 @@ class PipelineModel(Denoiser):
 
     @torch.no_grad()
     def condition(self, captions: Sequence[str]) -> TextConditioning:
-        return self.encode_text(list(captions))
-
-    def _encode_text_conditional(self, captions: list[str]) -> TextConditioning:
+        if self.kind is not None:
+            states, pooled = encode_prompts(self.source, captions, self.source.device)
+            mask = tokenize(self.tokenizer, captions)["attention_mask"].to(states.device)
+            return TextConditioning(states, torch.ones_like(mask, dtype=torch.bool), mask.sum(1), pooled)
         states, mask = self.source.encode(captions)
         masked = self.source.config.mask_padding
         return TextConditioning(states, mask.bool() if masked else torch.ones_like(mask, dtype=torch.bool), mask.sum(1))
 
-    def _encode_stable_diffusion(self, captions: list[str]) -> TextConditioning:
-        states = self.source.encode_prompt(captions, self.source.device, 1, False)[0]
-        length = self.tokenizer.model_max_length
-        tokens = self.tokenizer(captions, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-        mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
-        return TextConditioning(states, mask, tokens["attention_mask"].sum(1).to(states.device))
-
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: TextConditioning | None) -> Tensor:
         assert condition is not None
+        if self.kind is not None:
+            return self.kind.call(self.unet, noisy, timesteps, condition, self.source.vae_scale_factor)
         mask = None if condition.attention_mask.all() else condition.attention_mask
         return self.unet(noisy, timesteps, condition.encoder_hidden_states, encoder_attention_mask=mask).sample
 
@@ -76,7 +71,7 @@ def mitigated(
     `with mitigated(pipe, StaticTransition(), ["a dog"], [0]) as call: images = pipe(**call).images`
 
     Args:
-        pipeline: a StableDiffusionPipeline or TextConditionalPipeline.
+        pipeline: a pipeline of PIPELINES, or a TextConditionalPipeline.
         mitigation: the mitigation.
         prompts: B prompts.
         seeds: B seeds.

@@ -62,7 +62,9 @@ def _magnitude(strength: float, thresholds: Thresholds, extras: MitigationInputs
 
 def _local(strength: float, thresholds: Thresholds, extras: MitigationInputs) -> Mitigation:
     if thresholds.local is None:
-        raise AfterglowError("wen.ld requires end-token attention in the layers down_blocks.0, which the model does not have.")
+        raise AfterglowError(
+            "wen.ld requires end-token attention in a down block or in transformer block 0, which the model does not have."
+        )
     return PromptOptimization(strength * thresholds.local, extras.trigger * thresholds.local, local=True)
 
 

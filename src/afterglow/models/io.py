@@ -14,7 +14,7 @@ from afterglow.models import text_ddpm_pipeline
 from afterglow.models.checkpoint import read_checkpoint
 from afterglow.models.ddpm import load_part
 from afterglow.models.denoiser import Denoiser
-from afterglow.models.stable_diffusion import REFUSED, class_name, load_index
+from afterglow.models.pipelines import PIPELINES, REFUSED, class_name, load_index
 from afterglow.planting.io import check_empty
 
 OPTIMAL = "optimal:"
@@ -79,11 +79,11 @@ def _open(source: str | Path) -> Denoiser:
         options = {"text": f"{source}/text_encoder", "tokenizer": f"{source}/tokenizer"}
         options |= {key: index[key] for key in ("text_length", "mask_padding") if key in index}
         return _open_network(models.TextConditionalDDPM, UNet2DConditionModel, str(source), options)
-    if name in ("StableDiffusionPipeline", *REFUSED):
+    if name in (*PIPELINES, *REFUSED):
         return models.StableDiffusion(str(source), resolution=_image_resolution(str(source))).eval()
     if name in ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline"):
         return _open_network(models.DDPM, UNet2DModel, str(source), {})
-    known = "StableDiffusionPipeline, DDPMPipeline, DDIMPipeline, PNDMPipeline or TextConditionalPipeline"
+    known = ", ".join([*PIPELINES, "DDPMPipeline", "DDIMPipeline", "PNDMPipeline or TextConditionalPipeline"])
     raise AfterglowError(f"'{source}' is a {name}; a {known} was expected.")
 
 

@@ -40,16 +40,16 @@ def cache_latents(vae: Any, encode: Callable[[Tensor], Tensor], dataset: Planted
         return encode(to_signed(pixels(*keys))).half().cpu().numpy()
 
     contents = {key: content_key(pixels(key)[0].cpu().numpy()) for key in samples}
-    return _fill("latents", vae, contents, make, "encoding images", **processes)
+    return _fill("latents", [vae], contents, make, "encoding images", **processes)
 
 
 def cache_text_embeddings(
-    encoder: Any, encode: Callable[[list[str]], Tensor], captions: Sequence[str], ids: Tensor, **processes: int
+    encoders: Sequence[Any], encode: Callable[[list[str]], Tensor], captions: Sequence[str], ids: Tensor, **processes: int
 ) -> ArrayCache:
     """Encode captions.
 
     Args:
-        encoder: the text encoder, whose weights name the cache.
+        encoders: the text encoders, whose weights name the cache.
         encode: B captions to token embeddings [B, L, D].
         captions: N distinct captions.
         ids: their token ids, int64 [N, L].
@@ -59,7 +59,7 @@ def cache_text_embeddings(
         Token embeddings [L, D] by caption.
     """
     keys = {caption: content_key(row.numpy()) for caption, row in zip(captions, ids, strict=True)}
-    return _fill("texts", encoder, keys, lambda texts: encode(texts).half().cpu().numpy(), "encoding captions", **processes)
+    return _fill("texts", encoders, keys, lambda texts: encode(texts).half().cpu().numpy(), "encoding captions", **processes)
 
 
 def cache_reconstructions(vae: Any, reconstruct: Callable[[Tensor], Tensor], pixels: np.ndarray) -> np.ndarray:
@@ -79,12 +79,17 @@ def cache_reconstructions(vae: Any, reconstruct: Callable[[Tensor], Tensor], pix
         return from_signed(decoded.float()).cpu().numpy()
 
     keys = {row: content_key(pixels[row]) for row in range(len(pixels))}
-    return _fill("reconstructions", vae, keys, make, "reconstructing images").stack()
+    return _fill("reconstructions", [vae], keys, make, "reconstructing images").stack()
 
 
 def _fill(
-    name: str, module: Any, keys: Mapping[Any, bytes], make: Callable[[list[Any]], np.ndarray], description: str, **processes: int
+    name: str,
+    modules: Sequence[Any],
+    keys: Mapping[Any, bytes],
+    make: Callable[[list[Any]], np.ndarray],
+    description: str,
+    **processes: int,
 ) -> ArrayCache:
-    cache = ArrayCache(cache_folder() / name / weights_key(module).hex(), dict(keys))
+    cache = ArrayCache(cache_folder() / name / "-".join(weights_key(module).hex() for module in modules), dict(keys))
     cache.fill(make, description=description, **processes)
     return cache

@@ -1,9 +1,7 @@
-"""Stable Diffusion 1.x and 2.x: a U-Net between a frozen autoencoder and a frozen text encoder (Rombach et al. 2022)."""
+"""Stable Diffusion 1.x, 2.x (Rombach et al. 2022) and XL (Podell et al. 2023): a U-Net between frozen autoencoder and text encoders."""
 
 import copy
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,38 +9,41 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from torch import Tensor, nn
 
-from afterglow.errors import AfterglowError, import_optional, one_line, require
+from afterglow.errors import AfterglowError, import_optional, require
 from afterglow.functional.philox import Stream, random_normal
 from afterglow.models.conditioning import TextConditioning
 from afterglow.models.denoiser import Denoiser, noise_schedule
 from afterglow.models.latent_cache import cache_latents, cache_reconstructions, cache_text_embeddings
+from afterglow.models.pipelines import PIPELINES, PipelineParts, encode_prompts, open_parts, silent_diffusers, tokenize
 from afterglow.models.text_encoder import FrozenModule, FrozenTextEncoder
 from afterglow.planting.dataset import Batch, PlantedDataset
 
-log = logging.getLogger(__name__)
-
-HOW_TO_GET = (
-    "give a diffusers folder, a hub id if a network is available, or make a folder elsewhere with "
-    "`hf download CompVis/stable-diffusion-v1-4 --local-dir DIR` or `afterglow autoencoder`"
-)
-REFUSED = {
-    "StableDiffusionXLPipeline": "Stable Diffusion XL has two text encoders and pooled text; Afterglow supports one text encoder",
-    "StableDiffusion3Pipeline": "Stable Diffusion 3 has no cross-attention to text: text and pixels are one sequence",
-    "FluxPipeline": "Flux has no cross-attention to text: text and pixels are one sequence",
-}
 LORA_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
+
+
+class PipelineTextEncoder(FrozenTextEncoder):
+    """The text encoders of a pipeline. A pooled state is one more row of the token embeddings, padded with zeros: [B, L + 1, D]."""
+
+    def __init__(self, parts: PipelineParts) -> None:
+        super().__init__(nn.ModuleList(parts.encoders), mask_padding=False)
+        self.pipeline = parts.build(None, None)
+
+    def encode(self, captions: Sequence[str], tokens: Mapping[str, Tensor]) -> Tensor:
+        states, pooled = encode_prompts(self.pipeline, captions, tokens["input_ids"].device)
+        if pooled is None:
+            return states
+        return torch.cat([states, nn.functional.pad(pooled, (0, states.shape[2] - pooled.shape[1]))[:, None]], dim=1)
 
 
 class StableDiffusion(Denoiser):
     """Stable Diffusion from a diffusers folder or hub id; its U-Net is trained whole, or through low-rank updates (LoRA).
 
     Args:
-        source: folder or hub id of a StableDiffusionPipeline, 1.x or 2.x, epsilon or velocity.
+        source: folder or hub id of a StableDiffusionPipeline (1.x or 2.x) or StableDiffusionXLPipeline, epsilon or velocity.
         resolution: width and height of the images in pixels; a multiple of 64.
         channels: channels of the images; must be 3.
         lora: rank of the low-rank updates of all attention layers; 0 trains the whole U-Net.
@@ -71,13 +72,13 @@ class StableDiffusion(Denoiser):
         require("channels", channels, channels == 3, "3 for Stable Diffusion")
         require("lora", lora, lora >= 0, "at least 0")
         parts = open_parts(source)
-        self.source, self.resolution, self.cache = source, resolution, cache
+        self.source, self.resolution, self.cache, self.parts = source, resolution, cache, parts
         # latents are not clipped, whatever the scheduler's default
         options = {"clip_sample": False, **parts.scheduler, **(training.get("noise_scheduler") or {})}
         self.scheduler = noise_schedule(DDPMScheduler.from_config(options))
         self.sampler_class = parts.scheduler_class
-        self.unet, self.tokenizer = parts.unet.train(), parts.tokenizer
-        self.frozen_vae, self.text = FrozenModule(parts.vae), FrozenTextEncoder(parts.text_encoder, mask_padding=False)
+        self.unet, self.tokenizer = parts.network.train(), parts.text["tokenizer"]
+        self.frozen_vae, self.text = FrozenModule(parts.vae), PipelineTextEncoder(parts)
         self.vae_scale_factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
         self._check_resolution(resolution)
         self.unet.register_to_config(sample_size=resolution // self.vae_scale_factor)
@@ -114,22 +115,21 @@ class StableDiffusion(Denoiser):
         import_optional("peft", "lora")
         if not file.is_file():
             raise AfterglowError(f"There is no LoRA file '{file}'.")
-        pipeline, library = self.pipeline(), logging.getLogger("diffusers")
-        level = library.level
-        library.setLevel(logging.CRITICAL)  # it would print hundreds of lines for a file that does not fit
+        pipeline = self.pipeline()
         try:
-            pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name="merged")
-            pipeline.fuse_lora()
-            pipeline.unload_lora_weights()
+            with silent_diffusers():
+                pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name="merged")
+                pipeline.fuse_lora()
+                pipeline.unload_lora_weights()
         except Exception as error:  # diffusers, peft and safetensors raise many kinds
             raise AfterglowError(f"'{file}' is no LoRA of '{self.source}': it is damaged, or that of another base model.") from error
-        finally:
-            library.setLevel(level)
 
     @property
     def vae(self) -> AutoencoderKL:
-        """The frozen autoencoder, on the device and in the data type of the U-Net."""
-        return self.frozen_vae.on(self.device, self.dtype)
+        """The frozen autoencoder, on the device and in the data type of the U-Net, or float32 where it would overflow."""
+        config = self.frozen_vae.module.config
+        overflows = PIPELINES[self.parts.name].upcasts and config.force_upcast and self.dtype == torch.float16
+        return self.frozen_vae.on(self.device, torch.float32 if overflows else self.dtype)
 
     @cached_property
     def scaling_factor(self) -> float:
@@ -151,7 +151,7 @@ class StableDiffusion(Denoiser):
     def posterior_moments(self, images: Tensor) -> Tensor:
         """Mean and log-variance [B, 2C, h, w] of the autoencoder's posterior for pixels [B, 3, H, W] in [-1, 1]."""
         with torch.autocast(self.device.type, enabled=False):
-            pixels = images.to(self.device, self.dtype)
+            pixels = images.to(self.device, self.vae.dtype)
             return torch.cat([self.vae.encode(one).latent_dist.parameters for one in pixels.split(self.vae_batch_size)])
 
     def encode(self, images: Tensor) -> Tensor:
@@ -169,27 +169,23 @@ class StableDiffusion(Denoiser):
     @torch.no_grad()
     def decode(self, values: Tensor) -> Tensor:
         with torch.autocast(self.device.type, enabled=False):
-            latents = values.to(self.dtype) / self.scaling_factor
+            latents = values.to(self.vae.dtype) / self.scaling_factor
             return torch.cat([self.vae.decode(one).sample for one in latents.split(self.vae_batch_size)])
 
     def reconstruct(self, pixels: np.ndarray) -> np.ndarray:
         return cache_reconstructions(self.frozen_vae.module, lambda images: self.decode(self.encode(images)), pixels)
 
     def condition(self, captions: Sequence[str]) -> TextConditioning:
-        tokens = self.tokenize(captions)
+        tokens = tokenize(self.tokenizer, captions)
         self.text.module.to(self.device)
         embeddings = self.text(captions, tokens)
-        mask = torch.ones(embeddings.shape[:2], dtype=torch.bool)  # the U-Net attends to padding
-        return TextConditioning(embeddings, mask, tokens["attention_mask"].sum(1)).to(self.device)
-
-    def tokenize(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        """Token ids and attention mask, int64 [B, 77]: longer captions are cut and still end in the end token."""
-        length = self.tokenizer.model_max_length
-        return dict(self.tokenizer(list(captions), padding="max_length", truncation=True, max_length=length, return_tensors="pt"))
+        mask = torch.ones_like(tokens["attention_mask"], dtype=torch.bool)  # the U-Net attends to padding
+        states, pooled = embeddings[:, : mask.shape[1]], embeddings[:, mask.shape[1] :]
+        return TextConditioning(states, mask, tokens["attention_mask"].sum(1), pooled[:, 0] if pooled.shape[1] else None).to(self.device)
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: TextConditioning | None) -> Tensor:
         assert condition is not None
-        return self.unet(noisy, timesteps, condition.encoder_hidden_states).sample
+        return PIPELINES[self.parts.name].call(self.unet, noisy, timesteps, condition, self.vae_scale_factor)
 
     def prepare_training(self, dataset: PlantedDataset, num_samples: int, rank: int, world_size: int, barrier: Callable[[], None]) -> None:
         """Encode the images and captions of the training once, split over the processes."""
@@ -199,8 +195,9 @@ class StableDiffusion(Denoiser):
         captions = list(dict.fromkeys(["", *(plant.caption for plant in planted.plants), *planted.captions]))
         processes = {"rank": rank, "world_size": world_size}
         latents = cache_latents(self.frozen_vae.module, self.posterior_moments, dataset, num_samples, **processes)
-        ids, encode = self.tokenize(captions)["input_ids"], lambda texts: self.condition(texts).encoder_hidden_states
-        embeddings = cache_text_embeddings(self.text.module, encode, captions, ids, **processes)
+        ids, encode = tokenize(self.tokenizer, captions)["input_ids"], lambda texts: self.text(texts, tokenize(self.tokenizer, texts))
+        self.text.module.to(self.device)
+        embeddings = cache_text_embeddings(list(self.text.module), encode, captions, ids, **processes)
         barrier()
         latents.reload()
         embeddings.reload()
@@ -213,72 +210,7 @@ class StableDiffusion(Denoiser):
             unet.fuse_lora()
             unet.unload_lora()
         scheduler = getattr(diffusers, self.sampler_class).from_config(self.scheduler.config)
-        parts = self.vae, self.text.module, self.tokenizer, unet, scheduler
-        return StableDiffusionPipeline(*parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
-
-
-@dataclass(frozen=True)
-class PipelineParts:
-    """Parts of a StableDiffusionPipeline's folder; `scheduler` is a configuration, `scheduler_class` the name of a diffusers class."""
-
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL
-    text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
-    scheduler: dict[str, Any]
-    scheduler_class: str
-
-
-def open_parts(source: str) -> PipelineParts:
-    """Open the parts of a StableDiffusionPipeline's folder or hub id, safetensors only.
-
-    Raises:
-        AfterglowError: there is no pipeline, it is incomplete or damaged, or it is of another kind.
-    """
-    index = load_index(source, f"No Stable Diffusion in '{source}': {HOW_TO_GET}.")
-    check_kind(index, source)
-    if index.get("safety_checker", [None])[0] is not None:
-        log.info("The safety checker of '%s' is ignored: it would turn memorized images black.", source)
-    try:
-        scheduler_class = index["scheduler"][1]
-        if not (scheduler_class.endswith("Scheduler") and hasattr(diffusers, scheduler_class)):
-            raise TypeError(f"no scheduler {scheduler_class}")
-        return PipelineParts(
-            UNet2DConditionModel.from_pretrained(source, subfolder="unet", use_safetensors=True),
-            AutoencoderKL.from_pretrained(source, subfolder="vae", use_safetensors=True),
-            CLIPTextModel.from_pretrained(source, subfolder="text_encoder", use_safetensors=True, trust_remote_code=False),
-            CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", trust_remote_code=False),
-            {key: value for key, value in DDPMScheduler.load_config(source, subfolder="scheduler").items() if not key.startswith("_")},
-            scheduler_class,
-        )
-    except Exception as error:  # libraries raise many kinds of errors for damaged files
-        raise AfterglowError(f"The Stable Diffusion in '{source}' is incomplete ({one_line(str(error), 60)}): {HOW_TO_GET}.") from error
-
-
-def load_index(source: str, missing: str) -> dict[str, Any]:
-    """model_index.json of a pipeline's folder or hub id; AfterglowError with the text `missing` if there is none."""
-    try:
-        index = DiffusionPipeline.load_config(source)
-    except OSError as error:
-        raise AfterglowError(missing) from error
-    if not isinstance(index, dict) or not isinstance(class_name(index), str):
-        raise AfterglowError(f"model_index.json of '{source}' names no pipeline.")
-    return index
-
-
-def class_name(index: dict[str, Any]) -> Any:
-    """Name of the pipeline's class in a model_index.json, whose entry may be [file, class]."""
-    name = index.get("_class_name")
-    return name[-1] if isinstance(name, list) and name else name
-
-
-def check_kind(index: dict[str, Any], source: str) -> None:
-    """Raise AfterglowError if a model_index.json names a pipeline that cannot be opened as Stable Diffusion."""
-    name = class_name(index)
-    if name in REFUSED:
-        raise AfterglowError(f"'{source}' is a {name}, which is not supported: {REFUSED[name]}.")
-    if name != "StableDiffusionPipeline":
-        raise AfterglowError(f"'{source}' is a {name}; a StableDiffusionPipeline (1.x or 2.x) was expected.")
+        return self.parts.build(unet, scheduler)
 
 
 def _keep_lora_weights(module: Any, state: dict[str, Any], prefix: str, _metadata: Any) -> None:

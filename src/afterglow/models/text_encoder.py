@@ -64,12 +64,15 @@ class FrozenTextEncoder(FrozenModule):
             # padded to one length, so that embeddings do not depend on the other captions of the batch
             device = next(self.module.parameters()).device
             chosen = {name: value[rows].to(device, non_blocking=True) for name, value in tokens.items()}
-            embeddings = token_embeddings(self.module, chosen, mask_padding=self.mask_padding).cpu()
-            self.recent.update(zip(missing, embeddings, strict=True))
+            self.recent.update(zip(missing, self.encode(list(missing), chosen).cpu(), strict=True))
         result = torch.stack([self.recent[caption] for caption in captions])
         while len(self.recent) > CACHED_CAPTIONS:
             self.recent.pop(next(iter(self.recent)))
         return result
+
+    def encode(self, captions: Sequence[str], tokens: Mapping[str, Tensor]) -> Tensor:
+        """Token embeddings of captions that are not remembered; arguments as in a call, on the device of the module."""
+        return token_embeddings(self.module, tokens, mask_padding=self.mask_padding)
 
 
 class TextEncoder(nn.Module):

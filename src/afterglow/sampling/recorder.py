@@ -188,11 +188,12 @@ def sink_group(model: Denoiser, setup: SamplingSetup) -> str | None:
     """The token group without caption, whose dark attention map is sink darkness (docs/methods.md#token-groups); None without text.
 
     BOS if its state is the same for two captions (a causal encoder) or if padding is masked, otherwise the padding. The captions are the
-    empty one and the first other one of a setup that no mitigation has changed, which are encoded already.
+    empty one and the first other one of a setup that no mitigation has changed, which are encoded already. Pipelines with a pooled state
+    may replace the empty caption by zeros, so that it is not compared there.
     """
     condition, rows = setup.condition, [row for row, caption in enumerate(setup.captions, len(setup.captions)) if caption]
-    if condition is not None and not rows:
-        condition, rows = model.condition(["", "a"]), [1]
+    if condition is not None and (not rows or condition.pooled is not None):
+        condition, rows = model.condition(["a", "b"]), [1]
     if condition is None:
         return None
     first = condition.encoder_hidden_states[:, 0].float()

@@ -1,12 +1,21 @@
-"""Random models with the structure of Stable Diffusion v1-4 and smaller widths, for tests, benchmarks and a first try."""
+"""Random models with the structure of Stable Diffusion v1-4 and XL and smaller widths, for tests, benchmarks and a first try."""
 
+import copy
 import gzip
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from afterglow.errors import AfterglowError
@@ -14,6 +23,7 @@ from afterglow.models.text_ddpm import TextConditionalDDPM
 
 DIVISORS = (1, 2, 4, 8)  # of the widths, for which the outermost level still splits into 8 heads
 UNET_WIDTHS, VAE_WIDTHS, TEXT_WIDTH, NORM_GROUPS = (320, 640, 1280, 1280), (128, 256, 512, 512), 768, 32
+BIG_TEXT_WIDTH, TIME_WIDTH = 1280, 256  # of Stable Diffusion XL: its second text encoder, and each number of the image's size
 VAE_FACTOR, LATENT_CHANNELS, TEXT_LENGTH = 8, 4, 77
 RESOLUTION_MULTIPLE = 64  # pixels: the autoencoder's factor and the U-Net's three halvings
 TOKEN_SCALE, SHARPNESS = 0.1, 30.0  # standard deviation of a random encoder's token embeddings; factor of its queries and keys
@@ -60,21 +70,11 @@ def sd_pipeline(divide: int, resolution: int, autoencoder: AutoencoderKL | None 
         norm_num_groups=NORM_GROUPS // divide,
         cross_attention_dim=width,
     )
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        max_position_embeddings=TEXT_LENGTH,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
     scheduler = PNDMScheduler(skip_prk_steps=True, **NOISE_SCHEDULE)
     scheduler.register_to_config(clip_sample=False)  # as its published configuration says, for other schedulers made of it
     return StableDiffusionPipeline(
         vae=sd_autoencoder(divide, resolution) if autoencoder is None else autoencoder,
-        text_encoder=_sharpen_attention(CLIPTextModel(text)).eval(),
+        text_encoder=_text_encoder(CLIPTextModel, tokenizer, width, 12),
         tokenizer=tokenizer,
         unet=unet.eval(),
         scheduler=scheduler,
@@ -84,7 +84,60 @@ def sd_pipeline(divide: int, resolution: int, autoencoder: AutoencoderKL | None 
     )
 
 
-def _sharpen_attention(encoder: CLIPTextModel) -> CLIPTextModel:
+def sdxl_pipeline(divide: int, resolution: int, depth: int = 1) -> StableDiffusionXLPipeline:
+    """A pipeline with the structure of Stable Diffusion XL and random weights.
+
+    Arguments and errors as for `sd_pipeline`; depth: divisor of the numbers of transformer layers, of which at least one stays.
+    """
+    _check(divide, resolution)
+    first = clip_tokenizer()
+    second = copy.deepcopy(first)
+    second.pad_token = "!"  # the second encoder's padding
+    widths = TEXT_WIDTH // divide, BIG_TEXT_WIDTH // divide
+    unet = UNet2DConditionModel(
+        sample_size=resolution // VAE_FACTOR,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=tuple(value // divide for value in UNET_WIDTHS[:3]),
+        transformer_layers_per_block=[max(1, layers // depth) for layers in (1, 2, 10)],
+        attention_head_dim=(5, 10, 20),
+        use_linear_projection=True,
+        norm_num_groups=NORM_GROUPS // divide,
+        cross_attention_dim=sum(widths),
+        addition_embed_type="text_time",
+        addition_time_embed_dim=TIME_WIDTH,
+        projection_class_embeddings_input_dim=widths[1] + 6 * TIME_WIDTH,  # the pooled state and six numbers of the size
+    )
+    return StableDiffusionXLPipeline(
+        vae=sd_autoencoder(divide, resolution),
+        text_encoder=_text_encoder(CLIPTextModel, first, widths[0], 12 // depth),
+        text_encoder_2=_text_encoder(CLIPTextModelWithProjection, second, widths[1], 32 // depth, heads=20, hidden_act="gelu"),
+        tokenizer=first,
+        tokenizer_2=second,
+        unet=unet.eval(),
+        scheduler=EulerDiscreteScheduler(**{name: value for name, value in NOISE_SCHEDULE.items() if name != "set_alpha_to_one"}),
+        add_watermarker=False,
+    )
+
+
+def _text_encoder(cls: Any, tokenizer: CLIPTokenizer, width: int, layers: int, heads: int = 12, **options: Any) -> Any:
+    """A random text encoder of CLIP's architecture."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        projection_dim=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=TEXT_LENGTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **options,
+    )
+    return _sharpen_attention(cls(config)).eval()
+
+
+def _sharpen_attention(encoder: Any) -> Any:
     """Make the states of a random encoder depend on the caption at every position, pads included, as CLIP's do.
 
     Attention with random queries and keys is flat: 8 % of the variance of the states is explained by the caption. Sharpened

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from afterglow.functional.attention import mean_of_grids
 from afterglow.functional.pixels import resize
-from afterglow.measures.bright_ending import BRIGHT_ENDING_LAYERS
+from afterglow.measures.bright_ending import first_block
 from afterglow.models.denoiser import Denoiser
-from afterglow.sampling.attention import record_attention
+from afterglow.sampling.attention import cross_attention_layers, record_attention
 from afterglow.sampling.guidance import delta_norm, guidance_delta, predict_both
 from afterglow.sampling.loop import initial_input, sample_steps
 from afterglow.sampling.setup import SamplingSetup
@@ -132,7 +132,7 @@ def masked_delta_norm(delta: Tensor, mask: Tensor | None) -> Tensor:
 
 @torch.no_grad()
 def bright_ending_map(model: Denoiser, setup: SamplingSetup) -> Tensor:
-    """Attention to the first end token at the last step, mean over heads and the authors' two layers, [B, h, w].
+    """Attention to the first end token at the last step, mean over heads and the layers of the first block, [B, h, w].
 
     docs/methods.md#bright-ending
     """
@@ -140,7 +140,8 @@ def bright_ending_map(model: Denoiser, setup: SamplingSetup) -> Tensor:
     ((outputs, _),) = deque(sample_steps(model, setup), maxlen=1)
     ends = setup.condition.prompt_length[setup.cond_slice] - 1
     to_end = lambda attention_BPL: attention_BPL[torch.arange(len(ends)), :, ends]  # noqa: E731
-    with record_attention(model.unet, to_end, prefixes=(BRIGHT_ENDING_LAYERS,), rows=setup.cond_slice) as maps:
+    prefix = first_block(cross_attention_layers(model.unet))
+    with record_attention(model.unet, to_end, prefixes=(prefix,), rows=setup.cond_slice) as maps:
         predict_both(model, setup.condition, outputs.noisy, torch.tensor(outputs.timestep))
     height, width = outputs.noisy.shape[-2:]
     return mean_of_grids(list(maps.values()), height / width)

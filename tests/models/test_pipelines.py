@@ -1,0 +1,137 @@
+"""Stable Diffusion XL's structure, read against diffusers' own pipeline and against attention written out from the layers' inputs."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import EulerDiscreteScheduler
+
+from afterglow.datasets.images import CaptionedImages
+from afterglow.generations import ATTENTION_COLUMNS
+from afterglow.measures.bright_ending import layer_sets
+from afterglow.measures.registry import available_maps, available_scores
+from afterglow.mitigations.pipeline import PipelineModel
+from afterglow.models.io import export, open_model
+from afterglow.models.pipelines import check_kind, encode_prompts
+from afterglow.models.stable_diffusion import StableDiffusion
+from afterglow.planting.dataset import PlantedDataset
+from afterglow.planting.planner import plant_images
+from afterglow.planting.plants import PlantingConfig
+from afterglow.sampling.attention import cross_attention_layers
+from afterglow.sampling.loop import Sampler, generate
+from afterglow.sampling.recorder import CaptureConfig
+
+CAPTIONS, SEEDS = ["a red house by the sea", " ".join(["word"] * 100)], [3, 8]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from afterglow.testing.tiny_sd import sdxl_pipeline
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("xl") / "small"
+    sdxl_pipeline(8, 64, depth=4).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> StableDiffusion:
+    return open_model(folder)
+
+
+def written_out(network, run, rows):
+    """{layer: attention [B, P, L] of the last call}: softmax(Q K^T / sqrt(D)) of what went into to_q and to_k, averaged over heads."""
+    seen, handles = {}, []
+    for name in cross_attention_layers(network):
+        for part in ("to_q", "to_k"):
+            layer = network.get_submodule(f"{name}.{part}")
+
+            def keep(module, args, name=name, part=part):
+                seen[name, part] = torch.nn.functional.linear(args[0].detach(), module.weight, module.bias)[rows]
+
+            handles.append(layer.register_forward_pre_hook(keep))
+    result = run()
+    for handle in handles:
+        handle.remove()
+    found = {}
+    for name in cross_attention_layers(network):
+        heads = network.get_submodule(name).heads
+        query, key = (seen[name, part].unflatten(-1, (heads, -1)) for part in ("to_q", "to_k"))
+        found[name] = torch.einsum("nphd,nkhd->nhpk", query, key).div(query.shape[-1] ** 0.5).softmax(-1).mean(1)
+    return result, found
+
+
+def test_images_and_attention_of_xl_are_those_of_its_pipeline(model):
+    sampler = Sampler("EulerDiscreteScheduler", 2, 5.0, {})
+    ours = generate(model, CAPTIONS, SEEDS, sampler, CaptureConfig(end_steps=(-1,)))
+    assert ours.provenance["sink"] == "bos" and ours.prompt_length.tolist() == [8, 77]
+    pipeline = model.pipeline()
+    generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+    call = lambda: pipeline(CAPTIONS, num_inference_steps=2, guidance_scale=5.0, generator=generators, output_type="np")  # noqa: E731
+    theirs, expected = written_out(pipeline.unet, call, slice(2, None))
+    assert (np.abs((theirs.images * 255).round().transpose(0, 3, 1, 2) - ours.images.numpy()) <= 1).all()
+    assert ours.layers == list(expected) and ours.layers[0].startswith("down_blocks.1.attentions.0") and len(ours.layers) == 17
+    for number, (layer, attention) in enumerate(expected.items()):
+        assert attention.shape[-1] == 77
+        torch.testing.assert_close(ours.token_attention[-1][:, number].float(), attention.mean(1), rtol=2e-3, atol=1e-5)
+        ends = ours.end_attention[1, layer].float()
+        for row, end in enumerate((7, 76)):
+            torch.testing.assert_close(ends[row, :, ATTENTION_COLUMNS.index("first_eos")], attention[row, :, end], rtol=2e-3, atol=1e-5)
+
+
+def test_every_measure_of_xl_can_be_computed(model):
+    generations = generate(model, CAPTIONS[:1], [0], Sampler("EulerDiscreteScheduler", 2, 5.0, {}))
+    sets = layer_sets(generations.layers)
+    assert len(sets["be"]) == 2 and len(sets["mid_block.attentions.0"]) == 2 and len(sets) == 13
+    named = {m.name: m for m in [*available_scores(generations), *available_maps(generations)]}
+    for name in ("ld.be.all", "memattn_e", "memattn_e.mid_block.attentions.0", "end_token.last.first_eos.be", "sink_darkness.last.all"):
+        assert named[name].compute(generations).isfinite().all()
+
+
+def test_a_pipeline_encodes_as_the_model_and_the_empty_caption_is_zero(model):
+    ours = model.condition([*CAPTIONS, ""])
+    states, pooled = encode_prompts(model.pipeline(), CAPTIONS, torch.device("cpu"))
+    torch.testing.assert_close(ours.encoder_hidden_states[:2], states)
+    torch.testing.assert_close(ours.pooled[:2, : pooled.shape[1]], pooled)
+    assert not ours.encoder_hidden_states[2].any() and not ours.pooled[2].any() and ours.attention_mask.all()
+    around = PipelineModel(model.pipeline())
+    noisy, times = torch.randn(3, 4, 8, 8), torch.tensor([500] * 3)
+    with torch.no_grad():
+        torch.testing.assert_close(around(noisy, times, around.condition([*CAPTIONS, ""])), model(noisy, times, ours))
+
+
+def test_xl_trains_from_the_cache_and_its_export_opens(model, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("AFTERGLOW_CACHE", str(tmp_path / "cache"))
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 3, 64, 64), dtype=np.uint8)
+    names = tuple(f"image {row}" for row in range(20))
+    kinds = {"num_decoys": 0, "num_tints": 0, "num_backgrounds": 2, "num_decoy_images": 0, "num_heldout": 1}
+    planted = plant_images(
+        CaptionedImages(pixels, names, names, np.full(20, -1), True), PlantingConfig(1, 1, copies=(2,), **kinds), set_size=4, seed=0
+    )
+    trained, samples = copy.deepcopy(model).train(), PlantedDataset(planted, 0)
+    direct = trained.losses(samples.batch(range(2)))
+    trained.prepare_training(samples, 2, 0, 1, lambda: None)
+    torch.testing.assert_close(trained.losses(samples.batch(range(2))), direct, rtol=1e-3, atol=1e-3)
+    optimizer = torch.optim.AdamW(trained.unet.parameters(), 1e-3)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (loss := trained.losses(samples.batch(range(2))).mean()).backward()
+        optimizer.step()
+    assert loss < direct.mean()
+    again = open_model(export(trained, tmp_path / "out"))
+    assert again.parts.name == "StableDiffusionXLPipeline" and again.sampler_class == EulerDiscreteScheduler.__name__
+    assert all(torch.equal(value, again.unet.state_dict()[name]) for name, value in trained.unet.state_dict().items())
+
+
+def test_the_autoencoder_of_xl_leaves_half_precision(model):
+    half = copy.deepcopy(model).half()
+    assert half.vae.dtype == torch.float32 and copy.deepcopy(model).bfloat16().vae.dtype == torch.bfloat16
+    assert model.vae.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["FluxPipeline", "StableDiffusion3Pipeline"])
+def test_joint_attention_is_refused(name):
+    with pytest.raises(ValueError, match="one sequence"):
+        check_kind({"_class_name": name}, "x")
