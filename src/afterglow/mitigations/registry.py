@@ -11,6 +11,7 @@ from afterglow.mitigations.inference.attention_scaling import AttentionScaling
 from afterglow.mitigations.inference.caption_insertion import CaptionInsertion
 from afterglow.mitigations.inference.guidance_schedule import DynamicTransition, OppositeDynamic, StaticTransition
 from afterglow.mitigations.inference.noise_selection import NoiseSelection
+from afterglow.mitigations.inference.pad_replacement import PadReplacement
 from afterglow.mitigations.inference.prompt_optimization import PromptOptimization
 from afterglow.mitigations.inference.reanchoring import Reanchoring
 from afterglow.models.denoiser import Denoiser
@@ -106,6 +107,7 @@ CATALOG = (
     MitigationSpec("memattn", _memattn, "c1 of the begin token, all padding masked (1: neither)", 1.25, 1, C1, 1, 100, REN),
     MitigationSpec("memattn.begin", lambda s, *_: AttentionScaling(s, 0.0), "c1 of the begin token", 1.25, 1, (1.1, 1.25, 1.5, 2), 1, 100, REN),  # noqa: E501
     MitigationSpec("memattn.pads", lambda s, *_: AttentionScaling(1.0, s), "fraction of the padding tokens that are masked", 1, 0, (0.25, 0.5, 0.75, 1), 0, 1, f"after {REN}"),  # noqa: E501
+    MitigationSpec("pads_replaced", lambda s, *_: PadReplacement(bool(s)), "1: padding is '!', the end token masked", 1, 0, (1,), 0, 1, "Kim and No 2026", True),  # noqa: E501
     _static("stp", 500, 0.0),
     _static("stp.finer", 500, 0.0, finer=True),
     _static("og_stp", 650, -2.0),

@@ -180,6 +180,7 @@ class Denoiser(nn.Module):
         index = batch.index.tolist()
         for mitigation in mitigations:
             perturbed = mitigation.perturb_captions(self, perturbed, index)
+            timesteps = mitigation.change_timesteps(self, timesteps)
         captions = ["" if drop else caption for caption, drop in zip(perturbed, dropped.tolist(), strict=True)]
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         velocity = self.scheduler.config.prediction_type == "v_prediction"
@@ -223,6 +224,10 @@ class TrainingMitigation:
     def perturb_captions(self, model: Denoiser, captions: Sequence[str], index: Sequence[int]) -> Sequence[str]:
         """Change B captions, of the samples with these numbers in the training; the empty caption must stay empty."""
         return captions
+
+    def change_timesteps(self, model: Denoiser, timesteps: Tensor) -> Tensor:
+        """Change the timesteps of B samples, int64 [B]."""
+        return timesteps
 
     def perturb_embeddings(
         self, model: Denoiser, condition: TextConditioning, captions: Sequence[str], index: Sequence[int]

@@ -8,5 +8,14 @@ from afterglow.mitigations.training.caption_perturbation import (
     RandomTokens,
 )
 from afterglow.mitigations.training.sample_dropping import SampleDropping
+from afterglow.mitigations.training.timestep_sampling import TimestepSampling
 
-__all__ = ["CaptionWordRepetition", "GaussianNoise", "MultipleCaptions", "RandomCaption", "RandomTokens", "SampleDropping"]
+__all__ = [
+    "CaptionWordRepetition",
+    "GaussianNoise",
+    "MultipleCaptions",
+    "RandomCaption",
+    "RandomTokens",
+    "SampleDropping",
+    "TimestepSampling",
+]
