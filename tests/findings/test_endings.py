@@ -54,7 +54,8 @@ def test_plants_are_aligned_on_their_own_emergence(make):
         ((0.80, 0.82, 0.81), 0.5, "brightens and follows memorization"),
         ((0.80, 0.82, 0.81), 0.9, "brightens; the map shows what the caption predicts"),
         ((0.50, 0.52, 0.51), 0.5, "does not brighten"),
-        ((0.80,), 0.5, "undecided"),
+        ((0.50, 0.90, 0.99), 0.5, "not distinguishable from the best trivial map"),
+        ((0.80, 0.82), 0.5, "undecided, 2 of 3 seeds"),
     ],
 )
 def test_the_verdict_is_the_rule_of_the_plan(make, bright, tint, expected):

@@ -45,13 +45,14 @@ PRIMARY = "first end"
 CLASSES = ("local, memorized", "local, not memorized", "tint", "phantom", "decoy")
 WINDOW = 3  # evaluations before, and from, the emergence of a plant
 TRIVIAL = tuple(m.name for m in TRIVIAL_MAPS)
+PLANNED_SEEDS = 3
 FIGURE_NOTE = "The figure shows the table: one mark per seed. The bar is the best trivial map on memorized local plants (mean of the seeds), the dotted line chance. A map that is as high on tints as on copies shows what the caption predicts. Last panel: the next table."
 
 INTRODUCTION = """# When does the ending brighten?
 
 `python docs/findings/endings/make.py` writes this page from the rows in `docs/findings/endings/`. The [plan](plan.md) states question, rule and commands (E3).
 
-Setup: the demo's recipe (OpenMoji at 16 pixels), 1,600 steps, averaged weights, guidance scale 1, 12 sampling steps, maps of the last sampling step. AUC: how well the pixels of a map separate the inside of the region from the outside; a plant's value is the mean over its generations, a run's the mean over its plants. Values of several seeds are listed in the order of the seeds; brackets hold the 95 % t interval over seeds. Where fewer than two seeds are committed there is no interval and no verdict."""
+Setup: the demo's recipe (OpenMoji at 16 pixels), 1,600 steps, averaged weights, guidance scale 1, 12 sampling steps, maps of the last sampling step. AUC: how well the pixels of a map separate the inside of the region from the outside; a plant's value is the mean over its generations, a run's the mean over its plants. Values of several seeds are listed in the order of the seeds; brackets hold the 95 % t interval over seeds. There is no interval with one seed, and no verdict before all three seeds of an arm are committed."""
 
 
 def read_runs(folder: Path) -> dict[tuple[str, int], pd.DataFrame]:
@@ -130,13 +131,13 @@ def verdict(runs: Mapping[int, pd.DataFrame]) -> str:
     """What the rule of the plan says about one arm. runs: {seed: rows}."""
     means = [class_means(rows, f"{MAPS[PRIMARY]}.all") for rows in runs.values()]
     areas, differences = [m.get(CLASSES[0], np.nan) for m in means], [follows(rows, f"{MAPS[PRIMARY]}.all") for rows in runs.values()]
-    if len(runs) < 2 or np.isnan(areas).any() or np.isnan(differences).any():
-        return "undecided"
-    brightens = t_interval(areas).low > max(best_trivial(rows) for rows in runs.values())
+    if len(runs) < PLANNED_SEEDS or np.isnan(areas).any() or np.isnan(differences).any():
+        return f"undecided, {len(runs)} of {PLANNED_SEEDS} seeds"
+    area, trivial = t_interval(areas), max(best_trivial(rows) for rows in runs.values())
     difference = t_interval(differences)
     tints = [m["tint"] >= area for m, area in zip(means, areas, strict=True)]
-    if not brightens:
-        return "does not brighten"
+    if area.low <= trivial:
+        return "does not brighten" if area.high < trivial else "not distinguishable from the best trivial map"
     if all(tints):
         return "brightens; the map shows what the caption predicts"
     apart = difference.low > 0 or difference.high < 0
