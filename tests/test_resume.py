@@ -25,6 +25,10 @@ STEPS = [
     "0.125",
 ]  # at 0, 3, 8, 24
 COMMAND = [sys.executable, str(ROOT / "train.py"), *FAST, *STEPS]
+TRANSFORMER = [
+    *("--config", str(ROOT / "configs/openmoji_dit.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")),
+    *("--model.unet.num_layers", "2", "--model.unet.attention_head_dim", "8", "--model.unet.cross_attention_dim", "32"),
+]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
 
 
@@ -87,15 +91,16 @@ def test_a_kill_before_the_first_checkpoint_starts_anew(tmp_path, monkeypatch):
     assert not rows.duplicated(["step", "plant_id", "seed", "measure"]).any()
 
 
-def test_a_text_encoder_that_is_trained_along_resumes_bit_by_bit(tmp_path, monkeypatch):
+@pytest.mark.parametrize("words", [FAST, TRANSFORMER], ids=["unet", "transformer"])
+def test_a_text_encoder_that_is_trained_along_resumes_bit_by_bit(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny = "{hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2}"
     causal = ["--model.text", tiny, "--trainer.max_steps", "4", *ENDS]
-    main(["train", *FAST, *causal, "--checkpoint.save_top_k=-1", "--name", "whole"])
+    main(["train", *words, *causal, "--checkpoint.save_top_k=-1", "--name", "whole"])
     shutil.copytree("runs/whole", "runs/half")
     for name in ("last", "step=4"):
         Path(f"runs/half/checkpoints/{name}.ckpt").unlink()
-    main(["train", *FAST, *causal, "--checkpoint.save_top_k=-1", "--name", "half", "--resume", "auto"])
+    main(["train", *words, *causal, "--checkpoint.save_top_k=-1", "--name", "half", "--resume", "auto"])
     states = [torch.load(f"runs/{name}/checkpoints/last.ckpt", weights_only=True) for name in ("whole", "half")]
     whole, half = (state["state_dict"] | {f"raw.{k}": v for k, v in state["current_model_state"].items()} for state in states)
     trained = [name for name in whole if ".text.model." in name]

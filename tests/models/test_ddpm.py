@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from afterglow.models.ddpm import DDPM, load_network
+from afterglow.models.ddpm import DDPM
+from afterglow.models.networks import load_network
 from afterglow.planting.dataset import Batch
 
 Make = Callable[..., DDPM]

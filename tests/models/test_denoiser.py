@@ -103,7 +103,10 @@ def test_to_noise_uses_timestep_of_each_row(ddpm: Make) -> None:
 def test_denoiser_invalid_option_raises_error_that_names_it(ddpm: Make, caption: Callable[..., TextConditionalDDPM]) -> None:
     for wrong, sentence in (
         ({"resolution": 7}, "resolution 7 cannot be halved 1 times, which a U-Net of 2 levels requires"),
-        ({"noise_scheduler": {"prediction_type": "sample"}}, "prediction_type must be epsilon or v_prediction, not sample"),
+        (
+            {"noise_scheduler": {"prediction_type": "sample"}},
+            "prediction_type must be epsilon, v_prediction or flow_.*, not sample",
+        ),
         ({"noise_scheduler": {"steps": 5}}, "noise_scheduler: DDPMScheduler has no argument 'steps'"),
         ({"unet": {"blocks": 5}}, "unet: UNet2D.*Model has no argument 'blocks'"),
     ):

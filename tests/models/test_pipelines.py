@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from attention_reference import written_out
 from diffusers import EulerDiscreteScheduler
 
 from afterglow.datasets.images import CaptionedImages
@@ -19,7 +20,6 @@ from afterglow.models.stable_diffusion import StableDiffusion
 from afterglow.planting.dataset import PlantedDataset
 from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantingConfig
-from afterglow.sampling.attention import cross_attention_layers
 from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig
 
@@ -39,28 +39,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(folder: Path) -> StableDiffusion:
     return open_model(folder)
-
-
-def written_out(network, run, rows):
-    """{layer: attention [B, P, L] of the last call}: softmax(Q K^T / sqrt(D)) of what went into to_q and to_k, averaged over heads."""
-    seen, handles = {}, []
-    for name in cross_attention_layers(network):
-        for part in ("to_q", "to_k"):
-            layer = network.get_submodule(f"{name}.{part}")
-
-            def keep(module, args, name=name, part=part):
-                seen[name, part] = torch.nn.functional.linear(args[0].detach(), module.weight, module.bias)[rows]
-
-            handles.append(layer.register_forward_pre_hook(keep))
-    result = run()
-    for handle in handles:
-        handle.remove()
-    found = {}
-    for name in cross_attention_layers(network):
-        heads = network.get_submodule(name).heads
-        query, key = (seen[name, part].unflatten(-1, (heads, -1)) for part in ("to_q", "to_k"))
-        found[name] = torch.einsum("nphd,nkhd->nhpk", query, key).div(query.shape[-1] ** 0.5).softmax(-1).mean(1)
-    return result, found
 
 
 def test_images_and_attention_of_xl_are_those_of_its_pipeline(model):

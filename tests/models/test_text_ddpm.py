@@ -78,9 +78,9 @@ def test_no_shared_file_names_a_class_that_would_leak_its_defaults() -> None:
 def test_networks_that_do_not_fit_are_refused(caption: Make, tmp_path: Path) -> None:
     caption().unet.save_pretrained(tmp_path)
     assert caption(unet=str(tmp_path)).unet.config.cross_attention_dim == 16
-    with pytest.raises(ValueError, match="The U-Net's cross_attention_dim is 16, but the data or the text encoder requires 128"):
+    with pytest.raises(ValueError, match="The network's cross_attention_dim is 16, but the data or the text encoder requires 128"):
         caption(unet=str(tmp_path), text=None)
-    with pytest.raises(ValueError, match="The U-Net's in_channels is 3, but the data or the text encoder requires 1"):
+    with pytest.raises(ValueError, match="The network's in_channels is 3, but the data or the text encoder requires 1"):
         caption(unet=str(tmp_path), channels=1)
     with pytest.raises(ValueError, match="No readable unet in 'owner/name'"):
         caption(unet="owner/name")

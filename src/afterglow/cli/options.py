@@ -28,7 +28,11 @@ def add_sampler_arguments(parser: ArgumentParser) -> None:
     """Add the argument group that configures the sampler."""
     group = parser.add_argument_group("sampling")
     group.add_argument("--num-inference-steps", type=positive, default=50, metavar="N", help="sampler steps")
-    group.add_argument("--scheduler", default="DDIMScheduler", metavar="CLASS", help="class name of a diffusers scheduler")
+    group.add_argument(
+        "--scheduler",
+        metavar="CLASS",
+        help="class name of a diffusers scheduler (default: DDIMScheduler; of a flow-matching model FlowMatchEulerDiscreteScheduler)",
+    )
     group.add_argument(
         "--timestep-spacing",
         choices=["trailing", "leading", "linspace"],

@@ -46,7 +46,7 @@ def denoising_errors(
             seeds = [seed * 1_000_003 + time * 10_007 + start + row for row in range(len(clean))]
             noise = initial_noise(clean.shape[1:], [torch.Generator().manual_seed(number) for number in seeds]).to(clean, non_blocking=True)
             timestep = torch.full((len(clean),), time, device=clean.device)
-            noisy = model.scheduler.add_noise(clean, noise, timestep)
+            noisy = model.add_noise(clean, noise, timestep)
             predicted = model.to_noise(model(noisy, timestep, condition), noisy, time)
             columns.append((predicted - noise).float().square().mean(1))
         parts.append(torch.stack(columns, dim=1).cpu())

@@ -12,9 +12,10 @@ from afterglow.evaluation.requests import EvalRequest, GenerationPlan, Unconditi
 from afterglow.generations import Generations
 from afterglow.measures.registry import ANY_MEASURES, Measure, filter_measures, list_maps, list_scores, requirements, resolve_names
 from afterglow.models.denoiser import Denoiser
+from afterglow.models.noise import is_flow
 from afterglow.planting.targets import Target
 from afterglow.sampling.attention import cross_attention_layers, self_attention_layers
-from afterglow.sampling.loop import Sampler, generate
+from afterglow.sampling.loop import Sampler, generate, own_scheduler
 from afterglow.sampling.observers import EXTRAS_NEEDING_TEXT
 from afterglow.sampling.recorder import CaptureConfig, capture_for
 from afterglow.sampling.setup import Mitigation
@@ -154,8 +155,12 @@ def capture_config(
 
 
 def build_sampler(
-    model: Denoiser, *, scheduler: str = "DDIMScheduler", steps: int = 50, guidance_scale: float = 1.0, spacing: str | None = None
+    model: Denoiser, *, scheduler: str | None = None, steps: int = 50, guidance_scale: float = 1.0, spacing: str | None = None
 ) -> Sampler:
-    """The sampler of a command line; spacing (trailing, leading, linspace) None: a latent model's own, otherwise trailing."""
-    own = spacing is None and model.is_latent
-    return Sampler(scheduler, steps, guidance_scale, {} if own else {"timestep_spacing": spacing or "trailing"})
+    """The sampler of a command line; scheduler None: the model's own (`own_scheduler`).
+
+    spacing (trailing, leading, linspace) None: a latent model's own, none in flow matching, otherwise trailing.
+    """
+    own = spacing is None and (model.is_latent or is_flow(model.scheduler))
+    options = {} if own else {"timestep_spacing": spacing or "trailing"}
+    return Sampler(scheduler or own_scheduler(model.scheduler), steps, guidance_scale, options)

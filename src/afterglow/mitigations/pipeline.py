@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler, DiffusionPipeline
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from afterglow.errors import AfterglowError
 from afterglow.models.conditioning import TextConditioning
-from afterglow.models.denoiser import Denoiser, noise_schedule
+from afterglow.models.denoiser import Denoiser
+from afterglow.models.noise import noise_schedule, scheduler_class
 from afterglow.models.pipelines import PIPELINES, encode_prompts, tokenize
 from afterglow.sampling.guidance import CFGOutputs
 from afterglow.sampling.setup import Mitigation, SamplingSetup, encode_cfg_batch
@@ -30,7 +31,8 @@ class PipelineModel(Denoiser):
         if self.kind is None and not hasattr(pipeline, "encode"):
             raise AfterglowError(f"Mitigations act on captions, and {type(pipeline).__name__} encodes none that Afterglow reads.")
         self.unet, self.tokenizer = pipeline.unet, pipeline.tokenizer
-        self.scheduler = noise_schedule(DDPMScheduler.from_config(pipeline.scheduler.config))
+        config = pipeline.scheduler.config
+        self.scheduler = noise_schedule(scheduler_class(config).from_config(config))
         self.source = pipeline
         self.to(pipeline.device)
 
@@ -53,7 +55,8 @@ class PipelineModel(Denoiser):
         if self.kind is not None:
             return self.kind.call(self.unet, noisy, timesteps, condition, self.source.vae_scale_factor)
         mask = None if condition.attention_mask.all() else condition.attention_mask
-        return self.unet(noisy, timesteps, condition.encoder_hidden_states, encoder_attention_mask=mask).sample
+        states = condition.encoder_hidden_states
+        return self.unet(noisy, timestep=timesteps, encoder_hidden_states=states, encoder_attention_mask=mask).sample
 
 
 @contextmanager
@@ -123,13 +126,14 @@ def _add_hooks(model: PipelineModel, setup: SamplingSetup) -> list[Any]:
             return (*args[:2], states, *args[3:]), kwargs
         return args, kwargs | {"encoder_hidden_states": states}
 
-    def after(_unet: Any, args: tuple, _kwargs: dict[str, Any], output: Any) -> Any:
+    def after(_unet: Any, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
         nonlocal guiding, step
         if guiding:
             return output
         uncond, cond = output[0].chunk(2)
         guiding = True
-        guided = setup.guide(CFGOutputs(step, int(args[1]), args[0][:num], uncond, cond, setup.scale))
+        timestep = args[1] if len(args) > 1 else kwargs["timestep"][0]
+        guided = setup.guide(CFGOutputs(step, timestep.item(), args[0][:num], uncond, cond, setup.scale))
         guiding, step = False, step + 1
         both = torch.cat([guided, guided])
         return (both,) if isinstance(output, tuple) else type(output)(sample=both)

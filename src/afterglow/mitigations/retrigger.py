@@ -97,7 +97,7 @@ def _denoising_error(
     repeated = torch.arange(len(clean), device=clean.device).repeat_interleave(noises)
     timesteps = torch.randint(len(model.scheduler), (len(repeated),), generator=generator).to(clean.device)
     noise = torch.randn(len(repeated), *clean.shape[1:], generator=generator).to(clean)
-    noisy = model.scheduler.add_noise(clean[repeated], noise, timesteps)
+    noisy = model.add_noise(clean[repeated], noise, timesteps)
     predicted = model.to_noise(model(noisy, timesteps, condition[repeated]), noisy, timesteps)
     return ((predicted - noise).square() * weight[repeated]).sum((1, 2, 3)).view(-1, noises).mean(1)
 

@@ -1,15 +1,15 @@
 """A diffusion model without text (Ho et al. 2020)."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import diffusers
 from torch import Tensor
 
-from afterglow.errors import AfterglowError, one_line
+from afterglow.errors import AfterglowError
 from afterglow.models.conditioning import TextConditioning
-from afterglow.models.denoiser import Denoiser, build_unet, check_resolution
+from afterglow.models.denoiser import Denoiser
+from afterglow.models.networks import build_unet, check_resolution, load_network
 
 
 class DDPM(Denoiser):
@@ -44,35 +44,3 @@ class DDPM(Denoiser):
 
     def pipeline(self) -> "diffusers.DiffusionPipeline":
         return diffusers.DDPMPipeline(self.unet, self.scheduler)
-
-
-def load_network(cls: Any, source: str, resolution: int) -> Any:
-    """Open a network of a diffusers class; an exported pipeline will generate at `resolution`.
-
-    Args:
-        cls: the class.
-        source: a diffusers folder (of a pipeline or of the network alone) or a hub id.
-        resolution: width and height in pixels.
-
-    Raises:
-        AfterglowError: there is no such network, or its files are damaged.
-    """
-    network = load_part(cls.from_pretrained, source, "unet", use_safetensors=True)
-    network.register_to_config(sample_size=resolution)
-    return network
-
-
-def load_part(load: Callable[..., Any], source: str, part: str, **options: Any) -> Any:
-    """What a loader of diffusers reads from a part of a pipeline's folder or hub id, or from a folder that holds the part alone.
-
-    Raises:
-        AfterglowError: there is no such part, or its files are damaged.
-    """
-    for subfolder in (part,) if (Path(source) / part).is_dir() else (part, None):
-        try:
-            return load(source, subfolder=subfolder, **options)
-        except Exception as error:  # libraries raise many kinds of errors for damaged files
-            reason = error
-    raise AfterglowError(
-        f"No readable {part} in '{source}' ({one_line(str(reason), 80)}): give a diffusers folder, or a hub id if a network is available."
-    ) from reason

@@ -1,7 +1,6 @@
 """The base class of all models: how a batch becomes a loss, and how a training mitigation may change that."""
 
 import copy
-import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from afterglow.errors import AfterglowError, did_you_mean, one_line, require, require_fraction, require_positive
+from afterglow.errors import AfterglowError, one_line, require_fraction
 from afterglow.functional.philox import WORD, Stream, random_integers, random_normal, random_words
 from afterglow.models.conditioning import TextConditioning
+from afterglow.models.networks import instantiate
+from afterglow.models.noise import is_flow_config, noise_levels, noise_schedule, prediction_of, scheduler_class, training_timesteps
 from afterglow.planting.dataset import Batch, PlantedDataset
 
 
@@ -26,7 +27,7 @@ class TrainStepOutput:
         batch: the samples.
         captions: B captions as the network received them; "" where the caption was dropped for guidance.
         noisy: x_t, [B, C, h, w].
-        timesteps: int64 [B].
+        timesteps: [B], int64 or, in flow matching, float.
         condition: output of the text encoder; None for a model without text.
         output: output of the network, [B, C, h, w].
         target: what the output is compared with, [B, C, h, w].
@@ -47,10 +48,11 @@ class TrainStepOutput:
 
 
 class Denoiser(nn.Module):
-    """A U-Net that predicts noise or velocity, and the loss it is trained with.
+    """A network that predicts noise or velocity, and the loss it is trained with.
 
     Args:
-        noise_scheduler: arguments of diffusers' DDPMScheduler: num_train_timesteps, beta_schedule, prediction_type (epsilon, v_prediction).
+        noise_scheduler: arguments of diffusers' DDPMScheduler: num_train_timesteps, beta_schedule, prediction_type (epsilon, v_prediction);
+            with prediction_type flow_prediction those of FlowMatchEulerDiscreteScheduler: num_train_timesteps, shift.
         cond_drop_prob: fraction of captions replaced by the empty caption in training (for classifier-free guidance).
         seed: seed of noise, timesteps and dropped captions.
         compile: train the network through torch.compile, which takes minutes before the first step; evaluations run it as it is.
@@ -73,7 +75,10 @@ class Denoiser(nn.Module):
     ) -> None:
         super().__init__()
         require_fraction(cond_drop_prob=cond_drop_prob)
-        self.scheduler = noise_schedule(instantiate(diffusers.DDPMScheduler, noise_scheduler or {}, "noise_scheduler"))
+        arguments = dict(noise_scheduler or {})
+        if is_flow_config(arguments):
+            del arguments["prediction_type"]  # which diffusers' scheduler does not take
+        self.scheduler = noise_schedule(instantiate(scheduler_class(noise_scheduler or {}), arguments, "noise_scheduler"))
         self.cond_drop_prob, self.seed, self.compiles, self.channels_last = cond_drop_prob, seed, compile, channels_last
 
     @property
@@ -126,7 +131,7 @@ class Denoiser(nn.Module):
         return None
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: TextConditioning | None) -> Tensor:
-        """The network's own output, noise or velocity [B, C, h, w], for x_t [B, C, h, w] and timesteps int64 [B]."""
+        """The network's own output, noise or velocity [B, C, h, w], for x_t [B, C, h, w] and timesteps [B]."""
         raise NotImplementedError
 
     def pipeline(self) -> "diffusers.DiffusionPipeline":
@@ -165,12 +170,12 @@ class Denoiser(nn.Module):
             clean: x_0, [B, C, h, w], whose shape and device the noise has.
 
         Returns:
-            Noise [B, C, h, w] and timesteps int64 [B] on the device; dropped captions, bool [B], on the CPU, where captions are.
+            Noise [B, C, h, w] and timesteps [B] on the device; dropped captions, bool [B], on the CPU, where captions are.
         """
         words = random_words(self.seed, Stream.TIMESTEP, index, 2)
-        timesteps = random_integers(words[:, 0], len(self.scheduler)).to(clean.device, non_blocking=True)
+        integers = random_integers(words[:, 0], len(self.scheduler)).to(clean.device, non_blocking=True)
         noise = random_normal(self.seed, Stream.NOISE, index.to(clean.device, non_blocking=True), clean.shape[1:])
-        return noise, timesteps, words[:, 1] < self.cond_drop_prob * WORD
+        return noise, training_timesteps(self.scheduler, integers), words[:, 1] < self.cond_drop_prob * WORD
 
     def forward_batch(self, batch: Batch, mitigations: Sequence["TrainingMitigation"] = ()) -> TrainStepOutput:
         """Add noise to a training batch, apply the mitigations in their order, and run the network."""
@@ -182,9 +187,8 @@ class Denoiser(nn.Module):
             perturbed = mitigation.perturb_captions(self, perturbed, index)
             timesteps = mitigation.change_timesteps(self, timesteps)
         captions = ["" if drop else caption for caption, drop in zip(perturbed, dropped.tolist(), strict=True)]
-        noisy = self.scheduler.add_noise(clean, noise, timesteps)
-        velocity = self.scheduler.config.prediction_type == "v_prediction"
-        target = self.scheduler.get_velocity(clean, noise, timesteps) if velocity else noise
+        noisy = self.add_noise(clean, noise, timesteps)
+        target = prediction_of(self.scheduler).target(clean, noise, *noise_levels(self.scheduler, timesteps, clean))
         condition = self.condition(captions)
         with ExitStack() as hooks:
             for mitigation in mitigations:
@@ -197,22 +201,20 @@ class Denoiser(nn.Module):
         """Mean squared error of each sample of a batch, [B], in units of the network's target."""
         return self.forward_batch(batch).losses
 
-    def to_noise(self, output: Tensor, noisy: Tensor, timestep: int | Tensor) -> Tensor:
-        """Convert the network's output [B, C, h, w] to predicted noise: eps = sqrt(abar) v + sqrt(1 - abar) x_t for velocity.
+    def add_noise(self, clean: Tensor, noise: Tensor, timestep: float | Tensor) -> Tensor:
+        """x_t = a x_0 + s eps, [B, C, h, w], of clean values and noise of this shape; timestep: one for all rows, or [B]."""
+        signal, spread = noise_levels(self.scheduler, timestep, clean)
+        return signal * clean + spread * noise
+
+    def to_noise(self, output: Tensor, noisy: Tensor, timestep: float | Tensor) -> Tensor:
+        """Convert the network's output [B, C, h, w] to predicted noise (docs/methods.md#predictions).
 
         Args:
             output: output of the network.
             noisy: x_t, [B, C, h, w].
-            timestep: one for all rows, or int64 [B].
+            timestep: one for all rows, or [B].
         """
-        if self.scheduler.config.prediction_type == "epsilon":
-            return output
-        alpha_bar = self.scheduler.alphas_cumprod.to(output.dtype)
-        if isinstance(timestep, Tensor):
-            alpha_bar = alpha_bar.to(output.device, non_blocking=True)[timestep].reshape(-1, 1, 1, 1)
-        else:
-            alpha_bar = alpha_bar[timestep]  # a scalar of the host, for which no device waits
-        return alpha_bar.sqrt() * output + (1 - alpha_bar).sqrt() * noisy
+        return prediction_of(self.scheduler).noise(output, noisy, *noise_levels(self.scheduler, timestep, output))
 
 
 class TrainingMitigation:
@@ -252,71 +254,3 @@ class TrainingMitigation:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state of `state_dict`."""
-
-
-def instantiate(cls: Any, arguments: Mapping[str, Any], option: str) -> Any:
-    """Create an object of a library class from the arguments of a recipe.
-
-    Args:
-        cls: the class.
-        arguments: keyword arguments of its constructor.
-        option: name of the recipe's option, for the error.
-
-    Raises:
-        AfterglowError: the class has no such argument, or refuses its value.
-    """
-    known = inspect.signature(cls).parameters
-    if unknown := [name for name in arguments if name not in known]:
-        raise AfterglowError(f"{option}: {cls.__name__} has no argument '{unknown[0]}'{did_you_mean(unknown[0], known) or '.'}")
-    try:
-        return cls(**arguments)
-    except Exception as error:  # libraries raise many kinds of errors for values that they do not check
-        shown = ", ".join(f"{name}={value}" for name, value in arguments.items())
-        reason = one_line(f"{type(error).__name__} {error}".strip(), 110)
-        raise AfterglowError(f"{option}: {cls.__name__} cannot be created with {one_line(shown, 110)} ({reason}).") from error
-
-
-def build_unet(cls: Any, arguments: Mapping[str, Any], shape: tuple[int, int, int], *states: Tensor) -> Any:
-    """Create the U-Net of a recipe; AfterglowError if it cannot be created, or cannot process samples of a shape.
-
-    Args:
-        cls: its diffusers class.
-        arguments: keyword arguments of its constructor.
-        shape: of a sample, (C, H, W).
-        states: for a U-Net with captions: encoder states on the meta device, [1, L, D].
-    """
-    channels, side, _ = shape
-    require("channels", channels, channels >= 1, "at least 1")
-    arguments = {"sample_size": side, "in_channels": channels, "out_channels": channels, **arguments}
-    require("unet: sample_size", arguments["sample_size"], arguments["sample_size"] == side, f"{side}, the resolution of the data")
-    with torch.device("meta"):  # shapes without weights
-        trial = instantiate(cls, arguments, "unet")
-        check_resolution(trial, side)
-        try:
-            output = trial(torch.empty(1, *shape), torch.zeros(1, dtype=torch.long), *states).sample
-        except Exception as error:  # of any layer
-            reason = one_line(f"{type(error).__name__} {error}", 140)
-            raise AfterglowError(f"unet: this {cls.__name__} cannot process samples of {channels}x{side}x{side} ({reason}).") from error
-    require("unet: out_channels", output.shape[1], output.shape[1] == channels, f"{channels}, as the channels of the data")
-    return cls(**arguments)
-
-
-def check_resolution(unet: Any, resolution: int) -> None:
-    """Raise AfterglowError if a U-Net cannot halve images of this width and height at each level."""
-    require_positive(resolution=resolution)
-    num_levels = len(unet.config.block_out_channels)
-    if resolution % 2 ** (num_levels - 1):
-        raise AfterglowError(
-            f"resolution {resolution} cannot be halved {num_levels - 1} times, which a U-Net of {num_levels} levels requires."
-        )
-
-
-def noise_schedule(scheduler: "diffusers.DDPMScheduler") -> "diffusers.DDPMScheduler":
-    """Return the scheduler; raise AfterglowError if a model cannot be trained with it."""
-    kind, steps = scheduler.config.prediction_type, scheduler.config.num_train_timesteps
-    require("noise_scheduler: prediction_type", kind, kind in ("epsilon", "v_prediction"), "epsilon or v_prediction")
-    require("noise_scheduler: num_train_timesteps", steps, isinstance(steps, int) and steps > 1, "an integer above 1")
-    abar = scheduler.alphas_cumprod
-    valid = len(abar) == steps and bool(((abar >= 0) & (abar <= 1)).all())
-    require("noise_scheduler: alpha-bar", f"{abar.min():.3g} to {abar.max():.3g}", valid, f"{steps} numbers from 0 to 1")
-    return scheduler

@@ -6,14 +6,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import diffusers
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel, UNet2DModel
 
 from afterglow import models
 from afterglow.errors import AfterglowError, reading
 from afterglow.models import text_ddpm_pipeline
 from afterglow.models.checkpoint import read_checkpoint
-from afterglow.models.ddpm import load_part
 from afterglow.models.denoiser import Denoiser
+from afterglow.models.networks import load_part
+from afterglow.models.noise import FLOW, is_flow_config, scheduler_class
 from afterglow.models.pipelines import PIPELINES, REFUSED, class_name, load_index
 from afterglow.planting.io import check_empty
 
@@ -78,7 +80,8 @@ def _open(source: str | Path) -> Denoiser:
     if name == text_ddpm_pipeline.TextConditionalPipeline.__name__:
         options = {"text": f"{source}/text_encoder", "tokenizer": f"{source}/tokenizer"}
         options |= {key: index[key] for key in ("text_length", "mask_padding") if key in index}
-        return _open_network(models.TextConditionalDDPM, UNet2DConditionModel, str(source), options)
+        network = index["unet"][1] if index.get("unet", [None])[0] == "diffusers" else "UNet2DConditionModel"
+        return _open_network(models.TextConditionalDDPM, getattr(diffusers, network), str(source), options | {"network": network})
     if name in (*PIPELINES, *REFUSED):
         return models.StableDiffusion(str(source), resolution=_image_resolution(str(source))).eval()
     if name in ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline"):
@@ -97,9 +100,11 @@ def _image_resolution(source: str) -> int:
 def _open_network(cls: Any, network: Any, source: str, options: dict[str, Any]) -> Denoiser:
     """A model around the network and the noise schedule of a diffusers folder (or of an old, flat one)."""
     unet, scheduler = load_part(network.load_config, source, "unet"), load_part(DDPMScheduler.load_config, source, "scheduler")
-    known = inspect.signature(DDPMScheduler).parameters
+    known = {"prediction_type": None, **inspect.signature(scheduler_class(scheduler)).parameters}
     with reading(source, f"a folder of {cls.__name__}"):
         noise = {key: value for key, value in scheduler.items() if key in known and key != "trained_betas"}
+        if is_flow_config(scheduler):
+            noise["prediction_type"] = FLOW
         return cls(unet=source, resolution=unet["sample_size"], channels=unet["in_channels"], noise_scheduler=noise, **options).eval()
 
 

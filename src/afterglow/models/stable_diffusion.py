@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from afterglow.errors import AfterglowError, import_optional, require
 from afterglow.functional.philox import Stream, random_normal
 from afterglow.models.conditioning import TextConditioning
-from afterglow.models.denoiser import Denoiser, noise_schedule
+from afterglow.models.denoiser import Denoiser
 from afterglow.models.latent_cache import cache_latents, cache_reconstructions, cache_text_embeddings
+from afterglow.models.noise import noise_schedule
 from afterglow.models.pipelines import PIPELINES, PipelineParts, encode_prompts, open_parts, silent_diffusers, tokenize
 from afterglow.models.text_encoder import FrozenModule, FrozenTextEncoder
 from afterglow.planting.dataset import Batch, PlantedDataset

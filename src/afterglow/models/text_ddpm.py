@@ -1,4 +1,4 @@
-"""A diffusion model in pixel space with captions."""
+"""A diffusion model in pixel space with captions: a U-Net or a transformer."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -8,26 +8,32 @@ import diffusers
 import torch
 from torch import Tensor
 
-from afterglow.errors import AfterglowError
+from afterglow.errors import AfterglowError, require
 from afterglow.models.conditioning import TextConditioning
-from afterglow.models.ddpm import load_network
-from afterglow.models.denoiser import Denoiser, build_unet, check_resolution
+from afterglow.models.denoiser import Denoiser
+from afterglow.models.networks import build_unet, check_resolution, load_network
 from afterglow.models.text_encoder import SMALL_TEXT, TextEncoder
 from afterglow.planting.dataset import PlantedDataset
 
 log = logging.getLogger(__name__)
+TEXT_WIDTHS = {
+    "UNet2DConditionModel": "cross_attention_dim",
+    "PixArtTransformer2DModel": "caption_channels",
+}  # option with the text's width
 
 
 class TextConditionalDDPM(Denoiser):
-    """A `UNet2DConditionModel` in pixel space with a text encoder; class labels are captions.
+    """A network in pixel space with a text encoder; class labels are captions.
 
     Args:
-        unet: arguments of diffusers' UNet2DConditionModel, or a folder or hub id of a network to fine-tune.
+        unet: arguments of the network, or a folder or hub id of a network to fine-tune.
         text: folder, hub id or Python package of a frozen `transformers` encoder (`afterglow text-encoder` writes one), or arguments of a
             CLIPTextConfig for a causal encoder that is trained along with Stable Diffusion's conventions; null: a small one.
         tokenizer: folder, hub id or package of the tokenizer; default: the encoder's own.
         text_length: number of tokens to which a caption is padded or cut.
-        mask_padding: mask padding tokens in the U-Net's attention (Stable Diffusion does not).
+        mask_padding: mask padding tokens in the network's attention (Stable Diffusion does not).
+        network: its class in diffusers: UNet2DConditionModel, or PixArtTransformer2DModel, a transformer over patches of the image
+            whose blocks attend to the text (Peebles and Xie 2023, Chen et al. 2024).
         resolution: width and height of the images in pixels; linked to the data.
         channels: channels of the images; linked to the data.
         training: arguments of every Denoiser.
@@ -42,6 +48,7 @@ class TextConditionalDDPM(Denoiser):
         tokenizer: str | None = None,
         text_length: int = 16,
         mask_padding: bool = False,
+        network: str = "UNet2DConditionModel",
         resolution: int = 16,
         channels: int = 3,
         **training: Any,
@@ -49,20 +56,23 @@ class TextConditionalDDPM(Denoiser):
         super().__init__(**training)
         self.init_args = {
             "unet": unet, "text": text, "tokenizer": tokenizer, "text_length": text_length, "mask_padding": mask_padding,
-            "resolution": resolution, "channels": channels, **training,
+            "network": network, "resolution": resolution, "channels": channels, **training,
         }  # fmt: skip
         self.text = TextEncoder(text if text is not None else SMALL_TEXT, tokenizer, text_length)
         self.resolution, self.mask_padding = resolution, mask_padding
+        require("network", network, network in TEXT_WIDTHS, f"one of {', '.join(TEXT_WIDTHS)}")
+        network_class, text_width = getattr(diffusers, network), TEXT_WIDTHS[network]
         if isinstance(unet, str):
-            self.unet = load_network(diffusers.UNet2DConditionModel, unet, resolution)
+            self.unet = load_network(network_class, unet, resolution)
             check_resolution(self.unet, resolution)
         else:
             shape, states = (channels, resolution, resolution), torch.empty(1, text_length, self.text.width, device="meta")
-            arguments = {"cross_attention_dim": self.text.width, **unet}
-            self.unet = build_unet(diffusers.UNet2DConditionModel, arguments, shape, states)
-        for name, value in {"in_channels": channels, "cross_attention_dim": self.text.width}.items():
+            self.unet = build_unet(network_class, {text_width: self.text.width, **unet}, shape, encoder_hidden_states=states)
+        for name, value in {"in_channels": channels, text_width: self.text.width}.items():
             if self.unet.config[name] != value:
-                raise AfterglowError(f"The U-Net's {name} is {self.unet.config[name]}, but the data or the text encoder requires {value}.")
+                raise AfterglowError(
+                    f"The network's {name} is {self.unet.config[name]}, but the data or the text encoder requires {value}."
+                )
 
     @property
     def tokenizer(self) -> Any:
@@ -80,7 +90,8 @@ class TextConditionalDDPM(Denoiser):
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: TextConditioning | None) -> Tensor:
         assert condition is not None
         mask = condition.attention_mask if self.mask_padding else None
-        return self.unet(noisy, timesteps, condition.encoder_hidden_states, encoder_attention_mask=mask).sample
+        states = condition.encoder_hidden_states
+        return self.unet(noisy, timestep=timesteps, encoder_hidden_states=states, encoder_attention_mask=mask).sample
 
     def prepare_training(self, dataset: PlantedDataset, num_samples: int, rank: int, world_size: int, barrier: Callable[[], None]) -> None:
         """Warn if captions are longer than the text length."""

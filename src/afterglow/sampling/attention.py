@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from afterglow.errors import AfterglowError
 
 Reduce = Callable[[Tensor], Any]
+BLOCK_ORDER = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
 
 
 def cross_attention_layers(unet: nn.Module) -> list[str]:
-    """Names of the modules in which pixels attend to text, in the order in which they run: down, middle, up."""
+    """Names of the modules in which pixels attend to text, in the order in which they run."""
     return _in_order(name for name, _ in unet.named_modules() if name.endswith("attn2"))
 
 
@@ -26,7 +27,7 @@ def self_attention_layers(unet: nn.Module) -> list[str]:
 
 
 def _in_order(names: Iterator[str]) -> list[str]:
-    return sorted(names, key=lambda name: ("down_blocks", "mid_block", "up_blocks").index(name.split(".")[0]))
+    return sorted(names, key=lambda name: BLOCK_ORDER.get(name.split(".")[0], 0))  # a transformer names its blocks in their order
 
 
 def record_attention(

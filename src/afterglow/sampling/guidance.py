@@ -23,7 +23,7 @@ class CFGOutputs:
     """
 
     index: int
-    timestep: int
+    timestep: float
     noisy: Tensor
     uncond: Tensor
     cond: Tensor
@@ -58,7 +58,7 @@ def predict_both(model: Denoiser, condition: TextConditioning | None, noisy: Ten
     return uncond, cond
 
 
-def guidance_delta(model: Denoiser, uncond: Tensor, cond: Tensor, noisy: Tensor, timestep: int | Tensor) -> Tensor:
+def guidance_delta(model: Denoiser, uncond: Tensor, cond: Tensor, noisy: Tensor, timestep: float | Tensor) -> Tensor:
     """Delta = eps_c - eps_u in float32, [B, C, h, w] (docs/methods.md#magnitude).
 
     Args:
@@ -66,7 +66,7 @@ def guidance_delta(model: Denoiser, uncond: Tensor, cond: Tensor, noisy: Tensor,
         uncond: unconditional output, [B, C, h, w].
         cond: conditional output, [B, C, h, w].
         noisy: x_t, [B, C, h, w].
-        timestep: one for all rows, or int64 [B].
+        timestep: one for all rows, or [B].
     """
     return (model.to_noise(cond, noisy, timestep) - model.to_noise(uncond, noisy, timestep)).float()
 

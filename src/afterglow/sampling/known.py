@@ -56,5 +56,7 @@ class KnownPixels:
             after = scheduler.alphas_cumprod[scheduler.timesteps[index + 1]] if index + 1 < len(scheduler.timesteps) else 1.0
             kept = (abar / after).to(sample)
             sample = kept.sqrt() * sample + (1 - kept).sqrt() * draw()
-        known = scheduler.add_noise(self.images.to(sample), draw(), timestep.reshape(1))
+        images, noise, time = self.images.to(sample), draw(), timestep.reshape(1)
+        flow = hasattr(scheduler, "scale_noise")  # the same of flow matching, by another name
+        known = scheduler.scale_noise(images, time, noise) if flow else scheduler.add_noise(images, noise, time)
         return torch.where(self.mask.to(sample.device), known, sample)

@@ -15,6 +15,7 @@ from afterglow.errors import AfterglowError, DivergedError, did_you_mean, one_li
 from afterglow.functional.pixels import from_signed
 from afterglow.generations import Generations
 from afterglow.models.denoiser import Denoiser
+from afterglow.models.noise import FLOW_SCHEDULERS, is_flow
 from afterglow.sampling.attention import cross_attention_layers, self_attention_layers
 from afterglow.sampling.guidance import CFGOutputs, delta_norm, guidance_delta, predict_both
 from afterglow.sampling.known import KnownPixels
@@ -51,8 +52,15 @@ class Sampler:
         if unknown := [name for name in self.options if name not in arguments]:
             raise AfterglowError(f"sampler: {self.scheduler} has no option '{unknown[0]}'{did_you_mean(unknown[0], arguments) or '.'}")
 
-    def build(self, trained: diffusers.DDPMScheduler) -> Any:
-        """The scheduler with the noise schedule of a training, its timesteps set."""
+    def build(self, trained: Any) -> Any:
+        """The scheduler with the noise schedule of a training, its timesteps set; AfterglowError if the two do not fit."""
+        if is_flow(trained) != self.scheduler.startswith(FLOW_SCHEDULERS):
+            kind = (
+                f"by flow matching; give a {FLOW_SCHEDULERS} scheduler" if is_flow(trained) else "to remove noise; give another scheduler"
+            )
+            raise AfterglowError(
+                f"sampler: {self.scheduler} does not sample a model that was trained {kind}, such as {own_scheduler(trained)}."
+            )
         try:
             scheduler = getattr(diffusers, self.scheduler).from_config(trained.config, **self.options)
             scheduler.set_timesteps(self.steps)
@@ -64,6 +72,11 @@ class Sampler:
     def setup(self, model: Denoiser, captions: Sequence[str], seeds: Sequence[int]) -> SamplingSetup:
         """The setup of a pass for B captions and seeds without a mitigation."""
         return SamplingSetup(captions, seeds, encode_cfg_batch(model, captions), self.guidance_scale, lambda: self.build(model.scheduler))
+
+
+def own_scheduler(trained: Any) -> str:
+    """The scheduler that samples a model if none is given, by the scheduler of its training."""
+    return "FlowMatchEulerDiscreteScheduler" if is_flow(trained) else "DDIMScheduler"
 
 
 def sample_steps(model: Denoiser, setup: SamplingSetup, predict: Predict | None = None) -> Iterator[tuple[CFGOutputs, Tensor]]:
@@ -92,9 +105,9 @@ def sample_steps(model: Denoiser, setup: SamplingSetup, predict: Predict | None 
                 if known is not None:
                     sample = known.insert(sample, scheduler, index, lambda: _noise(model, generators), back=turn > 0)
                 call = predict if predict is not None and turn == turns - 1 else plain  # a step that is repeated is recorded once
-                noisy = scheduler.scale_model_input(sample, timestep)
+                noisy = _network_input(scheduler, sample, timestep)
                 with torch.no_grad():
-                    outputs = CFGOutputs(index, int(timestep), noisy, *call(index, noisy, timestep), setup.scale)
+                    outputs = CFGOutputs(index, timestep.item(), noisy, *call(index, noisy, timestep), setup.scale)
                     sample = scheduler.step(setup.guide(outputs), timestep, sample, **options).prev_sample
             yield outputs, sample if known is None or index + 1 < len(scheduler.timesteps) else known.restore(sample)
 
@@ -103,17 +116,22 @@ def initial_input(model: Denoiser, setup: SamplingSetup) -> tuple[Tensor, Tensor
     """The network's input [B, C, h, w] at the first step of a pass, and its timestep, a scalar tensor."""
     scheduler = setup.scheduler()
     timestep = scheduler.timesteps[0]
-    return scheduler.scale_model_input(_initial_sample(model, setup.generators(), scheduler), timestep), timestep
+    return _network_input(scheduler, _initial_sample(model, setup.generators(), scheduler), timestep), timestep
 
 
 def initial_delta_norm(model: Denoiser, setup: SamplingSetup) -> Tensor:
     """||Delta||_2 at the first step of a pass, [B]: one call of the network."""
     noisy, timestep = initial_input(model, setup)
-    return delta_norm(guidance_delta(model, *predict_both(model, setup.condition, noisy, timestep), noisy, int(timestep)))
+    return delta_norm(guidance_delta(model, *predict_both(model, setup.condition, noisy, timestep), noisy, timestep.item()))
 
 
 def _initial_sample(model: Denoiser, generators: Sequence[torch.Generator], scheduler: Any) -> Tensor:
-    return _noise(model, generators) * scheduler.init_noise_sigma
+    return _noise(model, generators) * getattr(scheduler, "init_noise_sigma", 1.0)  # flow matching begins with plain noise
+
+
+def _network_input(scheduler: Any, sample: Tensor, timestep: Tensor) -> Tensor:
+    """The sampler's state as the network takes it; schedulers of flow matching do not scale it."""
+    return scheduler.scale_model_input(sample, timestep) if hasattr(scheduler, "scale_model_input") else sample
 
 
 def _noise(model: Denoiser, generators: Sequence[torch.Generator]) -> Tensor:
@@ -215,7 +233,7 @@ def _generate_batch(
         images=from_signed(pixels).cpu(),
         caption=tuple(captions),
         seed=torch.tensor(list(seeds)),
-        timesteps=torch.as_tensor(timesteps).long().cpu(),
+        timesteps=torch.as_tensor(timesteps).round().long().cpu(),
         prompt_length=None if condition is None else condition.prompt_length[len(captions) :].cpu(),
         provenance=_provenance(model, sampler, capture) | {"sink": sink} | ({"mitigation": str(mitigation)} if mitigation else {}),
         extras=extras,

@@ -16,6 +16,7 @@ from torch.nn.functional import cosine_similarity
 from afterglow.functional.attention import entropy
 from afterglow.models.conditioning import TextConditioning
 from afterglow.models.denoiser import Denoiser
+from afterglow.models.noise import noise_levels
 from afterglow.sampling.guidance import guidance_delta, predict_both
 
 EXTRAS = ("sharpness", "curvature", "low_noise_cosine", "basin_curve", "early_difference", "self_attention", "update_norms")
@@ -38,7 +39,7 @@ class SamplerStep:
 
     index: int
     num_steps: int
-    timestep: int
+    timestep: float
     noisy: Tensor
     noise: Tensor
     condition: TextConditioning | None
@@ -77,7 +78,7 @@ class Sharpness:
         if step.index == 0:
             delta = _delta_function(self.model, step)
             product = _jacobian_product(delta, step.noisy, delta(step.noisy))
-            variance = 1 - self.model.scheduler.alphas_cumprod[step.timestep].item()
+            variance = noise_levels(self.model.scheduler, step.timestep, step.noisy)[1].item() ** 2
             self.value = product.float().flatten(1).norm(dim=1).cpu() / variance
 
     def result(self) -> dict[str, Tensor]:

@@ -114,10 +114,10 @@ class TraceRecorder:
         with self._record_self_attention(index, noisy), self._record_attention(index):
             uncond, cond = predict_both(self.model, self.condition, noisy, timestep)
         if self.condition is not None and self.capture.guidance:
-            self._keep_guidance(guidance_delta(self.model, uncond, cond, noisy, int(timestep)))
+            self._keep_guidance(guidance_delta(self.model, uncond, cond, noisy, timestep.item()))
         if self.observers:
-            noise = self.model.to_noise(cond, noisy, int(timestep))
-            step = SamplerStep(index, self.num_steps, int(timestep), noisy, noise, self.condition)
+            noise = self.model.to_noise(cond, noisy, timestep.item())
+            step = SamplerStep(index, self.num_steps, timestep.item(), noisy, noise, self.condition)
             for observer in self.observers:
                 observer.on_step(step)
         return uncond, cond

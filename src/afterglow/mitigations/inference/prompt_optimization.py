@@ -51,7 +51,7 @@ class PromptOptimization:
         def loss(embeddings: Tensor) -> Tensor:
             condition = replace(both, encoder_hidden_states=torch.cat([empty, embeddings]))
             outputs = predict_both(model, condition, noisy, timestep)
-            return masked_delta_norm(guidance_delta(model, *outputs, noisy, int(timestep)), mask)
+            return masked_delta_norm(guidance_delta(model, *outputs, noisy, timestep.item()), mask)
 
         result = optimize_embedding(loss, own, self)
         for row in result.diverged.nonzero()[:, 0].tolist():

@@ -50,7 +50,7 @@ class SampleDropping(TrainingMitigation):
         has_caption = torch.tensor([bool(caption) for caption in step.captions], device=values.device)
         if self.threshold is not None:
             return ~has_caption | (values <= self.threshold)
-        levels = step.timesteps * NUM_LEVELS // len(model.scheduler)
+        levels = (step.timesteps * NUM_LEVELS // len(model.scheduler)).long().clamp(max=NUM_LEVELS - 1)
         thresholds = self.thresholds()[levels.cpu()]
         controls = torch.tensor([kind == "control" for kind in step.batch.kind], device=values.device) & has_caption
         self._pending.append(torch.stack([step.batch.index.to(values.device), levels, values, controls], dim=1).double())
