@@ -49,9 +49,10 @@ def test_each_image_gets_its_verdict_and_its_evidence():
 
 
 def test_limits_come_from_every_second_unseen_image_and_the_others_judge_them():
-    near = Unseen(np.array([0.2, 0.1, 2.0, 2.0]), np.array([2.0, 0.5, 2.0, 2.0]))
-    assert near.limits == {WHOLE: 0.2, PART: 1.0} and near.passing(WHOLE) == (1, 2) and near.passing(PART) == (1, 2)
-    part = (3, 0, 0.6, [5])
+    near = Unseen(np.array([0.2, 0.1, 2.0, 2.0]), np.array([2.0, 0.4, 2.0, 2.0]))
+    assert near.limits == {WHOLE: 0.2, PART: 0.5} and near.passing(WHOLE) == (1, 2) and near.passing(PART) == (1, 2)
+    assert Unseen(np.full(32, 2.0), np.full(32, 2.0)).limits[PART] == 1 and Unseen(np.full(30, 2.0), np.full(30, 2.0)).limits[PART] == 0.5
+    part = (3, 0, 0.45, [5])
     found = judge_images(evidence([0.15], [0], part), CLUSTERS, near)
     assert found["verdict"].tolist() == [WHOLE, WHOLE, *[NOTHING] * 4]  # the region of a whole copy does not count
     assert found["unseen_as_close"].tolist()[:2] == [1, 1]
@@ -83,6 +84,6 @@ def test_held_out_images_are_judged_like_the_others_and_what_they_share_is_no_ev
     kept, unseen = heldout_evidence(found, np.arange(8), 4)
     assert set(kept.parts["region"]) == {1, 2} and len(kept.nearest) == len(kept.distance) == 4
     assert unseen.whole.tolist() == [np.inf, np.inf, 0.3, np.inf] and unseen.part.tolist() == [np.inf, np.inf, 0.7, 0.1]
-    assert unseen.limits == {WHOLE: 0.3, PART: 0.7} and unseen.passing(WHOLE) == (0, 2) and unseen.passing(PART) == (1, 2)
+    assert unseen.limits == {WHOLE: 0.3, PART: 0.5} and unseen.passing(WHOLE) == (0, 2) and unseen.passing(PART) == (1, 2)
     table = judge_images(kept, np.arange(4), unseen)
     assert table["verdict"].tolist() == [NOTHING, PART, NOTHING, NOTHING] and table["unseen_as_close"].tolist() == [0, 1, 0, 0]

@@ -64,7 +64,15 @@ def test_the_first_copy_that_two_evaluations_find_is_warned_of_once_by_its_name(
 
 def test_samples_are_those_of_the_captions(begin, small_plain):
     audit = begin()
-    assert len(audit.sample(small_plain())) == 6
+    one, other, again = (audit.sample(small_plain(), step) for step in (0, 10, 0))
+    assert len(one) == 6 and torch.equal(one.images, again.images) and not torch.equal(one.images, other.images)
+
+
+def test_what_a_model_shows_before_its_first_step_is_not_warned_of(begin, caplog):
+    audit = begin()
+    for step, copied in ((0, [3]), (10, [3]), (20, [3])):
+        audit.record(generated(audit, copied), step, 1, None, last=False)
+    assert not caplog.records and not audit.warned
 
 
 def test_a_set_without_held_out_images_is_refused(begin):

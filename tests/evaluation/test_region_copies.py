@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from afterglow.evaluation.region_copies import map_regions, match_region, region_masks, sharing_images, windows
+from afterglow.evaluation.region_copies import map_regions, match_region, num_near, region_masks, sharing_images, windows
 from afterglow.functional.distances import masked_contrast, masked_rms
 from afterglow.functional.pixels import to_unit
 from afterglow.neighbors.gallery import Gallery
@@ -11,6 +11,10 @@ def test_windows_are_all_of_two_sizes_on_the_lattice():
     assert windows(16).shape == (25 + 36, 8, 8) and windows(12).shape == (9, 4, 4) and windows(10).shape == (4, 2, 2)
     assert windows(16).sum((1, 2)).tolist() == [16] * 25 + [9] * 36 and len(windows(16).unique(dim=0)) == 61
     assert region_masks(windows(16), 16)[0, :8, :8].all() and region_masks(windows(16), 16)[0].sum() == 64
+
+
+def test_a_small_set_is_calibrated_by_fewer_images():
+    assert [num_near(count) for count in (10, 127, 640, 3200, 10**5)] == [1, 1, 10, 50, 50]
 
 
 def test_map_regions_are_the_quarter_in_which_each_map_is_highest(generations):
@@ -31,7 +35,7 @@ def test_a_region_match_is_that_of_the_rule_and_images_that_share_it_count_as_on
     found = match_region(torch.from_numpy(made), mask, gallery)
     unit, one = to_unit(pixels), to_unit(made[0])
     others = [row for row in range(12) if row not in (4, 5, 6, 7)]
-    least = min(*(masked_rms(base, unit[others], mask).mean() for base in (one, unit[4])), masked_contrast(unit[4], mask))
+    least = min(*(masked_rms(base, unit[others], mask).min() for base in (one, unit[4])), masked_contrast(unit[4], mask))
     assert found.rows[0] in (4, 5, 6, 7) and torch.allclose(found.values[0], masked_rms(one, unit[4], mask) / (0.5 * least), atol=1e-5)
     assert found.values[0] < 0.2 and found.values[1].isinf() and found.values[2] > 1
     shared = sharing_images(torch.tensor([4, 0]), mask, gallery)

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from audit_results import made
@@ -20,6 +21,15 @@ def test_only_what_was_measured_is_said():
     assert "best copy of 2 of 2 copied images was generated for the image's own caption" in own
     shown = advice(made([WHOLE_COPY], settings={"times each image was shown": "120"}))
     assert "Each image was shown 120 times." in shown
+
+
+def test_few_judges_are_said():
+    result = made([NO_COPY])
+    few = replace(result, facts=replace(result.facts, limits=dict.fromkeys(result.facts.limits, (1.0, 0, 4))))
+    assert advice(few) == [
+        "Only 4 images judge the verdicts, which leaves a false-positive rate of up to 60% possible: hold more images out of the training "
+        "(--heldout, data.planting.num_heldout)."
+    ]
 
 
 def test_the_figures_on_plants_are_those_of_the_finding():

@@ -11,6 +11,7 @@ from afterglow.analysis.extraction import calibrated_limit
 from afterglow.errors import AfterglowError
 
 CELLS = 8  # per side
+ENOUGH, LIMIT_OF_FEW = 16, 0.5
 WHOLE_COPY, PART_COPY, NO_COPY = VERDICTS = ("copied whole", "copied in part", "not copied")
 
 
@@ -60,7 +61,8 @@ def copied_mask(cells: Sequence[int], side: int) -> np.ndarray:
 class Unseen:
     """The smallest calibrated distances of M images that the model never saw: whole, and in a region, [M].
 
-    Every second one chooses the limits of both rules (`calibrated_limit`), the others judge them.
+    Every second one chooses the limits of both rules (`calibrated_limit`), the others judge them. If fewer than ENOUGH choose, the limit in
+    regions is at most LIMIT_OF_FEW: many regions are tried, and few images do not show how near chance comes.
     """
 
     whole: np.ndarray
@@ -69,7 +71,8 @@ class Unseen:
     @property
     def limits(self) -> dict[str, float]:
         """Limit of each verdict, below which a generation is a copy."""
-        return {WHOLE_COPY: calibrated_limit(self.whole), PART_COPY: calibrated_limit(self.part)}
+        few = len(self.part[::2]) < ENOUGH
+        return {WHOLE_COPY: calibrated_limit(self.whole), PART_COPY: min(calibrated_limit(self.part), LIMIT_OF_FEW if few else 1)}
 
     def judging(self, verdict: str) -> np.ndarray:
         """Values of the images that judge the limit of a verdict, smallest first."""

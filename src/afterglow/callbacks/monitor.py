@@ -202,7 +202,7 @@ class MemorizationMonitor(L.Callback):
                 result = self.evaluation.run(model, last=True)
                 history = [self.files.measurements, result.measurements.assign(step=step)]
                 frames += self.evaluation.confirmations(model, pd.concat(history, ignore_index=True))
-            self.audited = self.audit.sample(model) if self.audit else None
+            self.audited = self.audit.sample(model, step) if self.audit else None
         if last and self.ema:
             frames.append(self.evaluation.raw_weights(model))
         return replace(result, measurements=pd.concat([result.measurements, *frames], ignore_index=True)), last

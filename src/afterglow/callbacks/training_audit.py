@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from afterglow import keys
-from afterglow.analysis.audit import since
+from afterglow.analysis.audit import NO_COPY, since
 from afterglow.analysis.audit_result import COPIED, AuditResult, audit_facts, confirmed, named_rows, shown_pairs
 from afterglow.callbacks.training_evaluation import EvaluationSettings
 from afterglow.errors import reading
@@ -29,7 +29,7 @@ FOLDER = "audit"  # of a run
 
 
 class TrainingAudit:
-    """Asks at each evaluation which training images are copied; the same captions and seeds each time.
+    """Asks at each evaluation which training images are copied: the same captions, with new seeds so that chance does not repeat itself.
 
     Args:
         folder: run folder.
@@ -59,11 +59,17 @@ class TrainingAudit:
         file = self.folder / "audit.parquet"
         before = _read_rows(file) if file.is_file() else pd.DataFrame({"checkpoint": []})
         self.rows = before[before["checkpoint"].isin([_name(step) for step in steps])]
-        self.warned = any(confirmed(self.rows))
+        self.warned = any(self._confirmed())
 
-    def sample(self, model: Denoiser) -> Generations:
-        """The generations of an evaluation, on every process."""
-        samples = GenerationPlan(1, seed_rule="prompt").samples(range(len(self.request.targets)))
+    def _confirmed(self) -> list[list[str]]:
+        """The confirmed copies at each evaluation but the first."""
+        rows = self.rows[self.rows["checkpoint"] == _name(0)] if len(self.rows) else self.rows
+        before = set(rows.loc[rows["verdict"] != NO_COPY, "file_name"]) if len(rows) else set()
+        return [[name for name in names if name not in before] for names in confirmed(self.rows)]
+
+    def sample(self, model: Denoiser, step: int) -> Generations:
+        """The generations of the evaluation at a step, on every process."""
+        samples = GenerationPlan(1, step, "prompt").samples(range(len(self.request.targets)))
         return generate_with_ground_truth(
             model, self.request, samples, self.settings.sampler, self.request.capture,
             batch_size=self.settings.batch_size, processes=self.processes,
@@ -72,7 +78,8 @@ class TrainingAudit:
     def record(self, generations: Generations, step: int, epoch: float, logger: Any, *, last: bool) -> None:
         """Judge the images, write the folder `audit` of the run, log, and warn at the first confirmed copy.
 
-        A copy is confirmed if the image is copied at this evaluation and at the one before.
+        A copy is confirmed if the image is copied at this evaluation and at the one before, but not before the first step: what a model
+        shows that has not seen the images is not copied from them.
 
         Args:
             generations: of this evaluation.
@@ -95,7 +102,7 @@ class TrainingAudit:
         facts = audit_facts(unseen, held_out=True, captions=captions, prompts=prompts, settings=settings)
         result = AuditResult(self.rows, facts, pairs)
         result.save(self.folder)
-        copies = next(reversed(confirmed(self.rows)), [])
+        copies = next(reversed(self._confirmed()), [])
         if copies and not self.warned:
             text = warning(copies, step)
             log.warning("%s", text)

@@ -14,9 +14,8 @@ from afterglow.datasets.prompts import Prompt
 from afterglow.evaluation.audited_set import AuditedSet
 from afterglow.evaluation.extraction import NOTHING_ELSE
 from afterglow.evaluation.floor import MAX_UNSEEN
-from afterglow.evaluation.ground_truth import NUM_NEIGHBORS
 from afterglow.evaluation.outpainting import RESAMPLINGS
-from afterglow.evaluation.region_copies import map_regions, match_region, region_masks, sharing_images, windows
+from afterglow.evaluation.region_copies import map_regions, match_region, num_near, region_masks, sharing_images, windows
 from afterglow.evaluation.requests import EvalRequest
 from afterglow.functional.distances import calibrated_l2
 from afterglow.functional.pixels import to_signed
@@ -29,6 +28,7 @@ from afterglow.sampling.known import KnownPixels
 from afterglow.sampling.recorder import CaptureConfig
 
 MAPS = CaptureConfig(tokens=False, end_steps=(-1,))  # what regions are made of
+RULE = 2  # changes with what `common_content` computes, so that samples of another rule are not taken over
 _CHUNK = 64  # real images that are compared together
 
 
@@ -102,7 +102,7 @@ def audit_request(model: Denoiser, images: AuditedSet, captions: Sequence[str], 
     targets = [Prompt(caption, "prompt" if caption else "unprompted") for caption in texts]
     capture = MAPS if any(texts) else NOTHING_ELSE
     order = np.random.default_rng(0).permutation(len(images.pixels))  # so that held-out images are completed like all others
-    request = AuditRequest(targets=targets, gallery=gallery, capture=capture, metadata={"images": len(images.pixels)})
+    request = AuditRequest(targets=targets, gallery=gallery, capture=capture, metadata={"images": len(images.pixels), "rule": RULE})
     return CompletionRequest(**vars(request), order=order) if outpaint else request
 
 
@@ -122,7 +122,7 @@ def common_content(images: Tensor, fixed: Tensor, free: Tensor, gallery: Gallery
     side = images.shape[-1]
     left_out = [] if own is None else [{cluster} for cluster in gallery.clusters[own.numpy()].tolist()]
     full = torch.ones(1, side, side, dtype=torch.bool)
-    near = gallery.nearest(images, full, left_out, num_clusters=NUM_NEIGHBORS + 1)
+    near = gallery.nearest(images, full, left_out, num_clusters=num_near(len(gallery.pixels)) + 1)
     masks = [*region_masks(fixed, side)[:, None], *region_masks(free, side).transpose(0, 1)[:, :, None]]
     found = [match_region(images, mask, gallery, own) for mask in masks]
     return {

@@ -19,6 +19,7 @@ from afterglow.neighbors.gallery import Gallery
 from afterglow.neighbors.search import all_distances
 
 PART_OF_MAP = 4  # a region of a map is one fourth of the image
+NEAR_PART = 64  # one 64th of a set of 3,200 images are the 50 neighbors of the calibrated distance
 
 
 class RegionMatch(NamedTuple):
@@ -31,6 +32,14 @@ class RegionMatch(NamedTuple):
 
     rows: Tensor
     values: Tensor
+
+
+def num_near(count: int) -> int:
+    """Number of other images that calibrate a distance in a set of `count` images: a 64th of them, at least 1, at most NUM_NEIGHBORS.
+
+    A fixed number would include images that are not near at all in a small set, and the test would become lenient.
+    """
+    return min(NUM_NEIGHBORS, max(1, count // NEAR_PART))
 
 
 def windows(side: int) -> Tensor:
@@ -73,7 +82,7 @@ def match_region(images: Tensor, masks: Tensor, gallery: Gallery, own: Tensor | 
     """Find the training image y nearest to each image in a region, and its calibrated distance d / (ALPHA * min(g, e, c)).
 
     All images that agree with y in the region, or belong to its cluster, share its content. d: distance to y; g and e: mean distance of
-    the image and of y to the NUM_NEIGHBORS nearest images that do not share it; c: contrast of y. Infinite where y has no content: c is
+    the image and of y to the `num_near` nearest images that do not share it; c: contrast of y. Infinite where y has no content: c is
     below NEAR_DUPLICATE_DISTANCE.
 
     Args:
@@ -101,8 +110,8 @@ def match_region(images: Tensor, masks: Tensor, gallery: Gallery, own: Tensor | 
 
 
 def _mean_nearest(distances: Tensor) -> Tensor:
-    """Mean of the NUM_NEIGHBORS smallest distances of each row, or of as many as are finite; NaN without any."""
-    return mean_finite(distances.topk(min(NUM_NEIGHBORS, distances.shape[1]), dim=1, largest=False).values)
+    """Mean of the `num_near` smallest distances in each row, as far as they are finite; NaN without any."""
+    return mean_finite(distances.topk(num_near(distances.shape[1]), dim=1, largest=False).values)
 
 
 def sharing_images(rows: Tensor, masks: Tensor, gallery: Gallery) -> Tensor:

@@ -1,7 +1,10 @@
 """What limits an audit's answer, and what its copied images have in common; only what was measured is said."""
 
-from afterglow.analysis.audit import NO_COPY
+from afterglow.analysis.audit import LIMIT_OF_FEW, NO_COPY
 from afterglow.analysis.audit_result import AuditResult
+from afterglow.functional.statistics import exact_interval
+
+FEW_JUDGES = 16  # of which none passes, and a rate of 20 % is still possible
 
 # docs/findings/mitigation.md
 ON_PLANTS = (
@@ -18,7 +21,7 @@ def advice(result: AuditResult) -> list[str]:
 def _limits(result: AuditResult) -> list[str]:
     sentences = []
     for verdict, (limit, passed, judging) in result.facts.limits.items():
-        if limit < 0.5:
+        if limit < LIMIT_OF_FEW:
             end = "." if result.facts.held_out else ": name images that the model never saw with --heldout."
             sentences.append(
                 f"The limit for '{verdict}' is {limit:.2f} instead of 1, since images of this kind resemble each other, and most such "
@@ -26,6 +29,13 @@ def _limits(result: AuditResult) -> list[str]:
             )
         if passed > 0.05 * judging:
             sentences.append(f"{passed} of {judging} images that are no copies pass the test for '{verdict}': do not trust this verdict.")
+    passed, judging = max((passed, judging) for _, passed, judging in result.facts.limits.values())
+    if judging < FEW_JUDGES:
+        most = exact_interval(passed, judging)[1]
+        sentences.append(
+            f"Only {judging} images judge the verdicts, which leaves a false-positive rate of up to {most:.0%} possible: "
+            "hold more images out of the training (--heldout, data.planting.num_heldout)."
+        )
     return sentences
 
 
