@@ -8,6 +8,7 @@ from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
 from afterglow.errors import AfterglowError
 from afterglow.evaluation.evaluate import build_sampler
+from afterglow.mitigations.training.timestep_sampling import TimestepSampling
 from afterglow.models.io import export, open_model
 from afterglow.models.noise import noise_levels, noise_schedule, prediction_of, training_timesteps
 from afterglow.models.text_ddpm import TextConditionalDDPM
@@ -48,7 +49,7 @@ def test_flow_matching_is_that_of_diffusers(shift):
     signal, spread = noise_levels(scheduler, times, clean)
     noisy = signal * clean + spread * noise
     torch.testing.assert_close(noisy, scheduler.scale_noise(clean, times, noise))
-    assert times[0] == 1000 and 0 < times[2] < 3.1
+    assert times[2] == 1000 and 0 < times[0] < 3.1  # 0 is nearest to the clean image, as in diffusion
     target = prediction_of(scheduler).target(clean, noise, signal, spread)
     torch.testing.assert_close(prediction_of(scheduler).noise(target, noisy, signal, spread), noise)
     for row, time in enumerate(times.tolist()):  # a number of the host instead of a tensor
@@ -75,6 +76,13 @@ def test_samplers_and_models_that_do_not_fit_are_refused(transformer, caption):
         transformer(resolution=9)
     with pytest.raises(AfterglowError, match="network must be one of UNet2DConditionModel, PixArtTransformer2DModel"):
         transformer(network="Flux")
+
+
+def test_a_mitigation_of_the_timesteps_acts_on_a_flow_too(transformer, batch):
+    model, mitigation = transformer(), TimestepSampling(0.0, 0.1)
+    plain, near = (model.forward_batch(batch(6), mitigations).timesteps for mitigations in ((), (mitigation,)))
+    torch.testing.assert_close(near, mitigation.change_timesteps(model, plain.round().long() - 1) + 1.0)
+    assert (plain >= 1).all() and (near <= plain).all() and near.max() < plain.max()
 
 
 def test_the_loss_of_two_images_falls(transformer, batch):

@@ -170,12 +170,12 @@ class Denoiser(nn.Module):
             clean: x_0, [B, C, h, w], whose shape and device the noise has.
 
         Returns:
-            Noise [B, C, h, w] and timesteps [B] on the device; dropped captions, bool [B], on the CPU, where captions are.
+            Noise [B, C, h, w] and timesteps int64 [B] (of a flow: before its shift) on the device; dropped captions, bool [B], on the CPU.
         """
         words = random_words(self.seed, Stream.TIMESTEP, index, 2)
-        integers = random_integers(words[:, 0], len(self.scheduler)).to(clean.device, non_blocking=True)
+        timesteps = random_integers(words[:, 0], len(self.scheduler)).to(clean.device, non_blocking=True)
         noise = random_normal(self.seed, Stream.NOISE, index.to(clean.device, non_blocking=True), clean.shape[1:])
-        return noise, training_timesteps(self.scheduler, integers), words[:, 1] < self.cond_drop_prob * WORD
+        return noise, timesteps, words[:, 1] < self.cond_drop_prob * WORD
 
     def forward_batch(self, batch: Batch, mitigations: Sequence["TrainingMitigation"] = ()) -> TrainStepOutput:
         """Add noise to a training batch, apply the mitigations in their order, and run the network."""
@@ -187,6 +187,7 @@ class Denoiser(nn.Module):
             perturbed = mitigation.perturb_captions(self, perturbed, index)
             timesteps = mitigation.change_timesteps(self, timesteps)
         captions = ["" if drop else caption for caption, drop in zip(perturbed, dropped.tolist(), strict=True)]
+        timesteps = training_timesteps(self.scheduler, timesteps)
         noisy = self.add_noise(clean, noise, timesteps)
         target = prediction_of(self.scheduler).target(clean, noise, *noise_levels(self.scheduler, timesteps, clean))
         condition = self.condition(captions)

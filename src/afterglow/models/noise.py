@@ -84,8 +84,8 @@ def noise_levels(scheduler: Any, timestep: float | Tensor, like: Tensor) -> tupl
 
 
 def training_timesteps(scheduler: Any, integers: Tensor) -> Tensor:
-    """The timesteps [B] of uniform integers [B] below N: the integers themselves, or those that the shift of a flow makes of them."""
-    return scheduler.timesteps.to(integers.device, non_blocking=True)[integers] if is_flow(scheduler) else integers
+    """The timesteps [B] of integers [B] below N, 0 nearest to the clean image: the integers themselves, or in a flow those of its shift."""
+    return scheduler.timesteps.flip(0).to(integers.device, non_blocking=True)[integers] if is_flow(scheduler) else integers
 
 
 def noise_schedule(scheduler: Any) -> Any:
