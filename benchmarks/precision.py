@@ -16,6 +16,7 @@ import torch
 from networks import captioned, plain
 from timing import time_ratio, undisturbed_seconds
 
+from afterglow.memory import keep_freed_memory
 from afterglow.models.lightning_module import DenoiserModule, OptimizerConfig
 from afterglow.planting.dataset import Batch
 
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--captioned", action="store_true", help="the demo's network, which attends to captions at every level")
     parser.add_argument("--side", type=int, default=16, help="side of the images in pixels")
     options = parser.parse_args()
+    keep_freed_memory()  # as the commands do
     count, side = options.batch_size, options.side
     images = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1
     batch = Batch(images, ("",) * count, ("control",) * count, torch.arange(count))

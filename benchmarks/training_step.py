@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from afterglow.callbacks.ema import WarmupEMA
 from afterglow.callbacks.nonfinite import NonFinite
+from afterglow.memory import keep_freed_memory
 from afterglow.models.ddpm import DDPM
 from afterglow.models.denoiser import Denoiser
 from afterglow.models.lightning_module import DenoiserModule, OptimizerConfig
@@ -145,6 +146,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--side", type=int, default=16, help="side of the images in pixels")
     options = parser.parse_args()
+    keep_freed_memory()  # as the commands do
     data = PlantedDataModule(set_size=400, planting=PlantingConfig(copies=(50,)), resolution=options.side, batch_size=options.batch_size)
     data.setup()
     model, other = pair_of(options.against, options.side, data)

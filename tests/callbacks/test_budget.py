@@ -13,7 +13,9 @@ PLAIN = Workload(captions=0, completed=12, controls=50, errors=40, evaluations=5
 
 def test_passes_are_those_of_both_halves_of_every_generation():
     assert CAPTIONED.passes(SETTINGS, last=False) == 10 * 2 * 2 * 30 + 40
-    assert CAPTIONED.passes(SETTINGS, last=True) == 10 * 2 * 4 * (30 + 20) + 40 + 10 * 2 * 2 * 30  # and the raw weights
+    assert CAPTIONED.passes(SETTINGS, last=True) == 10 * 2 * 4 * (30 + 20) + 40 + 10 * 2 * 30  # and the raw weights
+    guided = replace(SETTINGS, sampler=Sampler(steps=10, guidance_scale=2.0))
+    assert CAPTIONED.passes(guided, last=True) - CAPTIONED.passes(SETTINGS, last=True) == 10 * 2 * 30
     assert PLAIN.passes(SETTINGS, last=False) == 10 * (100 + 3 * 2 * 12) + 40
     assert PLAIN.passes(SETTINGS, last=True) == 10 * (100 + 3 * 4 * (12 + 2 * 20)) + 40 + 10 * 100
 

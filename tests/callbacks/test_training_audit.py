@@ -25,7 +25,7 @@ def begin(images, small_plain, tmp_path):
 
     def make(*steps, heldout=12):
         planted = plant_images(images, PlantingConfig(**NOTHING, num_heldout=heldout), set_size=40, seed=1)
-        settings = EvaluationSettings(num_audited=6, sampler=Sampler(steps=1))
+        settings = EvaluationSettings(num_audited=6, batch_size=8, sampler=Sampler(steps=1))
         return TrainingAudit(tmp_path, settings, planted, small_plain(), Processes(), steps)
 
     return make

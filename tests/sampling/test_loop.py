@@ -265,3 +265,17 @@ def test_generations_that_are_not_finite_raise(small_plain):
     next(model.unet.parameters()).data.fill_(float("nan"))
     with pytest.raises(DivergedError, match="DDPM generated images that are not finite"):
         generate(model, [""], [0], TRAILING, CaptureConfig(tokens=False, end_steps=()))
+
+
+@pytest.mark.parametrize(("scale", "rows"), [(1.0, 4), (3.0, 8)])
+def test_the_unconditional_half_is_computed_only_where_something_needs_it(model, scale, rows):
+    sampler, sizes = Sampler(steps=2, guidance_scale=scale), []
+    both = generate(model, CAPTIONS, SEEDS, sampler)
+    handle = model.unet.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    few = generate(model, CAPTIONS, SEEDS, sampler, CaptureConfig(guidance=False))
+    handle.remove()
+    assert sizes == [rows, rows] and few.guidance is None and few.provenance["sink"] == both.provenance["sink"]
+    assert gray_levels(few.images, both.images) <= 1 and torch.equal(few.prompt_length, both.prompt_length)
+    torch.testing.assert_close(few.token_attention, both.token_attention, rtol=0, atol=2e-3)
+    for place, maps in both.end_attention.items():
+        torch.testing.assert_close(few.end_attention[place], maps, rtol=0, atol=2e-3)

@@ -12,12 +12,13 @@ import torch
 import yaml
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from afterglow import distributed
+from afterglow import distributed, memory
 from afterglow.callbacks.ema import WarmupEMA
 from afterglow.callbacks.nonfinite import NonFinite
 from afterglow.callbacks.progress import Progress
 from afterglow.cli import lightning_cli, main
 from afterglow.datasets.images import CaptionedImages
+from afterglow.errors import AfterglowError
 from afterglow.models.denoiser import Denoiser
 from afterglow.models.lightning_module import DenoiserModule
 from afterglow.models.stable_diffusion import StableDiffusion
@@ -28,6 +29,7 @@ from afterglow.planting.dataset import Batch, PlantedDataset
 from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantingConfig
 from afterglow.sampling import loop
+from afterglow.sampling.batches import activation_bytes, fitting_batch
 from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig, TraceRecorder
 from afterglow.testing.pretend import DeviceMixError, PretendAccelerator, PretendTensor, pretend_accelerator
@@ -102,6 +104,25 @@ def test_a_training_step_has_the_gradients_of_the_cpu_and_never_waits(kind, smal
         gradients(model, samples.to(pretend.device))
         torch.optim.AdamW(model.parameters(), fused=True).step()
         assert pretend.syncs == []
+
+
+def test_a_device_without_a_compiler_refuses_to_compile(small_plain):
+    with (
+        pretend_accelerator() as pretend,
+        pytest.raises(AfterglowError, match=r"model\.compile: .* pretend:0 is no device that it compiles"),
+    ):
+        small_plain(compile=True).to(pretend.device).compile_network()
+
+
+@pytest.mark.parametrize(("free", "expected"), [(2**32, 512), (20, 8), (0, 1)])
+def test_a_batch_of_generations_fills_half_of_the_free_memory(free, expected, small_captioned, monkeypatch):
+    model = small_captioned()
+    of_one = activation_bytes(model)
+    with pretend_accelerator() as pretend:
+        model.to(pretend.device)
+        assert activation_bytes(model) == of_one
+        monkeypatch.setattr(memory, "OTHER_DEVICES", free if free == 2**32 else free * of_one)
+        assert fitting_batch(model) == expected
 
 
 class Waits(L.Callback):

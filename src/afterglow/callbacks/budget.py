@@ -53,7 +53,12 @@ class Workload:
         """Images that pass through the network in the last evaluation, or in one before."""
         generations, completions = self._sampled(settings, last)
         passes = settings.sampler.steps * (generations + completions) + self.errors
-        return passes + settings.sampler.steps * self._sampled(settings, False)[0] if last else passes  # and those of the raw weights
+        return passes + self._raw(settings) if last else passes
+
+    def _raw(self, settings: EvaluationSettings) -> int:
+        """Images that pass through the network with the raw weights, of which no guidance is kept."""
+        halves = 2 if self.captions and settings.sampler.guidance_scale == 1 else 1
+        return settings.sampler.steps * self._sampled(settings, False)[0] // halves
 
     def _sampled(self, settings: EvaluationSettings, last: bool) -> tuple[int, int]:
         """Images in all batches of one sampler step: of generations, both halves of the guidance counted, and of completions."""

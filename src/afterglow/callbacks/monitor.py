@@ -132,11 +132,12 @@ class MemorizationMonitor(L.Callback):
         reconstructed = planted.reconstructed(model.reconstruct)
         processes = Processes(self.rank, self.world_size, pl_module.all_gather)
         load_early = partial(load_early_snapshot, folder=folder)
-        evaluation = TrainingEvaluation(self.settings, planted, reconstructed, reconstructed.gallery(model.device), load_early, processes)
+        settings = self.settings.on(model)
+        evaluation = TrainingEvaluation(settings, planted, reconstructed, reconstructed.gallery(model.device), load_early, processes)
         work = Workload.of(evaluation, model, len(self.steps), trainer.max_steps * trainer.datamodule.batch_size)  # type: ignore[attr-defined]
-        self.evaluation = replace(evaluation, settings=work.within(self.settings, self.budget))
-        if self.evaluation.settings != self.settings:
-            log.info("%s", work.describe(self.settings, self.budget))
+        self.evaluation = replace(evaluation, settings=work.within(settings, self.budget))
+        if self.evaluation.settings != settings:
+            log.info("%s", work.describe(settings, self.budget))
         chosen, steps = self.evaluation.settings, self.files.measurements["step"].unique().tolist()
         audited = chosen.num_audited > 0
         self.audit = TrainingAudit(folder, chosen, reconstructed, model, processes, steps) if audited else None

@@ -21,6 +21,7 @@ from afterglow.models.denoiser import Denoiser
 from afterglow.neighbors.gallery import Gallery
 from afterglow.planting.plants import PlantedSet
 from afterglow.planting.targets import evaluation_targets, unconditional_targets
+from afterglow.sampling.batches import fitting_batch
 from afterglow.sampling.loop import Sampler
 
 SEED_OFFSET = 1000  # between the seeds of an evaluation and of each of its confirmations
@@ -41,7 +42,7 @@ class EvaluationSettings:
         num_unprompted: generations per evaluation of a model without text.
         num_audited: generations per evaluation that are compared with every training image, to tell which of them are copied; 0: none.
         resamplings: how often outpainting makes each step of the sampler, for a model without text; 0: no outpainting.
-        batch_size: generations per batch.
+        batch_size: generations per batch; 0: as many as fill half of a GPU's free memory, at most 512; at most 32 on a CPU.
         measures: names of measures, with wildcards ('ld.be.*'); `afterglow measure --list` prints all.
         final_measures: names of measures at the last evaluation; null: the same. '*' includes those that need extra passes.
         curvature_vectors: K of Hutchinson's estimator, for curvature.
@@ -55,17 +56,21 @@ class EvaluationSettings:
     num_unprompted: int = 256
     num_audited: int = 0
     resamplings: int = RESAMPLINGS
-    batch_size: int = 64
+    batch_size: int = 0
     measures: Sequence[str] = FIRST_MEASURES
     final_measures: Sequence[str] | None = None
     curvature_vectors: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "final_seeds", "num_unprompted", "batch_size", "curvature_vectors"):
+        for name in ("seeds", "final_seeds", "num_unprompted", "curvature_vectors"):
             require_positive(**{f"monitor.{name}": getattr(self, name)})
         for name in ("num_controls", "num_heldout", "num_audited", "resamplings"):
             require(f"monitor.{name}", getattr(self, name), getattr(self, name) >= 0, "at least 0")
         check_families((*self.measures, *(self.final_measures or ())), "monitor.measures")
+
+    def on(self, model: Denoiser) -> "EvaluationSettings":
+        """The settings with the size of a batch that fits a model on its device."""
+        return self if self.batch_size else replace(self, batch_size=fitting_batch(model))
 
     def patterns(self, last: bool) -> Sequence[str]:
         """The measures of the last evaluation, or of one before."""

@@ -10,6 +10,7 @@ from importlib import import_module
 
 from afterglow.cli.parser import CommandParser
 from afterglow.errors import configure_logging, did_you_mean, exit_on_user_error, exit_with, one_line
+from afterglow.memory import keep_freed_memory
 
 COMMANDS = {
     "train": "train a model on a set with plants and measure what it memorizes",
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise exit_with(f"Unknown command '{one_line(name, 40)}'{did_you_mean(name, COMMANDS) or '; `afterglow --help` lists all.'}")
     module = import_module(f"afterglow.cli.{name.replace('-', '_')}")
     configure_logging()
+    keep_freed_memory()
     with exit_on_user_error():
         if hasattr(module, "main"):
             module.main(rest)

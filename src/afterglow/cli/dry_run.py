@@ -86,10 +86,11 @@ class DryRun(L.Callback):
         self.option = "monitor.batch_size"
         steps = evaluation_steps(self.max_steps, ratio=monitor.step_ratio, first=monitor.first_fraction)
         processes = Processes(monitor.rank, self.processes, pl_module.all_gather if trainer.world_size > 1 else self._repeated)
-        evaluation = TrainingEvaluation(monitor.settings, planted, planted, planted.gallery(model.device), lambda same: same, processes)
+        settings = monitor.settings.on(model)
+        evaluation = TrainingEvaluation(settings, planted, planted, planted.gallery(model.device), lambda same: same, processes)
         samples = self.max_steps * data.batch_size
         work = Workload.of(evaluation, model, len(steps), samples)
-        evaluation = replace(evaluation, settings=work.within(monitor.settings, monitor.budget))
+        evaluation = replace(evaluation, settings=work.within(settings, monitor.budget))
         with trainer.precision_plugin.forward_context():
             taken, generations = self._evaluate(model, evaluation)
             encoding = _encoding_seconds(model, data, samples)
@@ -110,8 +111,8 @@ class DryRun(L.Callback):
             *([f"Encoding:   {duration(encoding)} for all images, once"] if encoding else []),
             f"Expected:   {duration(training + evaluating + encoding)}, {evaluating / (training + evaluating):.0%} of it in evaluations",
         ]
-        if evaluation.settings != monitor.settings:
-            self.lines.append(work.describe(monitor.settings, monitor.budget))
+        if evaluation.settings != settings:
+            self.lines.append(work.describe(settings, monitor.budget))
 
     def _evaluate(self, model: Any, evaluation: TrainingEvaluation) -> tuple[float, int]:
         """Evaluate as many targets as fill one batch of each process, and two of them with all measures of the last evaluation.

@@ -19,7 +19,7 @@ COMPARED = ("seed_everything", "model", "data", "optimizer", "mitigations", "ema
     f"trainer.{name}"
     for name in ("precision", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches")
 )
-NOT_COMPARED = ("data.num_workers", "data.data_dir", "monitor.early_stop")  # the images themselves are compared
+NOT_COMPARED = ("data.num_workers", "data.data_dir", "monitor.early_stop", "monitor.batch_size")  # the images themselves are compared
 MAX_VALUE = 40  # characters of a value in a message
 
 

@@ -156,7 +156,9 @@ class Denoiser(nn.Module):
         if not self.compiles:
             return
         try:
-            torch.compile(lambda values: values.sin() + 1)(torch.zeros(8, device=self.device))
+            compiled = torch.compile(lambda values: values.sin() + int(torch.compiler.is_compiling()))
+            if not compiled(torch.zeros(8, device=self.device)).all():  # it leaves alone what it does not know
+                raise RuntimeError(f"{self.device} is no device that it compiles for")
         except Exception as error:  # of the compiler that this device needs
             reason = one_line(f"{type(error).__name__} {error}", 130)
             raise AfterglowError(f"model.compile: torch.compile does not work here ({reason}); leave it out.") from error

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from afterglow.errors import AfterglowError, require, require_positive
 from afterglow.kinds import TRAINED
+from afterglow.memory import free_memory
 from afterglow.planting.dataset import Batch, PlantedDataset
 from afterglow.planting.plants import PlantingConfig
 from afterglow.planting.runs import build_planted_set
@@ -18,7 +19,6 @@ from afterglow.planting.runs import build_planted_set
 MAX_WORKERS = 256  # more processes than any machine can use
 DEFAULT_WORKERS = 4  # where the images do not fit on the device
 DEVICE_SHARE = 0.25  # of a device's free memory, for the images of the training set
-OTHER_DEVICES = 2**32  # bytes taken as free on a device that does not say
 
 
 class UnsizedSampler(Sampler[int]):
@@ -124,8 +124,7 @@ class PlantedDataModule(L.LightningDataModule):
 
 def fits(pixels: Any, device: torch.device) -> bool:
     """Whether the images of a set, uint8 [M, C, H, W], leave enough of a device's free memory to the training."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else OTHER_DEVICES
-    return int(np.prod(pixels.shape)) <= DEVICE_SHARE * free
+    return int(np.prod(pixels.shape)) <= DEVICE_SHARE * free_memory(device)
 
 
 def _composed(batch: Any) -> Batch:

@@ -43,15 +43,15 @@ def predict_both(model: Denoiser, condition: TextConditioning | None, noisy: Ten
 
     Args:
         model: the model.
-        condition: encoded captions [uncond; cond] of 2B rows; None for a model without text.
+        condition: encoded captions [uncond; cond] of 2B rows, or B rows of the conditional half alone; None for a model without text.
         noisy: x_t, [B, C, h, w].
         timestep: a scalar.
 
     Returns:
-        The unconditional and the conditional output, [B, C, h, w] each; twice the same tensor without text.
+        The unconditional and the conditional output, [B, C, h, w] each; twice the same tensor where there is one half.
     """
-    if condition is None:
-        output = model(noisy, timestep.to(noisy.device, non_blocking=True).expand(len(noisy)), None)
+    if condition is None or len(condition.prompt_length) == len(noisy):
+        output = model(noisy, timestep.to(noisy.device, non_blocking=True).expand(len(noisy)), condition)
         return output, output
     timesteps = timestep.to(noisy.device, non_blocking=True).expand(2 * len(noisy))
     uncond, cond = model(torch.cat([noisy, noisy]), timesteps, condition).chunk(2)

@@ -151,7 +151,7 @@ def generate(
     mitigation: Mitigation | None = None,
     known: KnownPixels | None = None,
 ) -> Generations:
-    """Generate one image for each caption and seed, the conditional and unconditional halves in one batch.
+    """Generate one image for each caption and seed, the conditional and unconditional halves in one batch if both are needed.
 
     Args:
         model: the model; without text it ignores the captions and gives neither guidance nor attention.
@@ -215,6 +215,8 @@ def _generate_batch(
     sink = sink_group(model, setup) if capture.end_steps else None
     setup = setup if mitigation is None else mitigation(model, setup)
     timesteps, condition = setup.scheduler().timesteps, setup.condition
+    if condition is not None and mitigation is None and setup.scale == 1 and not capture.needs_both:
+        condition = condition[setup.cond_slice]  # half of the work: the other prediction moves nothing, and nobody reads it
     recorder = TraceRecorder(model, capture, condition, len(timesteps), seeds, early)
     sample, norms = _initial_sample(model, setup.generators(), setup.scheduler()), list[Tensor]()
     for _, state in sample_steps(model, setup, recorder.predict):
@@ -234,7 +236,7 @@ def _generate_batch(
         caption=tuple(captions),
         seed=torch.tensor(list(seeds)),
         timesteps=torch.as_tensor(timesteps).round().long().cpu(),
-        prompt_length=None if condition is None else condition.prompt_length[len(captions) :].cpu(),
+        prompt_length=None if condition is None else condition.prompt_length[-len(captions) :].cpu(),
         provenance=_provenance(model, sampler, capture) | {"sink": sink} | ({"mitigation": str(mitigation)} if mitigation else {}),
         extras=extras,
         **recorded,

@@ -42,6 +42,11 @@ class CaptureConfig:
     extras: Sequence[str] = ()
     curvature_vectors: int = 16
 
+    @property
+    def needs_both(self) -> bool:
+        """Whether something that is kept compares the predictions with and without a caption."""
+        return self.guidance or bool(self.extras)
+
     def __post_init__(self) -> None:
         if self.end_token not in END_TOKEN_RULES:
             raise AfterglowError(f"end_token must be one of {', '.join(END_TOKEN_RULES)}, not '{self.end_token}'.")
@@ -68,12 +73,13 @@ def capture_for(requires: Collection[str], **options: Any) -> CaptureConfig:
 
 
 class TraceRecorder:
-    """Runs the network at each step of one pass, both halves in one batch, and keeps what `capture` requests.
+    """Runs the network at each step of one pass, all halves in one batch, and keeps what `capture` requests.
 
     Args:
         model: the model.
         capture: what is kept.
-        condition: encoded captions [uncond; cond] of 2B rows; None for a model without text.
+        condition: encoded captions [uncond; cond] of 2B rows, or B rows of the conditional half alone if `capture` needs no other; None for
+            a model without text.
         num_steps: number of steps of the pass.
         seeds: B seeds.
         early: an earlier state of the model, for early_difference.
@@ -97,7 +103,7 @@ class TraceRecorder:
         self.extras: dict[str, Tensor] = {}
         self.cond_slice = slice(None)
         if condition is not None:
-            self.cond_slice = slice(len(condition.prompt_length) // 2, None)
+            self.cond_slice = slice(len(condition.prompt_length) - len(seeds), None)
             self.end_weights = _column_weights(condition[self.cond_slice])
         self.observers: list[Observer] = []
         if "sharpness" in capture.extras:
