@@ -65,3 +65,7 @@ def test_the_overlays_of_endings_replace_the_encoder_of_the_demo(capsys):
     found = printed(capsys, *(word for file in files for word in ("--config", str(file))))
     assert found["model"]["init_args"]["text"] == SMALL_TEXT and found["trainer"]["max_steps"] == 1600
     assert "token_group.last.*" in found["monitor"]["measures"]
+    monitor, data = found["monitor"], found["data"]["init_args"]  # E3 keeps what its first runs had, whatever the demo changes
+    assert (monitor["budget"], monitor["first_fraction"], monitor["step_ratio"], monitor["sampler"]["steps"]) == (1, 0.02, 1.5, 12)
+    assert (monitor["num_controls"], monitor["batch_size"]) == (64, 32)
+    assert (data["set_size"], data["batch_size"], data["planting"]["copies"]) == (2000, 32, [250])
