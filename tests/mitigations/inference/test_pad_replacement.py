@@ -5,9 +5,10 @@ import torch
 
 from afterglow.errors import AfterglowError
 from afterglow.mitigations.inference.pad_replacement import PadReplacement
+from afterglow.models.stable_diffusion import StableDiffusion
 from afterglow.sampling.attention import record_attention
 from afterglow.sampling.guidance import predict_both
-from afterglow.sampling.loop import initial_input
+from afterglow.sampling.loop import Sampler, initial_input
 
 
 @torch.no_grad()
@@ -28,6 +29,16 @@ def test_pads_are_encoded_as_exclamation_marks_and_the_first_end_token_gets_no_a
     for attention in maps.values():
         for row, length in enumerate(lengths):
             assert (attention[row, :, length - 1] == 0).all() and (attention[row, :, length:] > 0).all()
+
+
+def test_stable_diffusion_is_encoded_again_as_its_pipeline_does(sd_folder):
+    model = StableDiffusion(str(sd_folder), resolution=64).eval()
+    setup = Sampler(steps=2).setup(model, ["a dog", "two words here"], [0, 1])
+    own, changed = (PadReplacement(active)(model, setup).condition.encoder_hidden_states for active in (False, True))
+    torch.testing.assert_close(own, setup.condition.encoder_hidden_states)
+    length = int(setup.condition.prompt_length[2])
+    torch.testing.assert_close(changed[2, :length], own[2, :length])
+    assert not torch.allclose(changed[2, length:], own[2, length:])
 
 
 def test_a_model_without_one_text_encoder_is_refused(setup):

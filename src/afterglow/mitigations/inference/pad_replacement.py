@@ -4,10 +4,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from afterglow.errors import AfterglowError
 from afterglow.models.denoiser import Denoiser
+from afterglow.models.pipelines import tokenize
 from afterglow.models.text_encoder import FrozenTextEncoder, token_embeddings
 from afterglow.sampling.attention import edit_attention
 from afterglow.sampling.setup import SamplingSetup
@@ -44,15 +45,17 @@ def _encode(model: Any, captions: list[str], pad: str | None) -> Tensor:
     """Token embeddings [B, L, D] of captions with another padding token; AfterglowError if the model has not one text encoder."""
     text: Any = getattr(model, "text", None)
     frozen = text if isinstance(text, FrozenTextEncoder) else getattr(text, "frozen", None)
-    if frozen is None and not getattr(text, "trainable", False):
+    module: Any = getattr(text, "model", None) if frozen is None else frozen.module
+    if isinstance(module, nn.ModuleList):  # of a pipeline
+        module = module[0] if len(module) == 1 else None
+    if module is None:
         raise AfterglowError(f"pads_replaced needs a model with one text encoder, which {type(model).__name__} does not have.")
-    tokens = dict((model if text is frozen else text).tokenize(captions))
+    tokens = text.tokenize(captions) if hasattr(text, "tokenize") else tokenize(model.tokenizer, captions)
     if pad is not None:
         number = model.tokenizer.convert_tokens_to_ids(pad)
         if number in (None, model.tokenizer.unk_token_id) and model.tokenizer.unk_token != pad:
             raise AfterglowError(f"pads_replaced: the tokenizer has no token '{pad}'.")
         tokens["input_ids"] = torch.where(tokens["attention_mask"].bool(), tokens["input_ids"], number)
-    module = text.model if frozen is None else frozen.module
     device = next(module.parameters()).device
     tokens = {name: value.to(device) for name, value in tokens.items()}
     return token_embeddings(module, tokens, mask_padding=frozen is not None and frozen.mask_padding)
