@@ -29,7 +29,7 @@ NO_ANSWER = {
 }
 INTRODUCTION = """# Findings
 
-Each finding is a page of tables, figures and conclusions. The page names the command that made it, and its data is committed beside it. `python docs/findings/make.py` writes this front page from those pages. Sets have 16 pixels and networks of about a million parameters unless an answer says otherwise; intervals are explained on the pages. The [plan](plan.md) states question, primary quantity and rule of the experiments E1 to E6 before they run."""
+Each finding is a page of tables, figures and conclusions. The page names the command that made it, and its data is committed beside it. `python docs/findings/make.py` writes this front page from those pages. Images have 16 pixels a side and networks about a million parameters unless an answer says otherwise; intervals are explained on the pages. The [plan](plan.md) states question, primary quantity and rule of the experiments E1 to E7 before they are evaluated."""
 
 
 def read(folder: Path, name: str) -> str:

@@ -264,8 +264,8 @@ def conclusions(rows: pd.DataFrame, remaining: Sequence[RemainingCopies], paired
     strong = [entry for entry in mitigated if entry.interval[1] < HALF]
     yield f"Without a mitigation, {' and '.join(baseline)} plants are memorized."
     for kind in COPIED_KINDS:
-        yield f"Significantly fewer than half of the {kind} copies remain with {_names(strong, kind)}."
-        yield f"Significantly more than half of the {kind} copies remain with {_names([e for e in mitigated if e.interval[0] > HALF], kind)}."
+        yield f"Fewer than half of the {kind} copies remain, with an interval below 50 %, with {_names(strong, kind)}."
+        yield f"More than half of the {kind} copies remain, with an interval above 50 %, with {_names([e for e in mitigated if e.interval[0] > HALF], kind)}."
     faded = []
     for kind in COPIED_KINDS:
         table = values_of_copies(rows, kind, "correlation.inside")

@@ -31,9 +31,11 @@ INTRODUCTION = """# Is a region of a photograph memorized later than the whole p
 
 `python docs/findings/photographs/make.py` writes this page from the rows in `docs/findings/photographs/`. `python scripts/reproduce.py photographs` trains the runs again. It is experiment E1 of the [plan](plan.md), which fixes the question, the primary quantity and the rule that decides.
 
-Setup: 16 pixels, 500 control images, 12 global and 12 local plants (four shapes crossed with 50, 100 and 200 copies), networks trained from scratch for 2,600 steps with class captions (CelebA: attributes) and MiniLM as the text encoder. Every template is planted whole in one arm and as a region in the other; both are judged inside the same mask. At inner evaluations a plant is memorized if one of 2 generations is a copy, at the last one if 2 of 4 are.
+Setup: 16 pixels, 500 control images, 12 global and 12 local plants (four shapes crossed with 50, 100 and 200 copies), networks trained from scratch for 2,600 steps with class captions (CelebA: attributes) and MiniLM as the text encoder. Every template is planted whole in one arm and as a region in the other; both are judged inside the same mask in the tables of differences. The tables of plants judge a global plant over the whole image. Evaluations are at most a factor of 1.25 apart, so that medians of several seeds are often equal. At inner evaluations a plant is memorized if one of 2 generations is a copy, at the last one if 2 of 4 are.
 
-Difference: ln(step of emergence) as a local plant minus as a global plant, by the interval-censored fit, for each seed. Brackets hold the 95 % t interval over seeds; with one seed there is none. A plant that does not emerge is right-censored. Rules other than the primary one have no confirmations after the last evaluation, so that a plant needs two more evaluations after its first."""
+Difference: ln(step of emergence) as a local plant minus as a global plant, by an interval-censored log-normal fit for each seed. The fit has one spread for all plants and ln(copies) as a covariate; it has no term for the single template, because every template occurs once in each role. Brackets hold the 95 % t interval over seeds; with one seed there is none. A plant that does not emerge is right-censored. Rules other than the primary one have no confirmations after the last evaluation, so that a plant needs two more evaluations after its first. Rows of one number of copies or one shape are not corrected for their number."""
+
+CELEBA = """The text encoder reads 16 tokens. Most attribute captions are longer, so that the name at the end of a plant's caption is not read, and other images can have the same 16 tokens. The two arms of a template share this caption. The held-out captions that count as memorized begin with the same 16 tokens as a global plant. Each is memorized only in the arm in which that plant is global. They are copies of plants, and this table does not show that the rule is wrong for unseen images."""
 
 LARGER = """CIFAR-10's own size, the others reduced to it: 8 global and 8 local plants with 200 copies, 500 control images, 2,000 steps of a network with one more level (`configs/findings/photographs_32.yaml`; `python scripts/reproduce.py photographs_32`). One seed each: no interval over seeds."""
 
@@ -64,7 +66,8 @@ def page(folder: Path = HERE) -> str:
     """Markdown of the finding; every number is computed from the committed rows."""
     parts = [INTRODUCTION]
     for dataset, (title, planned) in DATASETS.items():
-        parts += [f"## {title}", *section(sorted(folder.glob(f"photographs-{dataset}-*")), planned)]
+        folders = sorted(folder.glob(f"photographs-{dataset}-*"))
+        parts += [f"## {title}", *section(folders, planned), *([CELEBA] if dataset == "celeba" and len(folders) == 2 * planned else [])]
     larger = {title: folder / f"photographs_32-{dataset}-0" for dataset, (title, _) in DATASETS.items()}
     finished = {title: run for title, run in larger.items() if (run / "emergence.json").is_file()}
     parts += ["## At 32 pixels", LARGER] if finished else []

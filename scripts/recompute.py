@@ -1,0 +1,297 @@
+"""Recompute the main numbers of the findings' pages from the committed rows, without Afterglow, and compare them with the pages.
+
+Prints page, quantity, number on the page and recomputed number; exits with 1 if one differs by more than its rounding (fits: 0.02).
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, special, stats
+
+FINDINGS = Path(__file__).parents[1] / "docs" / "findings"
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:e-?\d+)?")
+MAPS = {
+    "BOS": "token_group.last.bos",
+    "words": "token_group.last.words",
+    "first end": "end_token.last.first_eos",
+    "pads": "token_group.last.pads",
+}
+ARMS = {"MiniLM, frozen": "minilm", "causal, trained along": "causal"}
+MEMORIZED = ["plant_memorized", "plant_memorized.region", "confirm.1", "confirm.2", "confirm.1.region", "confirm.2.region"]
+failed = checked = 0
+
+
+def compare(page, label, text, values, slack=0.0):
+    """Print every number of a text beside its recomputed value."""
+    global failed, checked
+    for printed, value in zip(NUMBER.findall(text), np.ravel(values), strict=True):
+        decimals = len(printed.partition(".")[2])
+        good = abs(float(printed) - value) <= 0.5001 * 10**-decimals + slack
+        checked, failed = checked + 1, failed + (not good)
+        print(f"{page:<13} {label:<60} {printed:>8} {value:>10.4f}{'' if good else '   DIFFERS'}")
+
+
+def table(text, header):
+    """The rows of the first table whose first column has this name, each a list of its cells."""
+    lines = text[text.index(f"| {header} ") :].splitlines()
+    end = next((i for i, line in enumerate(lines) if not line.startswith("|")), len(lines))
+    return [[cell.strip().strip("`") for cell in line.strip("|").split(" |")] for line in lines[2:end]]
+
+
+def interval(values):
+    """Mean and 95 % t interval."""
+    values = np.asarray(values, float)
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return [values.mean(), values.mean() - half, values.mean() + half]
+
+
+def exact(k, n):
+    """Clopper-Pearson interval in percent."""
+    return [100 * (stats.beta.ppf(0.025, k, n - k + 1) if k else 0), 100 * (stats.beta.ppf(0.975, k + 1, n - k) if k < n else 1)]
+
+
+def wilson(k, n):
+    """Wilson interval in percent."""
+    z2 = stats.norm.ppf(0.975) ** 2
+    center, half = (k + z2 / 2) / (n + z2), (z2 * (k * (n - k) / n + z2 / 4)) ** 0.5 / (n + z2)
+    return [100 * (center - half), 100 * (center + half)]
+
+
+def fit(low, high, x):
+    """Coefficients of an interval-censored log-normal regression of (low, high] on the columns of x."""
+    low, high = np.log(np.maximum(low, 1e-9)), np.log(high)
+
+    def loss(p):
+        a, b = (low - x @ p[1:]) / np.exp(p[0]), (high - x @ p[1:]) / np.exp(p[0])
+        a, b = np.where(a > 0, -b, a), np.where(a > 0, -a, b)
+        return -np.log(np.maximum(special.ndtr(b) - special.ndtr(a), 1e-300)).sum()
+
+    start = np.linalg.lstsq(x, np.where(np.isfinite(high), np.maximum(low, 4), low), rcond=None)[0]
+    return optimize.minimize(loss, [-1, *start], method="BFGS").x[1:]
+
+
+def emergence(rows, measure, kind, suffix="", threshold=None, confirm=True):
+    """(low, high] of every plant: memorized at `high` and at the two evaluations, or confirmations, after it."""
+    own = rows[(rows.kind == kind) & (rows.measure == measure + suffix) & ((rows.seed >= 0) == (threshold is not None))]
+    good = own.value >= 0.5 if threshold is None else own.value < threshold
+    memorized = good.groupby([own.plant_id, own.step]).mean().unstack() >= 0.5
+    steps, found = memorized.columns, {}
+    again = rows[(rows.kind == kind) & rows.measure.isin([f"confirm.{i}{suffix}" for i in (1, 2)])].sort_values("measure")
+    for plant, row in memorized.iterrows():
+        extra = list(again[again.plant_id == plant].value >= 0.5) if confirm else []
+        states = [*row, *extra]
+        first = next((i for i in range(len(row)) if i + 2 < len(states) and all(states[i : i + 3])), None)
+        last = max([0, *np.flatnonzero(~row.to_numpy())]) if confirm is False or not extra else len(row) - 1
+        found[plant] = (steps[last], np.inf) if first is None else (steps[max(first - 1, 0)], steps[first])
+    return found
+
+
+def load(folder, pattern, *measures):
+    """Name, options, rows and plants of every committed run."""
+    for run in sorted((FINDINGS / folder).glob(pattern)):
+        columns = ["step", "plant_id", "kind", "seed", "measure", "value"]
+        rows = pd.read_parquet(run / "measurements.parquet", columns=columns, filters=[("measure", "in", measures)] if measures else None)
+        text = (run / "config.yaml").read_text()
+        option = {k: int(re.search(rf"^\s*{k}: (\d+)", text, re.M)[1]) for k in ("seed_everything", "set_size") if f"{k}: " in text}
+        plants = run / "plants" / "metadata.jsonl"
+        listed = pd.read_json(plants, lines=True) if plants.exists() else pd.DataFrame()
+        yield run.name, option, rows, listed.set_index("plant_id") if len(listed) else None
+
+
+def arms(runs, **rule):
+    """One row for each plant of the runs, its interval inside the mask of its template (`low`, `high`)."""
+    found = []
+    for _, option, rows, plants in runs:
+        for kind, suffix in (("global", ".region"), ("local", "")):
+            for plant, (low, high) in emergence(rows, kind=kind, suffix=suffix, **rule).items():
+                found.append({**option, "kind": kind, "low": low, "high": high, **plants.loc[plant, ["cluster", "copies", "area"]]})
+    return pd.DataFrame(found).astype({"low": float, "high": float, "area": float, "copies": float, "cluster": int})
+
+
+def difference(found, *covariates):
+    """ln(step) of local minus global plants, one value for each seed."""
+
+    def one(t):
+        x = np.column_stack([np.ones(len(t)), t.kind == "local", *(np.log(t[c].astype(float)) for c in covariates)])
+        return fit(t.low.to_numpy(), t.high.to_numpy(), x.astype(float))[1]
+
+    return [one(t) for _, t in found.groupby("seed_everything")]
+
+
+def first(found):
+    """Number of templates whose local plant is first, whose global plant is, and undecided ones."""
+    wide = found.pivot(index=["seed_everything", "set_size", "cluster"], columns="kind", values=["low", "high"])
+    local = (wide["high", "local"] <= wide["low", "global"]).sum()
+    whole = (wide["high", "global"] <= wide["low", "local"]).sum()
+    return [local, whole, len(wide) - local - whole]
+
+
+def photographs():
+    """Differences, medians and controls of E1."""
+    page = (FINDINGS / "photographs.md").read_text()
+    for part in re.split(r"^## ", page, flags=re.M)[1:]:
+        if not (name := {"CIFAR-10": "cifar10", "CelebA": "celeba", "Oxford Flowers 102": "flowers102"}.get(part.splitlines()[0])):
+            continue
+        runs = list(load("photographs", f"photographs-{name}-*", *MEMORIZED, "calibrated_l2", "nn_ratio", "nn_ratio.region"))
+        found = arms(runs, measure="plant_memorized")
+        seeds = difference(found, "copies")
+        numbers = re.search(r"difference (.*?)\. Over (\d+) .*: (local plant first .*)\.", part)
+        compare(name, "difference, factor, seeds", numbers[1], [*interval(seeds), *np.exp(interval(seeds)), *seeds], 0.02)
+        compare(name, "local first, global first, undecided", numbers[3], first(found))
+        for label, _, value, _, _ in table(part, "rule or subset"):
+            if label == "d1/d2 below 1/3":
+                other = arms(runs, measure="nn_ratio", threshold=1 / 3, confirm=False)
+                compare(name, label, value, interval(difference(other, "copies")), 0.03)
+            elif copies := re.search(r"(\d+) copies", label):
+                compare(name, label, value, interval(difference(found[found.copies == int(copies[1])])), 0.02)
+        whole = [(m, p, emergence(r, "plant_memorized", k)) for _, _, r, m in runs for k in ("global", "local") for p in [k]]
+        for kind, n, copies, emerged, step, exposures in table(part, "kind"):
+            if kind != "phantom":
+                ends = sorted(high for m, k, e in whole if k == kind for p, (_, high) in e.items() if m.copies[p] == int(copies))
+                k, median = int(np.isfinite(ends).sum()), ends[(len(ends) + 1) // 2 - 1]
+                compare(name, f"{kind}, {copies} copies", re.sub(r"%|\(95.*", "", emerged), [k, len(ends), *wilson(k, len(ends))])
+                rate = 32 * int(copies) / (int(n) + runs[0][3].copies.sum())
+                compare(name, f"{kind}, {copies} copies, medians", f"{step.split()[0]} {exposures.split()[0]}", [median, median * rate])
+        controls(name, part, runs)
+
+
+def controls(name, part, runs):
+    """Distinct images that are memorized at the end of a run, by both rules."""
+    for kind, rule, value in table(part, "distinct items"):
+        measure, limit = ("nn_ratio", 1 / 3) if "d1" in rule else ("calibrated_l2", 1)
+        items, copied = set(), set()
+        for _, option, rows, plants in runs:
+            own = rows[(rows.kind == kind) & (rows.measure == measure) & (rows.step == rows.step.max())]
+            for plant, share in (own.value < limit).groupby(own.plant_id).mean().items():
+                key = (option["seed_everything"], plants.cluster[plant] if kind == "phantom" else plant)
+                items.add(key), copied.add(key) if share >= 0.5 else None
+        compare(name, f"{kind} {rule}", value.replace("%", ""), [len(copied), len(items), *exact(len(copied), len(items))])
+
+
+def emergences():
+    """The paired difference, controls of the pipeline and tau_mem."""
+    page = (FINDINGS / "emergence.md").read_text()
+    found = arms(load("emergence", "paired_arms-*", *MEMORIZED), measure="plant_memorized")
+    seeds = difference(found, "copies", "set_size")
+    numbers = " ".join(re.search(r"difference of ln\(step\) ([^(]*)\(seeds: ([^)]*)\), a factor of (.*?), over", page).groups())
+    compare("emergence", "difference, seeds, factor", numbers, [*interval(seeds), *seeds, *np.exp(interval(seeds))], 0.03)
+    compare("emergence", "local first, global first, undecided", re.search(r"emerged first: (.*?)\.", page)[1], first(found))
+    for control, calibrated, ratio, *_ in table(page, "control"):
+        rows = pd.read_parquet(FINDINGS / "emergence" / "controls" / control / "extract.parquet")
+        counts = [(rows.calibrated_l2 < 1).sum(), len(rows), (rows.nn_ratio < 1 / 3).sum(), len(rows)]
+        compare("emergence", f"control {control}", calibrated.split(" (")[0] + " " + ratio, counts)
+    taus = {}
+    for name, _, rows, _ in load("emergence", "sizes-*", "nn_ratio"):
+        own = rows[(rows.measure == "nn_ratio") & (rows.kind == "unprompted")]
+        share = (own.value < 1 / 3).groupby(own.step).mean()
+        after = np.flatnonzero(share > 0.1)[0]
+        (s0, s1), (f0, f1) = np.log(np.maximum(share.index[after - 1 : after + 1], 1)), share.iloc[after - 1 : after + 1]
+        taus.setdefault(name.split("-")[1], []).append(np.exp(s0 + (0.1 - f0) / (f1 - f0) * (s1 - s0)))
+    for n, _, _, tau, *_ in table(page, "n  "):
+        compare("emergence", f"tau_mem, n = {n}", tau, sorted(taus[n]), 1)
+
+
+def auc(positive, negative):
+    """Area under the ROC curve; ties count half."""
+    a, b = np.asarray(positive)[:, None], np.asarray(negative)
+    return (a > b).mean() + (a == b).mean() / 2
+
+
+def localization():
+    """AUC of two maps and of all scores on local plants, and counts."""
+    page = (FINDINGS / "localization.md").read_text()
+    runs = [(option["seed_everything"], rows[rows.step == rows.step.max()]) for _, option, rows, _ in load("localization", "*-?")]
+    means = [(s, r.groupby(["measure", "kind", "plant_id"]).value.mean()) for s, r in runs]
+
+    def both(function):
+        values = [(s, function(m)) for s, m in means]
+        return [np.mean([v for _, v in values]), *(np.mean([v for s, v in values if s == seed]) for seed in (0, 1))]
+
+    for name in ("score_difference.summed", "patch_nearness"):
+        for kind in ("local", "tint"):
+            text = re.search(rf"^\d+\. `{re.escape(name)}`.*?{kind} ([\d.]+ \([^)]*\))", page, re.M)[1]
+            compare("localization", f"{name}, {kind}", text, both(lambda m, n=name, k=kind: m[f"auc.{n}", k].mean()))
+    local = page[page.index("### Local plants") :]
+    for name, *cells in table(local, "local plants against"):
+        for kind, cell in zip(("phantom", "control", "decoy", "tint"), cells, strict=True):
+            if "[" not in cell:
+                compare("localization", f"{name}, local against {kind}", cell, both(lambda m, n=name, k=kind: auc(m[n, "local"], m[n, k])))
+    for kind, cell in table(page, "kind"):
+        counts = np.sum([(m["plant_memorized", kind].sum(), len(m["plant_memorized", kind])) for _, m in means], axis=0)
+        compare("localization", f"memorized, {kind}", cell.split(" (")[0], counts)
+
+
+def mitigation():
+    """Copies left by each mitigation, and the exact tests of the trained ones."""
+    page, rows = (FINDINGS / "mitigation.md").read_text(), []
+    for path in sorted((FINDINGS / "mitigation").glob("mitigation-*/plants.parquet")):
+        rows.append(pd.read_parquet(path).assign(run=path.parent.name))
+    own = pd.concat(rows)
+    own = own[(own.measure == "memorized") & own.kind.isin(["global", "local"])]
+    share = own.groupby(["run", "kind", "plant_id", "mitigation"]).value.mean().unstack() >= 0.5
+    share = share[share["none"]]
+    for name, *cells in table(page, "mitigation"):
+        for kind, cell in zip(("global", "local"), cells, strict=False):
+            left = share.xs(kind, level="kind")[name.rpartition(" ")[0] or name]
+            compare("mitigation", f"{name}, {kind}", re.sub("%", "", cell), [left.sum(), len(left), *wilson(left.sum(), len(left))])
+    trained = {}
+    for name, _, rows, _ in load("mitigation", "mitigations-*", "plant_memorized"):
+        last = rows[(rows.measure == "plant_memorized") & (rows.step == rows.step.max())]
+        for kind in ("global", "local"):
+            trained.setdefault((name.split("-")[1], kind), []).extend(last[last.kind == kind].value)
+    for line in re.findall(r"^\d+\. Training with (.*)\);.*", page, re.M):
+        name = re.match(r"`(\w+)`", line)[1]
+        for kind in ("global", "local"):
+            k, n, b = (int(sum(trained[name, kind])), len(trained[name, kind]), int(sum(trained["none", kind])))
+            p = stats.fisher_exact([[k, n - k], [b, n - b]])[1]
+            text = re.search(rf"(\d+ of \d+) {kind} plants memorized \((baseline \d+, p = [^),]+)", line)
+            compare("mitigation", f"{name}, {kind}, Fisher", " ".join(text.groups()), [k, n, b, p])
+
+
+def endings():
+    """Counts, maps and knock-outs of the arms in ARMS that have one seed, or counts over all of their seeds."""
+    page = (FINDINGS / "endings.md").read_text()
+    runs, knocked = {}, {}
+    for name, option, rows, _ in load("endings", "endings-*"):
+        arm = name.split("-")[1]
+        last = rows[rows.step == rows.step.max()].groupby(["measure", "kind", "plant_id"]).value.mean()
+        runs.setdefault(arm, {})[str(option["seed_everything"])] = last
+        knocked.setdefault(arm, []).append(pd.read_parquet(FINDINGS / "endings" / name / "knockout" / "knockout.parquet"))
+    for arm, seed, *cells in table(page[page.index("## Runs") :], "arm"):
+        for kind, cell in zip(("global", "local", "phantom", "control"), cells if arm in ARMS else [], strict=False):
+            verdicts = runs[ARMS[arm]][seed]["plant_memorized", kind]
+            compare("endings", f"{arm}, memorized, {kind}", cell, [verdicts.sum(), len(verdicts)])
+    for arm, name, local, _, *cells, _ in table(page[page.index("## Maps of") :], "arm"):
+        if arm in ARMS and name in MAPS and len(runs[ARMS[arm]]) == 1:
+            (last,) = runs[ARMS[arm]].values()
+            copied = last["plant_memorized", "local"] >= 0.5
+            compare("endings", f"{arm}, {name}, local", local, last[f"auc.{MAPS[name]}.all", "local"][copied].mean())
+            for kind, cell in zip(("tint", "phantom", "decoy"), cells, strict=True):
+                compare("endings", f"{arm}, {name}, {kind}", cell, last[f"auc.{MAPS[name]}.all", kind].mean())
+    for arm, name, *cells in table(page[page.index("## Knock-out") :], "arm"):
+        for kind, cell in zip(("global", "local", "phantom"), cells if arm in ARMS else [], strict=False):
+            rows = pd.concat(knocked[ARMS[arm]])
+            own = rows[(rows.measure == "memorized") & (rows.knockout == name) & (rows.kind == kind)].value
+            compare("endings", f"{arm}, {name}, {kind}", cell, [own.sum(), len(own)])
+
+
+def quoted():
+    """Answers of the front page are sentences of the pages; intervals of the README are Wilson intervals of its counts."""
+    text = " ".join((FINDINGS / f"{p}.md").read_text() for p in ("emergence", "photographs", "localization", "mitigation"))
+    starts = "Local plants are|In models without captions, tau|AUC of `guid|Fewer than half"
+    for sentence in re.findall(rf"(?:{starts})[^\n]*?(?=[.;] |\.$)", (FINDINGS / "index.md").read_text(), re.M):
+        compare("index", sentence[:60], f"{int(sentence in text)}", [1])
+    readme = (FINDINGS.parents[1] / "README.md").read_text()
+    for kind, _, counts, limits in table(readme, "kind"):
+        k, n = map(int, NUMBER.findall(counts))
+        compare("README", kind, limits.replace("%", ""), wilson(k, n))
+
+
+if __name__ == "__main__":
+    for section in (photographs, emergences, localization, mitigation, endings, quoted):
+        section()
+    print(f"{checked} numbers, {failed} differ")
+    sys.exit(failed > 0)
