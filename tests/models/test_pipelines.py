@@ -1,6 +1,7 @@
 """Stable Diffusion XL's structure, read against diffusers' own pipeline and against attention written out from the layers' inputs."""
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,13 @@ from attention_reference import written_out
 from diffusers import EulerDiscreteScheduler
 
 from afterglow.datasets.images import CaptionedImages
+from afterglow.errors import AfterglowError
 from afterglow.generations import ATTENTION_COLUMNS
 from afterglow.measures.bright_ending import layer_sets
 from afterglow.measures.registry import available_maps, available_scores
 from afterglow.mitigations.pipeline import PipelineModel
 from afterglow.models.io import export, open_model
-from afterglow.models.pipelines import check_kind, encode_prompts
+from afterglow.models.pipelines import encode_prompts
 from afterglow.models.stable_diffusion import StableDiffusion
 from afterglow.planting.dataset import PlantedDataset
 from afterglow.planting.planner import plant_images
@@ -110,6 +112,8 @@ def test_the_autoencoder_of_xl_leaves_half_precision(model):
 
 
 @pytest.mark.parametrize("name", ["FluxPipeline", "StableDiffusion3Pipeline"])
-def test_joint_attention_is_refused(name):
-    with pytest.raises(ValueError, match="one sequence"):
-        check_kind({"_class_name": name}, "x")
+def test_joint_attention_is_refused(name, tmp_path):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))  # such a folder has no part called unet
+    for open_folder in (open_model, StableDiffusion):
+        with pytest.raises(AfterglowError, match=f"is a {name}, which is not supported: text and pixels are one sequence"):
+            open_folder(str(tmp_path))

@@ -16,7 +16,7 @@ from afterglow.models.checkpoint import read_checkpoint
 from afterglow.models.denoiser import Denoiser
 from afterglow.models.networks import load_part
 from afterglow.models.noise import FLOW, is_flow_config, scheduler_class
-from afterglow.models.pipelines import PIPELINES, REFUSED, class_name, load_index
+from afterglow.models.pipelines import PIPELINES, REFUSED, check_kind, class_name, load_index
 from afterglow.planting.io import check_empty
 
 OPTIMAL = "optimal:"
@@ -83,6 +83,7 @@ def _open(source: str | Path) -> Denoiser:
         network = index["unet"][1] if index.get("unet", [None])[0] == "diffusers" else "UNet2DConditionModel"
         return _open_network(models.TextConditionalDDPM, getattr(diffusers, network), str(source), options | {"network": network})
     if name in (*PIPELINES, *REFUSED):
+        check_kind(index, str(source))
         return models.StableDiffusion(str(source), resolution=_image_resolution(str(source))).eval()
     if name in ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline"):
         return _open_network(models.DDPM, UNet2DModel, str(source), {})
