@@ -7,12 +7,13 @@ import pandas as pd
 from afterglow.analysis.summary import ALL_SEEDS
 from afterglow.functional.statistics import mann_whitney_z
 from afterglow.generations import Generations
+from afterglow.kinds import KINDS
 from afterglow.neighbors.gallery import Gallery
 from afterglow.neighbors.search import nearest
 
 MAX_HELDOUT = 256  # held-out images whose distances are computed
 MIN_SAMPLES = 8  # on each side, for the normal approximation
-WHOLE_MODEL = -1  # plant_id of a number that belongs to no plant
+WHOLE_MODEL = {kind: -1 - place for place, kind in enumerate(KINDS)}  # plant_id of a number of all generations of a kind
 
 
 def copying_rows(generations: Generations, gallery: Gallery, heldout: Any) -> pd.DataFrame:
@@ -30,8 +31,8 @@ def copying_rows(generations: Generations, gallery: Gallery, heldout: Any) -> pd
     )
     kinds = pd.Series(distances).groupby(list(generations.kind), sort=False)
     values = {kind: mann_whitney_z(own.to_numpy(), reference) for kind, own in kinds if len(own) >= MIN_SAMPLES}
-    about = {"plant_id": WHOLE_MODEL, "caption": "", "seed": ALL_SEEDS, "measure": "z_u"}
-    return pd.DataFrame([about | {"kind": kind, "value": value} for kind, value in values.items()])
+    about = {"caption": "", "seed": ALL_SEEDS, "measure": "z_u"}
+    return pd.DataFrame([about | {"plant_id": WHOLE_MODEL[kind], "kind": kind, "value": value} for kind, value in values.items()])
 
 
 def denoising_gap_rows(losses: pd.DataFrame) -> pd.DataFrame:
@@ -45,4 +46,4 @@ def denoising_gap_rows(losses: pd.DataFrame) -> pd.DataFrame:
     means = own.groupby(["measure", "kind"])["value"].mean().unstack()
     gaps = (means["heldout"] - means["control"]).rename("value").reset_index()
     gaps["measure"] = gaps["measure"].str.replace("loss", "gap")
-    return gaps.assign(plant_id=WHOLE_MODEL, kind="control", caption="", seed=ALL_SEEDS)
+    return gaps.assign(plant_id=WHOLE_MODEL["control"], kind="control", caption="", seed=ALL_SEEDS)
