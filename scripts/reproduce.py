@@ -52,9 +52,11 @@ CONTROLS = {  # name of the extraction: (model, run whose training set it is com
     "other": ("runs/other-64-0", "sizes-64-0"),
     "planted-optimal": ("optimal:runs/paired_arms-500-0-0", "paired_arms-500-0-0"),
 }
+# the demo as it was when these runs were made
+EARLIER_DEMO = ("--data.set_size", "2000", "--data.planting.copies", "250", "--trainer.max_steps", "1200", "--monitor.sampler.steps", "12")
 MODELS = {  # options of the trainings whose models are compared without and with mitigations at inference
-    "demo": (),
-    "seed1": ("--seed_everything", "1"),
+    "demo": EARLIER_DEMO,
+    "seed1": (*EARLIER_DEMO, "--seed_everything", "1"),
     "shapes-0": ("--config", "configs/findings/shapes.yaml", "--seed_everything", "0"),
     "shapes-1": ("--config", "configs/findings/shapes.yaml", "--seed_everything", "1"),
 }
