@@ -2,6 +2,7 @@ import importlib
 from types import SimpleNamespace
 
 import pytest
+from diffusers import DDPMScheduler
 
 from afterglow.cli import COMMANDS, options
 from afterglow.cli.parser import CommandParser
@@ -26,5 +27,5 @@ def test_sampler_from_keeps_the_own_spacing_of_latent_models(latent_factor, spac
     parser = CommandParser(prog="x")
     options.add_sampler_arguments(parser)
     args = parser.parse_args(["--num-inference-steps", "7", "--guidance-scale", "2", *(["--timestep-spacing", spacing] if spacing else [])])
-    sampler = options.sampler_from(args, SimpleNamespace(is_latent=latent_factor > 1))
+    sampler = options.sampler_from(args, SimpleNamespace(is_latent=latent_factor > 1, scheduler=DDPMScheduler()))
     assert (sampler.steps, sampler.guidance_scale, sampler.options.get("timestep_spacing")) == (7, 2, expected)

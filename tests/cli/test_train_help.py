@@ -23,8 +23,8 @@ def test_help_shows_every_option_of_ours_with_a_text_and_hides_those_of_lightnin
     defaults = dict(re.findall(r"  --([\w.]+) (?:(?!  --).)*?default: ([^)]*)\)", text, re.DOTALL))
     assert {name: defaults[name] for name in ("optimizer.learning_rate", "trainer.max_steps", "data.planting.copies")} == {
         "optimizer.learning_rate": "0.002",
-        "trainer.max_steps": "1200",
-        "data.planting.copies": "[250]",
+        "trainer.max_steps": "925",
+        "data.planting.copies": "[500]",
     }
     assert "Defaults are the values of " in text and "demo.yaml" in text
     assert command("train", "--config", ROOT / "configs/openmoji_ddpm.yaml", "--help") == 0

@@ -263,7 +263,7 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
     *((PlantedDataModule, wrong) for wrong in ({"channels": 2}, {"channels": 7}, {"skip_first": -1}, {"planting": None})),
     *((PlantingConfig, {name: -1}) for name in ("num_global", "num_local", "num_decoys", "num_heldout", "num_backgrounds", "copies")),
     *((PlantingConfig, wrong) for wrong in ({"copies": ()}, {"copies": (3, -1)}, {"shapes": ()})),
-    *((MemorizationMonitor, {name: 0}) for name in ("seeds", "final_seeds", "batch_size", "num_unprompted", "curvature_vectors")),
+    *((MemorizationMonitor, {name: 0}) for name in ("seeds", "final_seeds", "num_unprompted", "curvature_vectors")),
     *((MemorizationMonitor, {name: -1}) for name in ("seeds", "final_seeds", "batch_size")),
     *((MemorizationMonitor, {name: -1}) for name in ("num_controls", "num_heldout")),
     *((MemorizationMonitor, {"step_ratio": value}) for value in (1.0, 0.0, -2.0, NAN, INF, 1 + 1e-9)),

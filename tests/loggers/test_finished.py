@@ -9,8 +9,8 @@ def test_numbers_of_a_command_reach_the_run_of_the_folder(tmp_path, monkeypatch)
     (tmp_path / "config.yaml").write_text("name: x")
     first, again = log_analysis(tmp_path, {"audit/copied": 0.5}, {}), log_figures(tmp_path, {"audit/copied": 0.25}, {})
     assert "wandb sync" in first and "wandb sync" in again
-    names = {path.name.rpartition("-")[2] for path in (tmp_path / "wandb").glob("offline-run-*")}
-    assert len(names) == 1  # both have the id of the folder
+    (number,) = (tmp_path / "wandb" / "run_id").read_text().split()
+    assert all(number in path.name for path in (tmp_path / "wandb").glob("offline-run-*"))
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -189,7 +189,7 @@ def test_what_cannot_be_opened_is_one_sentence(sd_folder, tmp_path):
     for source, sentence in refusals.items():
         with pytest.raises(ValueError, match=sentence):
             StableDiffusion(source, resolution=64)
-    with pytest.raises(ValueError, match="is not supported: Stable Diffusion 3"):
+    with pytest.raises(ValueError, match="is a StableDiffusion3Pipeline, which is not supported: text and pixels are one sequence"):
         open_model(tmp_path / "three")
     for options, sentence in (({"resolution": 96}, "multiple of 64"), ({"resolution": 64, "channels": 1}, "channels must be 3")):
         with pytest.raises(ValueError, match=sentence):

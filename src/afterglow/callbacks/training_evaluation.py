@@ -64,7 +64,7 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         for name in ("seeds", "final_seeds", "num_unprompted", "curvature_vectors"):
             require_positive(**{f"monitor.{name}": getattr(self, name)})
-        for name in ("num_controls", "num_heldout", "num_audited", "resamplings"):
+        for name in ("num_controls", "num_heldout", "num_audited", "resamplings", "batch_size"):
             require(f"monitor.{name}", getattr(self, name), getattr(self, name) >= 0, "at least 0")
         check_families((*self.measures, *(self.final_measures or ())), "monitor.measures")
 

@@ -101,8 +101,8 @@ def _image_resolution(source: str) -> int:
 def _open_network(cls: Any, network: Any, source: str, options: dict[str, Any]) -> Denoiser:
     """A model around the network and the noise schedule of a diffusers folder (or of an old, flat one)."""
     unet, scheduler = load_part(network.load_config, source, "unet"), load_part(DDPMScheduler.load_config, source, "scheduler")
-    known = {"prediction_type": None, **inspect.signature(scheduler_class(scheduler)).parameters}
     with reading(source, f"a folder of {cls.__name__}"):
+        known = {"prediction_type": None, **inspect.signature(scheduler_class(scheduler)).parameters}
         noise = {key: value for key, value in scheduler.items() if key in known and key != "trained_betas"}
         if is_flow_config(scheduler):
             noise["prediction_type"] = FLOW
