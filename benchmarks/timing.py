@@ -1,5 +1,6 @@
 """Seconds and memory of two implementations. Machines are shared and noisy, so only ratios of neighbors within one run count."""
 
+import ctypes
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,6 +72,8 @@ def peak_memory(run: Callable[[], object], device: torch.device) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         run()
         return torch.cuda.max_memory_allocated(device)
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)  # what the C library keeps of earlier runs (afterglow.memory) is not of this one
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
     run()
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]

@@ -22,7 +22,7 @@ def test_an_outlier_does_not_move_the_median():
 
 def test_peak_memory_sees_what_is_held_and_let_go_again():
     size = 256 * 2**20
-    configure_logging = peak_memory(lambda: None, torch.device("cpu"))
+    before = peak_memory(lambda: None, torch.device("cpu"))
     held = peak_memory(lambda: torch.ones(size, dtype=torch.uint8)[0], torch.device("cpu"))
-    assert 0.9 * size < held - configure_logging < 1.2 * size
-    assert peak_memory(lambda: None, torch.device("cpu")) < configure_logging + 0.2 * size
+    assert 0.9 * size < held - before < 1.2 * size
+    assert peak_memory(lambda: None, torch.device("cpu")) < before + 0.2 * size
