@@ -36,24 +36,30 @@ def losses(segment: list[dict]) -> dict[int, float]:
     return {row["trainer/global_step"]: row["train/loss"] for row in segment if "train/loss" in row}
 
 
+def kill_at_first_checkpoint(command: list[str], where: Path) -> None:
+    """Start a training in a process of its own and kill it as soon as its first checkpoint is complete."""
+    process = subprocess.Popen(command, cwd=where, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    last = where / "runs/torn/checkpoints/last.ckpt"
+    deadline = time.monotonic() + 200
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert process.poll() is None, "the run ended before it could be killed"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (where / "runs/torn/emergence.json").exists()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     where = tmp_path_factory.mktemp("resume")
-    with pytest.MonkeyPatch.context() as patch:  # in this process, which has the libraries already
+    with pytest.MonkeyPatch.context() as patch:  # whole and resumed in this process, which has the libraries already
         patch.chdir(where)
         patch.setenv("WANDB_MODE", "offline")
         patch.delenv("WANDB_DATA_DIR", raising=False)
         main(["train", *FAST, *STEPS, "--name", "whole"])
-    torn = subprocess.Popen([*COMMAND, "--name", "torn"], cwd=where, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    last = where / "runs/torn/checkpoints/last.ckpt"
-    deadline = time.monotonic() + 200
-    while not last.exists() and torn.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert torn.poll() is None, "the run ended before it could be killed"
-    os.kill(torn.pid, signal.SIGKILL)
-    torn.wait()
-    assert not (where / "runs/torn/emergence.json").exists()
-    subprocess.run([*COMMAND, "--name", "torn", "--ckpt_path", "last"], cwd=where, env=ENVIRONMENT, check=True, capture_output=True)
+        patch.delenv("WANDB_DATA_DIR", raising=False)
+        kill_at_first_checkpoint([*COMMAND, "--name", "torn"], where)
+        main(["train", *FAST, *STEPS, "--name", "torn", "--ckpt_path", "last"])
     return where / "runs"
 
 
