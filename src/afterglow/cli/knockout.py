@@ -11,8 +11,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from afterglow.cli.options import MODEL, add_sampler_arguments, load_model, sampler_from
-from afterglow.cli.parser import announce, count, positive
+from afterglow.cli.options import MODEL, add_generation_arguments, add_planted_arguments, add_sampler_arguments, load_model, sampler_from
+from afterglow.cli.parser import announce, count
 from afterglow.kinds import TRAINED
 
 if TYPE_CHECKING:
@@ -26,13 +26,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help=MODEL)
     parser.add_argument("--run", type=Path, required=True, help="run folder: its plants, phantoms, and the captions of its training set")
     parser.add_argument("--kinds", nargs="+", default=["global", "local", "natural", "phantom"], metavar="KIND", help="kinds to sample")
-    parser.add_argument("--plants", type=positive, metavar="N", help="at most N plants of each kind (default: all)")
+    add_planted_arguments(parser)
     parser.add_argument("--controls", type=count, default=0, metavar="N", help="controls, if --kinds names them")
-    parser.add_argument("--num-images", type=positive, default=4, metavar="N", help="generations of each caption")
     add_sampler_arguments(parser)
-    output = parser.add_argument_group("execution and output")
-    output.add_argument("--out", type=Path, default=Path("knockout"), metavar="DIR", help="folder of generations and knockout.parquet")
-    output.add_argument("--batch-size", type=positive, default=32, metavar="N", help="generations at a time")
+    add_generation_arguments(parser, "knockout")
 
 
 def run(args: Namespace) -> None:

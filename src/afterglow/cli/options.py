@@ -24,6 +24,19 @@ def add_dataset_arguments(group: Any, purpose: str, default: str | None = None) 
     group.add_argument("--data-dir", metavar="DIR", help="folder of the dataset (default: none, openmoji needs no folder)")
 
 
+def add_planted_arguments(parser: ArgumentParser) -> None:
+    """Add the plants of a run that a model is asked for, and the number of generations of each."""
+    parser.add_argument("--plants", type=positive, metavar="N", help="at most N plants of each kind (default: all)")
+    parser.add_argument("--num-images", type=positive, default=4, metavar="N", help="generations of each caption")
+
+
+def add_generation_arguments(parser: ArgumentParser, command: str) -> None:
+    """Add the output of a command that keeps generations and writes COMMAND.parquet, and the size of its batches."""
+    output = parser.add_argument_group("execution and output")
+    output.add_argument("--out", type=Path, default=Path(command), metavar="DIR", help=f"folder of generations and {command}.parquet")
+    output.add_argument("--batch-size", type=positive, default=32, metavar="N", help="generations at a time")
+
+
 def add_sampler_arguments(parser: ArgumentParser) -> None:
     """Add the argument group that configures the sampler."""
     group = parser.add_argument_group("sampling")

@@ -13,7 +13,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from afterglow.cli.options import MODEL, add_sampler_arguments, load_model, sampler_from
+from afterglow.cli.options import MODEL, add_generation_arguments, add_planted_arguments, add_sampler_arguments, load_model, sampler_from
 from afterglow.cli.parser import announce, count, finite, positive
 
 if TYPE_CHECKING:
@@ -33,18 +33,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, required=True, help="run folder: its plants and phantoms")
     parser.add_argument("--mitigations", nargs="+", default=["stp"], metavar="NAME", help="names of mitigations; wildcards are allowed")
     parser.add_argument("--strengths", nargs="+", default=[], metavar="NAME=X,Y", help="strengths (default: one strength of each)")
-    parser.add_argument("--plants", type=positive, metavar="N", help="at most N plants of each kind (default: all)")
+    add_planted_arguments(parser)
     parser.add_argument("--controls", type=count, default=16, metavar="N", help="controls, which set the thresholds of mitigations")
-    parser.add_argument("--num-images", type=positive, default=4, metavar="N", help="generations of each caption")
     budget = parser.add_argument_group("budget of the attack on each image")
     budget.add_argument("--attack-steps", type=positive, default=50, metavar="N", help="optimizer steps")
     budget.add_argument("--attack-rate", type=finite, default=0.1, metavar="X", help="learning rate of Adam, in units of the embedding")
     budget.add_argument("--attack-noises", type=positive, default=8, metavar="N", help="noises drawn for each step")
     budget.add_argument("--restarts", type=positive, default=2, metavar="N", help="first from the caption's embedding, then from noise")
     add_sampler_arguments(parser)
-    output = parser.add_argument_group("execution and output")
-    output.add_argument("--out", type=Path, default=Path("retrigger"), metavar="DIR", help="folder of generations and retrigger.parquet")
-    output.add_argument("--batch-size", type=positive, default=32, metavar="N", help="generations at a time")
+    add_generation_arguments(parser, "retrigger")
 
 
 def run(args: Namespace) -> None:
