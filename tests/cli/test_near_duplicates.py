@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 
 from afterglow.datasets.sources import load_images
+from afterglow.evaluation.build_requests import copyable_targets
 from afterglow.evaluation.evaluate import evaluate
 from afterglow.evaluation.outpainting import outpainting_requests
-from afterglow.evaluation.requests import UnconditionalRequest, copyable_targets
+from afterglow.evaluation.requests import UnconditionalRequest
 from afterglow.models.optimal import OptimalDenoiser
 from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantingConfig

@@ -9,17 +9,14 @@ from afterglow.analysis.extraction import generation_rows
 from afterglow.evaluation.embeddings import Encoder
 from afterglow.evaluation.extraction import (
     attach_nearest,
-    background_similarity,
-    embedding_space,
     extraction_captions,
     extraction_request,
-    pixel_space,
-    similarity_space,
     tile_extras,
     training_captions,
     unseen_images,
     unseen_rows,
 )
+from afterglow.evaluation.similarity import background_similarity, embedding_space, pixel_space
 from afterglow.evaluation.training_set import training_set
 from afterglow.functional.distances import masked_rms
 from afterglow.functional.pixels import to_unit
@@ -225,20 +222,3 @@ def test_bad_input_is_refused_by_name(place, small_plain):
     model.image_shape = lambda: (3, 16, 16)
     with pytest.raises(ValueError, match="the model makes"):
         training_set(model, **chosen(planted=place / "run"))
-
-
-def test_similarity_space_is_pixels_or_an_embedding_cached_by_weights(tmp_path, monkeypatch):
-    monkeypatch.setenv("AFTERGLOW_CACHE", str(tmp_path / "cache"))
-    gallery = Gallery(np.random.default_rng(0).integers(0, 256, (6, 3, 8, 8), dtype=np.uint8), np.arange(6))
-    assert similarity_space(gallery).name.startswith("pixels")
-
-    class Means(torch.nn.Module):
-        def forward(self, images):
-            return images.mean((2, 3)) + 1
-
-    torch.jit.script(Means()).save(str(tmp_path / "sscd.pt"))
-    found = similarity_space(gallery, sscd_file=str(tmp_path / "sscd.pt"))
-    assert found.name == "sscd.pt skew_320, cosine" and found.rows.shape == (6, 3)
-    assert len(list((tmp_path / "cache" / "embeddings").iterdir())) == 1
-    with pytest.raises(ValueError, match="Choose one similarity"):
-        similarity_space(gallery, sscd_file="a", tokens="b")

@@ -8,12 +8,13 @@ import pandas as pd
 from afterglow.analysis.emergence import NUM_CONFIRMATIONS, num_confirmations_needed
 from afterglow.analysis.emergence_table import IN_MASK, IN_REGION, WHOLE, memorized_history
 from afterglow.errors import require, require_positive
+from afterglow.evaluation.build_requests import copyable_targets
 from afterglow.evaluation.denoising_loss import denoising_loss_rows
 from afterglow.evaluation.evaluate import Processes, evaluate, model_measures
 from afterglow.evaluation.floor import floor_rows
 from afterglow.evaluation.measurements import EvaluationResult
 from afterglow.evaluation.outpainting import OUTPAINTED_MEASURES, RESAMPLINGS, OutpaintingRequest, outpainting_requests
-from afterglow.evaluation.requests import GenerationPlan, PlantedRequest, UnconditionalRequest, copyable_targets
+from afterglow.evaluation.requests import GenerationPlan, PlantedRequest, UnconditionalRequest
 from afterglow.evaluation.whole_model import copying_rows, denoising_gap_rows
 from afterglow.kinds import PLANTED
 from afterglow.measures.registry import FIRST_MEASURES, check_families, filter_measures, requirements

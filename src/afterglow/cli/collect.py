@@ -82,9 +82,10 @@ def run(args: Namespace) -> None:
     """Collect."""
     announce(f"Opening {args.model} ...")
     from afterglow import distributed
+    from afterglow.evaluation.build_requests import build_request
     from afterglow.evaluation.embeddings import with_embeddings
     from afterglow.evaluation.evaluate import capture_config, required_inputs
-    from afterglow.evaluation.requests import NUM_UNPROMPTED, GenerationPlan, build_request
+    from afterglow.evaluation.requests import NUM_UNPROMPTED, GenerationPlan
     from afterglow.evaluation.store import collect
 
     model = load_model(args.model)

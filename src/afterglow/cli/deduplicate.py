@@ -86,7 +86,7 @@ def _find_duplicates(pixels: "np.ndarray", args: Namespace) -> "Duplicates":
         return (duplicates.near if args.method == "pixels" else duplicates.shared_region)(pixels, **limit)
     import numpy as np
 
-    from afterglow.evaluation.extraction import similarity_space
+    from afterglow.evaluation.similarity import similarity_space
     from afterglow.neighbors.gallery import Gallery
 
     equal = duplicates.exact(pixels)  # so that copies are embedded once

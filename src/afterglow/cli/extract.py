@@ -95,8 +95,9 @@ def run(args: Namespace) -> None:
     """Generate, compare, summarize."""
     announce(f"Opening {args.model} ...")
     from afterglow import distributed
-    from afterglow.evaluation.extraction import extraction_captions, extraction_request, sample_images, similarity_space, unseen_images
-    from afterglow.evaluation.requests import copyable_targets
+    from afterglow.evaluation.build_requests import copyable_targets
+    from afterglow.evaluation.extraction import extraction_captions, extraction_request, sample_images, unseen_images
+    from afterglow.evaluation.similarity import similarity_space
     from afterglow.evaluation.training_set import training_set
 
     model, (rank, world_size) = load_model(args.model), distributed.rank_and_world_size()
@@ -142,7 +143,8 @@ def summarize(extraction: Extraction, settings: Mapping[str, Any], num_backgroun
         numbers for W&B; None if shards are missing because other processes still work on them (the last process writes).
     """
     from afterglow.analysis.extraction import fractions, write_generations
-    from afterglow.evaluation.extraction import background_similarity, extracted_plants, unseen_rows
+    from afterglow.evaluation.extraction import extracted_plants, unseen_rows
+    from afterglow.evaluation.similarity import background_similarity
     from afterglow.generations import parts_of
     from afterglow.reports.extraction import extraction_text, histograms_figure
 

@@ -37,8 +37,9 @@ def run(args: Namespace) -> None:
     announce(f"Opening {args.model} ...")
     import pandas as pd
 
+    from afterglow.evaluation.build_requests import planted_request
     from afterglow.evaluation.measurements import measure_generations
-    from afterglow.evaluation.requests import GenerationPlan, planted_request
+    from afterglow.evaluation.requests import GenerationPlan
     from afterglow.evaluation.store import collect
     from afterglow.generations import Generations, parts_of
     from afterglow.planting.runs import load_planted_set

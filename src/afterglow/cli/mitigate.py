@@ -122,8 +122,8 @@ def _print_mitigations() -> None:
 
 def _request(args: Namespace, model: "Denoiser") -> "tuple[EvalRequest, Encoder | None]":
     """What is sampled and computed, and the vision transformer of the Frechet distance."""
+    from afterglow.evaluation.build_requests import planted_request, prompt_request
     from afterglow.evaluation.embeddings import patch_tokens, with_embeddings, with_quality
-    from afterglow.evaluation.requests import planted_request, prompt_request
 
     if args.run:
         counts = {"num_controls": args.controls, "num_heldout": args.heldout, "plants": args.plants}

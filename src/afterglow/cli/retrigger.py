@@ -53,8 +53,9 @@ def run(args: Namespace) -> None:
 
     from afterglow.analysis.thresholds import control_thresholds
     from afterglow.cli.mitigate import threshold_capture
+    from afterglow.evaluation.build_requests import planted_request
     from afterglow.evaluation.measurements import measure_generations
-    from afterglow.evaluation.requests import GenerationPlan, planted_request
+    from afterglow.evaluation.requests import GenerationPlan
     from afterglow.evaluation.store import collect
     from afterglow.generations import Generations, parts_of
     from afterglow.mitigations.registry import check_text, expand_strengths, find_mitigations
