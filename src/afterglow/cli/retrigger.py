@@ -17,9 +17,12 @@ from afterglow.cli.options import MODEL, add_generation_arguments, add_planted_a
 from afterglow.cli.parser import announce, count, finite, positive
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
     from afterglow.evaluation.requests import EvalRequest
+    from afterglow.models.denoiser import Denoiser
     from afterglow.sampling.recorder import CaptureConfig
     from afterglow.sampling.setup import Mitigation
 
@@ -48,51 +51,65 @@ def run(args: Namespace) -> None:
     """Attack, sample every mitigation with and without the triggers, then write and print the counts."""
     announce(f"Opening {args.model} ...")
     import numpy as np
-    import pandas as pd
     import torch
 
     from afterglow.analysis.thresholds import control_thresholds
     from afterglow.cli.mitigate import threshold_capture
     from afterglow.evaluation.build_requests import planted_request
-    from afterglow.evaluation.measurements import measure_generations
-    from afterglow.evaluation.requests import GenerationPlan
-    from afterglow.evaluation.store import collect
-    from afterglow.generations import Generations, parts_of
+    from afterglow.generations import Generations
     from afterglow.mitigations.registry import check_text, expand_strengths, find_mitigations
     from afterglow.mitigations.retrigger import AttackBudget, Triggered, find_triggers
-    from afterglow.sampling.recorder import CaptureConfig
 
     budget = AttackBudget(args.attack_steps, args.attack_rate, args.attack_noises, args.restarts)
     settings = expand_strengths(find_mitigations(args.mitigations), args.strengths)
     model = load_model(args.model)
     check_text(model, [spec for spec, _ in settings])
-    plan, sampler, frames = GenerationPlan(args.num_images, args.seed), sampler_from(args, model), []
-
-    def sample(name: str, capture: "CaptureConfig", request: "EvalRequest", mitigation: "Mitigation | None" = None) -> list[Path]:
-        collect(
-            model, request, plan, args.out / name, sampler, capture,
-            metadata={"model": args.model}, mitigation=mitigation, batch_size=args.batch_size,
-        )  # fmt: skip
-        return parts_of(args.out / name)
-
     controls = planted_request(model, args.run, num_controls=args.controls, num_heldout=0, kinds=["control"])
-    parts = sample("controls", threshold_capture(model), controls)
+    parts = _sample(args, model, controls, "controls", threshold_capture(model))
     thresholds = control_thresholds(map(Generations.load, parts))
     request = planted_request(model, args.run, num_controls=0, num_heldout=0, kinds=_KINDS, plants=args.plants)
     print(f"Attacking {len(request.targets)} images: {budget}")
     images, masks = (torch.from_numpy(np.stack([getattr(target, name) for target in request.targets])) for name in ("reference", "mask"))
     triggers = find_triggers(model, request.captions, images, masks, budget, args.seed)
-    nothing = CaptureConfig(guidance=False, tokens=False, end_steps=())
     made = {"none": None} | {f"{spec.name}={strength:g}": spec(strength, thresholds) for spec, strength in settings}
-    for name, mitigation in made.items():
-        for attack, used in ((False, mitigation), (True, Triggered(mitigation, budget, triggers))):
-            for part in sample(name + "+attack" * attack, nothing, request, used):
-                measured = measure_generations(Generations.load(part), _MEASURES).measurements
-                frames.append(measured.assign(mitigation=name, attack=attack))
-    rows = pd.concat(frames, ignore_index=True)
+    rows = _rows(args, model, request, {name: (each, Triggered(each, budget, triggers)) for name, each in made.items()})
     rows.to_parquet(args.out / "retrigger.parquet", index=False)
     print(retrigger_text(rows))
     print(f"\n{args.out}: retrigger.parquet")
+
+
+def _sample(
+    args: Namespace, model: "Denoiser", request: "EvalRequest", name: str, capture: "CaptureConfig", mitigation: "Mitigation | None" = None
+) -> list[Path]:
+    """The parts of the generations of one request, which are made unless they exist."""
+    from afterglow.evaluation.requests import GenerationPlan
+    from afterglow.evaluation.store import collect
+    from afterglow.generations import parts_of
+
+    collect(
+        model, request, GenerationPlan(args.num_images, args.seed), args.out / name, sampler_from(args, model), capture,
+        metadata={"model": args.model}, mitigation=mitigation, batch_size=args.batch_size,
+    )  # fmt: skip
+    return parts_of(args.out / name)
+
+
+def _rows(
+    args: Namespace, model: "Denoiser", request: "EvalRequest", pairs: "Mapping[str, tuple[Mitigation | None, Mitigation]]"
+) -> "pd.DataFrame":
+    """Measurements of the generations of each mitigation, alone and with the triggers; pairs: {name: (mitigation, with triggers)}."""
+    import pandas as pd
+
+    from afterglow.evaluation.measurements import measure_generations
+    from afterglow.generations import Generations
+    from afterglow.sampling.recorder import CaptureConfig
+
+    nothing, frames = CaptureConfig(guidance=False, tokens=False, end_steps=()), []
+    for name, both in pairs.items():
+        for attack, used in zip((False, True), both, strict=True):
+            for part in _sample(args, model, request, name + "+attack" * attack, nothing, used):
+                measured = measure_generations(Generations.load(part), _MEASURES).measurements
+                frames.append(measured.assign(mitigation=name, attack=attack))
+    return pd.concat(frames, ignore_index=True)
 
 
 def retrigger_text(rows: "pd.DataFrame") -> str:
