@@ -110,6 +110,7 @@ def test_captions_of_the_images_are_asked_for(place, audit, small_captioned):
     finally:
         (place / "mine" / "metadata.jsonl").unlink()
     assert "with 7 of 21 captions" in said and "14 of 21 captions were not sampled" in said
+    assert "The captions are not seen to tell this model anything" in said
     assert "image 20" in set(table["caption"]) and set(table["generation_caption"]) <= {f"image {n}" for n in range(21)}
 
 
@@ -131,10 +132,11 @@ def test_a_run_is_audited_with_what_it_was_trained_on(place, audit):
         (("--model", "none", "--data", "mine"), "No model in 'none'"),
         (("--model", "optimal:runs/mine", "--data", "runs"), "contains no images"),
         (("--model", "optimal:runs/mine", "--data", "tiny"), "it has 4 x 4 pixels, less than the resolution 8"),
-        (("--model", "optimal:runs/mine", "--data", "mine", "--heldout", "mine"), "All images of 'mine' are near-duplicates"),
+        (("--model", "optimal:runs/mine", "--data", "mine", "--heldout", "mine"), "All held-out images are near-duplicates"),
         (("--model", "optimal:runs/mine", "--data", "mine", "--lora", "x.safetensors"), "A LoRA is merged into Stable Diffusion"),
     ],
 )
 def test_bad_input_is_one_sentence(audit, words, sentence):
     said, _ = audit(*words, "--out", "bad", code=2)
     assert sentence in said and "Traceback" not in said and said.count("error: ") == 1
+    assert ("about " in said) == ("near-duplicates" in said)  # the time is stated before near-duplicates are sought

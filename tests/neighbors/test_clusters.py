@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from afterglow.datasets.images import CaptionedImages
-from afterglow.neighbors.clusters import NEAR_DUPLICATE_DISTANCE, cluster_images, correlated_pairs
+from afterglow.neighbors.clusters import NEAR_DUPLICATE_DISTANCE, cluster_images, correlated_pairs, near_duplicate_seconds
 
 
 def slow_distance(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
@@ -65,6 +65,12 @@ def test_cluster_images_of_openmoji_equals_all_pairs(openmoji: CaptionedImages) 
     clusters = cluster_images(pixels, families)
     assert same_partition(clusters.tolist(), slow_clusters(pixels, families))
     assert (np.bincount(clusters) > 1).sum() > 50
+
+
+def test_the_time_of_a_search_grows_with_the_square_of_the_set():
+    images = (np.broadcast_to(np.zeros(1, np.uint8), (count, 3, 8, 8)) for count in (10**6, 10**5))
+    many, fewer = map(near_duplicate_seconds, images)
+    assert 20 < many / fewer < 500
 
 
 def test_correlated_pairs_equals_numpy_for_any_color():

@@ -23,6 +23,12 @@ def test_only_what_was_measured_is_said():
     assert "Each image was shown 120 times." in shown
 
 
+def test_captions_that_tell_the_model_nothing_are_said():
+    result = made([NO_COPY])
+    said = [advice(replace(result, facts=replace(result.facts, caption_gain=(0.01, low, 0.04)))) for low in (-0.02, 0.005)]
+    assert len(said[0]) == 1 and "1.0% better than with another's (-2.0% to 4.0%)" in said[0][0] and said[1] == []
+
+
 def test_few_judges_are_said():
     result = made([NO_COPY])
     few = replace(result, facts=replace(result.facts, limits=dict.fromkeys(result.facts.limits, (1.0, 0, 4))))

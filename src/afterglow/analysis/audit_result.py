@@ -32,6 +32,7 @@ class AuditFacts:
             checkpoint.
         captions: number of distinct captions, and of those that were not sampled.
         settings: what else the page names.
+        caption_gain: how much the captions tell the model of the last checkpoint, and the ends of the interval; None: not measured.
     """
 
     samples: int
@@ -39,6 +40,7 @@ class AuditFacts:
     limits: Mapping[str, tuple[float, int, int]]
     captions: tuple[int, int]
     settings: Mapping[str, Any]
+    caption_gain: Sequence[float] | None = None
 
 
 def audit_facts(

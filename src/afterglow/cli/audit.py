@@ -15,6 +15,7 @@ The results are audit.html, a page with all copies; audit.parquet; and a table i
 import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,20 +69,19 @@ def run(args: Namespace) -> None:
     from afterglow.analysis.audit import NO_COPY, WHOLE_COPY
     from afterglow.evaluation.audit import audit_captions, audit_request
     from afterglow.evaluation.audit_checkpoints import audit_checkpoints, expected_seconds
-    from afterglow.evaluation.audited_set import audited_set
+    from afterglow.evaluation.audited_set import audited_set, clustered
+    from afterglow.evaluation.caption_gain import caption_gain
     from afterglow.reports.audit import audit_text, waiting_text, write_audit
 
     model, (rank, world_size) = load_model(args.model, lora=args.lora), distributed.rank_and_world_size()
-    announce(f"Comparing the images of {args.data} with each other ...")
-    images = audited_set(model, args.data, args.dataset, args.heldout)
-    total = len(images.names)
-    count = args.num_images or min(PER_IMAGE * total, MAX_IMAGES)
-    captions = [""] * count if args.outpaint else audit_captions(model, images.captions, count)
-    request = audit_request(model, images, captions, outpaint=args.outpaint)
+    images, sampler = audited_set(model, args.data, args.dataset, args.heldout), sampler_from(args, model)
     states = _states(args.checkpoints, args.model if args.lora is None else str(args.lora))
-    sampler = sampler_from(args, model)
-    seconds = len(states) * expected_seconds(model, request, sampler, args.batch_size, each_other=total == images.count)
-    announce(waiting_text(images.captions[: images.count], captions, len(states), seconds))
+    count = args.num_images or min(PER_IMAGE * len(images.names), MAX_IMAGES)
+    captions = [""] * count if args.outpaint else audit_captions(model, images.captions, count)
+    clustering, seconds = expected_seconds(model, images, captions, sampler, args.batch_size, outpaint=args.outpaint)
+    announce(waiting_text(images.captions[: images.count], captions, len(states), clustering + len(states) * seconds))
+    images = clustered(images)
+    request = audit_request(model, images, captions, outpaint=args.outpaint)
     result = audit_checkpoints(
         _opened(states, args.model, model), request, images, args.out / "generations", sampler, seed=args.seed,
         batch_size=args.batch_size, rank=rank, world_size=world_size,
@@ -89,6 +89,8 @@ def run(args: Namespace) -> None:
     )  # fmt: skip
     if result is None:
         return  # another process still works on the generations; the last one reports
+    if any(captions) and (gain := caption_gain(model, images, args.batch_size)):
+        result = replace(result, facts=replace(result.facts, caption_gain=astuple(gain)))
     numbers = write_audit(result, args.out)
     print(f"{audit_text(result)}\n\n{args.out}: audit.html, audit.parquet")
     log_to_wandb(args.wandb_run, numbers, {}, {keys.AUDIT_TABLE: result.last.drop(columns="cells")})

@@ -1,7 +1,7 @@
 """The audit of one or more checkpoints of a model, and how long it takes (docs/guides/audit.md)."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,15 +12,18 @@ import pandas as pd
 
 from afterglow.analysis.audit import since
 from afterglow.analysis.audit_result import AuditResult, audit_facts, named_rows, shown_pairs
-from afterglow.evaluation.audit import AuditRequest, judge_generations
+from afterglow.cache import take_rows
+from afterglow.evaluation.audit import AuditRequest, audit_request, judge_generations
 from afterglow.evaluation.audited_set import AuditedSet
 from afterglow.evaluation.extraction import sample_images
 from afterglow.evaluation.floor import MAX_UNSEEN
 from afterglow.generations import Generations, parts_of
 from afterglow.models.denoiser import Denoiser
+from afterglow.neighbors.clusters import near_duplicate_seconds
 from afterglow.sampling.loop import Sampler, generate
 
 MAX_SHOWN = 400  # images of the page
+NUM_TIMED = 4096  # images that a batch is compared with to know how long all take
 
 
 def audit_checkpoints(
@@ -77,23 +80,29 @@ def audit_checkpoints(
     return AuditResult(pd.concat(tables, ignore_index=True), facts, pairs)
 
 
-def expected_seconds(model: Denoiser, request: AuditRequest, sampler: Sampler, batch_size: int, *, each_other: bool) -> float:
-    """Seconds that the generations of a request will take, from a few steps of one batch and its comparison with the images.
+def expected_seconds(
+    model: Denoiser, images: AuditedSet, captions: Sequence[str], sampler: Sampler, batch_size: int, *, outpaint: bool = False
+) -> tuple[float, float]:
+    """Seconds that a set takes to be `clustered`, and those that its generations take, sampled and compared.
 
-    each_other: whether the images are compared with each other, too.
+    Measured on a few steps of one batch and its comparison with the first images, so that a large set is known to take long at once.
     """
-    captions = request.captions[:batch_size]
+    count = len(images.names)
+    some = np.arange(min(count, NUM_TIMED))
+    few = AuditedSet(take_rows(images.pixels, some), images.captions, images.names, some, min(images.count, NUM_TIMED))
+    request = audit_request(model, few, captions[:batch_size], outpaint=outpaint)
+    rows = range(len(request.targets))
     seconds: list[float] = []
     for steps in (1, 1, 3):  # the first is a warm-up
         start = time.perf_counter()
-        some = generate(
-            model, captions, range(len(captions)), replace(sampler, steps=steps), request.capture,
-            batch_size=batch_size, known=request.known([(row, row) for row in range(len(captions))]),
+        made = generate(
+            model, request.captions, rows, replace(sampler, steps=steps), request.capture,
+            batch_size=batch_size, known=request.known([(row, row) for row in rows]),
         )  # fmt: skip
         seconds.append(time.perf_counter() - start)
     start = time.perf_counter()
-    request.attach(some, range(len(captions)))
-    comparing = time.perf_counter() - start
+    request.attach(made, rows)
+    comparing = (time.perf_counter() - start) * count / len(some)
     sampling = seconds[1] + max(0.0, seconds[2] - seconds[1]) / 2 * (sampler.steps - 1)
-    others = min(MAX_UNSEEN, len(request.gallery.pixels)) if each_other else 0
-    return ((sampling + comparing) * len(request.captions) + comparing * others) / len(captions)
+    others = min(MAX_UNSEEN, count) if images.count == count else 0  # images that are compared with each other
+    return near_duplicate_seconds(images.pixels), ((sampling + comparing) * len(captions) + comparing * others) / len(rows)

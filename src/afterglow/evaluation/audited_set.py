@@ -26,7 +26,7 @@ class AuditedSet:
     Attributes:
         pixels: uint8 [N + M, C, H, W].
         captions, names: N + M strings.
-        clusters: int64 [N + M], near-duplicate clusters; none has images of both kinds.
+        clusters: int64 [N + M], near-duplicate clusters; none has images of both kinds. Before `clustered`: the known families.
         count: N.
     """
 
@@ -38,17 +38,16 @@ class AuditedSet:
 
 
 def audited_set(model: Denoiser, data: str, dataset: str = "imagefolder", heldout: str | None = None) -> AuditedSet:
-    """The images of a folder or a dataset, or those of one epoch of a run as its training shows them, nothing planted among them.
+    """The images of a folder or a dataset, or those of one epoch of a run as its training shows them, not yet `clustered`.
 
     Args:
         model: gives image size and autoencoder.
         data: folder, hub id or run folder.
         dataset: how `data` is read if it is no run folder.
-        heldout: folder of images that the model never saw, of which at most MAX_UNSEEN are taken; default: those of a run. Near-duplicates
-            of the audited images are left out.
+        heldout: folder of images that the model never saw, of which at most MAX_UNSEEN are taken; default: those of a run.
 
     Raises:
-        AfterglowError: if images cannot be read, do not fit the model, or all resemble each other.
+        AfterglowError: if images cannot be read, or do not fit the model.
     """
     if (Path(data) / "config.yaml").is_file():
         planted = training_set(model, planted=Path(data))
@@ -57,12 +56,7 @@ def audited_set(model: Denoiser, data: str, dataset: str = "imagefolder", heldou
         own, unseen = _load(model, dataset, None if dataset == "openmoji" else data, None), None
     if heldout is not None:
         unseen = _load(model, "imagefolder", heldout, MAX_UNSEEN)
-    images = _joined(own, unseen)
-    if len(np.unique(images.clusters[: images.count])) < 2:
-        raise AfterglowError(f"The images of '{data}' are one cluster of near-duplicates, and a copy is measured against another cluster.")
-    if heldout is not None and len(images.names) == images.count:
-        raise AfterglowError(f"All images of '{heldout}' are near-duplicates of an audited image: --heldout needs other images.")
-    return images
+    return _joined(own, unseen)
 
 
 def trained_images(planted: PlantedSet) -> AuditedSet:
@@ -71,30 +65,39 @@ def trained_images(planted: PlantedSet) -> AuditedSet:
     Raises:
         AfterglowError: if there are fewer than two.
     """
-    images = _joined(_epoch(planted), _heldout(planted))
+    images = clustered(_joined(_epoch(planted), _heldout(planted)))
     if len(images.names) < images.count + 2:
         raise AfterglowError("monitor.num_audited needs images that are not trained on: data.planting.num_heldout must be at least 2.")
     return images
 
 
+def clustered(images: AuditedSet) -> AuditedSet:
+    """The images with their near-duplicate clusters, without those unseen images that are near-duplicates of the audited ones.
+
+    Raises:
+        AfterglowError: if the audited images are one cluster, or no unseen image is left.
+    """
+    clusters, count, total = cluster_images(images.pixels, images.clusters), images.count, len(images.names)
+    if len(np.unique(clusters[:count])) < 2:
+        raise AfterglowError("The images of --data are one cluster of near-duplicates, and a copy is measured against another cluster.")
+    rows = np.flatnonzero((np.arange(total) < count) | ~np.isin(clusters, clusters[:count]))
+    if len(rows) == count < total:
+        raise AfterglowError("All held-out images are near-duplicates of an audited image: --heldout needs other images.")
+    captions, names = (tuple(values[row] for row in rows.tolist()) for values in (images.captions, images.names))
+    return AuditedSet(images.pixels if len(rows) == total else take_rows(images.pixels, rows), captions, names, clusters[rows], count)
+
+
 def _joined(own: CaptionedImages, unseen: CaptionedImages | None) -> AuditedSet:
-    """Both kinds of images without those of the second that are near-duplicates of the first."""
+    """Both kinds of images; those of no family are clusters of their own."""
     parts = [own] if unseen is None else [own, unseen]
     count, total = len(own), sum(map(len, parts))
     pixels = allocate((total, *own.pixels.shape[1:]))
     for first, part in zip((0, count), parts, strict=False):
         for chunk in iter_chunks(part.pixels):
             pixels[first + chunk.start : first + min(chunk.stop, len(part))] = part.pixels[chunk]
-    clusters = cluster_images(pixels, np.concatenate([part.families for part in parts]))
-    rows = np.flatnonzero((np.arange(total) < count) | ~np.isin(clusters, clusters[:count]))
+    families = np.concatenate([np.where(part.families < 0, -1, part.families + place * total) for place, part in enumerate(parts)])
     captions, names = (sum((getattr(part, name) for part in parts), ()) for name in ("captions", "names"))
-    return AuditedSet(
-        pixels if len(rows) == total else take_rows(pixels, rows),
-        tuple(captions[row] for row in rows.tolist()),
-        tuple(names[row] for row in rows.tolist()),
-        clusters[rows],
-        count,
-    )
+    return AuditedSet(pixels, captions, names, np.where(families < 0, families.max() + 1 + np.arange(total), families), count)
 
 
 def _load(model: Denoiser, dataset: str, folder: str | None, most: int | None) -> CaptionedImages:

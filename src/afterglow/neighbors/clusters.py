@@ -1,11 +1,13 @@
 """Near-duplicates in a set of images, and the clusters that they form (docs/methods.md#nearest-neighbors)."""
 
+import time
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from afterglow.functional.distances import masked_rms
@@ -31,21 +33,45 @@ def near_duplicate_pairs(pixels: Any, limit: float = NEAR_DUPLICATE_DISTANCE) ->
         limit: RMS distance in [0, 1] pixels.
     """
     count, _, height, width = pixels.shape
-    block = max(1, min(height, width) // 4)
+    block = _block_side(pixels)
     means = torch.cat([avg_pool2d(to_unit(pixels[chunk]), block).flatten(1) for chunk in iter_chunks(pixels)])
     # the blocks may leave out a border, and all of a difference may lie in the part that they cover
     limit_of_means = (limit + 1e-3) * (height * width / ((height // block) * (width // block) * block**2)) ** 0.5
     full = torch.ones(1, height, width)
-    pairs, block_rows = [], max(1, min(BLOCK_ROWS, BLOCK_VALUES // max(1, count)))
+    pairs, block_rows = [], _block_rows(count)
     for start in range(0, count, block_rows):
-        near = torch.cdist(means[start : start + block_rows], means) < limit_of_means * means.shape[1] ** 0.5
-        i, j = (index.numpy() for index in near.nonzero(as_tuple=True))
-        i, j = (i + start)[j > i + start], j[j > i + start]
+        i, j = _near_rows(means[start : start + block_rows], means[start:], limit_of_means)
+        i, j = (i + start)[j > i], (j + start)[j > i]
         for part in range(0, len(i), PAIRS):
             a, b = i[part : part + PAIRS], j[part : part + PAIRS]
             distance = masked_rms(to_unit(pixels[a]), to_unit(pixels[b]), full).numpy()
             pairs.append((a[distance < limit], b[distance < limit], distance[distance < limit]))
     return _join(pairs)
+
+
+def near_duplicate_seconds(pixels: Any) -> float:
+    """Seconds that `near_duplicate_pairs` will take for pixels [N, C, H, W], from a few rows of random numbers."""
+    count, channels, height, width = pixels.shape
+    block, block_rows, some = _block_side(pixels), _block_rows(count), min(count, 4 * BLOCK_ROWS)
+    means = torch.rand(some, channels * (height // block) * (width // block))
+    start = time.perf_counter()
+    _near_rows(means[:block_rows], means, NEAR_DUPLICATE_DISTANCE)
+    return (time.perf_counter() - start) * count**2 / (2 * some * min(block_rows, some))
+
+
+def _block_side(pixels: Any) -> int:
+    return max(1, min(pixels.shape[2:]) // 4)
+
+
+def _block_rows(count: int) -> int:
+    return max(1, min(BLOCK_ROWS, BLOCK_VALUES // max(1, count)))
+
+
+def _near_rows(some: Tensor, means: Tensor, limit: float) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of rows of two sets of block means [A, D] and [B, D] whose root mean square distance is below a limit."""
+    near = torch.cdist(some, means) < limit * means.shape[1] ** 0.5
+    i, j = (index.numpy() for index in near.nonzero(as_tuple=True))
+    return i, j
 
 
 def correlated_pairs(pixels: np.ndarray, limit: float) -> Pairs:

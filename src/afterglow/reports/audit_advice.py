@@ -40,8 +40,16 @@ def _limits(result: AuditResult) -> list[str]:
 
 
 def _sampled(result: AuditResult) -> list[str]:
-    total, missing = result.facts.captions
-    return [f"{missing:,} of {total:,} captions were not sampled: raise the number of generations."] if missing else []
+    (total, missing), gain, sentences = result.facts.captions, result.facts.caption_gain, []
+    if missing:
+        sentences.append(f"{missing:,} of {total:,} captions were not sampled: raise the number of generations.")
+    if gain is not None and gain[1] <= 0:
+        sentences.append(
+            f"The captions are not seen to tell this model anything: with its own caption the noise of an image is predicted "
+            f"{gain[0]:.1%} better than with another's ({gain[1]:.1%} to {gain[2]:.1%}). They may be captions of another set, and what the "
+            "model copies under its own captions is not found."
+        )
+    return sentences
 
 
 def _copied(result: AuditResult) -> list[str]:
