@@ -4,7 +4,7 @@
     python benchmarks/one_pass.py --pairs 20
 
 The authors run the sampler once for the mask of the last step and again, with the same seed, to sum ||Delta_t * m|| / mean(m).
-One pass keeps every Delta_t and applies the mask at the end. Bounds: 0.55 times the seconds; equal to 1e-5 before storage and to 1e-3
+One pass keeps every Delta_t and applies the mask at the end. Bounds: 0.52 times the seconds; equal to 1e-5 before storage and to 1e-3
 from the folder.
 """
 

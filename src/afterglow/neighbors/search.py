@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 CHUNK_BYTES = 2**24  # bytes of the set that are read together
-PRODUCT = (512, 2048)  # queries and rows in one product: large enough to be fast, and the result stays in the cache
+PRODUCT = (256, 4096)  # queries and rows in one product: large enough to be fast, also for top-k, and the result stays in the cache
 CENTER = 128  # subtracted from gray levels, so that their absolute values are at most 128
 EXACT_VALUES = 1024  # this many products of centered gray levels sum to at most 2^24, up to where float32 holds all whole numbers
 MARGIN = 24  # candidates beyond the k nearest vectors that are kept for the exact second pass
@@ -99,16 +99,17 @@ def _image_squares(queries: Any, rows: Any, masks: Tensor, device: Device) -> It
         row_squares = _exact_product(inside, values.square())
         for part in _slices(len(queries), PRODUCT[0]):
             own = levels(queries[part]) * inside[which[part]]
-            squares = _exact_product(own, values).mul_(-2).add_(row_squares[which[part]])
-            squares += own.square().sum(1, dtype=torch.float64)[:, None]
+            squares = _exact_product(own, values).mul_(-2).add_(own.square().sum(1, dtype=torch.float64)[:, None])
+            squares += row_squares if len(inside) == 1 else row_squares[which[part]]
             yield part, chunk, squares, widths[part]
 
 
 def _exact_product(a: Tensor, b: Tensor) -> Tensor:
     """Product a @ b.T of whole numbers in float64, [A, B]: the float32 products of few values are exact in any order of summation."""
-    total = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
-    for left, right in zip(a.split(EXACT_VALUES, 1), b.split(EXACT_VALUES, 1), strict=True):
-        total += left @ right.T
+    products = (left @ right.T for left, right in zip(a.split(EXACT_VALUES, 1), b.split(EXACT_VALUES, 1), strict=True))
+    total = next(products).double()
+    for product in products:
+        total += product
     return total
 
 
