@@ -224,7 +224,7 @@ def aligned_panel(axes: Axes, arms: Mapping[str, Mapping[int, pd.DataFrame]]) ->
             list(means), list(means.values()), color=colormaps["cividis"](number / len(ARMS)), marker="osD^vPX"[number], label=ARMS[arm]
         )
     axes.axvline(-0.5, color="#bbbbbb", linestyle=":", linewidth=1)
-    axes.set(ylim=(0, 1), xlabel="evaluations after a plant's emergence", ylabel="AUC, first end token")
+    axes.set(ylim=(0, 1), xlabel="evaluations after the emergence", ylabel="AUC, first end token")
     axes.legend(fontsize=6, frameon=False, loc="lower right")
 
 
