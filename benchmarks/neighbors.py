@@ -18,7 +18,7 @@ import time
 
 import numpy as np
 import torch
-from timing import peak_memory, time_ratio, undisturbed_seconds
+from timing import peak_memory, time_ratio
 from torch.nn.functional import interpolate
 
 from afterglow.neighbors.gallery import Gallery

@@ -40,6 +40,7 @@ def test_the_sentence_says_where_the_ending_brightens(run_folder: Path, tint: fl
     assert f"; it does not brighten on {NOT_YET} (2 of them; AUC 0.52 [0.50, 0.54], best trivial map 0.70)" in sentence
     assert ("it brightens on tints" in sentence) == said and ("it does not brighten on tints" in sentence) != said
     assert sentence.endswith("what the caption predicts, not what is copied.") == said
+    assert f"; it is not distinguishable from the best trivial map on {TINTS}" in ending_sentence(rewritten(run_folder, tint=0.24))
 
 
 def test_one_plant_has_no_interval_and_none_is_counted(run_folder: Path) -> None:

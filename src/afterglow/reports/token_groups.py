@@ -45,7 +45,8 @@ def best_trivial(run: Run) -> dict[str, float]:
 def ending_sentence(run: Run) -> str:
     """One sentence: the ending brightens, or not, on copies, on what is not copied yet and on tints; empty without its map.
 
-    It brightens on a class if the interval of its mean AUC over plants lies above the best trivial map of this class.
+    It brightens on a class if the interval of its mean AUC over plants lies above the best trivial map of this class, and does not if it
+    lies below.
     """
     classes, trivial = values_by_class(run, ENDING), best_trivial(run)
     parts = [verdict(label, classes[label].to_numpy(), trivial) for label in (MEMORIZED, NOT_YET, TINTS)]
@@ -65,7 +66,7 @@ def verdict(
         label: a class of `values_by_class`.
         values: AUC of a map for each plant of the class.
         trivial: see `best_trivial`.
-        verbs: what the map does if the interval of its mean lies above the best trivial map, and if not.
+        verbs: what the map does if the interval of its mean lies above the best trivial map, and if it lies below.
     """
     if not len(values):
         return f"cannot be judged on {label} (0 of them)"
@@ -75,7 +76,9 @@ def verdict(
         return f"cannot be judged on {label} ({len(values)} of them; AUC {mean:.2f}{beside})"
     interval = bootstrap(values)
     interval = exact_at_bounds(Estimate(mean, interval.low, interval.high), len(values))
-    return f"{verbs[interval.low <= rival]} on {label} ({len(values)} of them; AUC {interval}{beside})"
+    above, below = interval.low > rival, interval.high < rival
+    verb = verbs[0] if above else verbs[1] if below else "is not distinguishable from the best trivial map"
+    return f"{verb} on {label} ({len(values)} of them; AUC {interval}{beside})"
 
 
 def token_group_table(run: Run) -> Table:
