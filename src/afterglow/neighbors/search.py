@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 CHUNK_BYTES = 2**24  # bytes of the set that are read together
-PRODUCT = (256, 4096)  # queries and rows in one product: large enough to be fast, also for top-k, and the result stays in the cache
+PRODUCT = (256, 8192)  # queries and rows in one product: large enough to be fast, also for top-k, and the result stays in the cache
 CENTER = 128  # subtracted from gray levels, so that their absolute values are at most 128
 EXACT_VALUES = 1024  # this many products of centered gray levels sum to at most 2^24, up to where float32 holds all whole numbers
+EXACT_KEYS = 2**53  # up to where float64 holds all whole numbers
 MARGIN = 24  # candidates beyond the k nearest vectors that are kept for the exact second pass
 PAIR_VALUES = 2**20  # values of pairs that are compared directly together: they stay in the cache
 ROUNDING = 2.0**-24  # relative error of one rounding of a float32
@@ -68,15 +69,16 @@ def _slices(count: int, step: int) -> Iterator[slice]:
 
 
 def _nearest_images(queries: Any, rows: Any, k: int, masks: Tensor, device: Device) -> tuple[Tensor, Tensor]:
-    """One sortable number holds the square and the row."""
-    keys = torch.full((len(queries), k), torch.iinfo(torch.int64).max, device=device)
+    """One sortable number holds the square and the row: a float64, which is faster, or an int64 where a float64 would round."""
+    exact = (rows[0].size * 255**2 + 1) * len(rows) < EXACT_KEYS
+    keys = torch.full((len(queries), k), 2**62, dtype=torch.float64 if exact else torch.int64, device=device)
     widths = torch.ones(len(queries), 1, dtype=torch.float64, device=device)
     for part, chunk, squares, width in _image_squares(queries, rows, masks, device):
         numbers = torch.arange(chunk.start, chunk.stop, device=device)
-        new = squares.long().mul_(len(rows)).add_(numbers).topk(min(k, len(numbers)), largest=False).values
+        new = squares.to(keys.dtype).mul_(len(rows)).add_(numbers).topk(min(k, len(numbers)), largest=False).values
         keys[part] = torch.cat([keys[part], new], 1).topk(k, largest=False).values
         widths[part] = width
-    return (keys % len(rows)).cpu(), (((keys // len(rows)) / widths).sqrt() / 255).float().cpu()
+    return (keys % len(rows)).long().cpu(), (((keys // len(rows)) / widths).sqrt() / 255).float().cpu()
 
 
 def _image_squares(queries: Any, rows: Any, masks: Tensor, device: Device) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
@@ -96,20 +98,21 @@ def _image_squares(queries: Any, rows: Any, masks: Tensor, device: Device) -> It
 
     for chunk in _slices(len(rows), min(PRODUCT[1], max(1, CHUNK_BYTES // inside.shape[1]))):
         values = levels(rows[chunk])
-        row_squares = _exact_product(inside, values.square())
+        row_squares = _add_product(inside.new_zeros(1, 1, dtype=torch.float64), inside, values.square())
         for part in _slices(len(queries), PRODUCT[0]):
-            own = levels(queries[part]) * inside[which[part]]
-            squares = _exact_product(own, values).mul_(-2).add_(own.square().sum(1, dtype=torch.float64)[:, None])
+            own = levels(queries[part])
+            if len(inside) > 1:  # otherwise its columns are the mask
+                own *= inside[which[part]]
+            squares = _add_product(own.square().sum(1, dtype=torch.float64)[:, None], own, values, alpha=-2)
             squares += row_squares if len(inside) == 1 else row_squares[which[part]]
             yield part, chunk, squares, widths[part]
 
 
-def _exact_product(a: Tensor, b: Tensor) -> Tensor:
-    """Product a @ b.T of whole numbers in float64, [A, B]: the float32 products of few values are exact in any order of summation."""
-    products = (left @ right.T for left, right in zip(a.split(EXACT_VALUES, 1), b.split(EXACT_VALUES, 1), strict=True))
-    total = next(products).double()
-    for product in products:
-        total += product
+def _add_product(total: Tensor, a: Tensor, b: Tensor, alpha: int = 1) -> Tensor:
+    """Compute total + alpha * a @ b.T of whole numbers, float64 [A, B]: float32 products of few values are exact in any order."""
+    for left, right in zip(a.split(EXACT_VALUES, 1), b.split(EXACT_VALUES, 1), strict=True):
+        product = left @ right.T
+        total = total.add_(product, alpha=alpha) if total.shape == product.shape else total.add(product, alpha=alpha)
     return total
 
 
