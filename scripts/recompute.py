@@ -251,26 +251,48 @@ def mitigation():
             compare("mitigation", f"{name}, {kind}, Fisher", " ".join(text.groups()), [k, n, b, p])
 
 
+def follows(rows, name):
+    """AUC of a map at the 3 evaluations from which a local plant stays memorized, less that at the 3 before; mean over plants."""
+    own, found = rows[rows.kind == "local"], []
+    area = own[(own.measure == name) & (own.seed >= 0)].groupby(["plant_id", "step"]).value.mean().unstack()
+    copied = own[own.measure == "plant_memorized"].set_index(["plant_id", "step"]).value.unstack() > 0.5
+    for plant, row in copied[copied.iloc[:, -1]].iterrows():
+        start = 1 + max([-1, *np.flatnonzero(~row)])
+        found.append(area.loc[plant].iloc[start : start + 3].mean() - area.loc[plant].iloc[max(start - 3, 0) : start].mean())
+    return np.nanmean(found)
+
+
 def endings():
-    """Counts, maps and knock-outs of the arms in ARMS that have one seed, or counts over all of their seeds."""
+    """Counts, maps with their t intervals over seeds, and knock-outs, of the arms in ARMS."""
     page = (FINDINGS / "endings.md").read_text()
     runs, knocked = {}, {}
     for name, option, rows, _ in load("endings", "endings-*"):
-        arm = name.split("-")[1]
-        last = rows[rows.step == rows.step.max()].groupby(["measure", "kind", "plant_id"]).value.mean()
-        runs.setdefault(arm, {})[str(option["seed_everything"])] = last
-        knocked.setdefault(arm, []).append(pd.read_parquet(FINDINGS / "endings" / name / "knockout" / "knockout.parquet"))
+        runs.setdefault(name.split("-")[1], {})[str(option["seed_everything"])] = rows
+        knocked.setdefault(name.split("-")[1], []).append(pd.read_parquet(FINDINGS / "endings" / name / "knockout" / "knockout.parquet"))
+    last = {
+        arm: {s: r[r.step == r.step.max()].groupby(["measure", "kind", "plant_id"]).value.mean() for s, r in of.items()}
+        for arm, of in runs.items()
+    }
     for arm, seed, *cells in table(page[page.index("## Runs") :], "arm"):
         for kind, cell in zip(("global", "local", "phantom", "control"), cells if arm in ARMS else [], strict=False):
-            verdicts = runs[ARMS[arm]][seed]["plant_memorized", kind]
+            verdicts = last[ARMS[arm]][seed]["plant_memorized", kind]
             compare("endings", f"{arm}, memorized, {kind}", cell, [verdicts.sum(), len(verdicts)])
-    for arm, name, local, _, *cells, _ in table(page[page.index("## Maps of") :], "arm"):
-        if arm in ARMS and name in MAPS and len(runs[ARMS[arm]]) == 1:
-            (last,) = runs[ARMS[arm]].values()
-            copied = last["plant_memorized", "local"] >= 0.5
-            compare("endings", f"{arm}, {name}, local", local, last[f"auc.{MAPS[name]}.all", "local"][copied].mean())
-            for kind, cell in zip(("tint", "phantom", "decoy"), cells, strict=True):
-                compare("endings", f"{arm}, {name}, {kind}", cell, last[f"auc.{MAPS[name]}.all", kind].mean())
+    for arm, name, *cells in table(page[page.index("## Maps of") :], "arm"):
+        if arm in ARMS and name in MAPS:
+            key, means, copied = (
+                f"auc.{MAPS[name]}.all",
+                last[ARMS[arm]].values(),
+                [m["plant_memorized", "local"] >= 0.5 for m in last[ARMS[arm]].values()],
+            )
+            values = [[m[key, "local"][own].mean() for m, own in zip(means, copied, strict=True)]]
+            values += [[m[key, "local"][~own].mean() for m, own in zip(means, copied, strict=True)]]
+            values += [[m[key, kind].mean() for m in means] for kind in ("tint", "phantom", "decoy")]
+            values += [[follows(rows, key) for rows in runs[ARMS[arm]].values()]]
+            for kind, cell, of in zip(
+                ("memorized", "not yet", "tint", "phantom", "decoy", "after less before"), cells, values, strict=True
+            ):
+                known = [value for value in of if not np.isnan(value)]
+                compare("endings", f"{arm}, {name}, {kind}", cell, known + interval(known)[1:] if len(known) > 1 else known)
     for arm, name, *cells in table(page[page.index("## Knock-out") :], "arm"):
         for kind, cell in zip(("global", "local", "phantom"), cells if arm in ARMS else [], strict=False):
             rows = pd.concat(knocked[ARMS[arm]])
