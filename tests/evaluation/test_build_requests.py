@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from afterglow.evaluation.build_requests import build_request, planted_request, prompt_request, select_targets
@@ -33,10 +34,12 @@ def test_prompt_request_keeps_kinds(captioned, tmp_path: Path):
     assert list(request.captions) == ["one", "two"] and request.metadata["kind"] == "control"
 
 
-def test_select_targets_keeps_the_order():
-    targets = [SimpleNamespace(kind=kind) for kind in ("global", "phantom", "global", "global", "local", "control", "control", "heldout")]
+def test_select_targets_keeps_the_order_and_counts_phantoms_of_regions_apart():
+    kinds = ("global", "phantom", "global", "global", "local", "control", "control", "heldout", "phantom", "phantom", "phantom")
+    targets = [SimpleNamespace(kind=kind, mask=np.array([row < 9, True])) for row, kind in enumerate(kinds)]
     assert select_targets(targets, None, None) == targets
     assert select_targets(targets, ("global", "control"), 2) == [targets[row] for row in (0, 2, 5, 6)]
+    assert select_targets(targets, ("phantom",), 1) == [targets[row] for row in (1, 9)]
 
 
 @pytest.mark.parametrize("options", [{}, {"prompts": Path("a.txt"), "source": "openmoji"}])

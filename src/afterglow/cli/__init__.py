@@ -26,6 +26,7 @@ COMMANDS = {
     "localize": "evaluate how well maps locate the memorized region",
     "mitigate": "compare mitigations at inference with the unmitigated model",
     "retrigger": "attack mitigations: can an optimized text embedding bring a copy back?",
+    "unlearn": "fine-tune a model away from some training images and count the copies that are left",
     "knockout": "count the copies that remain without the caption's content in a group of tokens",
     "audit": "find which of your images a model copies, whole or in part, and since when",
     "extract": "generate many samples and find the training images among them",

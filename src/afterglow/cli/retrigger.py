@@ -5,28 +5,33 @@
 
 For each plant one embedding is optimized on the model, within a stated budget, until the model denoises the plant's image under it
 (its region, for a local plant). Then every mitigation is sampled with the captions and with these embeddings. Two controls: phantoms,
-whose images were never trained on, and a model that never saw the plants (the second command). If their copies come "back" too, the
-budget is so large that an embedding describes any image, and the attack shows nothing. Generations are kept; a second call resumes.
+whole images and regions that were never trained on, and a model that never saw the plants (the second command, which leaves out images
+that this model was trained on). Where their copies come "back" too, an embedding describes an image that the model does not hold, and
+only what comes back more often is retrieved. Generations are kept; a second call resumes.
 """
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afterglow.cli.options import MODEL, add_generation_arguments, add_planted_arguments, add_sampler_arguments, load_model, sampler_from
 from afterglow.cli.parser import announce, count, finite, positive
+from afterglow.errors import AfterglowError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     import pandas as pd
 
     from afterglow.evaluation.requests import EvalRequest
     from afterglow.models.denoiser import Denoiser
+    from afterglow.planting.targets import Target
     from afterglow.sampling.recorder import CaptureConfig
     from afterglow.sampling.setup import Mitigation
 
 _KINDS = ("global", "local", "natural", "phantom")
+_PHANTOMS = {True: "whole phantom", False: "phantom region"}  # by whether the mask is the whole image
 _MEASURES = ("calibrated_l2", "correlation", "memorized", "nn_ratio")
 
 
@@ -34,9 +39,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Define the options."""
     parser.add_argument("--model", required=True, help=MODEL)
     parser.add_argument("--run", type=Path, required=True, help="run folder: its plants and phantoms")
-    parser.add_argument("--mitigations", nargs="+", default=["stp"], metavar="NAME", help="names of mitigations; wildcards are allowed")
+    parser.add_argument("--mitigations", nargs="*", default=["stp"], metavar="NAME", help="names of mitigations; wildcards are allowed")
     parser.add_argument("--strengths", nargs="+", default=[], metavar="NAME=X,Y", help="strengths (default: one strength of each)")
     add_planted_arguments(parser)
+    parser.add_argument(
+        "--pool",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="retrigger.parquet of other models, also counted in the printed table (default: none)",
+    )
     parser.add_argument("--controls", type=count, default=16, metavar="N", help="controls, which set the thresholds of mitigations")
     budget = parser.add_argument_group("budget of the attack on each image")
     budget.add_argument("--attack-steps", type=positive, default=50, metavar="N", help="optimizer steps")
@@ -51,34 +64,77 @@ def run(args: Namespace) -> None:
     """Attack, sample every mitigation with and without the triggers, then write and print the counts."""
     announce(f"Opening {args.model} ...")
     import numpy as np
+    import pandas as pd
     import torch
 
     from afterglow.analysis.thresholds import control_thresholds
     from afterglow.cli.mitigate import threshold_capture
-    from afterglow.evaluation.build_requests import planted_request
+    from afterglow.evaluation.build_requests import planted_request, select_targets
+    from afterglow.files import read_parquet
     from afterglow.generations import Generations
     from afterglow.mitigations.registry import check_text, expand_strengths, find_mitigations
     from afterglow.mitigations.retrigger import AttackBudget, Triggered, find_triggers
 
+    pooled = [read_parquet(file, ("mitigation", "attack", "kind", "measure", "value")) for file in args.pool]
     budget = AttackBudget(args.attack_steps, args.attack_rate, args.attack_noises, args.restarts)
     settings = expand_strengths(find_mitigations(args.mitigations), args.strengths)
     model = load_model(args.model)
     check_text(model, [spec for spec, _ in settings])
-    controls = planted_request(model, args.run, num_controls=args.controls, num_heldout=0, kinds=["control"])
-    parts = _sample(args, model, controls, "controls", threshold_capture(model))
-    thresholds = control_thresholds(map(Generations.load, parts))
-    request = planted_request(model, args.run, num_controls=0, num_heldout=0, kinds=_KINDS, plants=args.plants)
+    request = planted_request(model, args.run, num_controls=0, num_heldout=0, kinds=_KINDS)
+    unseen = unseen_targets(model, args.model, args.run, request.targets)
+    request = replace(request, targets=select_targets(unseen, None, args.plants))
     print(f"Attacking {len(request.targets)} images: {budget}")
     images, masks = (torch.from_numpy(np.stack([getattr(target, name) for target in request.targets])) for name in ("reference", "mask"))
     triggers = find_triggers(model, request.captions, images, masks, budget, args.seed)
-    made = {"none": None} | {f"{spec.name}={strength:g}": spec(strength, thresholds) for spec, strength in settings}
-    rows = _rows(args, model, request, {name: (each, Triggered(each, budget, triggers)) for name, each in made.items()})
+    made: dict[str, Mitigation | None] = {"none": None}
+    if settings:
+        controls = planted_request(model, args.run, num_controls=args.controls, num_heldout=0, kinds=["control"])
+        parts = sample_planted(args, model, controls, "controls", threshold_capture(model))
+        thresholds = control_thresholds(map(Generations.load, parts))
+        made |= {f"{spec.name}={strength:g}": spec(strength, thresholds) for spec, strength in settings}
+    rows = pd.concat(
+        planted_rows(args, model, request, name + "+attack" * attack, used).assign(mitigation=name, attack=attack)
+        for name, each in made.items()
+        for attack, used in ((False, each), (True, Triggered(each, budget, triggers)))
+    )
+    whole = {target.plant_id: bool(target.mask.all()) for target in request.targets}
+    phantoms = rows["plant_id"].map(whole).map(_PHANTOMS)
+    rows = rows.assign(kind=rows["kind"].where(rows["kind"] != "phantom", phantoms))
     rows.to_parquet(args.out / "retrigger.parquet", index=False)
-    print(retrigger_text(rows))
+    print(retrigger_text(pd.concat([rows, *pooled])))
     print(f"\n{args.out}: retrigger.parquet")
 
 
-def _sample(
+def unseen_targets(model: "Denoiser", source: str, run: Path, targets: "Sequence[Target]") -> "list[Target]":
+    """The targets; of another run's model those that a planting would not take for near-duplicates of its own training images.
+
+    Args:
+        model: what is attacked.
+        source: where it comes from.
+        run: folder of the run that planted the targets.
+        targets: plants and phantoms, with references.
+
+    Raises:
+        AfterglowError: if none is left.
+    """
+    import numpy as np
+    import torch
+
+    from afterglow.evaluation.training_set import training_set
+    from afterglow.planting.planner import ELIGIBLE_DISTANCE
+
+    if not (Path(source) / "config.yaml").is_file() or Path(source).samefile(run):
+        return list(targets)
+    images, masks = (torch.from_numpy(np.stack([getattr(target, name) for target in targets])) for name in ("reference", "mask"))
+    near = training_set(model, planted=Path(source)).gallery(model.device).nearest(images, masks, num_clusters=1)
+    unseen = [target for target, distance in zip(targets, near.distances[:, 0].tolist(), strict=True) if distance > ELIGIBLE_DISTANCE]
+    print(f"{source} was trained on {len(targets) - len(unseen)} of {len(targets)} images of {run} or near-duplicates, which are left out")
+    if not unseen:
+        raise AfterglowError(f"'{source}' was trained on every plant and phantom of '{run}'.")
+    return unseen
+
+
+def sample_planted(
     args: Namespace, model: "Denoiser", request: "EvalRequest", name: str, capture: "CaptureConfig", mitigation: "Mitigation | None" = None
 ) -> list[Path]:
     """The parts of the generations of one request, which are made unless they exist."""
@@ -93,23 +149,19 @@ def _sample(
     return parts_of(args.out / name)
 
 
-def _rows(
-    args: Namespace, model: "Denoiser", request: "EvalRequest", pairs: "Mapping[str, tuple[Mitigation | None, Mitigation]]"
+def planted_rows(
+    args: Namespace, model: "Denoiser", request: "EvalRequest", name: str, mitigation: "Mitigation | None" = None
 ) -> "pd.DataFrame":
-    """Measurements of the generations of each mitigation, alone and with the triggers; pairs: {name: (mitigation, with triggers)}."""
+    """Measurements of the generations of one request, which tell the copies."""
     import pandas as pd
 
     from afterglow.evaluation.measurements import measure_generations
     from afterglow.generations import Generations
     from afterglow.sampling.recorder import CaptureConfig
 
-    nothing, frames = CaptureConfig(guidance=False, tokens=False, end_steps=()), []
-    for name, both in pairs.items():
-        for attack, used in zip((False, True), both, strict=True):
-            for part in _sample(args, model, request, name + "+attack" * attack, nothing, used):
-                measured = measure_generations(Generations.load(part), _MEASURES).measurements
-                frames.append(measured.assign(mitigation=name, attack=attack))
-    return pd.concat(frames, ignore_index=True)
+    nothing = CaptureConfig(guidance=False, tokens=False, end_steps=())
+    parts = sample_planted(args, model, request, name, nothing, mitigation)
+    return pd.concat([measure_generations(Generations.load(part), _MEASURES).measurements for part in parts], ignore_index=True)
 
 
 def retrigger_text(rows: "pd.DataFrame") -> str:
@@ -120,7 +172,7 @@ def retrigger_text(rows: "pd.DataFrame") -> str:
     from afterglow.reports.tables import count_text, text_table
 
     counts = rows[rows["measure"] == "plant_memorized"].groupby(["mitigation", "kind", "attack"], sort=False)["value"].agg(["sum", "size"])
-    kinds = [kind for kind in _KINDS if kind in set(rows["kind"])]
+    kinds = [kind for kind in (*_KINDS, *_PHANTOMS.values()) if kind in set(rows["kind"])]
     lines = [
         [name, *(count_text(*counts.loc[(name, kind, attack)].astype(int)) for kind in kinds for attack in (False, True))]
         for name in dict.fromkeys(rows["mitigation"])

@@ -18,11 +18,15 @@ from afterglow.planting.targets import Target, evaluation_targets, unconditional
 
 
 def select_targets(targets: Sequence[Target], kinds: Collection[str] | None, plants: int | None) -> list[Target]:
-    """The targets of these kinds (None: all), of planted kinds and their counterparts the first `plants` each (None: all)."""
-    counts, selected = Counter[str](), []
+    """The targets of these kinds (None: all), of planted kinds and their counterparts the first `plants` each (None: all).
+
+    Phantoms of whole images and those of regions count apart, so that the plants of either kind keep their own.
+    """
+    counts, selected = Counter[tuple[str, bool]](), []
     for target in targets:
-        counts[target.kind] += 1
-        few = plants is None or target.kind in ("control", "heldout") or counts[target.kind] <= plants
+        group = target.kind, bool(target.mask.all())
+        counts[group] += 1
+        few = plants is None or target.kind in ("control", "heldout") or counts[group] <= plants
         if few and (kinds is None or target.kind in kinds):
             selected.append(target)
     return selected

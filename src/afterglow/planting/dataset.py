@@ -123,13 +123,16 @@ class PlantedDataset(Dataset[Batch]):
 
     def batch(self, numbers: Sequence[int]) -> Batch:
         """Return samples by their numbers, which count from 0 over the whole training."""
-        keys = self.keys(numbers)
+        return self.shown(self.keys(numbers), torch.tensor(numbers))
+
+    def shown(self, keys: np.ndarray, index: Tensor) -> Batch:
+        """Return what keys show, as the samples with the numbers `index`."""
         plants, members, _ = keys.T.tolist()
         captions = [
             self.planted.captions[row] if plant < 0 else self.planted.plants[plant].caption
             for plant, row in zip(plants, members, strict=True)
         ]
-        kinds, index = tuple(self._kinds[plant] for plant in plants), torch.tensor(numbers)
+        kinds = tuple(self._kinds[plant] for plant in plants)
         if self.latents is None:
             return Batch(to_signed(self.images(keys)), tuple(captions), kinds, index)
         moments = np.stack([self.latents[SampleKey(*key)] for key in keys.tolist()])
