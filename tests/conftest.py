@@ -101,6 +101,17 @@ def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def xl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder with Stable Diffusion XL's structure at an eighth of its width and a quarter of its depth, 64 pixels."""
+    from afterglow.testing.tiny_sd import sdxl_pipeline
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("xl") / "small"
+    sdxl_pipeline(8, 64, depth=4).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def wandb_server() -> Callable[..., Any]:
     """wandb_server(fault) => a context with a stand-in for a W&B server; see support/wandb_server.py."""
     sys.path.insert(0, str(Path(__file__).parent / "support"))

