@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import itertools
+import multiprocessing as mp
 
 import lightning as L
 import numpy as np
@@ -58,6 +59,25 @@ def assert_close(found, expected):
 def raw(tensor):
     assert isinstance(tensor, PretendTensor)
     return tensor.raw
+
+
+def enter_after_a_backward_pass(answers):
+    torch.ones(1, requires_grad=True).sum().backward()
+    try:
+        with pretend_accelerator():
+            answers.put("entered")
+    except RuntimeError as error:
+        answers.put(str(error))
+
+
+def test_the_device_comes_too_late_after_a_backward_pass():
+    """In a fork, since it is the end of the device in a process; first of all tests, since a fork of this one must know no device."""
+    context = mp.get_context("fork")
+    answers = context.SimpleQueue()
+    process = context.Process(target=enter_after_a_backward_pass, args=(answers,))
+    process.start()
+    process.join()
+    assert answers.get() == "Use pretend_accelerator() before the first backward pass of the process."
 
 
 def test_the_mistakes_of_a_gpu_raise_and_waits_are_counted():
@@ -379,19 +399,20 @@ MISTAKES = [  # owner, name, mutation: each moves one tensor to the wrong device
 ]
 
 
+def train_and_generate(model):
+    DenoiserModule(model).model.losses(batch().to(model.device)).mean()
+    generate(model, CAPTIONS[:1], SEEDS[:1], Sampler(steps=1), CaptureConfig())
+
+
+def test_without_a_mistake_every_tensor_is_on_its_device(small_captioned):
+    with pretend_accelerator() as pretend:
+        train_and_generate(small_captioned().to(pretend.device))
+
+
 @pytest.mark.parametrize(("owner", "name", "mutation"), MISTAKES, ids=[f"{owner.__name__}.{name}" for owner, name, _ in MISTAKES])
 def test_one_tensor_on_the_wrong_device_is_caught(owner, name, mutation, small_captioned, monkeypatch):
-    function = getattr(owner, name)
     with pretend_accelerator() as pretend:
         model = small_captioned().to(pretend.device)
-        module = DenoiserModule(model)
-        samples = batch().to(pretend.device)
-
-        def use():
-            module.model.losses(samples).mean()
-            generate(model, CAPTIONS[:1], SEEDS[:1], Sampler(steps=1), CaptureConfig())
-
-        use()
-        monkeypatch.setattr(owner, name, mutation(function))
+        monkeypatch.setattr(owner, name, mutation(getattr(owner, name)))
         with pytest.raises((DeviceMixError, RuntimeError), match="device|CPU"):
-            use()
+            train_and_generate(model)
