@@ -221,7 +221,7 @@ def judge_generations(
 
     Args:
         parts: all generations of the request.
-        each_other: of another checkpoint, if there are no held-out images; they are then not computed again.
+        each_other: of another checkpoint; without held-out images they are not computed again.
     """
     evidence, free = evidence_of(parts, request)
     if images.count < len(images.names):

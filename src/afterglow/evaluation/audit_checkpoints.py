@@ -1,7 +1,7 @@
 """The audit of one or more checkpoints of a model, and how long it takes (docs/guides/audit.md)."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -49,8 +49,7 @@ def audit_checkpoints(
     Returns:
         The result; None if other processes still work on the generations.
     """
-    own, tables, names, each_other = slice(images.count), [], [], None
-    prompts = list(request.captions)
+    own, prompts, tables, unseen = slice(images.count), list(request.captions), [], None
     for name, model in models:
         plan = sample_images(
             model, request, folder / name, sampler, request.capture,
@@ -59,25 +58,25 @@ def audit_checkpoints(
         parts = parts_of(folder / name)
         if len(parts) < len(plan.parts(len(prompts))):
             return None
-        table, unseen = judge_generations(map(Generations.load, parts), request, images, each_other)
-        each_other = unseen if images.count == len(images.names) else None
+        table, unseen = judge_generations(map(Generations.load, parts), request, images, unseen)
         tables.append(named_rows(table, images.names[own], images.captions[own], prompts, unseen, images.pixels.shape[-1], name))
-        names.append(name)
+    assert unseen is not None
+    tables[-1]["since"] = since([table["checkpoint"].iloc[0] for table in tables], [table["verdict"] for table in tables])
+    num_unseen = len(images.names) - images.count
+    settings = {**settings, "held-out images": num_unseen}
+    facts = audit_facts(unseen, held_out=num_unseen > 0, captions=images.captions[own], prompts=prompts, settings=settings)
+    pairs = shown_pairs(tables[-1], images.pixels, _reader(parts, batch_size), MAX_SHOWN)
+    return AuditResult(pd.concat(tables, ignore_index=True), facts, pairs)
+
+
+def _reader(parts: Sequence[Path], batch_size: int) -> Callable[[int], np.ndarray]:
+    """A function that reads the generation of a number, uint8 [C, H, W]; the part that was read last is kept."""
 
     @lru_cache(maxsize=1)
     def part(number: int) -> np.ndarray:
         return Generations.load(parts[number]).images.numpy()
 
-    def generation(number: int) -> np.ndarray:
-        return part(number // batch_size)[number % batch_size]
-
-    tables[-1]["since"] = since(names, [table["verdict"] for table in tables])
-    facts = audit_facts(
-        unseen, held_out=each_other is None, captions=images.captions[own], prompts=prompts,
-        settings={**settings, "held-out images": len(images.names) - images.count},
-    )  # fmt: skip
-    pairs = shown_pairs(tables[-1], images.pixels, generation, MAX_SHOWN)
-    return AuditResult(pd.concat(tables, ignore_index=True), facts, pairs)
+    return lambda number: part(number // batch_size)[number % batch_size]
 
 
 def expected_seconds(
