@@ -6,6 +6,7 @@ import pytest
 from afterglow.analysis.emergence_table import emergence_of
 from afterglow.callbacks.run_files import load_early_snapshot
 from afterglow.callbacks.training_evaluation import EvaluationSettings, TrainingEvaluation
+from afterglow.errors import AfterglowError
 from afterglow.models.optimal import OptimalDenoiser
 from afterglow.planting.datamodule import PlantedDataModule
 from afterglow.planting.plants import PlantingConfig
@@ -32,6 +33,9 @@ def test_request_of_a_captioned_model_has_controls_at_the_last_evaluation_only(d
     last, inner = (evaluation.request(model, last=last).targets for last in (True, False))
     assert len(last) == 8 + 5 + 2 and len({target.plant_id for target in last}) == len(last)
     assert len(inner) == 8 + 2 and "control" not in {target.kind for target in inner}
+    unplanted = replace(evaluation, reconstructed=replace(data.planted, plants=(), heldout=data.planted.heldout[:0]))
+    with pytest.raises(AfterglowError, match="num_heldout and --monitor.num_heldout"):
+        unplanted.request(model, last=False)
 
 
 def test_request_of_an_unconditional_model_is_unprompted(data, tmp_path):

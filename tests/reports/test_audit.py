@@ -34,6 +34,7 @@ def test_images_that_share_a_copy_are_one_card_and_one_line(tmp_path):
     assert page.count('<li class="card') == 3 and "3 of 4 images are shown" in page and numbers["audit/copied_whole"] == 0.5
     assert len(pd.read_parquet(tmp_path / "audit.parquet")) == 4 and "1.png" not in audit_text(result)
     again = AuditResult.load(tmp_path)
+    assert "2 are copied whole and 0 in part by 4 generations (distinct copies: 1)." in page and "distinct copies" in audit_text(again)
     assert audit_text(again) == audit_text(result) and again.checkpoints == ["x"]
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from afterglow.analysis.emergence import NUM_CONFIRMATIONS, num_confirmations_needed
 from afterglow.analysis.emergence_table import IN_MASK, IN_REGION, WHOLE, memorized_history
-from afterglow.errors import require, require_positive
+from afterglow.errors import AfterglowError, require, require_positive
 from afterglow.evaluation.build_requests import copyable_targets
 from afterglow.evaluation.denoising_loss import denoising_loss_rows
 from afterglow.evaluation.evaluate import Processes, evaluate, model_measures
@@ -99,13 +99,21 @@ class TrainingEvaluation:
     processes: Processes = Processes()
 
     def request(self, model: Denoiser, *, last: bool) -> TrainingRequest:
-        """Everything that is generated at an evaluation; controls at the last one only."""
+        """Everything that is generated at an evaluation; controls at the last one only.
+
+        Raises:
+            AfterglowError: if there is nothing to ask a model with captions for.
+        """
         if not model.has_text:
             targets = unconditional_targets(self.reconstructed, self.settings.num_unprompted)
             candidates = copyable_targets(self.reconstructed)
             return UnconditionalRequest(targets=targets, candidates=candidates, gallery=self.gallery, append=True)
         num_controls = self.settings.num_controls if last else 0
         targets = evaluation_targets(self.reconstructed, num_controls=num_controls, num_heldout=self.settings.num_heldout)
+        if not targets:
+            raise AfterglowError(
+                "Nothing is planted and no held-out image is evaluated: raise --data.planting.num_heldout and --monitor.num_heldout."
+            )
         shapes = {plant.shape: plant.mask for plant in self.planted.of_kind("local")}
         return PlantedRequest(targets=targets, gallery=self.gallery, shapes=shapes)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from afterglow.analysis.audit import VERDICTS
-from afterglow.analysis.audit_result import COPIED, AuditResult
+from afterglow.analysis.audit import NO_COPY, VERDICTS
+from afterglow.analysis.audit_result import COPIED, AuditResult, distinct
 from afterglow.functional.statistics import exact_interval
 from afterglow.reports.audit_advice import advice
 from afterglow.reports.images import inline_image
@@ -21,7 +21,10 @@ def audit_answer(result: AuditResult) -> str:
     total, samples = len(result.last), result.facts.samples
     whole, part = map(result.count, COPIED)
     if whole + part:
-        return f"Of {total:,} images, {whole:,} are copied whole and {part:,} in part by {samples:,} generations."
+        copied = result.last[result.last["verdict"] != NO_COPY]
+        copies = len(distinct(copied))
+        shared = f" (distinct copies: {copies:,})" if copies < len(copied) else ""
+        return f"Of {total:,} images, {whole:,} are copied whole and {part:,} in part by {samples:,} generations{shared}."
     return (
         f"Nothing is copied: none of {samples:,} generations is a copy of one of the {total:,} images, whole or in part. With 95 % "
         f"confidence at most {exact_interval(0, samples)[1]:.1%} of the model's generations are such copies."
