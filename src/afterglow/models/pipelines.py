@@ -22,8 +22,8 @@ HOW_TO_GET = (
     "`hf download CompVis/stable-diffusion-v1-4 --local-dir DIR` or `afterglow autoencoder`"
 )
 REFUSED = {
-    "StableDiffusion3Pipeline": "text and pixels are one sequence in Stable Diffusion 3, whose joint attention is not read",
-    "FluxPipeline": "text and pixels are one sequence in Flux, whose joint attention is not read",
+    name: f"text and pixels are one sequence in {model}, and neither its joint attention nor T5's end token is read"
+    for name, model in {"StableDiffusion3Pipeline": "Stable Diffusion 3", "FluxPipeline": "Flux"}.items()
 }
 Call = Callable[[Any, Tensor, Tensor, TextConditioning, int], Tensor]
 
