@@ -29,7 +29,8 @@ def trained(folder: Path, *words: str) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("probe"), *FAST, "--optimizer.learning_rate", "0.01", "--optimizer.warmup_steps", "0")
+    short = ("--monitor.first_fraction", "1", "--optimizer.learning_rate", "0.01", "--optimizer.warmup_steps", "0")
+    return trained(tmp_path_factory.mktemp("probe"), *FAST, *short)
 
 
 @pytest.fixture(scope="module")
