@@ -5,7 +5,7 @@ from afterglow.models.io import open_model
 from afterglow.planting.dataset import PlantedDataset
 from afterglow.planting.runs import load_planted_set
 
-WORDS = ("unlearn", "--model", "runs/x", "--run", "runs/x", "--num-inference-steps", 2, "--num-images", 2, "--steps", 2, "--pairs", 4)
+WORDS = ("unlearn", "--model", "runs/x", "--run", "runs/x", "--num-inference-steps", 2, "--num-images", 1, "--steps", 2, "--pairs", 4)
 
 
 def test_a_plant_and_a_file_are_forgotten_and_the_model_is_written(inside, command, capsys):

@@ -50,7 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     budget.add_argument("--pairs", type=positive, default=64, metavar="N", help="kept and forgotten images in each step, of either as many")
     budget.add_argument("--rate", type=finite, default=5e-4, metavar="X", help="learning rate of AdamW")
     budget.add_argument(
-        "--strength", type=finite, default=0.1, metavar="X", help="gradient that forgets, in units of the gradient that keeps"
+        "--strength", type=finite, default=0.3, metavar="X", help="gradient that forgets, in units of the gradient that keeps"
     )
     parser.add_argument("--num-images", type=positive, default=4, metavar="N", help="generations of each caption, before and after")
     add_sampler_arguments(parser)

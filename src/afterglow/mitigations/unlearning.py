@@ -31,7 +31,7 @@ class UnlearningBudget:
     steps: int = 60
     batch_size: int = 64
     learning_rate: float = 5e-4
-    strength: float = 0.1
+    strength: float = 0.3
     mixture: float = 0.5
 
     def __post_init__(self) -> None:
