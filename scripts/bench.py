@@ -4,27 +4,32 @@
   python scripts/bench.py --add runs/demo --name demo-0  sample the run's model and commit its rows there (minutes)
 
 docs/bench/NAME/ holds scores.parquet (every detector and whether each generation is memorized), maps.parquet (every map's AUC and IoU of
-each plant) and bench.json (training seed, settings). The tables are made by the functions behind `afterglow detect` and `localize`.
+each plant), whole.parquet (numbers of the whole model) and bench.json (training seed, settings). The tables are made by the functions
+behind `afterglow detect` and `localize`.
 """
 
 import argparse
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+import torch
 
 from afterglow import cli
 from afterglow.analysis.detection import detection_table, memorized_table
 from afterglow.analysis.localization import INVERTED, MASK_PRIOR, collect_maps, localization_table, map_rows
+from afterglow.evaluation.whole_model import copying_rows, denoising_gap_rows
 from afterglow.files import read_yaml
-from afterglow.functional.statistics import Estimate
+from afterglow.functional.statistics import Estimate, t_interval
 from afterglow.kinds import PLANTED
 from afterglow.measures.registry import TRIVIAL_MAPS, is_detector
 from afterglow.measures.tables import read_parts, write_measurements
+from afterglow.planting.runs import load_planted_set
 from afterglow.reports.tables import interval_text, text_table
 
 BENCH = Path(__file__).resolve().parents[1] / "docs" / "bench"
@@ -32,6 +37,7 @@ PAGE = BENCH.with_suffix(".md")
 NUM_IMAGES = 2
 SETTINGS = ("--num-images", str(NUM_IMAGES), "--controls", "32", "--num-inference-steps", "12", "--curvature-vectors", "4")
 ONE_LAYER = re.compile(r"\.(down_blocks|mid_block|up_blocks)\.")  # maps and scores of single layers are not committed
+NUM_PROMPTS = 8  # of each kind, for Z_U
 MIN_SEEDS = 3  # with fewer, the models are the units of an interval
 NOT_YET = "local, not memorized"
 PAIRS = (("global", "phantom"), ("local", "phantom"), ("planted", "control"), ("planted", "decoy"), ("planted", "tint"))
@@ -50,7 +56,8 @@ def add_model(run: Path, name: str, generations: Path | None = None) -> None:
         write_measurements([folder], scores)
         rows = pd.read_parquet(scores)
         maps = map_rows(collect_maps(read_parts([folder])))
-    first = sorted(rows["seed"].unique())[:NUM_IMAGES]  # the last evaluation of a training has more
+        first = sorted(rows["seed"].unique())[:NUM_IMAGES]  # the last evaluation of a training has more
+        whole = whole_rows(run, folder, first)
     rows, maps = rows[rows["seed"].isin(first)], maps[maps["seed"].isin(first)]
     (BENCH / name).mkdir(parents=True, exist_ok=True)
     kept = [measure for measure in rows["measure"].unique() if _kept(measure) and (is_detector(measure) or measure == "memorized")]
@@ -59,9 +66,25 @@ def add_model(run: Path, name: str, generations: Path | None = None) -> None:
     own = maps[maps["map"].map(_kept)].groupby(["plant_id", "kind", "shape", "map"], as_index=False, sort=False)
     means = own[["auc", "permuted_auc", "iou"]].mean().astype({"auc": "float32", "permuted_auc": "float32", "iou": "float32"})
     means.to_parquet(BENCH / name / "maps.parquet", index=False, compression="zstd")
+    whole.to_parquet(BENCH / name / "whole.parquet", index=False)
     collected = generations is None or run not in generations.parents
     about = {"seed": read_yaml(run / "config.yaml")["seed_everything"], "generations": "collected" if collected else "last evaluation"}
     (BENCH / name / "bench.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
+
+
+def whole_rows(run: Path, folder: Path, seeds: Sequence[int]) -> pd.DataFrame:
+    """Z_U of the first NUM_PROMPTS prompts of each kind and the denoising gaps of the last evaluation: columns measure, kind, value."""
+    planted, parts = load_planted_set(run), []
+    for _, part in read_parts([folder]):
+        parts.append(part[[row for row, seed in enumerate(part.seed) if int(seed) in seeds]])
+    images, about = torch.cat([part.images for part in parts]), pd.DataFrame({"kind": [kind for part in parts for kind in part.kind]})
+    about["prompt"] = [number for part in parts for number in part.plant_id.tolist()]
+    first = about[about.groupby("kind")["prompt"].rank(method="dense") <= NUM_PROMPTS]  # Z_U grows with the number of generations
+    own = SimpleNamespace(images=images[first.index.tolist()], kind=first["kind"].tolist())
+    copying = copying_rows(own, planted.gallery(), planted.pixels[planted.heldout])
+    rows = pd.read_parquet(run / "measurements.parquet")
+    gaps = denoising_gap_rows(rows[rows["step"] == rows["step"].max()].astype({"value": float}))
+    return pd.concat([copying, gaps], ignore_index=True)[["measure", "kind", "value"]]
 
 
 def _kept(name: str) -> bool:
@@ -88,10 +111,12 @@ def detector_text(scores: pd.DataFrame, seeds: Mapping[str, int]) -> str:
     own = scores[~scores["kind"].isin(PLANTED) | copied]  # a plant that is not memorized is no positive
     both = pd.concat([own, own[own["kind"].isin(PLANTED)].assign(kind="planted")], ignore_index=True)
     names = [name for name in scores["measure"].unique() if is_detector(name)]
-    table = detection_table(both, names, PAIRS, [NUM_IMAGES], seeds)
-    cells = {(r.detector, f"{r.positive} / {r.negative}"): r for r in table[table["metric"] == "auc"].itertuples()}
-    judged = memorized_table(scores, names, seeds)
-    cells |= {(r.detector, "F1, held out"): r for r in judged[judged["metric"] == "f1_held_out"].itertuples()}
+    cells = {}
+    for own_names, units in _with_units(scores, "measure", names, seeds):
+        table = detection_table(both, own_names, PAIRS, [NUM_IMAGES], units)
+        cells |= {(r.detector, f"{r.positive} / {r.negative}"): r for r in table[table["metric"] == "auc"].itertuples()}
+        judged = memorized_table(scores, own_names, units)
+        cells |= {(r.detector, "F1, held out"): r for r in judged[judged["metric"] == "f1_held_out"].itertuples()}
     columns = [*(f"{positive} / {negative}" for positive, negative in PAIRS), "F1, held out"]
     return _text("detector", names, columns, cells, order=("local / phantom", "global / phantom"))
 
@@ -100,10 +125,34 @@ def map_text(maps: pd.DataFrame, scores: pd.DataFrame, seeds: Mapping[str, int])
     """One row per map: AUC and held-out IoU on memorized local plants, and its AUC where nothing is copied."""
     copied = memorized_plants(scores).reindex(pd.MultiIndex.from_frame(maps[["run", "plant_id"]])).to_numpy(dtype=float) > 0
     kinds = maps["kind"].where((maps["kind"] != "local") | copied, NOT_YET)
-    table = localization_table(maps.assign(kind=kinds), seeds=seeds)
-    cells = {(r.map, MAP_COLUMNS[r.kind, r.metric]): r for r in table.itertuples() if (r.kind, r.metric) in MAP_COLUMNS}
-    names = list(dict.fromkeys(maps["map"]))
+    names, cells = list(dict.fromkeys(maps["map"])), {}
+    for own_names, units in _with_units(maps, "map", names, seeds):
+        table = localization_table(maps[maps["map"].isin(own_names)].assign(kind=kinds), seeds=units)
+        cells |= {(r.map, MAP_COLUMNS[r.kind, r.metric]): r for r in table.itertuples() if (r.kind, r.metric) in MAP_COLUMNS}
     return _text("map", names, list(MAP_COLUMNS.values()), cells, order=("local, memorized",))
+
+
+def _with_units(
+    rows: pd.DataFrame, column: str, names: Sequence[str], seeds: Mapping[str, int]
+) -> Iterator[tuple[list[str], Mapping[str, int]]]:
+    """The names that models of MIN_SEEDS seeds have, whose intervals are over seeds; then the others, whose units are the models."""
+    runs = rows[[column, "run"]].drop_duplicates()
+    counts = runs["run"].map(seeds).groupby(runs[column]).nunique()
+    for enough, units in ((True, seeds), (False, {})):
+        if own := [name for name in names if (counts[name] >= MIN_SEEDS) == enough]:
+            yield own, units
+
+
+def whole_text(folder: Path, seeds: Mapping[str, int]) -> str:
+    """One row per number of the whole model: mean over training seeds, of the mean over the seed's models, with a t interval."""
+    files = {name: folder / name / "whole.parquet" for name in seeds}
+    rows = pd.concat([pd.read_parquet(file).assign(run=name) for name, file in files.items() if file.exists()], ignore_index=True)
+    lines = []
+    for (measure, kind), part in rows.groupby(["measure", "kind"], sort=False):
+        values = part["value"].groupby(part["run"].map(seeds)).mean()
+        about = f"`{measure}`" + f", {kind}" * (measure == "z_u")
+        lines.append([about, interval_text(t_interval(values), ".2f" if measure == "z_u" else "+.4f"), str(part["run"].nunique())])
+    return text_table(["number", "mean over seeds", "models"], lines)
 
 
 def _text(head: str, names: Sequence[str], columns: Sequence[str], cells: Mapping, *, order: Sequence[str]) -> str:
@@ -131,12 +180,21 @@ def _within(row: Any) -> str:
 def write_page(page: Path = PAGE, folder: Path = BENCH) -> str:
     """Replace the tables between the markers of the page; the tables as text."""
     scores, maps, seeds = read_bench(folder)
-    units = seeds if len(set(seeds.values())) >= MIN_SEEDS else {}
     runs = ", ".join(f"`{name}` (seed {seed})" for name, seed in seeds.items())
     plants = scores.drop_duplicates(["run", "plant_id"]).set_index(["run", "plant_id"])["kind"]
     table = memorized_plants(scores).groupby(plants).agg(["sum", "size"])
     about = f"Models: {runs}. Memorized: {', '.join(f'{count} of {size} {kind}' for kind, count, size in table.itertuples())}."
-    text = "\n\n".join([about, "### Detectors", detector_text(scores, units), "### Maps", map_text(maps, scores, units)])
+    text = "\n\n".join(
+        [
+            about,
+            "### Detectors",
+            detector_text(scores, seeds),
+            "### Maps",
+            map_text(maps, scores, seeds),
+            "### Whole model",
+            whole_text(folder, seeds),
+        ]
+    )
     before, _, rest = page.read_text(encoding="utf-8").partition("<!-- begin -->")
     page.write_text(f"{before}<!-- begin -->\n\n{text}\n\n<!-- end -->{rest.partition('<!-- end -->')[2]}", encoding="utf-8")
     return text

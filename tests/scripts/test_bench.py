@@ -35,6 +35,10 @@ def write(folder: Path, seed: int) -> None:
     folder.mkdir(parents=True)
     pd.DataFrame(rows).to_parquet(folder / "scores.parquet")
     pd.DataFrame(maps).to_parquet(folder / "maps.parquet")
+    numbers = {("z_u", "global"): -2.0 - seed, ("denoising_gap", "control"): 0.25}
+    pd.DataFrame([(*key, value) for key, value in numbers.items()], columns=["measure", "kind", "value"]).to_parquet(
+        folder / "whole.parquet"
+    )
     (folder / "bench.json").write_text(json.dumps({"seed": seed}))
 
 
@@ -55,4 +59,14 @@ def test_tables_rank_what_knows_the_plants_and_keep_unmemorized_ones_apart(bench
     assert line(text, "`tiled_l2`")[1].startswith("0.50")
     found = line(text, "`score_difference.last`")
     assert [cell.split()[0] for cell in found[1:]] == ["0.90", "0.90", "0.50", "0.50", "0.50", "0.50", "2"]  # the last: not memorized, tint
+    mean, half = -2.5, 12.706 * 0.5  # t interval of -2 and -3: t_{.975, 1} s / sqrt 2
+    assert line(text, "`z_u`, global")[1:] == [f"{mean:.2f} [{mean - half:.2f}, {mean + half:.2f}]", "2"]
+    assert line(text, "`denoising_gap`")[1:] == ["+0.2500 [+0.2500, +0.2500]", "2"]
     assert text.index("`score_difference.last`") < text.index("*luminance*")
+
+
+def test_a_measure_of_three_seeds_has_them_as_units_and_one_of_fewer_its_models(bench):
+    seeds = {"a": 0, "b": 0, "c": 1, "d": 2}
+    rows = pd.DataFrame([("many", run) for run in "abcd"] + [("few", run) for run in "abc"], columns=["measure", "run"])
+    assert list(bench._with_units(rows, "measure", ["few", "many"], seeds)) == [(["many"], seeds), (["few"], {})]
+    assert list(bench._with_units(rows, "measure", ["few"], seeds)) == [(["few"], {})]
