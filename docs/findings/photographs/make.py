@@ -40,6 +40,11 @@ CELEBA = """The text encoder reads 16 tokens. Most attribute captions are longer
 LARGER = """CIFAR-10's own size, the others reduced to it: 8 global and 8 local plants with 200 copies, 500 control images, 2,000 steps of a network with one more level (`configs/findings/photographs_32.yaml`; `python scripts/reproduce.py photographs_32`). One seed each: no interval over seeds."""
 
 
+PLATE = """![Four global and four local plants of CIFAR-10: the plant, its mask, four generations, the score-difference map](photographs/photographs_32-cifar10-0/plate.png)
+
+Rows, columns and their meaning are those of the [image of the demo](../index.md). `afterglow report runs/photographs_32-cifar10-0 --contact-sheet docs/findings/photographs/photographs_32-cifar10-0/plate.png` drew it from the last evaluation. Copies of faces and flowers are not shown."""
+
+
 @dataclass(frozen=True)
 class CopyRule:
     """A generation is a copy if the measure is below the limit; of each caption the first `generations` are used (None: all).
@@ -73,6 +78,7 @@ def page(folder: Path = HERE) -> str:
     parts += ["## At 32 pixels", LARGER] if finished else []
     for title, run in finished.items():
         parts += [f"### {title}, 32 pixels", medians_section(read_runs([run])).text(), controls_text([run])]
+        parts += [PLATE] if (run / "plate.png").is_file() else []
     return "\n\n".join(parts) + "\n"
 
 
