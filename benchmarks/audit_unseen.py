@@ -8,11 +8,10 @@ Near-duplicates of the run's images are left out, and no cluster of near-duplica
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from audit_folders import write_folder
 
 from afterglow.datasets.sources import load_images
 from afterglow.files import read_yaml
@@ -36,15 +35,9 @@ def main() -> None:
     first = {"audited": rows[: args.images]}
     first["heldout"] = rows[~np.isin(clusters[rows], clusters[first["audited"]])][:200]
     for name, chosen in first.items():
-        folder = args.out / name
-        folder.mkdir(parents=True)
-        lines = []
-        for row in chosen.tolist():
-            file = images.names[row].replace("/", "_") + ".png"
-            Image.fromarray(images.pixels[row].transpose(1, 2, 0)).save(folder / file)
-            lines.append(json.dumps({"file_name": file, "text": images.captions[row]}))
-        (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        print(f"{folder}: {len(chosen)} of {np.unique(clusters[rows]).size} clusters that the run never saw")
+        named = [(images.names[row].replace("/", "_"), images.pixels[row], images.captions[row]) for row in chosen.tolist()]
+        write_folder(args.out / name, named)
+    print(f"from {np.unique(clusters[rows]).size} clusters that the run never saw")
 
 
 if __name__ == "__main__":

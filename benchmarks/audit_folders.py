@@ -1,0 +1,53 @@
+"""Split a set of images for the worked example of an audit: a base model's, 40 of a user, and images that nobody trains on.
+
+  python benchmarks/audit_folders.py --dataset celeba --data-dir DIR --out faces
+
+writes faces/base, faces/mine and faces/others with metadata.jsonl. Three of the images in `mine` are there three times, under other names.
+No image has a near-duplicate in another folder.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from afterglow.datasets.sources import load_images
+from afterglow.neighbors.clusters import cluster_images
+
+MINE, REPEATED, TIMES = 34, 3, 3  # 40 files
+OTHERS, BASE = slice(MINE, MINE + 64), slice(MINE + 400, None)
+
+
+def main() -> None:
+    """Write the three folders."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="celeba")
+    parser.add_argument("--data-dir")
+    parser.add_argument("--resolution", type=int, default=64)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    images = load_images(args.dataset, resolution=args.resolution, data_dir=args.data_dir)
+    _, first = np.unique(cluster_images(images.pixels, images.families), return_index=True)
+    order = np.random.default_rng(0).permutation(first).tolist()  # one image of each cluster
+    files = {name: [(row, "") for row in order[part]] for name, part in (("mine", slice(MINE)), ("others", OTHERS), ("base", BASE))}
+    files["mine"] += [(row, f"-copy{time}") for row in order[:REPEATED] for time in range(1, TIMES)]
+    for name, rows in files.items():
+        write_folder(
+            args.out / name, [(f"{Path(images.names[row]).stem}{end}", images.pixels[row], images.captions[row]) for row, end in rows]
+        )
+
+
+def write_folder(folder: Path, images: list[tuple[str, np.ndarray, str]]) -> None:
+    """Write images, uint8 [3, H, W], with name and caption as an imagefolder."""
+    folder.mkdir(parents=True)
+    for name, pixels, _ in images:
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(folder / f"{name}.png")
+    lines = (json.dumps({"file_name": f"{name}.png", "text": caption}) + "\n" for name, _, caption in images)
+    (folder / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
+    print(f"{folder}: {len(images)} images")
+
+
+if __name__ == "__main__":
+    main()
