@@ -7,11 +7,10 @@ No image has a near-duplicate in another folder.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from folders import write_folder
 
 from afterglow.datasets.sources import load_images
 from afterglow.neighbors.clusters import cluster_images
@@ -37,16 +36,6 @@ def main() -> None:
         write_folder(
             args.out / name, [(f"{Path(images.names[row]).stem}{end}", images.pixels[row], images.captions[row]) for row, end in rows]
         )
-
-
-def write_folder(folder: Path, images: list[tuple[str, np.ndarray, str]]) -> None:
-    """Write images, uint8 [3, H, W], with name and caption as an imagefolder."""
-    folder.mkdir(parents=True)
-    for name, pixels, _ in images:
-        Image.fromarray(pixels.transpose(1, 2, 0)).save(folder / f"{name}.png")
-    lines = (json.dumps({"file_name": f"{name}.png", "text": caption}) + "\n" for name, _, caption in images)
-    (folder / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
-    print(f"{folder}: {len(images)} images")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from audit_folders import write_folder
+from folders import write_folder
 
 from afterglow.datasets.sources import load_images
 from afterglow.files import read_yaml
