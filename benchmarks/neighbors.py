@@ -21,6 +21,7 @@ import torch
 from timing import peak_memory, time_ratio
 from torch.nn.functional import interpolate
 
+from afterglow.memory import keep_freed_memory
 from afterglow.neighbors.gallery import Gallery
 from afterglow.neighbors.search import iter_chunks, nearest
 
@@ -100,6 +101,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--pairs", type=int, default=10, help="interleaved pairs of timings")
     options = parser.parse_args()
+    keep_freed_memory()  # as the commands do
     pixels = fields(options.set, options.side, seed=0)
     images = generations(options.generations, pixels)
     found: list[torch.Tensor] = []
