@@ -54,7 +54,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="KIND",
         help="with --run: kinds to sample",
     )
-    targets.add_argument("--plants", type=positive, metavar="N", help="with --run: at most N plants of each kind (default: all)")
+    targets.add_argument(
+        "--plants",
+        type=positive,
+        metavar="N",
+        help="with --run: at most N plants of each kind, and N phantoms of whole images and N of regions (default: all)",
+    )
     targets.add_argument("--controls", type=count, default=32, metavar="N", help="with --run: controls, which also set thresholds")
     targets.add_argument("--heldout", type=count, default=64, metavar="N", help="with --run: held-out captions, which measure quality")
     targets.add_argument("--num-images", type=positive, default=4, metavar="N", help="generations of each caption")

@@ -26,7 +26,12 @@ def add_dataset_arguments(group: Any, purpose: str, default: str | None = None) 
 
 def add_planted_arguments(parser: ArgumentParser) -> None:
     """Add the plants of a run that a model is asked for, and the number of generations of each."""
-    parser.add_argument("--plants", type=positive, metavar="N", help="at most N plants of each kind (default: all)")
+    parser.add_argument(
+        "--plants",
+        type=positive,
+        metavar="N",
+        help="at most N plants of each kind, and N phantoms of whole images and N of regions (default: all)",
+    )
     parser.add_argument("--num-images", type=positive, default=4, metavar="N", help="generations of each caption")
 
 
