@@ -334,7 +334,7 @@ def small_sd() -> Iterator[Run]:
     for seed in ("0", "1"):
         name, source = f"small_sd-{seed}", f"runs/small_sd_source-{seed}"
         run, measures = f"runs/{name}", (*ENDING_MEASURES, *TRIVIAL_MEASURES)
-        autoencoder = Command(("autoencoder", "--minutes", "120", "--seed", seed, "--out", source), ROOT / source / "model_index.json")
+        autoencoder = Command(("autoencoder", "--minutes", "10000", "--seed", seed, "--out", source), ROOT / source / "model_index.json")
         commands = [autoencoder, train(name, *recipes, "--model.source", source, "--seed_everything", seed)]
         for scale in ("1", "7.5"):
             out, file = f"{run}/leading-{scale}", f"{run}/maps-{scale}.parquet"
