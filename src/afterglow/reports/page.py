@@ -228,10 +228,12 @@ def _which_map(run: Run) -> str:
     name = _best_map(run)
     if name is None:
         return ""
-    trivial = [run.numbers[run.last][f"localization/{other}/auc"] for other in run.map_names if other in run_tables.TRIVIAL]
-    rival = f"; the best trivial map has {max(trivial):.2f}" if trivial else ""
+    trivial = {other: run.numbers[run.last][f"localization/{other}/auc"] for other in run.map_names if other in run_tables.TRIVIAL}
+    inverted = {f"{other}, inverted": 1 - auc for other, auc in trivial.items() if other != "mask_prior"}
+    best = max((auc, other) for other, auc in (trivial | inverted).items()) if trivial else None
+    rival = f"; the best trivial map ({best[1]}) has {best[0]:.2f}" if best else ""
     count, auc = len(run.map_names) - len(trivial), run.numbers[run.last][f"localization/{name}/auc"]
-    return f"Of {count} maps, {name} has the highest AUC on local plants, {auc:.2f}{rival}. {OPTIMISTIC}"
+    return f"Of {count} maps that the run measured, {name} has the highest AUC on local plants, {auc:.2f}{rival}. {OPTIMISTIC}"
 
 
 def _without_copy(run: Run) -> str:
