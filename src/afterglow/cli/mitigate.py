@@ -17,6 +17,7 @@ from afterglow import keys
 from afterglow.cli.options import (
     IMAGE_FILES,
     MODEL,
+    add_planted_arguments,
     add_sampler_arguments,
     add_sscd_arguments,
     add_wandb_run_argument,
@@ -54,15 +55,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="KIND",
         help="with --run: kinds to sample",
     )
-    targets.add_argument(
-        "--plants",
-        type=positive,
-        metavar="N",
-        help="with --run: at most N plants of each kind, and N phantoms of whole images and N of regions (default: all)",
-    )
+    add_planted_arguments(targets, "with --run: ")
     targets.add_argument("--controls", type=count, default=32, metavar="N", help="with --run: controls, which also set thresholds")
     targets.add_argument("--heldout", type=count, default=64, metavar="N", help="with --run: held-out captions, which measure quality")
-    targets.add_argument("--num-images", type=positive, default=4, metavar="N", help="generations of each caption")
     _add_mitigation_arguments(parser.add_argument_group("mitigations"))
     add_sampler_arguments(parser)
     quality = parser.add_argument_group("similarity and quality")

@@ -24,13 +24,13 @@ def add_dataset_arguments(group: Any, purpose: str, default: str | None = None) 
     group.add_argument("--data-dir", metavar="DIR", help="folder of the dataset (default: none, openmoji needs no folder)")
 
 
-def add_planted_arguments(parser: ArgumentParser) -> None:
-    """Add the plants of a run that a model is asked for, and the number of generations of each."""
+def add_planted_arguments(parser: Any, condition: str = "") -> None:
+    """Add the plants of a run that a model is asked for, and the number of generations of each, to a parser or a group of options."""
     parser.add_argument(
         "--plants",
         type=positive,
         metavar="N",
-        help="at most N plants of each kind, and N phantoms of whole images and N of regions (default: all)",
+        help=f"{condition}at most N plants of each kind, and N phantoms of whole images and N of regions (default: all)",
     )
     parser.add_argument("--num-images", type=positive, default=4, metavar="N", help="generations of each caption")
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from afterglow.evaluation.requests import EvalRequest
+    from afterglow.mitigations.registry import MitigationSpec
     from afterglow.models.denoiser import Denoiser
     from afterglow.planting.targets import Target
     from afterglow.sampling.recorder import CaptureConfig
@@ -67,11 +68,8 @@ def run(args: Namespace) -> None:
     import pandas as pd
     import torch
 
-    from afterglow.analysis.thresholds import control_thresholds
-    from afterglow.cli.mitigate import threshold_capture
     from afterglow.evaluation.build_requests import planted_request, select_targets
     from afterglow.files import read_parquet
-    from afterglow.generations import Generations
     from afterglow.mitigations.registry import check_text, expand_strengths, find_mitigations
     from afterglow.mitigations.retrigger import AttackBudget, Triggered, find_triggers
 
@@ -86,12 +84,7 @@ def run(args: Namespace) -> None:
     print(f"Attacking {len(request.targets)} images: {budget}")
     images, masks = (torch.from_numpy(np.stack([getattr(target, name) for target in request.targets])) for name in ("reference", "mask"))
     triggers = find_triggers(model, request.captions, images, masks, budget, args.seed)
-    made: dict[str, Mitigation | None] = {"none": None}
-    if settings:
-        controls = planted_request(model, args.run, num_controls=args.controls, num_heldout=0, kinds=["control"])
-        parts = sample_planted(args, model, controls, "controls", threshold_capture(model))
-        thresholds = control_thresholds(map(Generations.load, parts))
-        made |= {f"{spec.name}={strength:g}": spec(strength, thresholds) for spec, strength in settings}
+    made = make_mitigations(args, model, settings)
     rows = pd.concat(
         planted_rows(args, model, request, name + "+attack" * attack, used).assign(mitigation=name, attack=attack)
         for name, each in made.items()
@@ -103,6 +96,23 @@ def run(args: Namespace) -> None:
     rows.to_parquet(args.out / "retrigger.parquet", index=False)
     print(retrigger_text(pd.concat([rows, *pooled])))
     print(f"\n{args.out}: retrigger.parquet")
+
+
+def make_mitigations(
+    args: Namespace, model: "Denoiser", settings: "Sequence[tuple[MitigationSpec, float]]"
+) -> "dict[str, Mitigation | None]":
+    """{"none" or NAME=STRENGTH: mitigation}; controls are sampled for the thresholds of those that need some."""
+    from afterglow.analysis.thresholds import control_thresholds
+    from afterglow.cli.mitigate import threshold_capture
+    from afterglow.evaluation.build_requests import planted_request
+    from afterglow.generations import Generations
+
+    if not settings:
+        return {"none": None}
+    controls = planted_request(model, args.run, num_controls=args.controls, num_heldout=0, kinds=["control"])
+    parts = sample_planted(args, model, controls, "controls", threshold_capture(model))
+    thresholds = control_thresholds(map(Generations.load, parts))
+    return {"none": None} | {f"{spec.name}={strength:g}": spec(strength, thresholds) for spec, strength in settings}
 
 
 def unseen_targets(model: "Denoiser", source: str, run: Path, targets: "Sequence[Target]") -> "list[Target]":
