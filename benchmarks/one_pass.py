@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 from timing import time_ratio
 
+from afterglow.attention_names import layer_sets
 from afterglow.generations import Generations
-from afterglow.measures.bright_ending import bright_ending, layer_sets, local_detection
+from afterglow.measures.bright_ending import bright_ending, local_detection
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig

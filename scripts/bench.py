@@ -22,7 +22,8 @@ import torch
 
 from afterglow import cli
 from afterglow.analysis.detection import detection_table, memorized_table
-from afterglow.analysis.localization import INVERTED, MASK_PRIOR, collect_maps, localization_table, map_rows
+from afterglow.analysis.localization import MASK_PRIOR, collect_maps, localization_table, map_rows
+from afterglow.analysis.summary import INVERTED
 from afterglow.evaluation.whole_model import copying_rows, denoising_gap_rows
 from afterglow.files import read_yaml
 from afterglow.functional.statistics import Estimate, t_interval

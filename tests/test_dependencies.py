@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/afterglow"
 
 LEAVES = {
+    "attention_names",
+    "deferred",
     "distributed",
     "errors",
     "files",

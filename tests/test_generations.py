@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from afterglow.attention_names import ATTENTION_COLUMNS
 from afterglow.errors import AfterglowError
-from afterglow.generations import ATTENTION_COLUMNS, Generations, Neighbors
+from afterglow.generations import Generations, Neighbors
 
 LAYERS = ("down_blocks.0.attentions.0.transformer_blocks.0.attn2", "mid_block.attentions.0.transformer_blocks.0.attn2")
 

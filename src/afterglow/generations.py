@@ -11,13 +11,12 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from afterglow.attention_names import ATTENTION_COLUMNS
 from afterglow.cache import atomic_path
 from afterglow.errors import AfterglowError, reading
 from afterglow.files import read_json
 from afterglow.kinds import COPYABLE
 
-END_TOKEN_RULES = ("first_eos", "last", "eos_and_pads")
-ATTENTION_COLUMNS = (*END_TOKEN_RULES, "bos", "words", "pads")  # the columns of end_attention: mean over the pads of a rule, sum of a group
 # Infinite without finite backgrounds, NaN without an own reference, infinite with few clusters.
 MAY_BE_INFINITE = ("background_distance", "background_spread", "reconstruction_error", "tile_distances")
 COLLECTION_SETTINGS = "collect.json"
@@ -188,10 +187,13 @@ def parts_of(folder: Path) -> list[Path]:
     """The parts of a collection in order, or the folder itself if it holds generations; AfterglowError if there are none."""
     if (folder / "tensors.safetensors").exists():
         return [folder]
-    parts = sorted(path for path in folder.glob("part=*") if not path.name.endswith(".unfinished"))
-    if not parts:
+    if not (parts := _parts(folder)):
         raise AfterglowError(f"There are no generations in '{folder}': `afterglow collect` writes them.")
     return parts
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("part=*") if not path.name.endswith(".unfinished"))
 
 
 def check_complete(folder: Path) -> None:
@@ -201,7 +203,7 @@ def check_complete(folder: Path) -> None:
         with reading(settings, "the settings of a collection"):
             found = read_json(settings)
             count = -(-len(found["captions"]) // found["plan"]["prompts_per_part"])
-        if (exist := len(parts_of(folder))) < count:
+        if (exist := len(_parts(folder))) < count:
             raise AfterglowError(f"'{folder}' is incomplete: it has {exist} of {count} parts. The same `afterglow collect` continues it.")
 
 

@@ -17,4 +17,5 @@ def test_detect_without_a_pair_of_kinds_is_one_sentence(tmp_path, command, capsy
     assert command("detect", tmp_path / "other.parquet", "--out", tmp_path / "out") == 2
     printed = capsys.readouterr().err
     assert "heldout" in printed and "Traceback" not in printed
-    assert command("detect", tmp_path / "gone.parquet") == 2 and "gone.parquet" in capsys.readouterr().err
+    assert command("detect", tmp_path / "gone.parquet") == 2
+    assert "gone.parquet' is no file: `afterglow measure` writes" in capsys.readouterr().err

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -64,6 +65,10 @@ def test_collect_interrupted_resumes(model, tmp_path):
     assert len(parts_of(tmp_path / "torn")) == 1
     with pytest.raises(ValueError, match="torn' is incomplete: it has 1 of 3 parts"):
         check_complete(tmp_path / "torn")
+    (tmp_path / "begun").mkdir()
+    shutil.copy(tmp_path / "torn" / "collect.json", tmp_path / "begun")
+    with pytest.raises(ValueError, match="begun' is incomplete: it has 0 of 3 parts. The same `afterglow collect` continues it."):
+        check_complete(tmp_path / "begun")
     collect(model, request, PLAN, tmp_path / "torn", **HOW)
     assert calls == [("one", "two"), ("three", "four"), ("three", "four"), ("five",)]
     collect(model, REQUEST, PLAN, tmp_path / "whole", **HOW)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from afterglow.functional.attention import TOKEN_GROUPS
-from afterglow.generations import ATTENTION_COLUMNS
+from afterglow.attention_names import ATTENTION_COLUMNS, TOKEN_GROUPS, layer_sets
 from afterglow.measures import bright_ending
 from afterglow.measures.bright_ending import (
     attention_mass,
@@ -13,8 +12,6 @@ from afterglow.measures.bright_ending import (
     end_token_map,
     end_token_max,
     end_token_mean,
-    layer_sets,
-    short_name,
     similarity,
     sink_darkness,
     sink_darkness_mean,
@@ -136,14 +133,6 @@ def test_the_grid_of_a_wide_image_is_wide(make_generations):
     generations = make_generations(1, images=torch.zeros(1, 3, 8, 16, dtype=torch.uint8), end_attention={(4, "mid_block.attn2"): pixels})
     found = end_token_map(generations, ["mid_block.attn2"])
     assert torch.equal(found[0], torch.arange(32.0).reshape(4, 8))
-
-
-def test_layer_sets_are_the_authors_all_and_each_alone():
-    assert short_name(list(GRIDS)[0]) == "down_blocks.0.attentions.0"
-    sets = layer_sets(list(GRIDS))
-    assert list(sets) == ["be", "all", *(name.removesuffix(".transformer_blocks.0.attn2") for name in GRIDS)]
-    assert "be" not in layer_sets(list(GRIDS)[2:])
-    assert layer_sets([]) == {}
 
 
 def test_end_token_mean_is_the_mean_of_the_map(attended):

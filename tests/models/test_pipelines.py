@@ -9,10 +9,9 @@ import pytest
 import torch
 from attention_reference import written_out
 
+from afterglow.attention_names import ATTENTION_COLUMNS, layer_sets
 from afterglow.datasets.images import CaptionedImages
 from afterglow.errors import AfterglowError
-from afterglow.generations import ATTENTION_COLUMNS
-from afterglow.measures.bright_ending import layer_sets
 from afterglow.measures.registry import available_maps, available_scores
 from afterglow.mitigations.pipeline import PipelineModel
 from afterglow.models.io import open_model

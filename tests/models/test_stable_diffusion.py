@@ -12,7 +12,8 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from peft import get_peft_model_state_dict
 
-from afterglow.measures.bright_ending import bright_ending, layer_sets
+from afterglow.attention_names import layer_sets
+from afterglow.measures.bright_ending import bright_ending
 from afterglow.models.io import export, open_model
 from afterglow.models.stable_diffusion import StableDiffusion
 from afterglow.planting.dataset import Batch

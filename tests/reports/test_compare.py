@@ -17,6 +17,7 @@ def run(folder, shift: float):
                 rows.append(about | {"seed": seed, "measure": "guidance_norm.all", "value": 3 * copied + number + seed})
                 if kind == "local":
                     rows.append(about | {"seed": seed, "measure": "auc.score_difference.summed", "value": 0.7 + shift})
+                    rows.append(about | {"seed": seed, "measure": "auc.luminance", "value": 0.4 - shift})
     folder.mkdir()
     pd.DataFrame(rows).to_parquet(folder / "measurements.parquet")
     return folder
@@ -27,7 +28,12 @@ def test_compare_pools_plants_and_lists_detection_by_run(tmp_path):
     assert "| global  | 4 of 4 (51% to 100%)" in text and "| phantom | 0 of 4 (0% to 49%)" in text
     line = next(line for line in text.splitlines() if line.startswith("| global against"))
     assert [cell.strip() for cell in line.strip("|").split("|")] == ["global against", "0.88, 0.88", "-", "-", "-"]
-    assert "| `score_difference.summed`        | 0.80 [0.70, 0.90] |" in text
+    for name, auc in (
+        ("score_difference.summed", "0.80 [0.70, 0.90]"),
+        ("luminance", "0.30 [0.20, 0.40]"),
+        ("luminance.inverted", "0.70 [0.60, 0.80]"),
+    ):
+        assert f"| `{name}`".ljust(35) + f"| {auc} |" in text
 
 
 def test_compare_without_measurements_raises(tmp_path):

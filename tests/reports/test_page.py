@@ -186,7 +186,9 @@ def test_summary_names_what_when_and_which(run_folder: Path) -> None:
         "At step 40 the model memorized 2 of 2 global plants, 2 of 2 local plants, 0 of 3 controls (ordinary training images) and "
         "0 of 4 phantoms (false positives)."
     )
-    assert when == "Half had emerged by step 20 of the global plants and step 30 of the local plants (95 % intervals in brackets)."
+    assert when == (
+        "Half had emerged by step 20 [20, 20] of the global plants and step 30 [30, 30] of the local plants (95 % intervals in brackets)."
+    )
     assert list(answers) == ["Which map locates it?", "Is that map high without a copy?", "Which score detects it?"]
     located = answers["Which map locates it?"]
     assert located.startswith("Of 3 maps that the run measured, ") and re.search(r"; the best trivial map \(.+\) has 0\.[5-9]", located)

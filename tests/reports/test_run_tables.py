@@ -24,8 +24,8 @@ def test_planted_table_counts_plants(run_folder: Path) -> None:
 
 def test_emergence_table_equals_emergence_json(run_folder: Path) -> None:
     rows = texts(run_tables.emergence_table(read_run(run_folder)))
-    assert rows["global"] == ["2", "2", "0", "20", "20", "20"]
-    assert rows["local"] == ["2", "2", "0", "30", "30", "30"]
+    assert rows["global"] == ["2", "2", "0", *["20 [20, 20]"] * 3]
+    assert rows["local"] == ["2", "2", "0", *["30 [30, 30]"] * 3]
     assert rows["phantom"] == ["4", "0", "4", "after 40", "after 40", "after 40"]
     assert rows["control"] == ["3", "0", "–", "–", "–", "–"]
 
@@ -71,7 +71,7 @@ def test_emergence_text_has_medians_and_spacing(run_folder: Path) -> None:
     lines = emergence_text(run_folder).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert [line[0] for line in cells[2:-2]] == ["global", "local", "control", "phantom", "decoy", "tint", "heldout"]
-    assert cells[2] == ["global", "2 of 2 (34% to 100%)", "20", "0"]
+    assert cells[2] == ["global", "2 of 2 (34% to 100%)", "20 [20, 20]", "0"]
     assert cells[4][2:] == ["-", "-"] and cells[5] == ["phantom", "0 of 4 (0% to 49%)", "after 40", "4"]
     assert lines[-2].startswith("Emerged: confirmed by the next two evaluations")
     assert lines[-1] == "5 evaluations between steps 0 and 40; neighboring ones differ by at most a factor of 2.00."
@@ -98,9 +98,11 @@ def test_localization_tables_sort_maps_and_shade_trivial_ones(run_folder: Path) 
     tables = localization_tables(run)
     assert tables is not None
     main, every = tables
-    assert [row.shaded for row in main.rows[:2]] == [True, True] and not any(row.shaded for row in main.rows[2:])
-    numbers = run.numbers[run.last]
-    for rows in (main.rows[:2], main.rows[2:], every.rows):
+    trivial = [row for row in main.rows if row.shaded]
+    assert {row.label for row in trivial} == {f"{name}{end}" for name in ("centered_gaussian", "luminance") for end in ("", ".inverted")}
+    numbers = {key: value for key, value in run.numbers[run.last].items() if key.endswith("/auc")}
+    numbers |= {key[:-4] + ".inverted/auc": 1 - value for key, value in numbers.items()}
+    for rows in (trivial, main.rows[len(trivial) :], every.rows):
         areas = [numbers[f"localization/{row.label}/auc"] for row in rows]
         assert areas == sorted(areas, reverse=True) and [row.cells[0].exact.split(",")[0] for row in rows] == [repr(area) for area in areas]
     assert main.head[-3:] == ["phantom (2)", "tint (2)", "decoy (2)"]  # phantoms of whole images have no outside

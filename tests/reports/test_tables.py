@@ -55,7 +55,7 @@ def test_mean_cell_has_the_bootstrap_interval() -> None:
     ("quantile", "text"),
     [
         ({"step": 20.0, "low": 10.0, "high": 40.0}, "20 [10, 40]"),
-        ({"step": 20.0, "low": 20.0, "high": 20.0}, "20"),
+        ({"step": 20.0, "low": 20.0, "high": 20.0}, "20 [20, 20]"),
         ({"step": 20.0, "low": 10.0, "high": None}, "20 [10, after 99]"),
         ({"step": None, "low": None, "high": None}, "after 99"),
     ],

@@ -11,17 +11,18 @@ import torch
 from torch import Tensor
 
 from afterglow.analysis.detection import NO_SEEDS, Seeds
+from afterglow.analysis.summary import INVERTED, INVERTIBLE
 from afterglow.errors import AfterglowError
 from afterglow.functional.localization import held_out_iou, map_auc, permuted_auc, prior_auc, shape_class
 from afterglow.functional.pixels import resize
 from afterglow.functional.statistics import bootstrap_runs, exact_at_bounds, resample
 from afterglow.generations import Generations
-from afterglow.measures.registry import TRIVIAL_MAPS, available_maps, compute_measures, filter_measures
+from afterglow.measures.registry import available_maps, compute_measures, filter_measures
 from afterglow.measures.tables import rows_with_region
 
 TRUE_KINDS = ("local", "natural")
 MAP_METRICS = ("auc", "permuted_auc", "iou")
-MASK_PRIOR, INVERTED = "mask_prior", ".inverted"
+MASK_PRIOR = "mask_prior"
 
 
 @dataclass
@@ -79,7 +80,7 @@ def map_rows(collected: CollectedMaps) -> pd.DataFrame:
     for _, rows in samples[samples["kind"].isin(TRUE_KINDS)].groupby("run"):
         if rows["plant_id"].nunique() > 1:
             local.append((rows.index.to_numpy(), rows["plant_id"].tolist(), rows["shape"].map(shape_class).tolist()))
-    frames, trivial = [], {measure.name for measure in TRIVIAL_MAPS} - {"all_ones"}
+    frames = []
     for name, parts in collected.maps.items():
         values = torch.cat(parts)
         overlap, permuted = np.full((2, len(samples)), np.nan)
@@ -87,7 +88,7 @@ def map_rows(collected: CollectedMaps) -> pd.DataFrame:
             overlap[index] = held_out_iou(values[index], regions[index], plants)[0].numpy()
             permuted[index] = permuted_auc(values[index], regions[index], plants, shapes).numpy()
         frames.append(samples.assign(map=name, auc=map_auc(values, regions).numpy(), permuted_auc=permuted, iou=overlap))
-        if name in trivial:
+        if name in INVERTIBLE:
             frames.append(frames[-1].assign(map=name + INVERTED, auc=1 - frames[-1]["auc"], permuted_auc=1 - permuted, iou=np.nan))
     for index, plants, _ in local:
         priors = {"map": MASK_PRIOR, "auc": prior_auc(regions[index], plants).numpy(), "permuted_auc": np.nan, "iou": np.nan}

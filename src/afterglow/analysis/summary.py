@@ -14,9 +14,10 @@ from afterglow.errors import reading
 from afterglow.files import read_parquet
 from afterglow.functional.roc import detection_metrics
 from afterglow.kinds import NEGATIVES, PLANTED
-from afterglow.measures.registry import is_detector
+from afterglow.measures.registry import TRIVIAL_MAPS, is_detector
 
-ALL_SEEDS = -1
+ALL_SEEDS, INVERTED = -1, ".inverted"
+INVERTIBLE = tuple(measure.name for measure in TRIVIAL_MAPS if measure.name != "all_ones")  # the inversion of all_ones is itself
 MEASUREMENT_COLUMNS = ["step", "epoch", "seconds", "plant_id", "kind", "caption", "seed", "measure", "value"]
 
 
@@ -30,6 +31,12 @@ def read_measurements(path: Path, columns: Sequence[str] = ("kind", "measure", "
 def plant_means(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean over seeds: columns kind, measure, plant_id, value."""
     return rows.groupby(["kind", "measure", "plant_id"], sort=True)["value"].mean().reset_index()
+
+
+def with_inversions(means: pd.DataFrame) -> pd.DataFrame:
+    """The same with rows of the inversions of trivial maps, whose AUC is 1 minus that of the map; means: see `plant_means`."""
+    trivial = means[means["measure"].isin([f"auc.{name}" for name in INVERTIBLE])]
+    return pd.concat([means, trivial.assign(measure=trivial["measure"] + INVERTED, value=1 - trivial["value"])], ignore_index=True)
 
 
 def summarize_evaluation(rows: pd.DataFrame) -> dict[str, float]:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
+from afterglow.attention_names import layer_sets
 from afterglow.errors import AfterglowError
 from afterglow.generations import Generations
-from afterglow.measures.bright_ending import layer_sets, local_detection
+from afterglow.measures.bright_ending import local_detection
 
 CONTROL_QUANTILE = 0.99
 PUBLISHED_CURVE = 3.0  # ||Delta|| of Stable Diffusion 1.x in latents of 64 x 64: Wen's target, Chen's lower threshold of re-anchoring

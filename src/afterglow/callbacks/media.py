@@ -8,8 +8,9 @@ import torch
 
 from afterglow import keys
 from afterglow.analysis.summary import ALL_SEEDS
+from afterglow.attention_names import layer_sets
 from afterglow.evaluation.measurements import EvaluationResult
-from afterglow.measures.bright_ending import end_token_map, layer_sets
+from afterglow.measures.bright_ending import end_token_map
 
 TABLE_MEASURES = (
     "memorized",

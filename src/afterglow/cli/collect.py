@@ -57,7 +57,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     work = parser.add_argument_group("execution")
     work.add_argument("--batch-size", type=positive, default=32, metavar="N", help="generations at a time")
     work.add_argument(
-        "--shard-size", type=positive, default=8, metavar="N", help="captions in a shard; an interruption loses at most one shard"
+        "--part-size", type=positive, default=8, metavar="N", help="captions in a part; an interruption loses at most one part"
     )
 
 
@@ -80,6 +80,9 @@ def _add_recorded_arguments(recorded: Any) -> None:
 
 def run(args: Namespace) -> None:
     """Collect."""
+    from afterglow.measures.registry import check_measures
+
+    check_measures(args.measures)
     announce(f"Opening {args.model} ...")
     from afterglow import distributed
     from afterglow.evaluation.build_requests import build_request
@@ -97,7 +100,7 @@ def run(args: Namespace) -> None:
     )  # fmt: skip
     request = with_embeddings(request, sscd_file=args.sscd, sscd_transform=args.sscd_transform, tokens=args.vit)
     if model.has_text:
-        plan = GenerationPlan(args.num_images or _NUM_IMAGES, args.seed, args.seed_rule, args.shard_size)
+        plan = GenerationPlan(args.num_images or _NUM_IMAGES, args.seed, args.seed_rule, args.part_size)
     else:
         plan = GenerationPlan(1, args.seed, "prompt", args.batch_size)
     reference = load_model(args.reference_checkpoint) if args.reference_checkpoint else None

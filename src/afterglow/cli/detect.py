@@ -13,6 +13,7 @@ from pathlib import Path
 
 from afterglow.cli.options import IMAGE_FILES, add_wandb_run_argument, log_to_wandb
 from afterglow.cli.parser import announce, positive
+from afterglow.errors import AfterglowError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -31,6 +32,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Print the tables and write the files."""
     announce(f"Reading {', '.join(map(str, args.files))} ...")
+    if missing := [file for file in args.files if not file.is_file()]:
+        raise AfterglowError(f"'{missing[0]}' is no file: `afterglow measure` writes the parquet file that this command reads.")
     import pandas as pd
 
     from afterglow.analysis.detection import METRICS, evaluate_detectors

@@ -67,7 +67,7 @@ def _add_generations(parser: ArgumentParser) -> None:
         type=positive,
         default=256,
         metavar="N",
-        help="generations at a time and in a shard; an interruption loses one shard",
+        help="generations at a time and in a part; an interruption loses at most one part",
     )
 
 
@@ -140,7 +140,7 @@ def summarize(extraction: Extraction, settings: Mapping[str, Any], num_backgroun
         num_background: training images whose similarity to the rest of the set is drawn beside that of the generations.
 
     Returns:
-        numbers for W&B; None if shards are missing because other processes still work on them (the last process writes).
+        numbers for W&B; None if parts are missing because other processes still work on them (the last process writes).
     """
     from afterglow.analysis.extraction import fractions, write_generations
     from afterglow.evaluation.extraction import extracted_plants, unseen_rows
@@ -148,10 +148,10 @@ def summarize(extraction: Extraction, settings: Mapping[str, Any], num_backgroun
     from afterglow.generations import parts_of
     from afterglow.reports.extraction import extraction_text, histograms_figure
 
-    out, shards = extraction.folder, parts_of(extraction.folder)
-    if len(shards) < len(extraction.plan.parts(extraction.num_images)):
+    out, parts = extraction.folder, parts_of(extraction.folder)
+    if len(parts) < len(extraction.plan.parts(extraction.num_images)):
         return None
-    table = write_generations(shards, out / "extract.parquet", extraction.request.gallery.names)
+    table = write_generations(parts, out / "extract.parquet", extraction.request.gallery.names)
     space, plants = extraction.request.space, extraction.request.plants
     assert space is not None
     training = background_similarity(space, num_background)

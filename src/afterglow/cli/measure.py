@@ -35,13 +35,13 @@ def run(args: Namespace) -> None:
     """Measure, or list the measures."""
     if not (args.folders or args.remeasure or args.list):
         raise AfterglowError("Name at least one folder of generations, or use --remeasure RUN or --list.")
-    announce("Loading the measures ..." if args.list else f"Measuring {args.remeasure or ' '.join(map(str, args.folders))} ...")
-    from afterglow.measures.registry import ANY_MEASURES, resolve_names
+    from afterglow.measures.registry import check_measures
 
     if args.list:
         _print_measures()
         return
-    resolve_names(ANY_MEASURES, [pattern for pattern in args.measures if "block" not in pattern])  # names of layers are the model's own
+    check_measures(args.measures)
+    announce(f"Measuring {args.remeasure or ' '.join(map(str, args.folders))} ...")
     if args.remeasure:
         from afterglow.evaluation.measurement_table import remeasure
 

@@ -93,16 +93,17 @@ def run(args: Namespace) -> None:
     """List the mitigations, or compare them; what cannot work is refused before anything is generated."""
     if not args.list and (not args.model or (args.prompts is None) == (args.run is None)):
         raise AfterglowError("Give --model and the targets: either --run RUN or --prompts FILE.")
-    announce("Loading the mitigations ..." if args.list else f"Opening {args.model} ...")
-    from afterglow.analysis.thresholds import published_thresholds
-    from afterglow.mitigations.inference.caption_insertion import read_paraphrases
     from afterglow.mitigations.registry import MitigationInputs, check_text, expand_strengths, find_mitigations
 
     if args.list:
         _print_mitigations()
         return
-    inputs = MitigationInputs(args.skip_below, read_paraphrases(args.paraphrases) if args.paraphrases else {})
     settings = expand_strengths(find_mitigations(args.mitigations), args.strengths)
+    announce(f"Opening {args.model} ...")
+    from afterglow.analysis.thresholds import published_thresholds
+    from afterglow.mitigations.inference.caption_insertion import read_paraphrases
+
+    inputs = MitigationInputs(args.skip_below, read_paraphrases(args.paraphrases) if args.paraphrases else {})
     for spec, strength in settings:
         spec(strength, published_thresholds(args.num_inference_steps), inputs)
     model = load_model(args.model)
@@ -137,7 +138,7 @@ def _request(args: Namespace, model: "Denoiser") -> "tuple[EvalRequest, Encoder 
 
 def threshold_capture(model: "Denoiser") -> "CaptureConfig":
     """What thresholds read: the guidance, and the end tokens of the first block's layers at the last step if the model has such a block."""
-    from afterglow.measures.bright_ending import first_block
+    from afterglow.attention_names import first_block
     from afterglow.sampling.attention import cross_attention_layers
     from afterglow.sampling.recorder import CaptureConfig
 

@@ -63,6 +63,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Attack, sample every mitigation with and without the triggers, then write and print the counts."""
+    from afterglow.mitigations.registry import check_text, expand_strengths, find_mitigations
+
+    settings = expand_strengths(find_mitigations(args.mitigations), args.strengths)
     announce(f"Opening {args.model} ...")
     import numpy as np
     import pandas as pd
@@ -70,12 +73,10 @@ def run(args: Namespace) -> None:
 
     from afterglow.evaluation.build_requests import planted_request, select_targets
     from afterglow.files import read_parquet
-    from afterglow.mitigations.registry import check_text, expand_strengths, find_mitigations
     from afterglow.mitigations.retrigger import AttackBudget, Triggered, find_triggers
 
     pooled = [read_parquet(file, ("mitigation", "attack", "kind", "measure", "value")) for file in args.pool]
     budget = AttackBudget(args.attack_steps, args.attack_rate, args.attack_noises, args.restarts)
-    settings = expand_strengths(find_mitigations(args.mitigations), args.strengths)
     model = load_model(args.model)
     check_text(model, [spec for spec, _ in settings])
     request = planted_request(model, args.run, num_controls=0, num_heldout=0, kinds=_KINDS)

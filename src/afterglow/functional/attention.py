@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from afterglow.attention_names import TOKEN_GROUPS
 from afterglow.functional.pixels import resize
-
-TOKEN_GROUPS = ("bos", "words", "first_end", "pads", "end_and_pads")
 
 
 def token_groups(prompt_length: Tensor, length: int) -> dict[str, Tensor]:

@@ -1,15 +1,13 @@
 """Bright Ending, LD, S and LS (Chen et al. 2025): the cross-attention to the end token and other token groups, and scores of its map."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
+from afterglow.attention_names import ATTENTION_COLUMNS
 from afterglow.functional import attention, guidance
 from afterglow.functional.pixels import resize, to_unit
-from afterglow.generations import ATTENTION_COLUMNS, Generations
+from afterglow.generations import Generations
 
-FIRST_BLOCKS = ("down_blocks.", "transformer_blocks.0.")
 _GROUP_COLUMNS = {
     group: [ATTENTION_COLUMNS.index(column) for column in columns]
     for group, columns in {
@@ -17,32 +15,6 @@ _GROUP_COLUMNS = {
     }.items()
 }  # fmt: skip
 SSCD_COPY = 0.5  # SSCD cosine from which the authors call a sample memorized
-
-
-def short_name(layer: str) -> str:
-    """'up_blocks.1.attentions.0.transformer_blocks.0.attn2' => 'up_blocks.1.attentions.0'."""
-    return layer.split(".transformer_blocks")[0].removesuffix(".attn2")
-
-
-def first_block(layers: Sequence[str]) -> str:
-    """Prefix of the layers of the first block that attends to text, a down block or transformer block 0; "" if it is another one.
-
-    docs/methods.md#attention-capture
-
-    >>> first_block(["down_blocks.1.attentions.0.transformer_blocks.0.attn2", "mid_block.attentions.0.transformer_blocks.0.attn2"])
-    'down_blocks.1.'
-    """
-    return ".".join([*layers[0].split(".")[:2], ""]) if layers and layers[0].startswith(FIRST_BLOCKS) else ""
-
-
-def layer_sets(layers: list[str]) -> dict[str, list[str]]:
-    """Named sets of layers: those of the first block that attends to text (be), all, and the layers of each module in it by themselves."""
-    sets: dict[str, list[str]] = {}
-    for layer in layers:  # a module of Stable Diffusion has one layer, one of Stable Diffusion XL up to ten
-        sets.setdefault(short_name(layer), []).append(layer)
-    first = first_block(layers)
-    named = {"be": [layer for layer in layers if first and layer.startswith(first)], "all": list(layers), **sets}
-    return {name: members for name, members in named.items() if members}
 
 
 def end_token_map(generations: Generations, layers: list[str], *, rule: str = "first_eos", step: int = -1) -> Tensor:

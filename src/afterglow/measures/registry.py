@@ -6,13 +6,24 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase, translate
 from functools import partial
 from itertools import product
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
+from afterglow.attention_names import ATTENTION_COLUMNS, END_TOKEN_RULES, TOKEN_GROUPS, layer_sets, short_name
+from afterglow.deferred import Deferred
 from afterglow.errors import AfterglowError, did_you_mean
-from afterglow.functional.attention import TOKEN_GROUPS
-from afterglow.generations import ATTENTION_COLUMNS, END_TOKEN_RULES, Generations
-from afterglow.measures import anisotropy, bright_ending, cross_seed, guidance, maps, memorized, token_entropy, update_norm
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from afterglow.generations import Generations
+    from afterglow.measures import anisotropy, bright_ending, cross_seed, guidance, maps, memorized, token_entropy, update_norm
+else:  # names are listed and refused without PyTorch
+    _MODULES = ("anisotropy", "bright_ending", "cross_seed", "guidance", "maps", "memorized", "token_entropy", "update_norm")
+    anisotropy, bright_ending, cross_seed, guidance, maps, memorized, token_entropy, update_norm = (
+        Deferred(f"afterglow.measures.{name}") for name in _MODULES
+    )
+
+EARLY_LAYER = "down_blocks.1.attentions.1"  # of Stable Diffusion: the layer that memattn_e reads
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class Measure:
     """
 
     name: str
-    compute: Callable[[Generations], Tensor]
+    compute: "Callable[[Generations], Tensor]"
     requires: tuple[str, ...]
     unit: str
     source: str
@@ -73,12 +84,11 @@ OTHER_SCORES = (
     Measure("basin.depth", guidance.basin_depth, ("extras.basin_curve",), "share of the first value", _JAIN),
 )
 TRIVIAL_MAPS = tuple(
-    Measure(function.__name__, function, (), "1", "trivial")
-    for function in (maps.all_ones, maps.centered_gaussian, maps.luminance, maps.local_contrast)
+    Measure(name, getattr(maps, name), (), "1", "trivial") for name in ("all_ones", "centered_gaussian", "luminance", "local_contrast")
 )
 
 
-def _last_and_summed(name: str, function: Callable[..., Tensor], required: str) -> tuple[Measure, ...]:
+def _last_and_summed(name: str, function: "Callable[..., Tensor]", required: str) -> tuple[Measure, ...]:
     """A squared difference of predictions at the last step, and summed over steps."""
     return tuple(
         Measure(f"{name}.{which}", partial(function, summed=which == "summed"), (required.format(which),), "eps^2", _CURVATURE)
@@ -119,7 +129,7 @@ def list_scores(layers: Sequence[str], end_layers: Sequence[str], num_steps: int
         for name, steps in spans.items()
     ]
     found = [*COPY_MEASURES, *SIMILARITIES, *CROSS_SEED, *OTHER_SCORES, *norms]
-    for name, members in bright_ending.layer_sets(list(end_layers)).items():
+    for name, members in layer_sets(list(end_layers)).items():
         found += _end_token_scores(name, members, spans if name == "be" else {"all": None})
     return found + _entropies(layers)
 
@@ -127,7 +137,7 @@ def list_scores(layers: Sequence[str], end_layers: Sequence[str], num_steps: int
 def _end_token_scores(name: str, layers: list[str], spans: dict[str, int | None]) -> list[Measure]:
     """The scores of one set of layers' end-token attention."""
 
-    def score(label: str, compute: Callable[..., Tensor], unit: str, source: str, requires: tuple[str, ...], detector: bool) -> Measure:
+    def score(label: str, compute: "Callable[..., Tensor]", unit: str, source: str, requires: tuple[str, ...], detector: bool) -> Measure:
         return Measure(label, partial(compute, layers=layers), (*requires, "end_attention.last"), unit, source, detector, tuple(layers))
 
     found = [
@@ -151,7 +161,7 @@ def _end_token_scores(name: str, layers: list[str], spans: dict[str, int | None]
 def _entropies(layers: Sequence[str]) -> list[Measure]:
     """Token-attention entropies; E is read in the authors' layer where the model has it, and in each layer under its name."""
 
-    def entropy(name: str, compute: Callable[..., Tensor], source: str, *requires: str) -> Measure:
+    def entropy(name: str, compute: "Callable[..., Tensor]", source: str, *requires: str) -> Measure:
         return Measure(name, compute, ("token_attention", *requires), "nats", source, True)
 
     found = [
@@ -160,10 +170,10 @@ def _entropies(layers: Sequence[str]) -> list[Measure]:
         entropy("memattn_d", token_entropy.memattn_d, _REN, "prompt_length"),
         entropy("memattn_d.absolute", partial(token_entropy.memattn_d, absolute=True), _REN, "prompt_length"),
     ]
-    names = [bright_ending.short_name(layer) for layer in layers]
+    names = [short_name(layer) for layer in layers]
     for name in dict.fromkeys(names):
         compute = partial(token_entropy.memattn_e, layers=[index for index, other in enumerate(names) if other == name])
-        if name == token_entropy.EARLY_LAYER:
+        if name == EARLY_LAYER:
             found.append(entropy("memattn_e", compute, _REN))
         found.append(entropy(f"memattn_e.{name}", compute, f"after {_REN}"))
     return found
@@ -178,7 +188,7 @@ def list_maps(end_layers: Sequence[str], num_steps: int, end_steps: Sequence[int
         end_steps: indices of the steps at which end-token attention is recorded.
     """
     found = [*TRIVIAL_MAPS, *DIFFERENCE_MAPS, *OTHER_MAPS]
-    steps, sets = sorted({index % num_steps for index in end_steps}), bright_ending.layer_sets(list(end_layers))
+    steps, sets = sorted({index % num_steps for index in end_steps}), layer_sets(list(end_layers))
     for index, column, (name, layers) in product(steps, (*ATTENTION_COLUMNS, "sink"), sets.items()):
         step = step_name(index, num_steps)
         if column == "sink":
@@ -197,12 +207,12 @@ def step_name(index: int, num_steps: int) -> str:
     return "first" if index == 0 else f"step{index % num_steps}"
 
 
-def available_scores(generations: Generations) -> list[Measure]:
+def available_scores(generations: "Generations") -> list[Measure]:
     """Every score for the layers and steps of these generations."""
     return list_scores(generations.provenance.get("layers", generations.layers), generations.layers, len(generations.timesteps))
 
 
-def available_maps(generations: Generations) -> list[Measure]:
+def available_maps(generations: "Generations") -> list[Measure]:
     """Every map for the layers and steps of these generations."""
     return list_maps(generations.layers, len(generations.timesteps), [step for step, _ in generations.end_attention or {}])
 
@@ -232,6 +242,11 @@ def resolve_names(measures: Iterable[Measure], patterns: Sequence[str]) -> list[
     return filter_measures(known, patterns)
 
 
+def check_measures(patterns: Sequence[str]) -> None:
+    """Raise AfterglowError if a pattern matches no measure of any model; names of layers are each model's own and are not checked."""
+    resolve_names(ANY_MEASURES, [pattern for pattern in patterns if "block" not in pattern])
+
+
 def check_families(patterns: Iterable[str], option: str) -> None:
     """Raise AfterglowError if the first word of a pattern ('end_token' of 'end_token.last.*') begins no measure."""
     families = sorted({m.name.partition(".")[0] for m in ANY_MEASURES})
@@ -241,7 +256,7 @@ def check_families(patterns: Iterable[str], option: str) -> None:
             raise AfterglowError(f"{option}: no measure is named '{pattern}'{hint}")
 
 
-def compute_measures(generations: Generations, measures: Iterable[Measure]) -> dict[str, Tensor]:
+def compute_measures(generations: "Generations", measures: Iterable[Measure]) -> "dict[str, Tensor]":
     """Compute the measures whose inputs are present; the others are absent, never zero.
 
     Args:
@@ -254,7 +269,7 @@ def compute_measures(generations: Generations, measures: Iterable[Measure]) -> d
     return {m.name: m.compute(generations) for m in measures if all(_has_input(generations, name) for name in m.requires)}
 
 
-def _has_input(generations: Generations, name: str) -> bool:
+def _has_input(generations: "Generations", name: str) -> bool:
     field, _, rest = name.partition(".")
     if field == "extras":
         return rest in generations.extras

@@ -7,8 +7,6 @@ from torch import Tensor
 from afterglow.functional import attention
 from afterglow.generations import Generations
 
-EARLY_LAYER = "down_blocks.1.attentions.1"  # of Stable Diffusion: the layer that E reads
-
 
 def attention_entropy(generations: Generations, *, last: bool) -> Tensor:
     """Entropy of the attention averaged over pixels, heads and layers, [B], in nats.

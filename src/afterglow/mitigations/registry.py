@@ -3,21 +3,35 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from afterglow.analysis.thresholds import UPPER, Thresholds
+from afterglow.deferred import Deferred
 from afterglow.errors import AfterglowError, did_you_mean
-from afterglow.mitigations.inference.attention_scaling import AttentionScaling
-from afterglow.mitigations.inference.caption_insertion import CaptionInsertion
-from afterglow.mitigations.inference.guidance_schedule import DynamicTransition, OppositeDynamic, StaticTransition
-from afterglow.mitigations.inference.noise_selection import NoiseSelection
-from afterglow.mitigations.inference.pad_replacement import PadReplacement
-from afterglow.mitigations.inference.prompt_optimization import PromptOptimization
-from afterglow.mitigations.inference.reanchoring import Reanchoring
-from afterglow.models.denoiser import Denoiser
-from afterglow.sampling.setup import Mitigation
 
-Make = Callable[[float, Thresholds, "MitigationInputs"], Mitigation]
+if TYPE_CHECKING:
+    from afterglow.analysis.thresholds import Thresholds
+    from afterglow.mitigations.inference.attention_scaling import AttentionScaling
+    from afterglow.mitigations.inference.caption_insertion import CaptionInsertion
+    from afterglow.mitigations.inference.guidance_schedule import DynamicTransition, OppositeDynamic, StaticTransition
+    from afterglow.mitigations.inference.noise_selection import NoiseSelection
+    from afterglow.mitigations.inference.pad_replacement import PadReplacement
+    from afterglow.mitigations.inference.prompt_optimization import PromptOptimization
+    from afterglow.mitigations.inference.reanchoring import Reanchoring
+    from afterglow.models.denoiser import Denoiser
+    from afterglow.sampling.setup import Mitigation
+else:  # names are listed and refused without PyTorch
+    _INFERENCE = "afterglow.mitigations.inference."
+    AttentionScaling = Deferred(_INFERENCE + "attention_scaling").AttentionScaling
+    CaptionInsertion = Deferred(_INFERENCE + "caption_insertion").CaptionInsertion
+    DynamicTransition = Deferred(_INFERENCE + "guidance_schedule").DynamicTransition
+    OppositeDynamic = Deferred(_INFERENCE + "guidance_schedule").OppositeDynamic
+    StaticTransition = Deferred(_INFERENCE + "guidance_schedule").StaticTransition
+    NoiseSelection = Deferred(_INFERENCE + "noise_selection").NoiseSelection
+    PadReplacement = Deferred(_INFERENCE + "pad_replacement").PadReplacement
+    PromptOptimization = Deferred(_INFERENCE + "prompt_optimization").PromptOptimization
+    Reanchoring = Deferred(_INFERENCE + "reanchoring").Reanchoring
+
+Make = Callable[[float, "Thresholds", "MitigationInputs"], "Mitigation"]
 WEN, CHEN, REN, JAIN, SOMEPALLI = "Wen et al. 2024", "Chen et al. 2025", "Ren et al. 2024", "Jain et al. 2025", "Somepalli et al. 2023"
 NEVER = float("inf")
 
@@ -46,7 +60,7 @@ class MitigationSpec:
     whole: bool = False  # strengths must be integers
     gradients: bool = False  # it computes gradients
 
-    def __call__(self, strength: float, thresholds: Thresholds, extras: MitigationInputs = MitigationInputs()) -> Mitigation:  # noqa: B008
+    def __call__(self, strength: float, thresholds: "Thresholds", extras: MitigationInputs = MitigationInputs()) -> "Mitigation":  # noqa: B008
         """Create the mitigation; AfterglowError if the strength is out of range, or the model lacks a threshold that is required."""
         if not self.low <= strength <= self.high or (self.whole and strength != int(strength)):
             kind = "an integer" if self.whole else "a number"
@@ -56,12 +70,12 @@ class MitigationSpec:
         return self.make(strength, thresholds, extras)
 
 
-def _magnitude(strength: float, thresholds: Thresholds, extras: MitigationInputs) -> Mitigation:
+def _magnitude(strength: float, thresholds: "Thresholds", extras: MitigationInputs) -> "Mitigation":
     first = thresholds.magnitude[0]
     return PromptOptimization(strength * first, extras.trigger * first)
 
 
-def _local(strength: float, thresholds: Thresholds, extras: MitigationInputs) -> Mitigation:
+def _local(strength: float, thresholds: "Thresholds", extras: MitigationInputs) -> "Mitigation":
     if thresholds.local is None:
         raise AfterglowError(
             "wen.ld requires end-token attention in a down block or in transformer block 0, which the model does not have."
@@ -69,12 +83,14 @@ def _local(strength: float, thresholds: Thresholds, extras: MitigationInputs) ->
     return PromptOptimization(strength * thresholds.local, extras.trigger * thresholds.local, local=True)
 
 
-def _reanchoring(strength: float, thresholds: Thresholds, extras: MitigationInputs) -> Mitigation:
+def _reanchoring(strength: float, thresholds: "Thresholds", extras: MitigationInputs) -> "Mitigation":
+    from afterglow.analysis.thresholds import UPPER
+
     low = thresholds.magnitude
     return Reanchoring(thresholds.search, low, [UPPER * value for value in low], int(strength), extras.paraphrases or {})
 
 
-def _memattn(strength: float, *_: Any) -> Mitigation:
+def _memattn(strength: float, *_: Any) -> "Mitigation":
     return AttentionScaling(strength, 0.0 if strength == 1 else 1.0)
 
 
@@ -90,7 +106,7 @@ def _static(name: str, tau: float, before: float, finer: bool = False) -> Mitiga
     return MitigationSpec(name, make, f"tau, the timestep until which the scale is {before:g}", tau, 1000, grid, 0, 1000, JAIN)
 
 
-def _late(name: str, make: Callable[[float], Mitigation], default: float) -> MitigationSpec:
+def _late(name: str, make: "Callable[[float], Mitigation]", default: float) -> MitigationSpec:
     grid = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
     return MitigationSpec(
         name, lambda s, *_: make(s), "fraction of the steps after which guidance begins at the latest", default, 0, grid, 0, 1, JAIN
@@ -158,7 +174,7 @@ def expand_strengths(specs: Sequence[MitigationSpec], strengths: Sequence[str]) 
     return [(spec, strength) for spec in specs for strength in given.get(spec.name, defaults[spec.name])]
 
 
-def check_text(model: Denoiser, specs: Sequence[MitigationSpec]) -> None:
+def check_text(model: "Denoiser", specs: Sequence[MitigationSpec]) -> None:
     """Raise AfterglowError that names the mitigations if the model has no captions."""
     if not model.has_text and specs:
         names = ", ".join(spec.name for spec in specs)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from afterglow.analysis.scaling import bootstrap_run_values
-from afterglow.analysis.summary import plant_means
+from afterglow.analysis.summary import plant_means, with_inversions
 from afterglow.errors import AfterglowError
 from afterglow.functional.roc import detection_metrics
 from afterglow.functional.statistics import exact_at_bounds
@@ -46,7 +46,7 @@ def read_last_evaluations(folders: Sequence[Path]) -> pd.DataFrame:
         first = next(iter(configs))
         if differing := differing_settings(configs[first], config, RECIPE_SETTINGS):
             raise AfterglowError(f"'{folder}' and '{first}' differ in {', '.join(differing)}: only seeds of one recipe are pooled.")
-    last = {folder.name: plant_means(part[part["step"] == part["step"].max()]) for folder, part in rows.items()}
+    last = {folder.name: with_inversions(plant_means(part[part["step"] == part["step"].max()])) for folder, part in rows.items()}
     return pd.concat([table.assign(run=name) for name, table in last.items()], ignore_index=True)
 
 

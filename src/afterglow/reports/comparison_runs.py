@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from afterglow.analysis.summary import plant_means
+from afterglow.analysis.summary import plant_means, with_inversions
 from afterglow.errors import AfterglowError
 from afterglow.kinds import PLANTED
 from afterglow.reports.compare import RECIPE_SETTINGS, differing_settings
@@ -52,7 +52,7 @@ class Comparison:
     @cached_property
     def last(self) -> dict[str, pd.DataFrame]:
         """{run: means over seeds of every plant at its last evaluation}."""
-        return {run: plant_means(rows[rows["step"] == rows["step"].max()]) for run, rows in self.rows.items()}
+        return {run: with_inversions(plant_means(rows[rows["step"] == rows["step"].max()])) for run, rows in self.rows.items()}
 
     def values(self, run: str, kind: str, measure: str) -> np.ndarray:
         """Values of the plants of a kind at the last evaluation of a run."""

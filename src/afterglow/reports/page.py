@@ -228,12 +228,11 @@ def _which_map(run: Run) -> str:
     name = _best_map(run)
     if name is None:
         return ""
-    trivial = {other: run.numbers[run.last][f"localization/{other}/auc"] for other in run.map_names if other in run_tables.TRIVIAL}
-    inverted = {f"{other}, inverted": 1 - auc for other, auc in trivial.items() if other != "mask_prior"}
-    best = max((auc, other) for other, auc in (trivial | inverted).items()) if trivial else None
-    rival = f"; the best trivial map ({best[1]}) has {best[0]:.2f}" if best else ""
-    count, auc = len(run.map_names) - len(trivial), run.numbers[run.last][f"localization/{name}/auc"]
-    return f"Of {count} maps that the run measured, {name} has the highest AUC on local plants, {auc:.2f}{rival}. {OPTIMISTIC}"
+    trivial = [other for other in run.map_names if other in run_tables.TRIVIAL]
+    auc = {other: run.last_values["local", f"auc.{other}"].mean() for other in (name, *trivial[:1])}
+    rival = f"; the best trivial map ({trivial[0]}) has {auc[trivial[0]]:.2f}" if trivial else ""
+    count = len(run.map_names) - len(trivial)
+    return f"Of {count} maps that the run measured, {name} has the highest AUC on local plants, {auc[name]:.2f}{rival}. {OPTIMISTIC}"
 
 
 def _without_copy(run: Run) -> str:

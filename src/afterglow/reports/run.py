@@ -11,7 +11,7 @@ import pandas as pd
 from safetensors import safe_open
 
 from afterglow.analysis.emergence_table import emergence_of
-from afterglow.analysis.summary import MEASUREMENT_COLUMNS, plant_means, read_measurements, summarize_evaluation
+from afterglow.analysis.summary import MEASUREMENT_COLUMNS, plant_means, read_measurements, summarize_evaluation, with_inversions
 from afterglow.errors import AfterglowError, reading
 from afterglow.files import read_json, read_json_lines, read_yaml
 from afterglow.functional.statistics import wilson_interval
@@ -140,14 +140,14 @@ class Run:
     @cached_property
     def last_values(self) -> dict[tuple[str, str], pd.Series]:
         """{(kind, measure): value by plant_id} at the last evaluation, means over seeds."""
-        groups = plant_means(self.last_rows).set_index("plant_id").groupby(["kind", "measure"])["value"]
+        groups = with_inversions(plant_means(self.last_rows)).set_index("plant_id").groupby(["kind", "measure"])["value"]
         return {(str(kind), str(name)): part for (kind, name), part in groups}
 
     @cached_property
     def map_names(self) -> list[str]:
         """Maps measured on local plants at the last evaluation, best mean AUC first, ties by name."""
         names = [name.removeprefix("auc.") for kind, name in self.last_values if kind == "local" and name.startswith("auc.")]
-        return sorted(names, key=lambda name: (-self.numbers[self.last][f"localization/{name}/auc"], name))
+        return sorted(names, key=lambda name: (-self.last_values["local", f"auc.{name}"].mean(), name))
 
     @cached_property
     def memorized(self) -> dict[str, list[MemorizedFraction]]:

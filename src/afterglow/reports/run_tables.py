@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from afterglow.analysis.summary import INVERTED, INVERTIBLE
 from afterglow.errors import AfterglowError, reading
 from afterglow.files import read_json
 from afterglow.kinds import KINDS, NEGATIVES, PLANTED
@@ -13,7 +14,7 @@ from afterglow.measures.registry import TRIVIAL_MAPS, is_detector
 from afterglow.reports.run import Run
 from afterglow.reports.tables import NO_VALUE, Cell, Row, Table, count_cell, count_text, mean_cell, number_cell, step_text, text_table
 
-TRIVIAL = (*(measure.name for measure in TRIVIAL_MAPS), "mask_prior")
+TRIVIAL = (*(measure.name for measure in TRIVIAL_MAPS), *(name + INVERTED for name in INVERTIBLE), "mask_prior")
 MAIN_MAPS = ("score_difference.summed", "end_token.last.first_eos.be", "end_token.last.first_eos.all")
 MAPS_WITHOUT_TEXT = ("early_difference.summed", "early_difference.last", "patch_nearness", "self_attention")
 COMPARED_KINDS = ("phantom", "tint", "decoy")  # a map that finds their regions does not find copies
@@ -171,11 +172,10 @@ def _map_row(run: Run, name: str, rival: str | None, kinds: Sequence[str]) -> Ro
     auc, iou = values["local", f"auc.{name}"], values.get(("local", f"iou.{name}"))
     gain = NO_VALUE if rival is None or trivial else mean_cell((auc - values["local", f"auc.{rival}"]).to_numpy(), spec="+.2f")
     overlap = NO_VALUE if iou is None else mean_cell(iou.to_numpy(), numbers[f"localization/{name}/iou"])
-    others = [number_cell(numbers.get(f"localization/{name}/auc_{kind}"), ".2f") for kind in kinds]
+    found = [values.get((kind, f"auc.{name}")) for kind in kinds]
+    others = [NO_VALUE if aucs is None else number_cell(aucs.mean(), ".2f") for aucs in found]
     remark = "trivial" if trivial else "selected after seeing the results" if name == best_end_token_map(run) else ""
-    return Row(
-        name, [mean_cell(auc.to_numpy(), numbers[f"localization/{name}/auc"]), gain, overlap, *others], remark=remark, shaded=trivial
-    )
+    return Row(name, [mean_cell(auc.to_numpy()), gain, overlap, *others], remark=remark, shaded=trivial)
 
 
 def detection_tables(run: Run) -> tuple[Table, Table] | None:

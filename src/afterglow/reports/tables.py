@@ -98,7 +98,7 @@ def step_text(quantile: Mapping[str, float | None], last: int) -> str:
         last: the step of the last evaluation.
     """
     step, low, high = (f"after {last}" if quantile[name] is None else f"{quantile[name]:.0f}" for name in ("step", "low", "high"))
-    return step if step == low == high else f"{step} [{low}, {high}]"
+    return step if quantile["low"] is None else f"{step} [{low}, {high}]"
 
 
 def duration(seconds: float) -> str:

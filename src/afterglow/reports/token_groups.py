@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from afterglow.functional.statistics import Estimate, bootstrap, exact_at_bounds
-from afterglow.measures.registry import TRIVIAL_MAPS
 from afterglow.reports.run import Run
+from afterglow.reports.run_tables import TRIVIAL
 from afterglow.reports.tables import NO_VALUE, Cell, Row, Table, mean_cell, number_cell
 
 ENDING = "end_token.last.first_eos.all"  # of the last sampler step, mean of all layers
@@ -34,11 +34,10 @@ def values_by_class(run: Run, name: str) -> dict[str, pd.Series]:
 def best_trivial(run: Run) -> dict[str, float]:
     """{class: the highest mean AUC of the trivial maps, their inversions and the mask prior}; a class without values is absent."""
     found: dict[str, list[float]] = {}
-    for name in (*(measure.name for measure in TRIVIAL_MAPS), "mask_prior"):
+    for name in TRIVIAL:
         for label, values in values_by_class(run, name).items():
             if len(values):
-                auc = float(values.mean())
-                found.setdefault(label, []).extend([auc] if name == "mask_prior" else [auc, 1 - auc])
+                found.setdefault(label, []).append(float(values.mean()))
     return {label: max(values) for label, values in found.items()}
 
 

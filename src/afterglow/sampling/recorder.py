@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from afterglow.attention_names import ATTENTION_COLUMNS, END_TOKEN_RULES
 from afterglow.errors import AfterglowError
 from afterglow.functional.attention import mean_of_grids, token_groups
-from afterglow.generations import ATTENTION_COLUMNS, END_TOKEN_RULES
 from afterglow.models.conditioning import TextConditioning
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.attention import record_attention, record_self_attention

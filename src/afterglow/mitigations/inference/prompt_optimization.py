@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from afterglow.attention_names import first_block
 from afterglow.functional.attention import mean_of_grids
 from afterglow.functional.pixels import resize
-from afterglow.measures.bright_ending import first_block
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.attention import cross_attention_layers, record_attention
 from afterglow.sampling.guidance import delta_norm, guidance_delta, predict_both
