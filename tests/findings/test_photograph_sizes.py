@@ -27,13 +27,13 @@ def folder(write_run, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sizes")
     for n in (32, 64, 128, 256):  # three remain by the calibrated distance
         for seed in (0, 1):
-            run = write_run(folder / f"photograph_sizes-celeba-{n}-own-{seed}", n=n, seed=seed, planted=False)
+            run = write_run(folder / f"photograph_sizes-celeba-{n}-{seed}", n=n, seed=seed, planted=False)
             rows = pd.read_parquet(run / "measurements.parquet")
             ratio = rows[rows["measure"] == "nn_ratio"]
             rows = pd.concat([rows, ratio.assign(measure="calibrated_l2", value=np.where(ratio["step"] >= n, 0.5, 1.5))])
             rows.to_parquet(run / "measurements.parquet")
-            write_extraction(folder / "extract" / run.name, 0.5)
-            write_extraction(folder / "extract" / run.name.replace("-own-", "-other-"), 0.2 if n == 32 else 0.02)
+            write_extraction(folder / f"extract-{run.name}", 0.5)
+            write_extraction(folder / f"extract-{run.name}-disjoint", 0.2 if n == 32 else 0.02)
     return folder
 
 

@@ -27,7 +27,7 @@ INTRODUCTION = """# How does the onset of copying depend on the number of photog
 
 `python docs/findings/photograph_sizes/make.py` writes this page from the rows in `docs/findings/photograph_sizes/`. `python scripts/reproduce.py photograph_sizes` trains the runs again. The question, the primary quantity and the rule are those of [E2](plan.md#e2-set-size-on-photographs).
 
-Setup: 16 pixels, no plants, no captions, one image per near-duplicate cluster, so that n counts clusters; 128 generations at each evaluation. tau_mem: the step at which 10 % of the generations are copies, interpolated between evaluations at most a factor of 1.25 apart. Each n has a model of a disjoint set of the same size, whose 256 generations are compared with the first set: what they "copy" they never saw, and a value of n is not used for a rule by which this model reaches 10 % in any seed. Unseen images are real images held out of both sets under the same rule. Laws are fitted to the intervals between evaluations, with three parameters each, and over all seeds; a slope is fitted for each seed, and brackets hold the 95 % t interval over seeds."""
+Setup: 16 pixels, no plants, no captions, one image per near-duplicate cluster, so that n counts clusters; 128 generations at each evaluation. tau_mem: the step at which 10 % of the generations are copies, interpolated between evaluations at most a factor of 1.25 apart. The sets of the two seeds of one n are disjoint, and 256 generations of each model are also compared with the other's set: what they "copy" there they never saw, and a value of n is not used for a rule by which this share reaches 10 % in any seed. Unseen images are real images held out of both sets under the same rule. Laws are fitted to the intervals between evaluations, with three parameters each, and over all seeds; a slope is fitted for each seed, and brackets hold the 95 % t interval over seeds."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ RULES = (
 
 def read_dataset(folder: Path, dataset: str) -> pd.DataFrame:
     """One row per committed run of a dataset: the table of `read_runs`, ordered by n and seed; empty without runs."""
-    found = [path.parent for path in folder.glob(f"photograph_sizes-{dataset}-*-own-*/measurements.parquet")]
+    found = [path.parent for path in folder.glob(f"photograph_sizes-{dataset}-*/measurements.parquet")]
     return read_runs(sorted(found)).runs.sort_values(["n", "seed"], ignore_index=True) if found else pd.DataFrame()
 
 
 def copies(folder: Path, run: str, rule: CopyLimit, file: str = "extract.parquet") -> tuple[int, int] | None:
     """(copies, images) of an extraction or of its unseen images; None where it is not committed."""
-    path = folder / "extract" / run / file
+    path = folder / f"extract-{run}" / file
     if not path.is_file():
         return None
     values = pd.read_parquet(path, columns=[rule.measure])[rule.measure]
@@ -65,7 +65,7 @@ def usable(folder: Path, runs: pd.DataFrame, rule: CopyLimit) -> pd.DataFrame:
     """The runs of the set sizes at which the model of the disjoint set stays below 10 % by the rule in every committed seed."""
     kept = []
     for n, part in runs.groupby("n"):
-        floors = [copies(folder, run.replace("-own-", "-other-"), rule) for run in part["run"]]
+        floors = [copies(folder, f"{run}-disjoint", rule) for run in part["run"]]
         if all(floor is not None and floor[0] < CLOSE_SHARE * floor[1] for floor in floors):
             kept.append(n)
     return runs[runs["n"].isin(kept)].assign(lower=runs[f"{rule.column}_lower"], upper=runs[f"{rule.column}_upper"])
@@ -161,7 +161,7 @@ def floors_text(folder: Path, runs: pd.DataFrame) -> str:
     """One row per run and rule: copies among the generations of its model and of the disjoint set's, and among unseen images."""
     lines = []
     for run in runs.itertuples():
-        other = run.run.replace("-own-", "-other-")
+        other = f"{run.run}-disjoint"
         for rule in RULES:
             found = [copies(folder, *about) for about in ((run.run, rule), (other, rule), (other, rule, "unseen.parquet"))]
             lines.append([str(int(run.n)), str(run.seed), rule.name, *("-" if c is None else count_text(*c, digits=1) for c in found)])
