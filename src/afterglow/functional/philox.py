@@ -42,8 +42,8 @@ def philox(counter: Sequence[Tensor], key: tuple[int, int]) -> list[Tensor]:
     for _ in range(ROUNDS):
         # the 64 bits of a product are right although int64 overflows; masks remove what the shift and the low words carry above 32 bits
         first, second = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
-        c0, c1 = (second >> 32 ^ c1 ^ k0) & WORD - 1, second
-        c2, c3 = (first >> 32 ^ c3 ^ k1) & WORD - 1, first
+        c0, c1 = (second >> 32 ^ c1).bitwise_xor_(k0).bitwise_and_(WORD - 1), second
+        c2, c3 = (first >> 32 ^ c3).bitwise_xor_(k1).bitwise_and_(WORD - 1), first
         k0, k1 = (k0 + KEY_INCREMENTS[0]) % WORD, (k1 + KEY_INCREMENTS[1]) % WORD
     return [c0, c1 & WORD - 1, c2, c3 & WORD - 1]
 
@@ -57,11 +57,14 @@ def random_words(seed: int, stream: Stream, index: Tensor, count: int) -> Tensor
         index: numbers of the samples, int64 [B].
         count: words per sample.
     """
+    return torch.stack(_blocks(seed, stream, index, count), dim=-1).flatten(1)[:, :count]
+
+
+def _blocks(seed: int, stream: Stream, index: Tensor, count: int) -> list[Tensor]:
+    """Words 0, 1, 2, 3 of each four of `random_words`, four int64 tensors [B, ceil(count / 4)]."""
     block = torch.arange(-(-count // 4), device=index.device)
     low, high = (index & WORD - 1)[:, None], (index >> 32 & WORD - 1)[:, None]
-    purpose = torch.full_like(block, stream)
-    words = torch.stack(philox((block, purpose, low, high), (seed % WORD, (seed >> 32) % WORD)), dim=-1)
-    return words.flatten(1)[:, :count]
+    return philox((block, torch.full_like(block, stream), low, high), (seed % WORD, (seed >> 32) % WORD))
 
 
 def random_integers(words: Tensor, high: int | Tensor) -> Tensor:
@@ -75,8 +78,9 @@ def random_integers(words: Tensor, high: int | Tensor) -> Tensor:
 
 def random_normal(seed: int, stream: Stream, index: Tensor, shape: Sequence[int]) -> Tensor:
     """Draw standard normal numbers, float32 [B, *shape] (Box-Muller in float64, so that devices agree); arguments as of `random_words`."""
-    count = math.prod(shape)
-    uniform = (random_words(seed, stream, index, count + count % 2).double() + 0.5) / WORD
-    radius, angle = (-2 * uniform[:, 0::2].log()).sqrt(), 2 * math.pi * uniform[:, 1::2]
-    pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1)
-    return pairs.flatten(1)[:, :count].float().reshape(len(index), *shape)
+    count, normal = math.prod(shape), list[Tensor]()
+    uniform = [words.double().add_(0.5).div_(WORD) for words in _blocks(seed, stream, index, count)]
+    for first, second in (uniform[:2], uniform[2:]):
+        radius, angle = first.log_().mul_(-2).sqrt_(), second.mul_(2 * math.pi)
+        normal += [angle.cos().mul_(radius).float(), angle.sin().mul_(radius).float()]
+    return torch.stack(normal, dim=-1).flatten(1)[:, :count].reshape(len(index), *shape)
