@@ -44,7 +44,7 @@ def images(count, side=8, seed=0):
 @pytest.fixture
 def small_steps(monkeypatch):
     """Chunks, blocks and margins so small that every seam between them is crossed."""
-    for name, value in {"PRODUCT": (4, 7), "EXACT_VALUES": 50, "MARGIN": 2, "PAIR_VALUES": 5 * 192}.items():
+    for name, value in {"PRODUCT": (4, 8), "GROUP": 2, "EXACT_VALUES": 50, "MARGIN": 2, "PAIR_VALUES": 5 * 192}.items():
         monkeypatch.setattr(search, name, value)
 
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 CHUNK_BYTES = 2**24  # bytes of the set that are read together
-PRODUCT = (256, 8192)  # queries and rows in one product: large enough to be fast, also for top-k, and the result stays in the cache
+PRODUCT = (1024, 8192)  # queries and rows in one product: large enough to be fast, and its result takes 64 MiB in float64
 CENTER = 128  # subtracted from gray levels, so that their absolute values are at most 128
 EXACT_VALUES = 1024  # this many products of centered gray levels sum to at most 2^24, up to where float32 holds all whole numbers
 EXACT_KEYS = 2**53  # up to where float64 holds all whole numbers
+GROUP = 8  # rows of which only the nearest is compared at first: the k nearest are among the k groups with the nearest rows
 MARGIN = 24  # candidates beyond the k nearest vectors that are kept for the exact second pass
 PAIR_VALUES = 2**20  # values of pairs that are compared directly together: they stay in the cache
 ROUNDING = 2.0**-24  # relative error of one rounding of a float32
@@ -59,8 +60,8 @@ def all_distances(queries: Any, rows: Any, mask: Tensor, device: Device = "cpu")
     queries = queries.numpy(force=True) if isinstance(queries, Tensor) else queries
     masks = mask.reshape(-1, 1, *rows.shape[2:])
     with torch.autocast(torch.device(device).type, enabled=False):
-        for part, chunk, squares, widths in _image_squares(queries, rows, masks, device):
-            found[part, chunk] = ((squares / widths).sqrt() / 255).float().cpu()
+        for part, chunk, own, rest, widths in _image_squares(queries, rows, masks, device):
+            found[part, chunk] = ((rest.add_(own) / widths).sqrt() / 255).float().cpu()
     return found
 
 
@@ -70,49 +71,62 @@ def _slices(count: int, step: int) -> Iterator[slice]:
 
 def _nearest_images(queries: Any, rows: Any, k: int, masks: Tensor, device: Device) -> tuple[Tensor, Tensor]:
     """One sortable number holds the square and the row: a float64, which is faster, or an int64 where a float64 would round."""
-    exact = (rows[0].size * 255**2 + 1) * len(rows) < EXACT_KEYS
+    exact = 4 * (rows[0].size * 255**2 + 1) * len(rows) < EXACT_KEYS
     keys = torch.full((len(queries), k), 2**62, dtype=torch.float64 if exact else torch.int64, device=device)
     widths = torch.ones(len(queries), 1, dtype=torch.float64, device=device)
-    for part, chunk, squares, width in _image_squares(queries, rows, masks, device):
-        numbers = torch.arange(chunk.start, chunk.stop, device=device)
-        new = squares.to(keys.dtype).mul_(len(rows)).add_(numbers).topk(min(k, len(numbers)), largest=False).values
+    for part, _, own, rest, width in _image_squares(queries, rows, masks, device, numbers=keys.dtype):
+        new = _smallest(rest, min(k, rest.shape[1])) + own.to(keys.dtype) * len(rows)
         keys[part] = torch.cat([keys[part], new], 1).topk(k, largest=False).values
         widths[part] = width
     return (keys % len(rows)).long().cpu(), (((keys // len(rows)) / widths).sqrt() / 255).float().cpu()
 
 
-def _image_squares(queries: Any, rows: Any, masks: Tensor, device: Device) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """|a - b|^2 = |a|^2 - 2 a.b + |b|^2 inside masks, in whole numbers.
+def _smallest(values: Tensor, k: int) -> Tensor:
+    """The k smallest of each row of [A, R], in any order."""
+    if values.shape[1] % GROUP == 0 and k * GROUP < values.shape[1]:
+        groups = values.unflatten(1, (GROUP, -1))
+        nearest = groups.amin(1).topk(k, largest=False, sorted=False).indices
+        values = groups.gather(2, nearest[:, None].expand(-1, GROUP, -1)).flatten(1)
+    return values.topk(k, largest=False, sorted=False).values
+
+
+def _image_squares(
+    queries: Any, rows: Any, masks: Tensor, device: Device, numbers: torch.dtype | None = None
+) -> Iterator[tuple[slice, slice, Tensor, Tensor, Tensor]]:
+    """|a - b|^2 = |a|^2 + (|b|^2 - 2 a.b) inside masks, in whole numbers.
 
     Yields:
-        Queries, rows, the squares between them in float64 [A, R], and the number of values of each mask [A, 1].
+        Queries, rows, |a|^2 in float64 [A, 1], the rest in float64 [A, R], and the number of values of each mask [A, 1]. With a data
+        type `numbers`, the rest is (|b|^2 - 2 a.b) * len(rows) + row in this type.
     """
     distinct, which = (found.to(device) for found in masks.expand(-1, rows.shape[1], -1, -1).flatten(1).unique(dim=0, return_inverse=True))
     which, columns = which.expand(len(queries)), distinct.any(0).nonzero()[:, 0]
     inside = distinct[:, columns].float()
     widths = inside.sum(1, dtype=torch.float64)[which, None]
+    scale = 1 if numbers is None else len(rows)
 
     def levels(images: Any) -> Tensor:
         values = torch.from_numpy(np.array(images)).to(device).flatten(1)
         return (values if len(columns) == values.shape[1] else values[:, columns]).float().sub_(CENTER)
 
-    for chunk in _slices(len(rows), min(PRODUCT[1], max(1, CHUNK_BYTES // inside.shape[1]))):
+    step = min(PRODUCT[1], max(1, CHUNK_BYTES // inside.shape[1]))
+    for chunk in _slices(len(rows), step // GROUP * GROUP or step):
         values = levels(rows[chunk])
-        row_squares = _add_product(inside.new_zeros(1, 1, dtype=torch.float64), inside, values.square())
+        first = torch.arange(chunk.start, chunk.stop, device=device) if numbers is not None else torch.zeros(1, device=device)
+        row_term = _add_product(first[None].to(numbers or torch.float64), inside, values.square(), scale)
         for part in _slices(len(queries), PRODUCT[0]):
             own = levels(queries[part])
             if len(inside) > 1:  # otherwise its columns are the mask
                 own *= inside[which[part]]
-            squares = _add_product(own.square().sum(1, dtype=torch.float64)[:, None], own, values, alpha=-2)
-            squares += row_squares if len(inside) == 1 else row_squares[which[part]]
-            yield part, chunk, squares, widths[part]
+            rest = _add_product(row_term if len(inside) == 1 else row_term[which[part]], own, values, -2 * scale)
+            yield part, chunk, own.square().sum(1, dtype=torch.float64)[:, None], rest, widths[part]
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor, alpha: int = 1) -> Tensor:
-    """Compute total + alpha * a @ b.T of whole numbers, float64 [A, B]: float32 products of few values are exact in any order."""
-    for left, right in zip(a.split(EXACT_VALUES, 1), b.split(EXACT_VALUES, 1), strict=True):
-        product = left @ right.T
-        total = total.add_(product, alpha=alpha) if total.shape == product.shape else total.add(product, alpha=alpha)
+    """Compute total + alpha * a @ b.T of whole numbers [A, B] in the type of total: float32 products of few values are exact."""
+    for number, (left, right) in enumerate(zip(a.split(EXACT_VALUES, 1), b.split(EXACT_VALUES, 1), strict=True)):
+        product = left @ right.T if total.dtype == torch.float64 else (left @ right.T).to(total.dtype)
+        total = (total.add_ if number else total.add)(product, alpha=alpha)  # the argument stays as it is
     return total
 
 
