@@ -6,8 +6,8 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +136,14 @@ class Harness:
     Attributes:
         folder: working folder; the runs are in folder/runs.
         environment: variables of the trainings.
+        arguments: the words of a training but its name.
+        steps: its number of steps.
     """
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    arguments: Sequence[str] = tuple(ARGUMENTS)
+    steps: int = STEPS
 
     def start(self, name: str, *words: str, before: Callable[[], None] = lambda: None) -> int:
         """Fork a training of the run `name` and return its process id; it calls `before` first and writes to folder/NAME.log."""
@@ -160,7 +164,7 @@ class Harness:
             before()
             from afterglow.cli import main
 
-            main([*ARGUMENTS, "--name", name, *words])
+            main([*self.arguments, "--name", name, *words])
             code = 0
         except SystemExit as end:
             code = int(end.code or 0)
@@ -183,7 +187,7 @@ class Harness:
 
     def beside(self, folder: Path, **environment: str) -> tuple["Harness", Callable[..., None]]:
         """A harness with another working folder, and watched(moment, act), which acts at a moment of the process that calls it."""
-        return Harness(folder, self.environment | environment), lambda moment, act: watch_all(Moments(moment, act))
+        return replace(self, folder=folder, environment=self.environment | environment), lambda moment, act: watch_all(Moments(moment, act))
 
     def text(self, name: str) -> str:
         """What the trainings of a run printed."""
@@ -203,13 +207,15 @@ class Harness:
     def assert_equal(self, name: str, reference: "Harness", whole: str = "whole") -> None:
         """Compare a run that was interrupted with one process that was not: rows, losses, emergence; nothing temporary remains."""
         pd.testing.assert_frame_equal(self.rows(name), reference.rows(whole), check_exact=True)
-        assert self.losses(name) == reference.losses(whole) and len(reference.losses(whole)) == STEPS
+        assert self.losses(name) == reference.losses(whole) and len(reference.losses(whole)) == self.steps
         run, other = self.folder / "runs" / name, reference.folder / "runs" / whole
         assert (run / "emergence.json").read_text() == (other / "emergence.json").read_text()
         assert (run / "report.html").is_file() and not list(run.rglob("*.unfinished"))
-        assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["last.ckpt", "step=10.ckpt", "step=8.ckpt"]
+        assert sorted(path.name for path in (run / "checkpoints").iterdir()) == sorted(
+            ["last.ckpt", *(f"step={self.steps - back}.ckpt" for back in (0, 2))]
+        )
         states = [torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (run, other)]
-        assert states[0]["global_step"] == STEPS
+        assert states[0]["global_step"] == self.steps
         assert all(torch.equal(states[0]["state_dict"][key], value) for key, value in states[1]["state_dict"].items())
 
 

@@ -7,10 +7,12 @@ import signal
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 QUICK = (("<plants", 1), ("half checkpoint", 2), ("<evaluation", 2), (">measurements", 1))
 CHOSEN = (
     *(("<W&B folder", 1), ("<text", 1), (">text", 1), ("<plants", 1), (">plants", 1), (">rename", 1), ("<rename", 2), ("<step", 1)),
@@ -115,3 +117,19 @@ def test_resume_from_an_older_checkpoint_that_is_killed_resumes_to_the_same_rows
     assert harness.killed("x", ("<step", 4), "--ckpt_path", "runs/x/checkpoints/step=4.ckpt") == -signal.SIGKILL, harness.text("x")
     assert harness.train("x", "--resume", "auto") == 0, harness.text("x")
     harness.assert_equal("x", whole[0])
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+def test_xl_killed_in_the_middle_resumes_to_the_same_rows_and_losses(whole, xl_folder, tmp_path):
+    """Stable Diffusion XL's structure: before a step, in the middle of a checkpoint and after the last evaluation was written."""
+    recipes = [f"--config={ROOT}/configs/{name}.yaml" for name in ("sd14_memorize", "overlays/small_sd", "overlays/fast")]
+    few = ("--data.dataset", "openmoji", "--data.batch_size", "2", "--trainer.max_steps", "4", "--monitor.first_fraction", "0.5")
+    few += ("--data.planting.num_global", "1", "--data.planting.num_local", "1", "--monitor.measures", "[calibrated_l2, end_token.*]")
+    words = ("train", *recipes, *few, "--model.source", str(xl_folder))
+    harness = replace(whole[0].beside(tmp_path, AFTERGLOW_CACHE=str(tmp_path / "cache"))[0], arguments=words, steps=4)
+    assert harness.train("whole", "--checkpoint.save_top_k", "-1") == 0, harness.text("whole")
+    for moment in (("<step", 2), ("<step", 4), ("half checkpoint", 1), (">measurements", 1)):
+        assert harness.killed("torn", moment, "--resume", "auto") == -signal.SIGKILL, harness.text("torn")
+    assert harness.train("torn", "--resume", "auto") == 0, harness.text("torn")
+    harness.assert_equal("torn", harness)

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import torch
 from attention_reference import written_out
+from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+from diffusers.models.attention_processor import Attention
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
 
 from afterglow.attention_names import ATTENTION_COLUMNS, layer_sets
 from afterglow.datasets.images import CaptionedImages
@@ -20,8 +23,10 @@ from afterglow.models.stable_diffusion import StableDiffusion
 from afterglow.planting.dataset import PlantedDataset
 from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantingConfig
+from afterglow.sampling.attention import record_attention
 from afterglow.sampling.loop import Sampler, generate
 from afterglow.sampling.recorder import CaptureConfig
+from afterglow.testing.tiny_sd import clip_tokenizer
 
 CAPTIONS, SEEDS = ["a red house by the sea", " ".join(["word"] * 100)], [3, 8]
 
@@ -102,3 +107,71 @@ def test_joint_attention_is_refused(name, tmp_path):
     for open_folder in (open_model, StableDiffusion):
         with pytest.raises(AfterglowError, match=f"is a {name}, which is not supported: text and pixels are one sequence"):
             open_folder(str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def joint_pipeline() -> StableDiffusion3Pipeline:
+    """Stable Diffusion 3.5's structure with random weights: three encoders, joint blocks, the first also with attention of pixels alone."""
+    torch.manual_seed(0)
+    clip = clip_tokenizer()
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 16}
+    config = CLIPTextConfig(vocab_size=len(clip), bos_token_id=clip.bos_token_id, eos_token_id=clip.eos_token_id, **small)
+    words = T5Tokenizer(vocab=[(word, 0.0) for word in ("<pad>", "</s>", "<unk>", "▁", "▁a", "▁red", "▁house")], extra_ids=0)
+    t5 = T5Config(vocab_size=len(words), d_model=40, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    network = SD3Transformer2DModel(
+        sample_size=8, num_layers=3, attention_head_dim=8, num_attention_heads=2, joint_attention_dim=40, caption_projection_dim=16,
+        pooled_projection_dim=32, pos_embed_max_size=8, dual_attention_layers=(0,), qk_norm="rms_norm",
+    )  # fmt: skip
+    for parameter in network.parameters():  # sharper attention than at the start of a training
+        parameter.data *= 3
+    return StableDiffusion3Pipeline(
+        transformer=network.eval(), scheduler=FlowMatchEulerDiscreteScheduler(), vae=None,
+        text_encoder=CLIPTextModelWithProjection(config).eval(), tokenizer=clip,
+        text_encoder_2=CLIPTextModelWithProjection(config).eval(), tokenizer_2=clip,
+        text_encoder_3=T5EncoderModel(t5).eval(), tokenizer_3=words,
+    )  # fmt: skip
+
+
+def joint_softmax(attn: Attention, pixels: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    """Attention [B, P, P + L] of the pixels to pixels and text in a joint layer, head by head, from what goes into the layer."""
+    width, maps = attn.to_q.out_features // attn.heads, []
+    for head in range(attn.heads):
+        part = slice(head * width, (head + 1) * width)
+        query, near, far = (
+            norm(projection(states)[..., part])
+            for norm, projection, states in (
+                (attn.norm_q, attn.to_q, pixels),
+                (attn.norm_k, attn.to_k, pixels),
+                (attn.norm_added_k, attn.add_k_proj, text),
+            )
+        )
+        logits = torch.einsum("bpd,bkd->bpk", query, torch.cat([near, far], dim=1)) / width**0.5
+        maps.append(logits.exp() / logits.exp().sum(-1, keepdim=True))
+    return torch.stack(maps).mean(0)
+
+
+def test_joint_attention_at_the_end_token_of_each_encoder_is_written_out(joint_pipeline):
+    caption, seen = "a red house", {}
+    ends = [len(joint_pipeline.tokenizer(caption).input_ids) - 1, 77 + len(joint_pipeline.tokenizer_3(caption).input_ids) - 1]
+    call = lambda: joint_pipeline(  # noqa: E731
+        caption, height=64, width=64, num_inference_steps=2, guidance_scale=3.0, output_type="latent", max_sequence_length=9,
+        generator=torch.Generator().manual_seed(0),
+    ).images  # fmt: skip
+    joint_pipeline.set_progress_bar_config(disable=True)
+    plain = call()
+    layers = {f"transformer_blocks.{number}.attn": block.attn for number, block in enumerate(joint_pipeline.transformer.transformer_blocks)}
+    handles = [
+        attn.register_forward_pre_hook(lambda _, __, inputs, name=name: seen.update({name: inputs}), with_kwargs=True)
+        for name, attn in layers.items()
+    ]
+    with record_attention(joint_pipeline.transformer, lambda attention: attention, rows=slice(1, None)) as maps:
+        assert torch.equal(call(), plain)
+    for handle in handles:
+        handle.remove()
+    assert list(maps) == list(layers)
+    for name, attn in layers.items():
+        with torch.no_grad():
+            full = joint_softmax(attn, seen[name]["hidden_states"][1:], seen[name]["encoder_hidden_states"][1:])
+        assert maps[name].shape == (1, 16, 77 + 9) and full.shape[-1] == 16 + 77 + 9 and maps[name].sum(-1).min() < 0.99
+        torch.testing.assert_close(maps[name], full[..., 16:], rtol=1e-4, atol=1e-7)
+        assert maps[name][..., ends].std() > 0

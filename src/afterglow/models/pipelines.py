@@ -22,7 +22,7 @@ HOW_TO_GET = (
     "`hf download CompVis/stable-diffusion-v1-4 --local-dir DIR` or `afterglow autoencoder`"
 )
 REFUSED = {
-    name: f"text and pixels are one sequence in {model}, and neither its joint attention nor T5's end token is read"
+    name: f"text and pixels are one sequence in {model}, and no command reads its joint attention or T5's end token"
     for name, model in {"StableDiffusion3Pipeline": "Stable Diffusion 3", "FluxPipeline": "Flux"}.items()
 }
 Call = Callable[[Any, Tensor, Tensor, TextConditioning, int], Tensor]

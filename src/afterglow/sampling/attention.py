@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import Attention, JointAttnProcessor2_0
 from torch import Tensor, nn
 
 from afterglow.errors import AfterglowError
@@ -17,8 +18,14 @@ BLOCK_ORDER = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
 
 
 def cross_attention_layers(unet: nn.Module) -> list[str]:
-    """Names of the modules in which pixels attend to text, in the order in which they run."""
-    return _in_order(name for name, _ in unet.named_modules() if name.endswith("attn2"))
+    """Names of the modules in which pixels attend to text, in the order in which they run: joint ones if the network has any."""
+    joint = [name for name, module in unet.named_modules() if _is_joint(module)]
+    return joint or _in_order(name for name, _ in unet.named_modules() if name.endswith("attn2"))
+
+
+def _is_joint(module: nn.Module) -> bool:
+    """Whether pixels and text are one sequence in a module, as in Stable Diffusion 3; others of this kind rotate queries and keys too."""
+    return isinstance(module, Attention) and isinstance(module.processor, JointAttnProcessor2_0) and module.add_k_proj is not None
 
 
 def self_attention_layers(unet: nn.Module) -> list[str]:
@@ -40,7 +47,8 @@ def record_attention(
 
     Args:
         unet: the network.
-        reduce: applied to the attention [B, P, L] of each layer, averaged over heads.
+        reduce: applied to the attention [B, P, L] of each layer, averaged over heads; its rows sum to 1, or in a joint layer to less, since
+            pixels attend to pixels there as well.
         prefixes: prefixes of the names of the recorded layers.
         rows: recorded rows of the batch (the conditional half).
 
@@ -88,11 +96,16 @@ def _add_hooks(module: Any, name: str, maps: dict[str, Any], reduce: Reduce, row
         mask = kwargs.get("attention_mask")  # additive, [B, 1, L]
         query = _split_heads(projected.pop(attn.to_q), attn.heads, attn.norm_q)
         key = _split_heads(projected.pop(attn.to_k), attn.heads, attn.norm_k)
+        text = slice(None)
+        if joint:
+            text = slice(key.shape[2], None)
+            key = torch.cat([key, _split_heads(projected.pop(attn.add_k_proj), attn.heads, attn.norm_added_k)], dim=2)
         with torch.autocast(query.device.type, enabled=False):  # it would return the products to half precision
-            maps[name] = reduce(_mean_over_heads(query, key, attn.scale, None if mask is None else mask[rows]))
+            maps[name] = reduce(_mean_over_heads(query, key, attn.scale, None if mask is None else mask[rows])[..., text])
 
-    projections = [projection.register_forward_hook(keep) for projection in (module.to_q, module.to_k)]
-    return [*projections, module.register_forward_hook(after, with_kwargs=True)]
+    joint = _is_joint(module)
+    projections = (module.to_q, module.to_k, module.add_k_proj) if joint else (module.to_q, module.to_k)
+    return [*(projection.register_forward_hook(keep) for projection in projections), module.register_forward_hook(after, with_kwargs=True)]
 
 
 def _split_heads(projected_BNC: Tensor, num_heads: int, norm: nn.Module | None) -> Tensor:
