@@ -60,17 +60,18 @@ def wilson(k, n):
     return [100 * (center - half), 100 * (center + half)]
 
 
+def unlikelihood(log_sigma, center, low, high):
+    """Minus log-likelihood of ln(step) in (ln low, ln high] under a normal law."""
+    a, b = ((np.log(np.maximum(end, 1e-9)) - center) / np.exp(log_sigma) for end in (low, high))
+    a, b = np.where(a > 0, -b, a), np.where(a > 0, -a, b)
+    return -np.log(np.maximum(special.ndtr(b) - special.ndtr(a), 1e-300)).sum()
+
+
 def fit(low, high, x):
     """Coefficients of an interval-censored log-normal regression of (low, high] on the columns of x."""
-    low, high = np.log(np.maximum(low, 1e-9)), np.log(high)
-
-    def loss(p):
-        a, b = (low - x @ p[1:]) / np.exp(p[0]), (high - x @ p[1:]) / np.exp(p[0])
-        a, b = np.where(a > 0, -b, a), np.where(a > 0, -a, b)
-        return -np.log(np.maximum(special.ndtr(b) - special.ndtr(a), 1e-300)).sum()
-
-    start = np.linalg.lstsq(x, np.where(np.isfinite(high), np.maximum(low, 4), low), rcond=None)[0]
-    return optimize.minimize(loss, [-1, *start], method="BFGS").x[1:]
+    middle = np.log(np.where(np.isfinite(high), np.maximum(low, 55), low))
+    start = np.linalg.lstsq(x, middle, rcond=None)[0]
+    return optimize.minimize(lambda p: unlikelihood(p[0], x @ p[1:], low, high), [-1, *start], method="BFGS").x[1:]
 
 
 def emergence(rows, measure, kind, suffix="", threshold=None, confirm=True):
@@ -183,15 +184,55 @@ def emergences():
         rows = pd.read_parquet(FINDINGS / "emergence" / "controls" / control / "extract.parquet")
         counts = [(rows.calibrated_l2 < 1).sum(), len(rows), (rows.nn_ratio < 1 / 3).sum(), len(rows)]
         compare("emergence", f"control {control}", calibrated.split(" (")[0] + " " + ratio, counts)
-    taus = {}
+    taus, ends = {}, []
     for name, _, rows, _ in load("emergence", "sizes-*", "nn_ratio"):
         own = rows[(rows.measure == "nn_ratio") & (rows.kind == "unprompted")]
         share = (own.value < 1 / 3).groupby(own.step).mean()
         after = np.flatnonzero(share > 0.1)[0]
         (s0, s1), (f0, f1) = np.log(np.maximum(share.index[after - 1 : after + 1], 1)), share.iloc[after - 1 : after + 1]
         taus.setdefault(name.split("-")[1], []).append(np.exp(s0 + (0.1 - f0) / (f1 - f0) * (s1 - s0)))
+        ends.append((float(name.split("-")[1]), *share.index[after - 1 : after + 1]))
     for n, _, _, tau, *_ in table(page, "n  "):
         compare("emergence", f"tau_mem, n = {n}", tau, sorted(taus[n]), 1)
+    laws(page, *np.array(ends).T)
+    slopes(page[page.index("### Local against global") :])
+
+
+def laws(page, n, low, high):
+    """The power law and the linear law of tau_mem over the number of images: parameters and minus log-likelihood."""
+    for _, axis, law, parameters, value in table(page, "emergence of"):
+        if axis == "images":
+            power = law == "c x^a"
+            center = (lambda p: p[1] + p[2] * np.log(n)) if power else (lambda p: np.log(np.exp(p[1]) + np.exp(p[2]) * n))
+            starts = [(-1, 4, 0.7)] if power else [(-1, 5, 2)]
+            best = optimize.minimize(lambda p, of=center: unlikelihood(p[0], of(p), low, high), starts[0], method="Nelder-Mead")
+            sigma, first, second = np.exp(best.x)
+            found = [first, best.x[2], sigma] if power else [first, second, sigma]
+            for text, result in zip(re.findall(r"= ([-\d.]+)", parameters), found, strict=True):
+                compare("emergence", f"{law}, {axis}", text, [result], 0.01 * abs(result))
+            compare("emergence", f"{law}, {axis}, minus log-likelihood", value, [best.fun], 0.05)
+
+
+def slopes(part):
+    """Slopes of ln(emergence) of plants on images, copies and area, a fit for each seed."""
+    found = []
+    for _, option, rows, plants in load("emergence", "paired_arms-*", *MEMORIZED):
+        for kind in ("global", "local"):
+            for plant, (low, high) in emergence(rows, "plant_memorized", kind).items():
+                copies, area = plants.loc[plant, ["copies", "area"]]
+                rate = 32 * copies / (option["set_size"] + plants.copies.sum())
+                found.append((option["seed_everything"], kind, low, high, rate, option["set_size"], copies, area))
+    own = pd.DataFrame(found, columns=["seed", "kind", "low", "high", "rate", "n", "copies", "area"])
+    own = own.astype({"copies": float, "area": float})
+    fits = {}
+    for kind, axis, name, value, *_ in table(part, "emergence of"):
+        names = ["n", "copies"] if kind == "global" else ["n", "copies", "area"]
+        for _, t in own[own.kind == kind].groupby("seed") if (kind, axis) not in fits else ():
+            unit = t.rate if axis == "exposures" else 1
+            x = np.column_stack([np.ones(len(t)), np.log(t[names].to_numpy())])
+            fits.setdefault((kind, axis), []).append(fit((t.low * unit).to_numpy(), (t.high * unit).to_numpy(), x)[1:])
+        values = np.array(fits[kind, axis])[:, names.index(name.removeprefix("ln "))]
+        compare("emergence", f"slope of {kind}, {axis}, on {name}", value, interval(values), 0.01)
 
 
 def auc(positive, negative):
