@@ -63,6 +63,16 @@ def test_a_whole_page(make, folder, tmp_path) -> None:
     assert "slope 0.97 [0.97, 0.97] over n = 32 to 256" in make.answer(folder) and "not measured yet" in make.answer(tmp_path)
 
 
+def test_models_that_make_the_same_of_a_noise_agree(make, folder, tmp_path, monkeypatch) -> None:
+    images = np.random.default_rng(0).normal(size=(40, 3, 4, 4))
+    monkeypatch.setattr(make, "_images", lambda path: images)
+    (tmp_path / "extract-photograph_sizes-celeba-32-0").mkdir()
+    make.write_agreement(tmp_path, tmp_path)
+    runs = make.read_dataset(folder, "celeba")
+    (table,) = list(make.agreement_text(tmp_path, runs))[1:]
+    assert "| 32 | 1.00 [1.00, 1.00] | -0.0" in " ".join(table.split()) and not list(make.agreement_text(tmp_path / "none", runs))
+
+
 def test_page_equals_the_committed_page(make) -> None:
     committed = FINDINGS / "photograph_sizes.md"
     assert committed.exists() == any((FINDINGS / "photograph_sizes").glob("*/measurements.parquet"))

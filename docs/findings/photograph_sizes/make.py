@@ -3,8 +3,10 @@
   python docs/findings/photograph_sizes/make.py
 
 `python scripts/reproduce.py photograph_sizes` trains the runs and copies their rows here; runs that are not committed yet are left out.
+`python docs/findings/photograph_sizes/make.py agreement` compares the generations in runs/ of the two models of a size: agreement.csv.
 """
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from afterglow.analysis.scaling import CLOSE_SHARE, Law, compare_laws, seed_fits
+from afterglow.analysis.scaling import CLOSE_SHARE, Law, agreement, compare_laws, seed_fits
 from afterglow.functional.distances import CLOSE_RATIO
 from afterglow.functional.statistics import Estimate, t_interval
+from afterglow.generations import Generations, parts_of
 from afterglow.reports.emergence import departs
 from afterglow.reports.runs import read_runs
 from afterglow.reports.tables import count_text, text_table
@@ -123,6 +126,7 @@ def section(folder: Path, runs: pd.DataFrame) -> Iterator[str]:
         f"The held-out loss has a plateau, and with it tau_gen, in {int(runs['tau_gen'].notna().sum())} of {len(runs)} runs; the others "
         "overfit before they generalize."
     )
+    yield from agreement_text(folder, runs)
 
 
 def scalings_text(folder: Path, runs: pd.DataFrame) -> str:
@@ -169,6 +173,37 @@ def floors_text(folder: Path, runs: pd.DataFrame) -> str:
     return text_table(["n", "seed", "copies by", *own], lines)
 
 
+AGREEMENT = """Agreement: the cosine of what the two models of a size make of the same noise, after the mean of all generations is removed ([definition](../methods.md#scaling)); their training sets are disjoint, so that models that generalize agree. Beside it the same with the noises of one model in another order. Brackets hold the 2.5 and 97.5 % quantiles of 256 noises, of one pair of models."""
+
+
+def agreement_text(folder: Path, runs: pd.DataFrame) -> Iterator[str]:
+    """One row per set size of the dataset whose agreement is committed."""
+    path = folder / "agreement.csv"
+    names = set(runs["run"])
+    rows = [row for row in pd.read_csv(path).itertuples() if row.run in names] if path.is_file() else []
+    if rows:
+        cells = [[str(row.n), *(f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in (row[3:6], row[6:9]))] for row in rows]
+        yield AGREEMENT
+        yield text_table(["n", "agreement", "other noises"], cells)
+
+
+def write_agreement(runs: Path, folder: Path = HERE) -> None:
+    """agreement.csv of all pairs of extractions in a folder of runs: the first run, n, and both cosines: mean and two quantiles."""
+    rows = []
+    for path in sorted(runs.glob("extract-photograph_sizes-*-0")):
+        own, other = (_images(runs / f"{path.name[:-1]}{seed}") for seed in (0, 1))
+        cosines = agreement(own, other), agreement(own, np.roll(other, 1, axis=0))
+        numbers = [number for values in cosines for number in (values.mean(), *np.quantile(values, [0.025, 0.975]))]
+        rows.append([path.name.removeprefix("extract-"), int(path.name.split("-")[3]), *numbers])
+    names = [f"{name}{part}" for name in ("agreement", "other_noises") for part in ("", "_low", "_high")]
+    pd.DataFrame(rows, columns=["run", "n", *names]).sort_values("n").round(4).to_csv(folder / "agreement.csv", index=False)
+
+
+def _images(folder: Path) -> np.ndarray:
+    """The generations of an extraction, [N, C, H, W]."""
+    return np.concatenate([Generations.load(part).images.numpy() for part in parts_of(folder)])
+
+
 def answer(folder: Path = HERE) -> str:
     """One sentence for the front page."""
     parts = []
@@ -185,7 +220,9 @@ def answer(folder: Path = HERE) -> str:
 
 
 def main() -> None:
-    """Write the page if a run is committed."""
+    """Write the page if a run is committed, or the table of agreement."""
+    if sys.argv[1:] == ["agreement"]:
+        write_agreement(HERE.parents[2] / "runs")
     if not any(HERE.glob("*/measurements.parquet")):
         print("No run of E2 is committed: no page is written.")
         return
