@@ -30,7 +30,8 @@ def test_a_region_match_is_that_of_the_rule_and_images_that_share_it_count_as_on
     pixels[5:8, :, :4, 4:] = pixels[4, :, :4, 4:]
     made = generator.integers(0, 256, (3, 3, 8, 8), dtype=np.uint8)
     made[0, :, :4, 4:] = np.clip(pixels[4, :, :4, 4:].astype(int) + 3, 0, 255)
-    pixels[9, :, :4, 4:], made[1, :, :4, 4:] = 100, 100  # no content
+    pixels[9, :, :2, 4:] = 100  # one color covers half: no content, however the other half looks
+    made[1] = pixels[9]
     gallery = Gallery(pixels, np.arange(12))
     found = match_region(torch.from_numpy(made), mask, gallery)
     unit, one = to_unit(pixels), to_unit(made[0])

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from afterglow.functional.distances import calibrated_l2, masked_correlation, masked_rms, masked_std, mean_finite, nn_ratio
+from afterglow.functional.distances import (
+    calibrated_l2,
+    masked_correlation,
+    masked_rms,
+    masked_std,
+    mean_finite,
+    middle_contrast,
+    nn_ratio,
+)
 
 
 def random_images(count, *, seed):
@@ -56,3 +64,15 @@ def test_masked_std_agrees_with_numpy():
     deviations = images.numpy().std(axis=0, ddof=1)[:, mask[0].numpy()]
     assert float(masked_std(images, mask)) == pytest.approx(np.sqrt((deviations**2).mean()), rel=1e-5)
     assert float(masked_std(images[:1], mask)) == 0
+
+
+def test_middle_contrast_agrees_with_a_loop_and_is_0_if_half_of_the_pixels_have_one_color():
+    images, mask = random_images(4, seed=1), random_mask(4)
+    for row, found in enumerate(middle_contrast(images, mask)):
+        pixels = images[row].numpy()[:, mask[row, 0].numpy()]
+        apart = [np.sqrt(np.mean((pixel - np.percentile(pixels, 50, axis=1, method="lower")) ** 2)) for pixel in pixels.T]
+        assert abs(sorted(apart)[(len(apart) - 1) // 2] - found.item()) < 1e-6
+    images[:, :, :, :3] = 0.5
+    half = middle_contrast(images, torch.ones(1, 5, 6, dtype=torch.bool))
+    images[:, :, 0, 0] = 0.9
+    assert (half == 0).all() and (middle_contrast(images, torch.ones(1, 5, 6, dtype=torch.bool)) > 0).all()

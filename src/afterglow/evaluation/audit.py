@@ -28,7 +28,7 @@ from afterglow.sampling.known import KnownPixels
 from afterglow.sampling.recorder import CaptureConfig
 
 MAPS = CaptureConfig(tokens=False, end_steps=(-1,))  # what regions are made of
-RULE = 2  # changes with what `common_content` computes, so that samples of another rule are not taken over
+RULE = 3  # changes with what `common_content` computes, so that samples of another rule are not taken over
 _CHUNK = 64  # real images that are compared together
 
 

@@ -9,7 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from afterglow.analysis.audit import cells_per_side
 from afterglow.evaluation.ground_truth import NUM_NEIGHBORS
-from afterglow.functional.distances import ALPHA, masked_contrast, mean_finite
+from afterglow.functional.distances import ALPHA, masked_contrast, mean_finite, middle_contrast
 from afterglow.functional.pixels import to_unit
 from afterglow.generations import Generations
 from afterglow.measures.bright_ending import end_token_map
@@ -82,8 +82,8 @@ def match_region(images: Tensor, masks: Tensor, gallery: Gallery, own: Tensor | 
     """Find the training image y nearest to each image in a region, and its calibrated distance d / (ALPHA * min(g, e, c)).
 
     All images that agree with y in the region, or belong to its cluster, share its content. d: distance to y; g and e: mean distance of
-    the image and of y to the `num_near` nearest images that do not share it; c: contrast of y. Infinite where y has no content: c is
-    below NEAR_DUPLICATE_DISTANCE.
+    the image and of y to the `num_near` nearest images that do not share it; c: contrast of y. Infinite where y has no content: the
+    `middle_contrast` of y is below NEAR_DUPLICATE_DISTANCE, that is, one color covers half of the region.
 
     Args:
         images: uint8 [B, C, H, W].
@@ -104,9 +104,9 @@ def match_region(images: Tensor, masks: Tensor, gallery: Gallery, own: Tensor | 
     of_near = _mean_nearest(from_near.masked_fill_(sharing if own is None else sharing | distances.isinf(), torch.inf))[which]
     distance = distances.gather(1, rows[:, None])[:, 0]
     of_image = _mean_nearest(distances.masked_fill_(sharing[which], torch.inf))
-    contrast = masked_contrast(to_unit(near), masks)[which]
+    contrast, middle = (measure(to_unit(near), masks)[which] for measure in (masked_contrast, middle_contrast))
     values = distance / (ALPHA * torch.stack([of_image, of_near, contrast]).amin(0))
-    return RegionMatch(rows, values.where((contrast >= NEAR_DUPLICATE_DISTANCE) & values.isfinite(), torch.inf))
+    return RegionMatch(rows, values.where((middle >= NEAR_DUPLICATE_DISTANCE) & values.isfinite(), torch.inf))
 
 
 def _mean_nearest(distances: Tensor) -> Tensor:

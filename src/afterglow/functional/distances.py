@@ -48,6 +48,21 @@ def masked_contrast(images: Tensor, mask: Tensor) -> Tensor:
     return masked_rms(images, mean.expand_as(images), mask)
 
 
+def middle_contrast(images: Tensor, mask: Tensor) -> Tensor:
+    """How far the middle pixel of a mask is from the middle color, [B]: the median distance of its pixels to their median color.
+
+    0 if one color covers at least half of the mask, whatever the other pixels are (of an even number of values the median is the lower
+    of the middle two). Unlike `masked_contrast` it does not grow with a few pixels that differ much.
+
+    Args:
+        images: float [B, C, H, W].
+        mask: bool [1, H, W] or [B, 1, H, W].
+    """
+    pixels = images.masked_fill(~mask, torch.nan).flatten(2)
+    apart = (pixels - pixels.nanmedian(-1, keepdim=True).values).square().mean(1).sqrt()
+    return apart.nanmedian(-1).values
+
+
 def mean_finite(distances: Tensor) -> Tensor:
     """Mean over the last dimension of the entries that are finite, [..., K] => [...]; NaN where there is none."""
     known = distances.isfinite()
