@@ -6,6 +6,11 @@
 All samples of a plant count as one: the plant is found if its samples are called copied. Brackets hold exact 95 % intervals (Clopper and
 Pearson). IoU is the overlap of the copied cells with the planted mask. Precision: of all plants and images that are no plant and are
 called copied whole, how many are global plants; in part, how many are local plants.
+
+  python benchmarks/audit_truth.py audit runs/demo --images unseen/audited
+
+asks of an audit of images that the run never saw (benchmarks/audit_unseen.py) how many of the copied parts the run did not see either: no
+image of an epoch agrees with the audited image in the copied cells to .03, the distance below which the audit says that images share them.
 """
 
 import argparse
@@ -13,14 +18,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
-from afterglow.analysis.audit import copied_mask
+from afterglow.analysis.audit import PART_COPY, WHOLE_COPY, copied_mask
+from afterglow.cli.options import load_model
+from afterglow.evaluation.audited_set import audited_set
 from afterglow.functional.statistics import exact_interval
+from afterglow.neighbors.clusters import NEAR_DUPLICATE_DISTANCE
+from afterglow.neighbors.search import all_distances
 from afterglow.reports.images import read_pixels
 from afterglow.reports.run import read_plants
 from afterglow.reports.tables import text_table
 
-VERDICTS = {"copied whole": "global", "copied in part": "local"}
+VERDICTS = {WHOLE_COPY: "global", PART_COPY: "local"}
 
 
 def main() -> None:
@@ -28,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("audit", type=Path, help="folder of the audit")
     parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--images", help="the audited folder, of which the run saw nothing")
     args = parser.parse_args()
     table, plants = pd.read_parquet(args.audit / "audit.parquet"), read_plants(args.run)
     table = table[table["checkpoint"] == table["checkpoint"].iloc[-1]]
@@ -41,11 +52,26 @@ def main() -> None:
         found = [overlap(cells, mask) for cells, mask in zip(own["cells"], masks, strict=True) if len(cells)]
         rows.append([" ".join(kind), *counts(own["verdict"]), f"{np.mean(found):.2f}" if found else "-"])
     others = table[table["plant"].isna()]
-    rows.append(["images that are no plant", *counts(others["verdict"]), "-"])
+    for name, own in others.groupby(others["file_name"].str.startswith("phantom-")):
+        rows.append(["phantoms" if name else "images that are no plant", *counts(own["verdict"]), "-"])
     print(text_table(["kind", *VERDICTS, "IoU"], rows))
     for verdict, kind in VERDICTS.items():
         called = [about[number][0] == kind for number in first.index[first["verdict"] == verdict]]
         print(f"precision of '{verdict}': {fraction(sum(called), len(called) + int((others['verdict'] == verdict).sum()))}")
+    if args.images:
+        new = sum(new_parts(others[others["verdict"] == PART_COPY], args.run, args.images))
+        print(f"copied in part, and not in any image of the training there: {fraction(new, len(others))}")
+
+
+def new_parts(copied: pd.DataFrame, run: Path, folder: str) -> list[bool]:
+    """For each copied part of an image of a folder, whether no image of an epoch of the run has it there."""
+    model = load_model(str(run))
+    trained, own = audited_set(model, str(run)), audited_set(model, folder)
+    found, seen = [], np.asarray(trained.pixels[: trained.count])
+    for name, cells in zip(copied["file_name"], copied["cells"], strict=True):
+        image, mask = own.pixels[[own.names.index(name)]], copied_mask(cells, seen.shape[-1])[None]
+        found.append(bool(all_distances(image, seen, torch.from_numpy(mask)).min() >= NEAR_DUPLICATE_DISTANCE))
+    return found
 
 
 def counts(verdicts: pd.Series) -> list[str]:

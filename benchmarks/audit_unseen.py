@@ -2,9 +2,10 @@
 
   python benchmarks/audit_unseen.py runs/photographs-celeba-2-1 --out unseen
   afterglow audit --model runs/photographs-celeba-2-1 --data unseen/audited --heldout unseen/heldout --out audit
-  python benchmarks/audit_truth.py audit runs/photographs-celeba-2-1
+  python benchmarks/audit_truth.py audit runs/photographs-celeba-2-1 --images unseen/audited
 
-Near-duplicates of the run's images are left out, and no cluster of near-duplicates is in both folders.
+Near-duplicates of the run's images are left out, and no cluster of near-duplicates is in both folders. The run's phantoms, built like its
+plants and never trained on, are audited, too.
 """
 
 import argparse
@@ -17,13 +18,15 @@ from afterglow.datasets.sources import load_images
 from afterglow.files import read_yaml
 from afterglow.neighbors.clusters import cluster_images
 from afterglow.planting.runs import load_planted_set
+from afterglow.reports.images import read_pixels
+from afterglow.reports.run import read_plants
 
 
 def main() -> None:
     """Write both folders."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--images", type=int, default=500, help="images in audited; heldout has 200")
+    parser.add_argument("--images", type=int, default=500, help="images in audited beside the phantoms; heldout has 200")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     data = read_yaml(args.run / "config.yaml")["data"]["init_args"]
@@ -36,8 +39,14 @@ def main() -> None:
     first["heldout"] = rows[~np.isin(clusters[rows], clusters[first["audited"]])][:200]
     for name, chosen in first.items():
         named = [(images.names[row].replace("/", "_"), images.pixels[row], images.captions[row]) for row in chosen.tolist()]
-        write_folder(args.out / name, named)
+        write_folder(args.out / name, named + (phantoms(args.run) if name == "audited" else []))
     print(f"from {np.unique(clusters[rows]).size} clusters that the run never saw")
+
+
+def phantoms(run: Path) -> list[tuple[str, np.ndarray, str]]:
+    """Name, pixels and caption of a run's phantoms."""
+    plants = {number: plant for number, plant in read_plants(run).items() if plant["kind"] == "phantom"}
+    return [(f"phantom-{number}", read_pixels(run / "plants" / plant["file_name"]), plant["text"]) for number, plant in plants.items()]
 
 
 if __name__ == "__main__":
