@@ -27,18 +27,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--images", type=int, default=500, help="images in audited beside the phantoms; heldout has 200")
+    parser.add_argument("--among", type=int, default=10000, help="number of the dataset's other images from which they are chosen")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     data = read_yaml(args.run / "config.yaml")["data"]["init_args"]
     images = load_images(data["dataset"], resolution=data["resolution"], data_dir=data["data_dir"])
-    clusters = cluster_images(images.pixels, images.families)
     used = np.isin(images.names, load_planted_set(args.run).compact().names)
-    order = np.random.default_rng(0).permutation(np.setdiff1d(clusters, clusters[used]))
+    searched = np.sort(np.concatenate([np.flatnonzero(used), np.random.default_rng(1).permutation(np.flatnonzero(~used))[: args.among]]))
+    clusters = cluster_images(images.pixels[searched], images.families[searched])
+    order = np.random.default_rng(0).permutation(np.setdiff1d(clusters, clusters[used[searched]]))
     rows = np.concatenate([np.flatnonzero(clusters == cluster) for cluster in order])
     first = {"audited": rows[: args.images]}
     first["heldout"] = rows[~np.isin(clusters[rows], clusters[first["audited"]])][:200]
     for name, chosen in first.items():
-        named = [(images.names[row].replace("/", "_"), images.pixels[row], images.captions[row]) for row in chosen.tolist()]
+        named = [(images.names[row].replace("/", "_"), images.pixels[row], images.captions[row]) for row in searched[chosen].tolist()]
         write_folder(args.out / name, named + (phantoms(args.run) if name == "audited" else []))
     print(f"from {np.unique(clusters[rows]).size} clusters that the run never saw")
 
