@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+from tqdm import tqdm
 
 from afterglow.errors import require, require_positive
 from afterglow.functional.pixels import to_signed
@@ -79,7 +80,7 @@ def _attack(
         begin = own if restart == 0 else torch.randn(own.shape, generator=generator).to(own) * own.std()
         trigger, losses = begin.clone().requires_grad_(), []
         optimizer = torch.optim.Adam([trigger], lr=budget.learning_rate)
-        for _ in range(budget.steps):
+        for _ in tqdm(range(budget.steps), desc=f"attack on {len(captions)} images", unit="step"):
             error = _denoising_error(model, replace(condition, encoder_hidden_states=trigger), clean, weight, budget.noises, generator)
             (trigger.grad,) = torch.autograd.grad(error.sum(), trigger)  # rows do not share parameters: each is optimized alone
             optimizer.step()
