@@ -6,7 +6,9 @@ import pandas as pd
 def test_detect_writes_tables_and_figures_and_logs_them(inside, command, capsys):
     assert command("detect", "measures.parquet", "--images", 1, 2, "--wandb-run", "runs/x") == 0
     printed = capsys.readouterr().out
-    assert "global (2) against phantom (4), mean over 2 images" in printed and "W&B" in printed
+    assert "global (2) against phantom (4), mean over 2 images, 1 run\n" in printed and "W&B" in printed
+    first, everything = printed.split("\n\n")[1], (Path("detection") / "detection.md").read_text().split("\n\n")[1]
+    assert len(first.splitlines()) == 2 + 10 < len(everything.splitlines()) and "The 10 best of" in printed
     for name in ("detection.parquet", "detection.md", "detection.png", "detection.svg"):
         assert (Path("detection") / name).stat().st_size > 500
 

@@ -18,7 +18,7 @@ def detection() -> pd.DataFrame:
 
 def test_detection_text_sorts_detectors_by_auc(detection) -> None:
     text = detection_text(detection, ("auc", "f1", "tpr_at_1fpr_under"))
-    assert text.startswith("local (8) against phantom (16), mean over 4 images, 2 run(s)")
+    assert text.startswith("local (8) against phantom (16), mean over 4 images, 2 runs")
     lines = [line for line in text.splitlines() if line.startswith("| better") or line.startswith("| worse")]
     assert lines == ["| better   | 0.90 [0.80, 0.95] | 0.90 [0.80, 0.95] |", "| worse    | 0.60 [0.50, 0.65] | 0.60 [0.50, 0.65] |"]
 

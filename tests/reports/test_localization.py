@@ -15,6 +15,8 @@ def test_localization_text_sorts_maps_by_auc_on_local_plants() -> None:
     assert [cell.strip() for cell in head.split("|")[1:-1]] == ["map", "AUC local (8)", "IoU local", "AUC phantom (8)"]
     assert [line.split("|")[1].strip() for line in lines] == ["b", "a"]
     assert "0.80 [0.80, 0.80]" in lines[0] and "0.40 [0.40, 0.40]" in lines[0]
+    few = localization_text(pd.DataFrame(rows).replace({"map": {"a": "luminance.inverted"}}), ["kind"], limit=0)
+    assert "| luminance.inverted" in few and "| b " not in few  # trivial maps are always there
 
 
 def test_localization_text_fits_a_terminal_with_long_names_and_many_groups() -> None:

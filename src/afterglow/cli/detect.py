@@ -11,7 +11,7 @@ The score of a caption is the mean over its first n generations.
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from afterglow.cli.options import IMAGE_FILES, add_wandb_run_argument, log_to_wandb
+from afterglow.cli.options import IMAGE_FILES, PRINTED, add_wandb_run_argument, log_to_wandb
 from afterglow.cli.parser import announce, positive
 from afterglow.errors import AfterglowError
 
@@ -49,7 +49,8 @@ def run(args: Namespace) -> None:
     figures = [args.out / f"detection.{ending}" for ending in IMAGE_FILES]
     auc = table[(table["metric"] == "auc") & (table["images"] == table["images"].max())]
     interval_figure(auc, "detector", "negative", "AUC, 95 % interval", figures, panel="positive")
-    print(detection_text(table, ("auc", "f1", "f1_held_out", "tpr_at_1fpr_under", "tpr_at_1fpr_nearest")))
-    print(f"\n{args.out}: detection.parquet, detection.md, detection.png, detection.svg")
+    print(detection_text(table, ("auc", "f1", "f1_held_out", "tpr_at_1fpr_under", "tpr_at_1fpr_nearest"), PRINTED))
+    print(f"\nThe {PRINTED} best of {table['detector'].nunique()} detectors in each table; all are in detection.md.")
+    print(f"{args.out}: detection.parquet, detection.md, detection.png, detection.svg")
     keys = "detection/" + auc["detector"] + "/" + auc["positive"] + "_vs_" + auc["negative"] + "/auc"
     log_to_wandb(args.wandb_run, dict(zip(keys, auc["value"], strict=True)), {"media/detection": figures[0]})

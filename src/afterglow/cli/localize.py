@@ -12,7 +12,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from afterglow import keys
-from afterglow.cli.options import IMAGE_FILES, add_wandb_run_argument, log_to_wandb
+from afterglow.cli.options import IMAGE_FILES, PRINTED, add_wandb_run_argument, log_to_wandb
 from afterglow.cli.parser import announce, count
 from afterglow.errors import AfterglowError
 
@@ -48,8 +48,8 @@ def run(args: Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     table.to_parquet(args.out / "localization.parquet", index=False)
     rows.to_parquet(args.out / "generations.parquet", index=False)
-    text = localization_text(table, args.group_by, chosen_layers(rows, seeds))
-    (args.out / "localization.md").write_text(text + "\n", encoding="utf-8")
+    chosen = chosen_layers(rows, seeds)
+    (args.out / "localization.md").write_text(localization_text(table, args.group_by, chosen) + "\n", encoding="utf-8")
     figures = {name: [args.out / f"{name}.{ending}" for ending in IMAGE_FILES] for name in ("localization", "gallery")}
     auc = table[table["metric"] == "auc"].assign(label=table[args.group_by].agg(" ".join, axis=1))
     interval_figure(auc, "map", "label", "AUC against the region, 95 % interval", figures["localization"])
@@ -57,7 +57,8 @@ def run(args: Namespace) -> None:
     if len(local):
         drawn = [name for name in dict.fromkeys(local["map"]) if name in collected.maps]  # not the controls
         gallery_figure(collected, rows, drawn[:12], figures["gallery"])
-    print(text)
-    print(f"\n{args.out}: localization.parquet, generations.parquet, localization.md, figures as .png and .svg")
+    print(localization_text(table, args.group_by, chosen, PRINTED))
+    print(f"\nThe {PRINTED} best maps and the trivial ones; all {table['map'].nunique()} are in localization.md.")
+    print(f"{args.out}: localization.parquet, generations.parquet, localization.md, figures as .png and .svg")
     numbers = {keys.collected_localization(row.map, row.label): row.value for row in auc.itertuples()}
     log_to_wandb(args.wandb_run, numbers, {f"media/{name}": paths[0] for name, paths in figures.items()})

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MODEL = "run folder, checkpoint, diffusers folder, hub id, or optimal:RUN for the closed-form optimal denoiser of a run's training set"
 DATASETS = "openmoji, imagefolder, cifar10, celeba, flowers102 or fashion_mnist"
 IMAGE_FILES = ("png", "svg")
+PRINTED = 10  # detectors or maps in each table of the terminal, of often more than a hundred
 
 
 def add_dataset_arguments(group: Any, purpose: str, default: str | None = None) -> None:

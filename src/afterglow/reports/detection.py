@@ -17,19 +17,21 @@ OTHER_STYLE = {"color": "#444444", "marker": "o"}
 MAX_LINES = 40
 
 
-def detection_text(table: pd.DataFrame, metrics: Sequence[str]) -> str:
+def detection_text(table: pd.DataFrame, metrics: Sequence[str], limit: int | None = None) -> str:
     """One table per pair of kinds and number of images: one row per detector, best AUC first, one column per metric.
 
     Args:
         table: as `detection_table` returns it.
         metrics: columns, as far as the table holds them.
+        limit: number of rows of each table; default: all.
     """
     blocks = []
     for (positive, negative, images), part in table.groupby(["positive", "negative", "images"], sort=False):
         first = part.iloc[0]
-        images = f"mean over {images} images" if images else "single generations"
-        title = f"{positive} ({first['positives']}) against {negative} ({first['negatives']}), {images}, {first['runs']} run(s)"
-        order = part[part["metric"] == "auc"].sort_values("value", ascending=False, kind="stable")["detector"]
+        size = f"mean over {images} image{'s' if images > 1 else ''}" if images else "single generations"
+        runs = f"{first['runs']} run{'s' if first['runs'] > 1 else ''}"
+        title = f"{positive} ({first['positives']}) against {negative} ({first['negatives']}), {size}, {runs}"
+        order = part[part["metric"] == "auc"].sort_values("value", ascending=False, kind="stable")["detector"][:limit]
         cells = {(row.detector, row.metric): interval_text(row) for row in part.itertuples()}
         present = [metric for metric in metrics if metric in set(part["metric"])]
         rows = [[name, *(cells.get((name, metric), "-") for metric in present)] for name in order]

@@ -9,6 +9,7 @@ import torch
 
 from afterglow.analysis.localization import CollectedMaps, example_rows
 from afterglow.reports.figures import new_figure, save_figure
+from afterglow.reports.run_tables import TRIVIAL
 from afterglow.reports.tables import interval_text, text_table
 
 WIDTH = 100  # of a terminal
@@ -18,16 +19,18 @@ Trivial maps and mask_prior (the mean of the other plants' masks) use no model; 
 map with the opposite sign."""
 
 
-def localization_text(table: pd.DataFrame, by: Sequence[str], chosen: pd.DataFrame | None = None) -> str:
+def localization_text(table: pd.DataFrame, by: Sequence[str], chosen: pd.DataFrame | None = None, limit: int | None = None) -> str:
     """Tables of at most WIDTH columns with one row per map of `localization_table`, best mean AUC on local plants first.
 
-    by: columns that make a group, as there. chosen: as `chosen_layers` returns it.
+    by: columns that make a group, as there. chosen: as `chosen_layers` returns it. limit: of maps that are not trivial; default: all.
     """
     table = table.assign(label=table[list(by)].agg(" ".join, axis=1) if len(by) > 1 else table[by[0]])
     auc = table[table["metric"] == "auc"]
     labels = sorted(dict.fromkeys(auc["label"]), key=lambda label: (not label.startswith("local"), label))
     cells = {(row.map, row.label, row.metric): interval_text(row) for row in table.itertuples()}
     order = auc[auc["label"] == labels[0]].sort_values("value", ascending=False, kind="stable")["map"].tolist()
+    best = [name for name in order if name not in TRIVIAL][:limit]
+    order = [name for name in order if name in TRIVIAL or name in best]
     counts = {row.label: row.plants for row in auc.itertuples()}
     heads = {"auc": "AUC {} ({})", "permuted_auc": "on other masks, {}", "iou": "IoU {}"}
     columns = [
