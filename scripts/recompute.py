@@ -19,7 +19,12 @@ MAPS = {
     "first end": "end_token.last.first_eos",
     "pads": "token_group.last.pads",
 }
-ARMS = {"MiniLM, frozen": "minilm", "causal, trained along": "causal", "causal, contrastive, frozen": "contrastive"}
+ARMS = {
+    "MiniLM, frozen": "minilm",
+    "causal, trained along": "causal",
+    "causal, contrastive, frozen": "contrastive",
+    "causal, random, frozen": "random",
+}
 MEMORIZED = ["plant_memorized", "plant_memorized.region", "confirm.1", "confirm.2", "confirm.1.region", "confirm.2.region"]
 failed = checked = 0
 
