@@ -19,18 +19,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from verdicts import VERDICTS, counts, fraction
 
-from afterglow.analysis.audit import PART_COPY, WHOLE_COPY, copied_mask
+from afterglow.analysis.audit import PART_COPY, copied_mask
 from afterglow.cli.options import load_model
 from afterglow.evaluation.audited_set import audited_set
-from afterglow.functional.statistics import exact_interval
 from afterglow.neighbors.clusters import NEAR_DUPLICATE_DISTANCE
 from afterglow.neighbors.search import all_distances
 from afterglow.reports.images import read_pixels
 from afterglow.reports.run import read_plants
 from afterglow.reports.tables import text_table
-
-VERDICTS = {WHOLE_COPY: "global", PART_COPY: "local"}
 
 
 def main() -> None:
@@ -72,17 +70,6 @@ def new_parts(copied: pd.DataFrame, run: Path, folder: str) -> list[bool]:
         image, mask = own.pixels[[own.names.index(name)]], copied_mask(cells, seen.shape[-1])[None]
         found.append(bool(all_distances(image, seen, torch.from_numpy(mask)).min() >= NEAR_DUPLICATE_DISTANCE))
     return found
-
-
-def counts(verdicts: pd.Series) -> list[str]:
-    """The fraction of each verdict."""
-    return [fraction(int((verdicts == name).sum()), len(verdicts)) for name in VERDICTS]
-
-
-def fraction(found: int, total: int) -> str:
-    """'7 of 8 (47.3% to 99.7%)'; '-' of nothing."""
-    low, high = exact_interval(found, total)
-    return f"{found} of {total} ({low:.1%} to {high:.1%})" if total else "-"
 
 
 def overlap(cells: np.ndarray, mask_file: Path) -> float:

@@ -47,7 +47,7 @@ MAY_IMPORT["reports"] = {"functional", "generations", "measures", "analysis"}
 MAY_IMPORT["callbacks"] = MAY_IMPORT["evaluation"] | {"evaluation", "loggers"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT) - {"__main__"}
 COMMANDS = ("train.py", "train", "analysis", "benchmarks")  # commands; they use src, and nothing uses them
-SHARED = {"folders.py", "networks.py", "timing.py"}  # what the benchmarks share; no command
+SHARED = {"folders.py", "verdicts.py", "networks.py", "timing.py"}  # what the benchmarks share; no command
 PROCESS_VARIABLE = re.compile(r"(^|_)(RANK|WORLD_SIZE|MASTER_(ADDR|PORT))$")  # environment variables of the launcher
 
 
