@@ -104,13 +104,13 @@ def test_ci_lints_then_tests_with_the_images_beside_the_clone(tmp_path: Path) ->
     (tmp_path / "cifar").mkdir()
     shutil.make_archive(str(data / "cifar"), "xztar", tmp_path, "cifar")
     stand_in = commands / "make"
-    stand_in.write_text('#!/bin/sh\necho "make $1:" $(ls "$AFTERGLOW_DATA")\n')
+    stand_in.write_text('#!/bin/sh\necho "make $*:" $(ls "$AFTERGLOW_DATA")\n')
     stand_in.chmod(0o755)
 
     environment = {"PATH": f"{commands}:{os.environ['PATH']}", "TMPDIR": str(tmp_path / "temporary"), "CI": "true"}
     done = subprocess.run([run], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"make {target}: cifar prompts.jsonl" for target in ("lint", "docs", "test")]
+    assert done.stdout.splitlines() == [f"make {what}: cifar prompts.jsonl" for what in ("--jobs=2 lint docs", "test")]
     assert not any((tmp_path / "temporary").iterdir()), "the unpacked images stayed behind"
 
 
