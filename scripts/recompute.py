@@ -22,6 +22,7 @@ MAPS = {
 ARMS = {
     "MiniLM, frozen": "minilm",
     "causal, trained along": "causal",
+    "causal, trained along, pads masked": "causal_masked",
     "causal, contrastive, frozen": "contrastive",
     "causal, random, frozen": "random",
 }
