@@ -4,8 +4,9 @@
   afterglow audit --model runs/photographs-celeba-2-1 --data unseen/audited --heldout unseen/heldout --out audit
   python benchmarks/audit_truth.py audit runs/photographs-celeba-2-1 --images unseen/audited
 
-Near-duplicates of the run's images are left out, and of each cluster of near-duplicates, such as the skin tones of one drawing, one image is
-taken: an interval of a fraction counts what is independent. The run's phantoms, built like its plants and never trained on, are audited, too.
+Near-duplicates of the run's images are left out, and of each cluster of near-duplicates, such as the skin tones of one drawing, one image
+is taken: an interval of a fraction counts what is independent. The run's phantoms, built like its plants and never trained on, are audited,
+too.
 """
 
 import argparse
