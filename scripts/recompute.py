@@ -192,16 +192,42 @@ def emergences():
         compare("emergence", f"control {control}", calibrated.split(" (")[0] + " " + ratio, counts)
     taus, ends = {}, []
     for name, _, rows, _ in load("emergence", "sizes-*", "nn_ratio"):
-        own = rows[(rows.measure == "nn_ratio") & (rows.kind == "unprompted")]
-        share = (own.value < 1 / 3).groupby(own.step).mean()
-        after = np.flatnonzero(share > 0.1)[0]
-        (s0, s1), (f0, f1) = np.log(np.maximum(share.index[after - 1 : after + 1], 1)), share.iloc[after - 1 : after + 1]
-        taus.setdefault(name.split("-")[1], []).append(np.exp(s0 + (0.1 - f0) / (f1 - f0) * (s1 - s0)))
-        ends.append((float(name.split("-")[1]), *share.index[after - 1 : after + 1]))
+        tau, *between = onset(rows, "nn_ratio", 1 / 3)
+        taus.setdefault(name.split("-")[1], []).append(tau)
+        ends.append((float(name.split("-")[1]), *between))
     for n, _, _, tau, *_ in table(page, "n  "):
         compare("emergence", f"tau_mem, n = {n}", tau, sorted(taus[n]), 1)
     laws(page, *np.array(ends).T)
     slopes(page[page.index("### Local against global") :])
+
+
+def onset(rows, measure, limit):
+    """Step at which 10 % of the generations are copies, interpolated in ln(step), and the evaluations around it."""
+    own = rows[(rows.measure == measure) & (rows.kind == "unprompted")]
+    share = (own.value < limit).groupby(own.step).mean()
+    after = np.flatnonzero(share > 0.1)[0]
+    (s0, s1), (f0, f1) = np.log(np.maximum(share.index[after - 1 : after + 1], 1)), share.iloc[after - 1 : after + 1]
+    return np.exp(s0 + (0.1 - f0) / (f1 - f0) * (s1 - s0)), *share.index[after - 1 : after + 1]
+
+
+def photograph_sizes():
+    """tau_mem and the counts of copies of E2, by both rules."""
+    page = FINDINGS / "photograph_sizes.md"
+    for part in re.split(r"^## ", page.read_text(), flags=re.M)[1:] if page.is_file() else ():
+        dataset = {"CelebA": "celeba", "Oxford Flowers 102": "flowers102"}[part.splitlines()[0]]
+        runs = {name: rows for name, _, rows, _ in load("photograph_sizes", f"photograph_sizes-{dataset}-*", "calibrated_l2", "nn_ratio")}
+        for n, seed, *cells in table(part, "n  ") if runs else ():
+            for cell, rule in zip(cells[::2], (("calibrated_l2", 1), ("nn_ratio", 1 / 3)), strict=True):
+                if "after" not in cell:
+                    tau = onset(runs[f"photograph_sizes-{dataset}-{n}-{seed}"], *rule)[0]
+                    compare("E2", f"{dataset}, n = {n}, seed {seed}, {rule[0]}", cell, [tau], 0.5)
+        for n, seed, rule, *cells in table(part[part.index("| generations at the end") - 60 :], "n  ") if runs else ():
+            measure, limit = ("nn_ratio", 1 / 3) if "d1" in rule else ("calibrated_l2", 1)
+            name = FINDINGS / "photograph_sizes" / f"extract-photograph_sizes-{dataset}-{n}-{seed}"
+            files = (name / "extract.parquet", *(Path(f"{name}-disjoint") / f"{file}.parquet" for file in ("extract", "unseen")))
+            for cell, file in zip(cells, files, strict=True):
+                values = pd.read_parquet(file)[measure]
+                compare("E2", f"{dataset}, n = {n}, seed {seed}, {file.stem}", cell.split(" (")[0], [(values < limit).sum(), len(values)])
 
 
 def laws(page, n, low, high):
@@ -360,7 +386,7 @@ def quoted():
 
 
 if __name__ == "__main__":
-    for section in (photographs, emergences, localization, mitigation, endings, quoted):
+    for section in (photographs, emergences, photograph_sizes, localization, mitigation, endings, quoted):
         section()
     print(f"{checked} numbers, {failed} differ")
     sys.exit(failed > 0)
