@@ -225,7 +225,7 @@ def photograph_sizes():
             measure, limit = ("nn_ratio", 1 / 3) if "d1" in rule else ("calibrated_l2", 1)
             name = FINDINGS / "photograph_sizes" / f"extract-photograph_sizes-{dataset}-{n}-{seed}"
             files = (name / "extract.parquet", *(Path(f"{name}-disjoint") / f"{file}.parquet" for file in ("extract", "unseen")))
-            for cell, file in zip(cells, files, strict=True):
+            for cell, file in [(cell, file) for cell, file in zip(cells, files, strict=True) if cell != "-"]:
                 values = pd.read_parquet(file)[measure]
                 compare("E2", f"{dataset}, n = {n}, seed {seed}, {file.stem}", cell.split(" (")[0], [(values < limit).sum(), len(values)])
 

@@ -197,9 +197,9 @@ def photograph_sizes() -> Iterator[Run]:
     for dataset in ("celeba", "flowers102"):
         for size, steps in STEPS_BY_PHOTOGRAPHS.items():
             fixed = ("--config", "configs/findings/photograph_sizes.yaml", *dataset_options(dataset), "--data.set_size", str(size))
-            fixed = (*fixed, "--trainer.max_steps", str(steps), "--data.seed", "0")
+            fixed = (*fixed, "--trainer.max_steps", str(steps))
             names = [f"photograph_sizes-{dataset}-{size}-{seed}" for seed in (0, 1)]
-            sets = ((), ("--data.skip_first", str(size)))
+            sets = ((), ("--data.planting.seed", "0", "--data.skip_first", str(size)))
             trainings = [train(name, *fixed, *sets[seed], "--seed_everything", str(seed)) for seed, name in enumerate(names)]
             for name, command in zip(names, trainings, strict=True):
                 yield Run(f"photograph_sizes/{name}", (command,), f"runs/{name}", PLANTED_RUN_FILES, MEASURES)

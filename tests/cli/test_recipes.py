@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from jsonargparse import ArgumentError, ArgumentParser
 
-from afterglow.cli.recipes import config_file, explained, known_options, names_recipe
+from afterglow.cli.recipes import config_file, explained, known_options, names_recipe, parse_recipe
 from afterglow.errors import AfterglowError
 
 KNOWN = {"model.text_length", "optimizer.learning_rate", "trainer.max_steps", "data.planting.copies"}
@@ -38,6 +38,14 @@ def error(message: str) -> ArgumentError:
 )
 def test_explained_is_one_sentence_that_names_the_option(message, sentence):
     assert str(explained(error(message), KNOWN)).startswith(sentence)
+
+
+@pytest.mark.parametrize("words", [["--data.seed", "3"], ["--model.init_args.seed=3"], ["--config", "recipe.yaml"]])
+def test_a_seed_that_would_be_ignored_is_refused(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text("data: {init_args: {seed: 3}}")
+    with pytest.raises(AfterglowError, match=r"seed follows seed_everything, and data\.planting\.seed is that of"):
+        parse_recipe(ArgumentParser(), words)
 
 
 def test_known_options_include_those_of_classes():

@@ -45,6 +45,11 @@ def test_sizes_with_false_positives_are_not_used(make, folder) -> None:
     assert calibrated.laws is not None and calibrated.laws[1].parameters["c"] == pytest.approx(1.0, rel=0.3)
 
 
+def test_no_size_is_used_before_its_false_positives_are_known(make, folder, tmp_path) -> None:
+    used = make.usable(tmp_path, make.read_dataset(folder, "celeba"), make.RULES[0])
+    assert used.empty and make.scaling(used).verdict == "undecided"
+
+
 def test_a_slope_departs_only_if_the_linear_law_is_less_likely(make) -> None:
     power, offset = (make.Law("", {}, value) for value in (3.0, 4.0))
     slopes = {0: 0.50, 1: 0.52}

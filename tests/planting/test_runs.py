@@ -36,6 +36,18 @@ def test_load_planted_set_of_a_run_equals_its_training_set(
     assert np.array_equal(loaded.appearances, planted.appearances)
 
 
+def test_sets_of_two_seeds_are_disjoint_with_one_planting_seed(monkeypatch: pytest.MonkeyPatch, images: CaptionedImages) -> None:
+    monkeypatch.setattr(runs, "load_images", lambda dataset, **_: images)
+    nothing = {"num_global": 0, "num_local": 0, "num_decoys": 0, "num_tints": 0, "num_backgrounds": 0, "num_decoy_images": 0}
+    parts = []
+    for seed, skip_first, own in ((0, 0, None), (1, 20, 0), (1, 20, None)):
+        planting = PlantingConfig(**nothing, num_heldout=4, seed=own)  # type: ignore[arg-type]
+        found = build_planted_set("any", resolution=8, planting=planting, seed=seed, set_size=20, skip_first=skip_first)
+        parts.append([{found.names[row] for row in rows} for rows in (found.controls, found.heldout)])
+    assert not parts[0][0] & parts[1][0] and parts[0][1] == parts[1][1]
+    assert parts[0][0] & parts[2][0]
+
+
 def test_load_planted_set_without_a_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AfterglowError, match="config.yaml is missing"):
         load_planted_set(tmp_path)

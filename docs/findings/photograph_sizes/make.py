@@ -71,7 +71,8 @@ def usable(folder: Path, runs: pd.DataFrame, rule: CopyLimit) -> pd.DataFrame:
         floors = [copies(folder, f"{run}-disjoint", rule) for run in part["run"]]
         if all(floor is not None and floor[0] < CLOSE_SHARE * floor[1] for floor in floors):
             kept.append(n)
-    return runs[runs["n"].isin(kept)].assign(lower=runs[f"{rule.column}_lower"], upper=runs[f"{rule.column}_upper"])
+    used = runs[runs["n"].isin(kept)]
+    return used.assign(lower=used[f"{rule.column}_lower"], upper=used[f"{rule.column}_upper"])
 
 
 @dataclass(frozen=True)

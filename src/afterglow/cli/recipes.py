@@ -20,6 +20,7 @@ DENIED = (  # what would call or load what a recipe names
     *("lightning.pytorch.callbacks.LambdaCallback", "lightning.pytorch.callbacks.lambda_function"),
 )
 _LOAD = get_loader("yaml")
+_LINKED = "{} follows seed_everything, and data.planting.seed is that of the choice of images alone."
 UNKNOWN = re.compile(
     r"Option '(?P<option>[^']+)' is not accepted|unrecognized arguments: (?:--?)?(?P<argument>[^\s=]+)"
     r"|ambiguous option: --(?P<ambiguous>[^\s=]+)|Group '(?P<group>[\w.]+)' does not accept option '(?P<member>[^']+)'"
@@ -80,11 +81,16 @@ def parse_recipe(parser: ArgumentParser, words: Sequence[str], **classes: Iterab
         classes: the classes of each key that `class_path` may name, for suggestions.
     """
     _restrict(words)
+    for option in ("data.seed", "data.init_args.seed", "model.seed", "model.init_args.seed"):
+        if option_values(words, f"--{option}"):
+            raise AfterglowError(_LINKED.format(option))
     for file in option_values(words, "--config", "-c"):
         if not Path(file).is_file():
             recipes = [str(path) for path in Path(file).parent.glob("*.yaml")]
             raise AfterglowError(f"There is no recipe '{one_line(file, 100)}'{did_you_mean(file, recipes) or '.'}")
-        read_yaml(Path(file))
+        for section, options in read_yaml(Path(file)).items():
+            if section in ("data", "model") and isinstance(options, dict) and "seed" in (options.get("init_args") or {}):
+                raise AfterglowError(_LINKED.format(f"'{file}': {section}.init_args.seed"))
     try:
         return parser.parse_args(list(words))
     except Exception as error:  # jsonargparse lets errors of types and encodings through

@@ -45,6 +45,8 @@ class PlantingConfig:
         phantoms: whether each global and local plant gets a phantom: constructed like the plant, never trained on.
         arm: 0 or 1, for two runs that are compared plant by plant. A global plant of one arm is a local plant of the other, with the same
             caption, copies and region; every plant is then also evaluated inside this region.
+        seed: decides which images are planted, trained on and held out; null: the seed of the training. Two trainings of different seeds
+            have disjoint sets if this one is the same and one of them skips the images of the other (skip_first).
     """
 
     num_global: int = 8
@@ -61,6 +63,7 @@ class PlantingConfig:
     num_heldout: int = 64
     phantoms: bool = True
     arm: Literal[0, 1] | None = None
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         counts = {name: value for name, value in vars(self).items() if isinstance(value, int)}

@@ -38,7 +38,7 @@ def build_planted_set(
         resolution: width and height of the images in pixels.
         channels: 3 for color, 1 for gray.
         planting: what to plant and what to set apart.
-        seed: decides which images are planted.
+        seed: decides which images are planted, unless `planting` has a seed.
         data_dir: folder of the dataset.
         caption_column: column with the captions of an imagefolder.
         set_size: number of controls; None takes all images that remain.
@@ -54,6 +54,7 @@ def build_planted_set(
     """
     if dataset == PLANTED_FOLDER:
         return _read_folder(data_dir, resolution, channels)
+    seed = seed if planting.seed is None else planting.seed
     images = load_images(
         dataset,
         resolution=resolution,
