@@ -216,12 +216,14 @@ def photograph_sizes():
     for part in re.split(r"^## ", page.read_text(), flags=re.M)[1:] if page.is_file() else ():
         dataset = {"CelebA": "celeba", "Oxford Flowers 102": "flowers102"}[part.splitlines()[0]]
         runs = {name: rows for name, _, rows, _ in load("photograph_sizes", f"photograph_sizes-{dataset}-*", "calibrated_l2", "nn_ratio")}
-        for n, seed, *cells in table(part, "n  ") if runs else ():
+        if not runs:
+            continue
+        for n, seed, *cells in table(part[part.index("\n| n ") :], "n"):
             for cell, rule in zip(cells[::2], (("calibrated_l2", 1), ("nn_ratio", 1 / 3)), strict=True):
                 if "after" not in cell:
                     tau = onset(runs[f"photograph_sizes-{dataset}-{n}-{seed}"], *rule)[0]
                     compare("E2", f"{dataset}, n = {n}, seed {seed}, {rule[0]}", cell, [tau], 0.5)
-        for n, seed, rule, *cells in table(part[part.index("| generations at the end") - 60 :], "n  ") if runs else ():
+        for n, seed, rule, *cells in table(part[part.rindex("\n| n ", 0, part.index("| generations at the end")) :], "n"):
             measure, limit = ("nn_ratio", 1 / 3) if "d1" in rule else ("calibrated_l2", 1)
             name = FINDINGS / "photograph_sizes" / f"extract-photograph_sizes-{dataset}-{n}-{seed}"
             files = (name / "extract.parquet", *(Path(f"{name}-disjoint") / f"{file}.parquet" for file in ("extract", "unseen")))
