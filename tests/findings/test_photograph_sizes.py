@@ -71,7 +71,8 @@ def test_a_whole_page(make, folder, tmp_path) -> None:
 def test_models_that_make_the_same_of_a_noise_agree(make, folder, tmp_path, monkeypatch) -> None:
     images = np.random.default_rng(0).normal(size=(40, 3, 4, 4))
     monkeypatch.setattr(make, "_images", lambda path: images)
-    (tmp_path / "extract-photograph_sizes-celeba-32-0").mkdir()
+    for name in ("celeba-32-0", "celeba-32-1", "celeba-128-0"):  # the second model of 128 is not there yet
+        (tmp_path / f"extract-photograph_sizes-{name}").mkdir()
     make.write_agreement(tmp_path, tmp_path)
     runs = make.read_dataset(folder, "celeba")
     (table,) = list(make.agreement_text(tmp_path, runs))[1:]

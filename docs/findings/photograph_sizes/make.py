@@ -192,7 +192,9 @@ def write_agreement(runs: Path, folder: Path = HERE) -> None:
     """agreement.csv of all pairs of extractions in a folder of runs: the first run, n, and both cosines: mean and two quantiles."""
     rows = []
     for path in sorted(runs.glob("extract-photograph_sizes-*-0")):
-        own, other = (_images(runs / f"{path.name[:-1]}{seed}") for seed in (0, 1))
+        if not (pair := runs / f"{path.name[:-1]}1").is_dir():
+            continue
+        own, other = _images(path), _images(pair)
         cosines = agreement(own, other), agreement(own, np.roll(other, 1, axis=0))
         numbers = [number for values in cosines for number in (values.mean(), *np.quantile(values, [0.025, 0.975]))]
         rows.append([path.name.removeprefix("extract-"), int(path.name.split("-")[3]), *numbers])
