@@ -27,7 +27,7 @@ def main() -> None:
     table = table[table["checkpoint"] == table["checkpoint"].iloc[-1]]
     near, rows = table["file_name"].isin({*pairs["first"], *pairs["second"]}), []
     for name, own in (("with a near-duplicate", table[near]), ("without", table[~near])):
-        shared = own.loc[own["verdict"] == PART_COPY, "shared_with"] > 0
+        shared = own.loc[own["verdict"] == PART_COPY, "others_alike"] > 0
         rows.append([name, *counts(own["verdict"]), fraction(int(shared.sum()), len(shared))])
     print(text_table(["images", "copied whole", "copied in part", "in part, in common with another"], rows))
 

@@ -43,7 +43,7 @@ def test_each_image_gets_its_verdict_and_its_evidence():
     assert found["generations"].tolist() == [2, 2, 2, 1, 0, 0] and found["generation"].tolist() == [1, 1, 2, 2, 3, 3]
     assert found["calibrated_l2"].tolist()[:4] == [0.3, 0.3, 0.4, 0.4] and found["calibrated_l2"][4:].isna().all()
     assert found["cells"].tolist() == [[], [], [0, 1, 2, 4, 5], [0, 1, 2, 4, 5], [], []]  # of the best generation alone
-    assert found["shared_with"].tolist() == [1, 1, 1, 1, 0, 0]
+    assert found["others_alike"].tolist() == [1, 1, 1, 1, 0, 0]
     assert found["duplicates"].tolist() == [1, 1, 0, 0, 0, 0] and (found["unseen_as_close"] == 0).all()
     assert np.allclose(found["distance"], np.linspace(0.1, 0.6, 6))
 

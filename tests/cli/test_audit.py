@@ -68,7 +68,7 @@ def test_a_shared_region_is_copied_in_part_by_a_model_that_never_saw_the_images(
     _, table = audit("--model", "optimal:runs/right", "--data", "left", *FEW, "--out", "part", "--fail-on", "copied", code=FOUND)
     part = table[table["verdict"] == "copied in part"]
     assert sorted(part["file_name"]) == [f"left-{number:02d}.png" for number in range(6)] and "copied whole" not in set(table["verdict"])
-    assert (part[["left", "top", "right", "bottom"]] == [0.5, 0, 1, 0.5]).all(None) and (part["shared_with"] == 5).all()
+    assert (part[["left", "top", "right", "bottom"]] == [0.5, 0, 1, 0.5]).all(None) and (part["others_alike"] == 5).all()
     assert audit("--model", "optimal:runs/right", "--data", "left", *FEW, "--out", "part", "--fail-on", "whole")[1].equals(table)
 
 

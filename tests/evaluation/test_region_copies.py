@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from afterglow.evaluation.region_copies import map_regions, match_region, num_near, region_masks, sharing_images, windows
+from afterglow.evaluation.region_copies import images_with_content, map_regions, match_region, num_near, region_masks, windows
 from afterglow.functional.distances import masked_contrast, masked_rms
 from afterglow.functional.pixels import to_unit
 from afterglow.neighbors.gallery import Gallery
@@ -39,7 +39,7 @@ def test_a_region_match_is_that_of_the_rule_and_images_that_share_it_count_as_on
     least = min(*(masked_rms(base, unit[others], mask).min() for base in (one, unit[4])), masked_contrast(unit[4], mask))
     assert found.rows[0] in (4, 5, 6, 7) and torch.allclose(found.values[0], masked_rms(one, unit[4], mask) / (0.5 * least), atol=1e-5)
     assert found.values[0] < 0.2 and found.values[1].isinf() and found.values[2] > 1
-    shared = sharing_images(torch.tensor([4, 0]), mask, gallery)
+    shared = images_with_content(torch.tensor([4, 0]), mask, gallery)
     assert shared[0].nonzero()[:, 0].tolist() == [4, 5, 6, 7] and shared[1].nonzero().tolist() == [[0]]
     apart = match_region(torch.from_numpy(made), mask[None].expand(3, -1, -1, -1), gallery)
     assert torch.equal(apart.rows, found.rows) and torch.equal(apart.values, found.values)

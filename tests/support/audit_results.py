@@ -16,7 +16,7 @@ def made(verdicts, limit=1.0, passed=0, duplicates=0, settings=None):
     rows["left"], rows["top"], rows["right"], rows["bottom"] = (np.where(part, edge, np.nan) for edge in (0.5, 0, 1, 1))
     rows["cells"] = [[1, 3] if verdict == PART_COPY else [] for verdict in verdicts]
     rows = rows.assign(checkpoint="x", since="x", generations=1, generation=0, generation_caption="a cat", distance=0.3, limit=limit)
-    rows = rows.assign(shared_with=0, duplicates=duplicates, unseen_as_close=0, unseen=20)
+    rows = rows.assign(others_alike=0, duplicates=duplicates, unseen_as_close=0, unseen=20)
     limits = {WHOLE_COPY: (limit, passed, 20), PART_COPY: (1.0, 0, 20)}
     facts = AuditFacts(4, False, limits, (1, 0), {"model": "m", **(settings or {})})
     pixels = np.zeros((count, 3, 8, 8), np.uint8)

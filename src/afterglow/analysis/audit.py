@@ -98,7 +98,7 @@ def judge_images(evidence: Evidence, clusters: np.ndarray, unseen: Unseen) -> pd
     Returns:
         One row per training image: verdict; calibrated_l2, the smallest of its copies (NaN without); generations, the number of its
         copies; generation, the best of them, or the nearest; distance to the nearest generation; duplicates, the number of its
-        near-duplicates; shared_with, the number of images that cannot be told from it, whole or in the copied part; unseen_as_close,
+        near-duplicates; others_alike, the number of images that cannot be told from it, whole or in the copied part; unseen_as_close,
         the number of judging images that come as close to any image; cells, the numbers of those that the best generation copies: those
         of its best region, and those of which at least half of the windows around them are copies.
     """
@@ -122,7 +122,7 @@ def judge_images(evidence: Evidence, clusters: np.ndarray, unseen: Unseen) -> pd
     table["generation"] = np.where(copied, table["generation"], evidence.nearest)
     table["distance"] = evidence.distance
     table["calibrated_l2"] = table["value"].where(copied)
-    table["shared_with"] = np.where(copied, table["members"] - 1, 0).astype(int)
+    table["others_alike"] = np.where(copied, table["members"] - 1, 0).astype(int)
     table["duplicates"] = pd.Series(clusters).map(pd.Series(clusters).value_counts()) - 1
     ranks = {name: np.searchsorted(unseen.judging(name), table["value"], side="right") for name in (WHOLE_COPY, PART_COPY)}
     table["unseen_as_close"] = np.where(verdict == WHOLE_COPY, ranks[WHOLE_COPY], np.where(verdict == PART_COPY, ranks[PART_COPY], 0))

@@ -15,7 +15,7 @@ from afterglow.evaluation.audited_set import AuditedSet
 from afterglow.evaluation.extraction import NOTHING_ELSE
 from afterglow.evaluation.floor import MAX_UNSEEN
 from afterglow.evaluation.outpainting import RESAMPLINGS
-from afterglow.evaluation.region_copies import map_regions, match_region, num_near, region_masks, sharing_images, windows
+from afterglow.evaluation.region_copies import images_with_content, map_regions, match_region, num_near, region_masks, windows
 from afterglow.evaluation.requests import EvalRequest
 from afterglow.functional.distances import calibrated_l2
 from afterglow.functional.pixels import to_signed
@@ -156,7 +156,7 @@ def evidence_of(parts: Iterable[Generations], request: AuditRequest) -> tuple[Ev
 
     Of completions only regions count of which nothing was known.
     """
-    gallery, first, shared = request.gallery, 0, _SharedRegions(request.gallery)
+    gallery, first, shared = request.gallery, 0, _RegionsInCommon(request.gallery)
     whole, clusters, free = [], [], []
     closest, distance = np.zeros(len(gallery.pixels), np.int64), np.full(len(gallery.pixels), np.inf, np.float32)
     for part in parts:
@@ -171,7 +171,7 @@ def evidence_of(parts: Iterable[Generations], request: AuditRequest) -> tuple[Ev
     return Evidence(np.concatenate(whole), np.concatenate(clusters), *shared.found(), closest, distance), torch.cat(free)
 
 
-class _SharedRegions:
+class _RegionsInCommon:
     """Collects the regions in which generations show what images have there."""
 
     def __init__(self, gallery: Gallery) -> None:
@@ -195,7 +195,7 @@ class _SharedRegions:
                 masks = region_masks(self.windows[place], self.side)[None]
             else:
                 masks = region_masks(regions[samples, place].unflatten(-1, (cells, cells)), self.side)[:, None]
-            sample, image = sharing_images(rows, masks, self.gallery)[which].nonzero().T
+            sample, image = images_with_content(rows, masks, self.gallery)[which].nonzero().T
             start = sum(map(len, self.cells))
             columns = {
                 "region": start + sample,

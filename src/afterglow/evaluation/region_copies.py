@@ -114,7 +114,7 @@ def _mean_nearest(distances: Tensor) -> Tensor:
     return mean_finite(distances.topk(num_near(distances.shape[1]), dim=1, largest=False).values)
 
 
-def sharing_images(rows: Tensor, masks: Tensor, gallery: Gallery) -> Tensor:
+def images_with_content(rows: Tensor, masks: Tensor, gallery: Gallery) -> Tensor:
     """The images that share the content of images in a region, bool [R, N].
 
     Args:

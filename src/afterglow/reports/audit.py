@@ -30,7 +30,7 @@ def audit_text(result: AuditResult) -> str:
     rows = [
         [
             row.file_name,
-            str(row.shared_with),
+            str(row.others_alike),
             row.caption[:40],
             row.verdict,
             where_text(row),
