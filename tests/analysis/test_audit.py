@@ -48,16 +48,21 @@ def test_each_image_gets_its_verdict_and_its_evidence():
     assert np.allclose(found["distance"], np.linspace(0.1, 0.6, 6))
 
 
-def test_limits_come_from_every_second_unseen_image_and_the_others_judge_them():
+def test_each_half_of_the_unseen_images_chooses_a_limit_the_smaller_holds_and_the_other_half_judges():
     near = Unseen(np.array([0.2, 0.1, 2.0, 2.0]), np.array([2.0, 0.4, 2.0, 2.0]))
-    assert near.limits == {WHOLE: 0.2, PART: 0.5} and near.passing(WHOLE) == (1, 2) and near.passing(PART) == (1, 2)
-    assert Unseen(np.full(32, 2.0), np.full(32, 2.0)).limits[PART] == 1 and Unseen(np.full(30, 2.0), np.full(30, 2.0)).limits[PART] == 0.5
-    part = (3, 0, 0.45, [5])
-    found = judge_images(evidence([0.15], [0], part), CLUSTERS, near)
+    assert near.limits == {WHOLE: 0.1, PART: 0.4} and near.passing(WHOLE) == (1, 4) and near.passing(PART) == (1, 4)
+    assert Unseen(np.full(32, 2.0), np.full(32, 2.0)).limits[PART] == 1 and Unseen(np.full(31, 2.0), np.full(31, 2.0)).limits[PART] == 0.5
+    assert (
+        Unseen(np.empty(0), np.empty(0)).limits == {WHOLE: 1, PART: 0.5} and Unseen(np.full(1, 0.3), np.full(1, 0.3)).limits[WHOLE] == 0.3
+    )
+    part = (3, 0, 0.3, [5])
+    found = judge_images(evidence([0.05], [0], part), CLUSTERS, near)
     assert found["verdict"].tolist() == [WHOLE, WHOLE, *[NOTHING] * 4]  # the region of a whole copy does not count
-    assert found["unseen_as_close"].tolist()[:2] == [1, 1]
     found = judge_images(evidence([0.25], [0], part), CLUSTERS, near)
-    assert found["verdict"].tolist() == [*[NOTHING] * 5, PART] and found["cells"][5] == [15] and found["unseen_as_close"][5] == 1
+    assert found["verdict"].tolist() == [*[NOTHING] * 5, PART] and found["cells"][5] == [15]
+    many = Unseen(np.full(800, 2.0), np.repeat([0.2, 2.0], [4, 796]))  # 1 % of 400 is more than one image
+    assert many.limits[PART] == 1
+    assert judge_images(evidence([2.0], [0], part), CLUSTERS, many)["unseen_as_close"].tolist() == [0, 0, 0, 0, 0, 4]
 
 
 def test_cells_are_a_lattice_of_the_image():
@@ -77,13 +82,29 @@ def test_since_is_the_first_checkpoint_of_the_last_unbroken_series():
 
 
 def test_held_out_images_are_judged_like_the_others_and_what_they_share_is_no_evidence():
-    # the last four are held out; 4 and 6 choose the limits, 5 and 7 judge them
-    rows = [(0, 0, 0, 0.2), (0, 0, 4, 0.2), (1, 1, 1, 0.1), (1, 1, 7, 0.1), (2, 1, 6, 0.7), (2, 0, 6, 0.8)]
+    # the last four are held out
+    rows = [(0, 0, 0, 0.2), (0, 0, 4, 0.2), (1, 1, 1, 0.1), (1, 1, 2, 0.1), (2, 1, 6, 0.7), (3, 0, 5, 0.05), (3, 0, 6, 0.05)]
     parts = pd.DataFrame(rows, columns=["region", "generation", "image", "value"])
     found = Evidence(np.array([0.3, 0.9]), np.array([6, 2]), parts, CELLS, COVERAGE, np.arange(8), np.arange(8.0))
     kept, unseen = heldout_evidence(found, np.arange(8), 4)
-    assert set(kept.parts["region"]) == {1, 2} and len(kept.nearest) == len(kept.distance) == 4
-    assert unseen.whole.tolist() == [np.inf, np.inf, 0.3, np.inf] and unseen.part.tolist() == [np.inf, np.inf, 0.7, 0.1]
-    assert unseen.limits == {WHOLE: 0.3, PART: 0.5} and unseen.passing(WHOLE) == (0, 2) and unseen.passing(PART) == (1, 2)
-    table = judge_images(kept, np.arange(4), unseen)
-    assert table["verdict"].tolist() == [NOTHING, PART, NOTHING, NOTHING] and table["unseen_as_close"].tolist() == [0, 1, 0, 0]
+    assert set(zip(kept.parts["region"], kept.parts["image"], strict=True)) == {(0, 4), (1, 1), (1, 2), (2, 6)}
+    assert len(kept.nearest) == len(kept.distance) == 4
+    assert unseen.whole.tolist() == [np.inf, np.inf, 0.3, np.inf] and unseen.part.tolist() == [0.2, np.inf, 0.7, np.inf]
+    assert unseen.limits == {WHOLE: 0.3, PART: 0.2} and unseen.passing(WHOLE) == (1, 4) and unseen.passing(PART) == (1, 4)
+    assert judge_images(kept, np.arange(4), unseen)["verdict"].tolist() == [NOTHING, PART, PART, NOTHING]
+
+
+def test_of_exchangeable_images_that_resemble_each_other_no_more_are_called_copied_than_the_limit_allows():
+    # regions of one to three of 264 images, 64 of them held out: no image is a copy more than any other
+    rng, called, checked = np.random.default_rng(0), [], []
+    for _ in range(100):
+        images = [rng.choice(264, rng.integers(1, 4), replace=False) for _ in range(400)]
+        regions, values = np.repeat(np.arange(400), [len(row) for row in images]), rng.uniform(size=400)
+        parts = pd.DataFrame({"region": regions, "generation": 0, "image": np.concatenate(images), "value": values[regions]})
+        nothing = np.full(1, np.inf), np.zeros(1, int)
+        found = Evidence(*nothing, parts, np.ones((400, 16), bool), COVERAGE, np.zeros(264, int), np.ones(264))
+        kept, unseen = heldout_evidence(found, np.arange(264), 200)
+        called.append((judge_images(kept, np.arange(200), unseen)["verdict"] == PART).mean())
+        checked.append(np.divide(*unseen.passing(PART)))
+    once, half = 1 / 65, 1 / 33  # the smallest value of 65 and of 33 images is that of the last one
+    assert 0.7 * once < np.mean(called) < 1.3 * once and 0.7 * half < np.mean(checked) < 1.3 * half

@@ -19,7 +19,7 @@ def test_rows_have_names_boxes_and_limits():
     found = rows("last", PART_COPY, WHOLE_COPY, NO_COPY)
     assert found["file_name"].tolist() == list(NAMES) and found["generation_caption"].tolist() == ["second", "first", "first"]
     assert found[["left", "top", "right", "bottom"]].iloc[0].tolist() == [1 / 8, 1 / 8, 3 / 8, 3 / 8] and np.isnan(found["left"][1])
-    assert found["limit"].tolist()[:2] == [0.5, 0.7] and np.isnan(found["limit"][2]) and found["unseen"].tolist() == [2, 2, 0]
+    assert found["limit"].tolist()[:2] == [0.5, 0.7] and np.isnan(found["limit"][2]) and found["unseen"].tolist() == [4, 4, 0]
 
 
 def test_a_copy_is_confirmed_by_the_next_checkpoint():
@@ -42,5 +42,5 @@ def test_pairs_stand_in_the_order_of_the_verdicts():
 def test_facts_count_the_captions_that_were_not_sampled():
     unseen = Unseen(np.array([2.0, 0.5]), np.array([2.0, 3.0]))
     facts = audit_facts(unseen, held_out=True, captions=["x", "y", "y"], prompts=["y", "z"], settings={})
-    assert facts.captions == (2, 1) and facts.limits == {WHOLE_COPY: (1.0, 1, 1), PART_COPY: (0.5, 0, 1)} and facts.samples == 2
+    assert facts.captions == (2, 1) and facts.limits == {WHOLE_COPY: (0.5, 1, 2), PART_COPY: (0.5, 0, 2)} and facts.samples == 2
     assert audit_facts(unseen, held_out=True, captions=["x"], prompts=["", ""], settings={}).captions == (1, 0)

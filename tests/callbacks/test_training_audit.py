@@ -53,7 +53,7 @@ def test_the_first_copy_that_two_evaluations_find_is_warned_of_once_by_its_name(
     assert said == [f"'{first}' is copied at step 20 and at the evaluation before."] == [line.message for line in caplog.records]
     rows = pd.read_parquet(tmp_path / "audit/audit.parquet").set_index("file_name")
     assert rows.loc[[first], "verdict"].tolist() == ["not copied", *["copied whole"] * 3] and rows.loc[first, "since"].iloc[-1] == "step=10"
-    assert (rows["verdict"] != "not copied").sum() == 5 and (rows["unseen"][rows["verdict"] != "not copied"] == 6).all()
+    assert (rows["verdict"] != "not copied").sum() == 5 and (rows["unseen"][rows["verdict"] != "not copied"] == 12).all()
     assert (30, {"audit/copied_whole": 2 / 40, "audit/copied_in_part": 0.0}) in sent
     (table,) = [entry for entry in sent if entry[0] == "tables/audit"]
     assert set(table[1][:2]) == {first, second} and table[2] == (2, 3, 8, 8)

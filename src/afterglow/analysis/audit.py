@@ -61,8 +61,9 @@ def copied_mask(cells: Sequence[int], side: int) -> np.ndarray:
 class Unseen:
     """The smallest calibrated distances of M images that the model never saw: whole, and in a region, [M].
 
-    Every second one chooses the limits of both rules (`calibrated_limit`), the others judge them. If fewer than ENOUGH choose, the limit in
-    regions is at most LIMIT_OF_FEW: many regions are tried, and few images do not show how near chance comes.
+    Every second one chooses a limit (`calibrated_limit`), and so do the others; the smaller limit holds, and each half is judged by that of
+    the other half. If fewer than ENOUGH choose, the limit in regions is at most LIMIT_OF_FEW: many regions are tried, and few images do not
+    show how near chance comes.
     """
 
     whole: np.ndarray
@@ -71,17 +72,22 @@ class Unseen:
     @property
     def limits(self) -> dict[str, float]:
         """Limit of each verdict, below which a generation is a copy."""
-        few = len(self.part[::2]) < ENOUGH
-        return {WHOLE_COPY: calibrated_limit(self.whole), PART_COPY: min(calibrated_limit(self.part), LIMIT_OF_FEW if few else 1)}
+        return {name: min(self._limits_of_halves(name)) for name in (WHOLE_COPY, PART_COPY)}
 
-    def judging(self, verdict: str) -> np.ndarray:
-        """Values of the images that judge the limit of a verdict, smallest first."""
-        return np.sort((self.whole if verdict == WHOLE_COPY else self.part)[1::2])
+    def values(self, verdict: str) -> np.ndarray:
+        """Values of all images, [M]."""
+        return self.whole if verdict == WHOLE_COPY else self.part
 
     def passing(self, verdict: str) -> tuple[int, int]:
-        """Number of judging images below the limit, and of all judging images."""
-        values = self.judging(verdict)
-        return int((values < self.limits[verdict]).sum()), len(values)
+        """Number of images below the limit that the other half chooses, and M."""
+        values, (even, odd) = self.values(verdict), self._limits_of_halves(verdict)
+        return int((values[1::2] < even).sum() + (values[::2] < odd).sum()), len(values)
+
+    def _limits_of_halves(self, verdict: str) -> tuple[float, float]:
+        values = self.values(verdict)
+        few = verdict == PART_COPY and len(values[1::2]) < ENOUGH
+        even, odd = (min(calibrated_limit(values[start:]), LIMIT_OF_FEW if few else 1) for start in (0, 1))
+        return even, odd
 
 
 def judge_images(evidence: Evidence, clusters: np.ndarray, unseen: Unseen) -> pd.DataFrame:
@@ -99,7 +105,7 @@ def judge_images(evidence: Evidence, clusters: np.ndarray, unseen: Unseen) -> pd
         One row per training image: verdict; calibrated_l2, the smallest of its copies (NaN without); generations, the number of its
         copies; generation, the best of them, or the nearest; distance to the nearest generation; duplicates, the number of its
         near-duplicates; others_alike, the number of images that cannot be told from it, whole or in the copied part; unseen_as_close,
-        the number of judging images that come as close to any image; cells, the numbers of those that the best generation copies: those
+        the number of unseen images that come as close to any image; cells, the numbers of those that the best generation copies: those
         of its best region, and those of which at least half of the windows around them are copies.
     """
     limits, count = unseen.limits, len(clusters)
@@ -124,15 +130,17 @@ def judge_images(evidence: Evidence, clusters: np.ndarray, unseen: Unseen) -> pd
     table["calibrated_l2"] = table["value"].where(copied)
     table["others_alike"] = np.where(copied, table["members"] - 1, 0).astype(int)
     table["duplicates"] = pd.Series(clusters).map(pd.Series(clusters).value_counts()) - 1
-    ranks = {name: np.searchsorted(unseen.judging(name), table["value"], side="right") for name in (WHOLE_COPY, PART_COPY)}
-    table["unseen_as_close"] = np.where(verdict == WHOLE_COPY, ranks[WHOLE_COPY], np.where(verdict == PART_COPY, ranks[PART_COPY], 0))
+    whole, part = (np.searchsorted(np.sort(unseen.values(name)), table["value"], side="right") for name in (WHOLE_COPY, PART_COPY))
+    table["unseen_as_close"] = np.where(verdict == WHOLE_COPY, whole, np.where(verdict == PART_COPY, part, 0))
     return table.drop(columns=["value", "members"]).astype({"generation": int, "generations": int, "calibrated_l2": float})
 
 
 def heldout_evidence(evidence: Evidence, clusters: np.ndarray, count: int) -> tuple[Evidence, Unseen]:
     """The evidence against held-out images among the audited ones, as if they had been trained on.
 
-    What a held-out image that chooses the limits shares with an audited image belongs to this kind of images, and is no evidence.
+    What a held-out image has in a region belongs to this kind of images, and is no evidence against any other image: neither an audited
+    one nor a held-out one. The rule must be the same for all of them, since only then is an audited image that is no copy as likely to
+    come near as those that choose the limits.
 
     Args:
         evidence: of the generations, about N + M images of which the last M are held out.
@@ -143,9 +151,8 @@ def heldout_evidence(evidence: Evidence, clusters: np.ndarray, count: int) -> tu
         The evidence without such regions, about the first N, and that about the others.
     """
     parts = evidence.parts
-    image = parts["image"].to_numpy()
-    chooses, audited = (set(parts["region"][which]) for which in ((image >= count) & ((image - count) % 2 == 0), image < count))
-    parts = parts[~parts["region"].isin(chooses & audited)]
+    held_out = parts["image"] >= count
+    parts = parts[held_out.groupby(parts["region"]).transform("sum") == held_out]
     whole = _best(evidence.whole, evidence.cluster, clusters[count:])["value"]
     part = parts.groupby("image")["value"].min().reindex(range(count, len(clusters))).fillna(np.inf).to_numpy()
     kept = replace(evidence, parts=parts, nearest=evidence.nearest[:count], distance=evidence.distance[:count])

@@ -28,8 +28,8 @@ class AuditFacts:
         samples: number of generations of each checkpoint.
         held_out: whether the false positives are held-out images that were audited like the others; if not, they are the images themselves,
             each compared with the others.
-        limits: for each kind of copy its limit, the number of unseen images below it, and the number of all that judge it; at the last
-            checkpoint.
+        limits: for each kind of copy its limit, the number of unseen images below that of the other half, and of all unseen images; at
+            the last checkpoint.
         captions: number of distinct captions, and of those that were not sampled.
         settings: what else the page names.
         caption_gain: how much the captions tell the model of the last checkpoint, and the ends of the interval; None: not measured.
@@ -130,12 +130,11 @@ def named_rows(
         checkpoint: its name.
     """
     edges = np.array([_box(cells, cells_per_side(side)) for cells in table["cells"]])
-    judging = {name: len(unseen.judging(name)) for name in COPIED}
     return pd.DataFrame({"file_name": names, "caption": captions, "checkpoint": checkpoint}).assign(
         **table,
         **dict(zip(("left", "top", "right", "bottom"), edges.T, strict=True)),
         limit=table["verdict"].map({**unseen.limits, NO_COPY: np.nan}),
-        unseen=table["verdict"].map(judging).fillna(0).astype(int),
+        unseen=np.where(table["verdict"] == NO_COPY, 0, len(unseen.part)),
         generation_caption=[prompts[number] for number in table["generation"]],
     )
 

@@ -13,7 +13,7 @@ from afterglow.functional.statistics import exact_interval
 from afterglow.reports.audit_advice import advice
 from afterglow.reports.images import inline_image
 
-COUNT_HEAD = ("verdict", "images", "limit", "false positives (95 %, exact)")
+COUNT_HEAD = ("verdict", "images", "limit", "false positives (95 %)")
 
 
 def audit_answer(result: AuditResult) -> str:
