@@ -21,10 +21,12 @@ MAPS = {
 }
 ARMS = {
     "MiniLM, frozen": "minilm",
+    "MiniLM, frozen, pads masked": "minilm_masked",
     "causal, trained along": "causal",
     "causal, trained along, pads masked": "causal_masked",
     "causal, contrastive, frozen": "contrastive",
     "causal, random, frozen": "random",
+    "causal, trained along, four heads": "causal_heads",
 }
 MEMORIZED = ["plant_memorized", "plant_memorized.region", "confirm.1", "confirm.2", "confirm.1.region", "confirm.2.region"]
 failed = checked = 0
