@@ -48,7 +48,7 @@ def test_each_image_gets_its_verdict_and_its_evidence():
     assert np.allclose(found["distance"], np.linspace(0.1, 0.6, 6))
 
 
-def test_each_half_of_the_unseen_images_chooses_a_limit_the_smaller_holds_and_the_other_half_judges():
+def test_each_fold_of_the_unseen_images_sets_a_limit_and_the_smaller_is_used():
     near = Unseen(np.array([0.2, 0.1, 2.0, 2.0]), np.array([2.0, 0.4, 2.0, 2.0]))
     assert near.limits == {WHOLE: 0.1, PART: 0.4} and near.passing(WHOLE) == (1, 4) and near.passing(PART) == (1, 4)
     assert Unseen(np.full(32, 2.0), np.full(32, 2.0)).limits[PART] == 1 and Unseen(np.full(31, 2.0), np.full(31, 2.0)).limits[PART] == 0.5
@@ -106,5 +106,5 @@ def test_of_exchangeable_images_that_resemble_each_other_no_more_are_called_copi
         kept, unseen = heldout_evidence(found, np.arange(264), 200)
         called.append((judge_images(kept, np.arange(200), unseen)["verdict"] == PART).mean())
         checked.append(np.divide(*unseen.passing(PART)))
-    once, half = 1 / 65, 1 / 33  # the smallest value of 65 and of 33 images is that of the last one
-    assert 0.7 * once < np.mean(called) < 1.3 * once and 0.7 * half < np.mean(checked) < 1.3 * half
+    both, one = 1 / 65, 1 / 33  # probability that the smallest value of 65 (both folds) and of 33 images is that of the last one
+    assert 0.7 * both < np.mean(called) < 1.3 * both and 0.7 * one < np.mean(checked) < 1.3 * one

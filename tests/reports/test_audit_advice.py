@@ -33,7 +33,7 @@ def test_few_judges_are_said():
     result = made([NO_COPY])
     few = replace(result, facts=replace(result.facts, limits=dict.fromkeys(result.facts.limits, (1.0, 0, 4))))
     assert advice(few) == [
-        "Only 4 images judge the verdicts, which leaves a false-positive rate of up to 60% possible: hold more images out of the training "
+        "Only 4 images test the verdicts, which leaves a false-positive rate of up to 60% possible: hold more images out of the training "
         "(--heldout, data.planting.num_heldout)."
     ]
 

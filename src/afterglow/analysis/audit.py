@@ -61,9 +61,9 @@ def copied_mask(cells: Sequence[int], side: int) -> np.ndarray:
 class Unseen:
     """The smallest calibrated distances of M images that the model never saw: whole, and in a region, [M].
 
-    Every second one chooses a limit (`calibrated_limit`), and so do the others; the smaller limit holds, and each half is judged by that of
-    the other half. If fewer than ENOUGH choose, the limit in regions is at most LIMIT_OF_FEW: many regions are tried, and few images do not
-    show how near chance comes.
+    They form two folds, every second image in each. Each fold sets a limit (`calibrated_limit`); the smaller one is used, and each fold is
+    tested with the limit of the other. With fewer than ENOUGH images in a fold the limit in regions is at most LIMIT_OF_FEW: many regions
+    are compared, and few images do not show how near chance comes.
     """
 
     whole: np.ndarray
@@ -72,18 +72,18 @@ class Unseen:
     @property
     def limits(self) -> dict[str, float]:
         """Limit of each verdict, below which a generation is a copy."""
-        return {name: min(self._limits_of_halves(name)) for name in (WHOLE_COPY, PART_COPY)}
+        return {name: min(self._limits_of_folds(name)) for name in (WHOLE_COPY, PART_COPY)}
 
     def values(self, verdict: str) -> np.ndarray:
         """Values of all images, [M]."""
         return self.whole if verdict == WHOLE_COPY else self.part
 
     def passing(self, verdict: str) -> tuple[int, int]:
-        """Number of images below the limit that the other half chooses, and M."""
-        values, (even, odd) = self.values(verdict), self._limits_of_halves(verdict)
+        """Number of images below the limit of the other fold, and M."""
+        values, (even, odd) = self.values(verdict), self._limits_of_folds(verdict)
         return int((values[1::2] < even).sum() + (values[::2] < odd).sum()), len(values)
 
-    def _limits_of_halves(self, verdict: str) -> tuple[float, float]:
+    def _limits_of_folds(self, verdict: str) -> tuple[float, float]:
         values = self.values(verdict)
         few = verdict == PART_COPY and len(values[1::2]) < ENOUGH
         even, odd = (min(calibrated_limit(values[start:]), LIMIT_OF_FEW if few else 1) for start in (0, 1))
@@ -138,9 +138,9 @@ def judge_images(evidence: Evidence, clusters: np.ndarray, unseen: Unseen) -> pd
 def heldout_evidence(evidence: Evidence, clusters: np.ndarray, count: int) -> tuple[Evidence, Unseen]:
     """The evidence against held-out images among the audited ones, as if they had been trained on.
 
-    What a held-out image has in a region belongs to this kind of images, and is no evidence against any other image: neither an audited
-    one nor a held-out one. The rule must be the same for all of them, since only then is an audited image that is no copy as likely to
-    come near as those that choose the limits.
+    What a held-out image has in a region belongs to this kind of images, and is no evidence for a copy of any other image, audited or held
+    out. The rule is the same for all of them, so that an audited image that is no copy is as likely to come near as those that set the
+    limits.
 
     Args:
         evidence: of the generations, about N + M images of which the last M are held out.

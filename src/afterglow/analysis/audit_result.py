@@ -28,7 +28,7 @@ class AuditFacts:
         samples: number of generations of each checkpoint.
         held_out: whether the false positives are held-out images that were audited like the others; if not, they are the images themselves,
             each compared with the others.
-        limits: for each kind of copy its limit, the number of unseen images below that of the other half, and of all unseen images; at
+        limits: for each kind of copy its limit, the number of unseen images below that of the other fold, and of all unseen images; at
             the last checkpoint.
         captions: number of distinct captions, and of those that were not sampled.
         settings: what else the page names.

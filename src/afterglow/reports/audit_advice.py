@@ -4,7 +4,7 @@ from afterglow.analysis.audit import LIMIT_OF_FEW, NO_COPY
 from afterglow.analysis.audit_result import AuditResult
 from afterglow.functional.statistics import exact_interval
 
-FEW_JUDGES = 16  # of which none passes, and a rate of 20 % is still possible
+FEW_UNSEEN = 16  # of which none passes, and a rate of 20 % is still possible
 
 # docs/findings/mitigation.md
 ON_PLANTS = (
@@ -20,20 +20,20 @@ def advice(result: AuditResult) -> list[str]:
 
 def _limits(result: AuditResult) -> list[str]:
     sentences = []
-    for verdict, (limit, passed, judging) in result.facts.limits.items():
+    for verdict, (limit, passed, unseen) in result.facts.limits.items():
         if limit < LIMIT_OF_FEW:
             end = "." if result.facts.held_out else ": name images that the model never saw with --heldout."
             sentences.append(
                 f"The limit for '{verdict}' is {limit:.2f} instead of 1, since images of this kind resemble each other, and most such "
                 f"copies are not told from resemblance{end}"
             )
-        if passed > 0.05 * judging:
-            sentences.append(f"{passed} of {judging} images that are no copies pass the test for '{verdict}': do not trust this verdict.")
-    passed, judging = max((passed, judging) for _, passed, judging in result.facts.limits.values())
-    if judging < FEW_JUDGES:
-        most = exact_interval(passed, judging)[1]
+        if passed > 0.05 * unseen:
+            sentences.append(f"{passed} of {unseen} images that are no copies pass the test for '{verdict}': do not trust this verdict.")
+    passed, unseen = max((passed, unseen) for _, passed, unseen in result.facts.limits.values())
+    if unseen < FEW_UNSEEN:
+        most = exact_interval(passed, unseen)[1]
         sentences.append(
-            f"Only {judging} images judge the verdicts, which leaves a false-positive rate of up to {most:.0%} possible: "
+            f"Only {unseen} images test the verdicts, which leaves a false-positive rate of up to {most:.0%} possible: "
             "hold more images out of the training (--heldout, data.planting.num_heldout)."
         )
     return sentences

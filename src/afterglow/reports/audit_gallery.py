@@ -35,9 +35,9 @@ def counts(result: AuditResult) -> list[list[str]]:
     """One row per kind of copy: images, limit, and images that the model never saw that pass the same test."""
     rows = []
     for verdict in COPIED:
-        limit, passed, judging = result.facts.limits[verdict]
-        low, high = exact_interval(passed, judging)
-        floor = f"{passed} of {judging} ({low:.1%} to {high:.1%})" if judging else "no image"
+        limit, passed, unseen = result.facts.limits[verdict]
+        low, high = exact_interval(passed, unseen)
+        floor = f"{passed} of {unseen} ({low:.1%} to {high:.1%})" if unseen else "no image"
         rows.append([verdict, f"{result.count(verdict):,} of {len(result.last):,}", f"{limit:.2f}", floor])
     return rows
 
