@@ -56,7 +56,7 @@ NOT_MEASURED = """- A sampler of 12 steps has no timestep 500: `stp.finer` equal
 - Stable Diffusion with its published strengths: no weights and no GPU were available.
 - Guidance scale 7.5. The models trained here are evaluated at guidance scale 1. Opposite guidance and a late start of the guidance still act there; `dtp.scale_1` changes nothing by definition, and PRSS is weaker.
 - Paraphrases for PRSS: random words replace them.
-- Multiple captions and de-duplication by SSCD during training: no paraphrases and no weights were available.
+- Multiple captions and de-duplication by SSCD during training: the [guide](../guides/mitigation.md#retrigger) has two runs of each.
 - Small effects of training mitigations: each run has 4 global and 4 local plants."""
 
 
