@@ -10,6 +10,7 @@ from afterglow.analysis.extraction import (
     fractions,
     generation_rows,
     tile_calibrated_l2,
+    tile_limit,
     write_generations,
 )
 from afterglow.generations import Generations, Neighbors
@@ -98,15 +99,21 @@ def test_fractions_by_hand():
         }
     )
     found = fractions(table, np.linspace(0, 1, 101))
-    assert [part.key for part in found] == ["extracted", "extracted_loosely", "close", "tile", "similar"]
+    assert [part.key for part in found] == ["extracted", "extracted_loosely", "close", "similar"]  # no tiles without unseen images
     assert [(part.count, part.distinct, part.unseen) for part in found] == [
-        (n, d, None) for n, d in zip((2, 3, 1, 2, 1), (1, 2, 1, 2, None), strict=False)
+        (n, d, None) for n, d in zip((2, 3, 1, 1), (1, 2, 1, None), strict=False)
     ]
     assert "0.950" in found[-1].name and found[0].total == 4
     assert Fraction("x", "x", 0, 10).interval[1] > 0.2
-    unseen = table.assign(tile_calibrated_l2=[0.15, 0.12, 0.6, 3.0], similarity=0.1)
+    unseen = pd.concat([table] * 50, ignore_index=True).assign(similarity=0.1, tile_calibrated_l2=[0.15, 0.12, *[3.0] * 198])
     found = {part.key: part for part in fractions(table, np.linspace(0, 1, 101), {7: "local"}, unseen)}
-    # rows 0 and 2 choose the limit .15, rows 1 and 3 judge it
-    assert found["tile"].name.endswith("under 0.15") and (found["tile"].count, found["tile"].unseen) == (1, (1, 2))
-    assert found["extracted"].unseen == (2, 4) and found["similar"].unseen == (0, 4)
-    assert (found["captured_local"].count, found["captured_local"].unseen) == (1, (1, 4))
+    # every second row from row 0 chooses the limit .15, the others test it
+    assert found["tile"].name.endswith("under 0.15") and (found["tile"].count, found["tile"].unseen) == (1, (1, 100))
+    assert found["extracted"].unseen == (100, 200) and found["similar"].unseen == (0, 200)
+    assert (found["captured_local"].count, found["captured_local"].unseen) == (1, (50, 200))
+
+
+def test_tiles_have_no_limit_where_its_false_positive_rate_would_exceed_a_hundredth():
+    values = pd.DataFrame({"tile_calibrated_l2": np.random.default_rng(0).uniform(0, 3, 197)})
+    assert tile_limit(None) is None and tile_limit(values[:196]) is None  # 98 choose: 1/99 is more than 1 %
+    assert tile_limit(values) == values["tile_calibrated_l2"][::2].min()

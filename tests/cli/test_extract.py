@@ -69,7 +69,7 @@ def test_extract_prints_the_floor_of_the_images_beyond_the_set_and_of_a_folder(p
     said = extract(*WORDS, "--set-size", 20, "--out", "floored")
     table = pd.read_parquet(place / "floored" / "unseen.parquet")
     assert len(table) == 40 and (table["neighbors"] == 19).all()
-    assert "0 of 40" in said and "0 of 20" in said and "calibrate a whole image: 19." in said
+    assert "0 of 40" in said and "1/21 = 4.8%" in said and "calibrate a whole image: 19." in said
     said = extract(*WORDS, "--heldout", "images", "--out", "seen")
     assert "left out of the unseen images: 60" in said and "no floor and no interval" in said  # all of them were trained on
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 
 from afterglow.analysis.extraction import fractions
@@ -32,13 +33,22 @@ def test_extraction_text_has_each_fraction_with_its_interval():
     assert "model: runs/x" in said and "whole image, extracted: under 1" in said and "similarity over 0.875" in said
     assert "training to training" in said and len(said.splitlines()) < 28
     assert "calibrate a whole image: 15." in said and "[" not in said.replace("fraction [95 %]", "") and "--heldout" in said
-    unseen = table().assign(tile_calibrated_l2=np.linspace(0.4, 2, 40))
+    assert "best tile" not in said and "no verdict on tiles" in said
+    unseen = table(200).assign(tile_calibrated_l2=np.linspace(0.4, 2, 200))
     said = extraction_text(fractions(table(), training, unseen=unseen), table().assign(neighbors=[15] * 39 + [50]), training, {})
     line = next(line for line in said.splitlines() if "best tile" in line)
-    assert "under 0.4 " in line and "[" in line and "0 of 20 (0.0% to" in line  # the floor, beside the interval
+    assert "under 0.4 " in line and "[" in line and "0 of 100 (0.0% to" in line  # the floor, beside the interval
     assert "15 to 50" in said and "--heldout" not in said
 
 
-def test_histograms_are_drawn(tmp_path):
-    histograms_figure(table(), np.linspace(0.4, 0.9, 50), "pixels", tmp_path / "histograms.png")
+def test_few_unseen_images_give_no_verdict_on_tiles():
+    training = np.linspace(0.4, 0.9, 50)
+    said = extraction_text(fractions(table(), training, unseen=table(64)), table(), training, {})
+    assert "best tile" not in said and "with 32 of them the expected false-positive rate is 1/33 = 3.0%, above 1%" in said
+    assert "197 unseen images are enough" in said
+
+
+@pytest.mark.parametrize("limit", [None, 0.4])
+def test_histograms_are_drawn(tmp_path, limit):
+    histograms_figure(table(), np.linspace(0.4, 0.9, 50), "pixels", tmp_path / "histograms.png", limit)
     assert min(Image.open(tmp_path / "histograms.png").size) > 50

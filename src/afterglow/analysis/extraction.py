@@ -21,6 +21,9 @@ from afterglow.measures import memorized
 LIMITS = {"extracted": 1.0, "loosely (AMG)": 1.4}  # of calibrated distances: Carlini et al. 2023, Chen et al. 2024
 SIMILARITY_QUANTILE = 0.95  # of training-to-training similarity: Somepalli et al. 2023
 UNSEEN_FRACTION = 0.01  # of unseen images that may lie below the limit of tiles
+MIN_CHOOSING = (
+    round(1 / UNSEEN_FRACTION) - 1
+)  # unseen images that choose it: of N + 1 exchangeable ones the next is the smallest in 1 / (N + 1)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,18 @@ def calibrated_limit(unseen: np.ndarray) -> float:
     chosen = np.sort(unseen[::2])
     place = max(0, int(UNSEEN_FRACTION * (len(chosen) + 1)) - 1)
     return min(LIMITS["extracted"], float(chosen[place])) if len(chosen) else LIMITS["extracted"]
+
+
+def tile_limit(unseen: pd.DataFrame | None) -> float | None:
+    """Limit of the best tile; None, no verdict on tiles, where fewer than MIN_CHOOSING unseen images choose it.
+
+    With so few the expected false-positive rate, 1 / (N + 1), exceeds UNSEEN_FRACTION.
+
+    unseen: rows of images that the model never saw, of which every second one chooses.
+    """
+    if unseen is None or len(unseen.iloc[::2]) < MIN_CHOOSING:
+        return None
+    return calibrated_limit(unseen["tile_calibrated_l2"].to_numpy())
 
 
 def tile_values(generations: Generations) -> Tensor:
@@ -139,10 +154,10 @@ def fractions(
         training: similarity of each training image to the nearest other cluster.
         kinds: {plant_id: kind} of the planted images; adds the copies of each kind, in the plant's mask.
         unseen: the same rows of real images that the model never saw. Every second one chooses the limit of the best tile
-            (`calibrated_limit`); the others judge it.
+            (`tile_limit`); the others judge it. Tiles have no row where too few choose it.
     """
     judges = unseen if unseen is not None and len(unseen) else None
-    limit = LIMITS["extracted"] if judges is None else calibrated_limit(judges["tile_calibrated_l2"].to_numpy())
+    limit = tile_limit(judges)
     similar = float(np.quantile(training, SIMILARITY_QUANTILE))
 
     def fraction(key: str, name: str, test: Callable[[pd.DataFrame], pd.Series], cluster: str = "", start: int = 0) -> Fraction:
@@ -162,7 +177,8 @@ def fractions(
         for key, (name, value) in zip(("extracted", "extracted_loosely"), LIMITS.items(), strict=True)
     ]
     found.append(fraction("close", "whole image, d1/d2 under 1/3", below("nn_ratio", CLOSE_RATIO), "cluster"))
-    found.append(fraction("tile", f"best tile, extracted: under {limit:.3g}", below("tile_calibrated_l2", limit), "tile_cluster", 1))
+    if limit is not None:
+        found.append(fraction("tile", f"best tile, extracted: under {limit:.3g}", below("tile_calibrated_l2", limit), "tile_cluster", 1))
     for kind in dict.fromkeys(kinds.values()):
         mine = [number for number, one in kinds.items() if one == kind]
         name = f"copies of one of {len(mine)} {kind} plants, in its mask"

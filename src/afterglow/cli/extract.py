@@ -142,7 +142,7 @@ def summarize(extraction: Extraction, settings: Mapping[str, Any], num_backgroun
     Returns:
         numbers for W&B; None if parts are missing because other processes still work on them (the last process writes).
     """
-    from afterglow.analysis.extraction import fractions, write_generations
+    from afterglow.analysis.extraction import fractions, tile_limit, write_generations
     from afterglow.evaluation.extraction import extracted_plants, unseen_rows
     from afterglow.evaluation.similarity import background_similarity
     from afterglow.generations import parts_of
@@ -161,7 +161,7 @@ def summarize(extraction: Extraction, settings: Mapping[str, Any], num_backgroun
     result = fractions(table, training, kinds, unseen)
     if plants:
         extracted_plants(table, plants).to_parquet(out / "plants.parquet", index=False)
-    histograms_figure(table, training, space.name, out / "histograms.png")
+    histograms_figure(table, training, space.name, out / "histograms.png", tile_limit(unseen))
     text = extraction_text(result, table, training, {**settings, "near-duplicates of training left out of the unseen images": duplicates})
     (out / "summary.txt").write_text(text + "\n", encoding="utf-8")
     print(f"{text}\n\n{out}: extract.parquet, unseen.parquet, summary.txt, histograms.png")
