@@ -41,6 +41,6 @@ def test_pairs_stand_in_the_order_of_the_verdicts():
 
 def test_facts_count_the_captions_that_were_not_sampled():
     unseen = Unseen(np.array([2.0, 0.5]), np.array([2.0, 3.0]))
-    facts = audit_facts(unseen, held_out=True, captions=["x", "y", "y"], prompts=["y", "z"], settings={})
+    facts = audit_facts(unseen, held_out=True, captions=["x", "y", "y"], prompts=["y", "z"], settings={}, neighbors=1)
     assert facts.captions == (2, 1) and facts.limits == {WHOLE_COPY: (0.5, 1, 2), PART_COPY: (0.5, 0, 2)} and facts.samples == 2
     assert audit_facts(unseen, held_out=True, captions=["x"], prompts=["", ""], settings={}).captions == (1, 0)

@@ -21,6 +21,14 @@ def test_nothing_copied_has_its_bound_and_a_rule_without_power_is_said():
     assert "pass the test" not in said and "The limit for 'copied whole' is 0.01" in said
 
 
+def test_without_held_out_images_no_interval_is_printed_and_the_text_says_why():
+    said = audit_text(made([NO_COPY] * 3, passed=1))
+    assert "false positives (95 %)" in said and "1 of 20 (0.1% to 24.9%)" in said and "calibrate a distance: 3." in said
+    said = audit_text(made([NO_COPY] * 3, passed=1, held_out=False))
+    assert "| your images that pass" in said and "| 1 of 20 " in said and "%" not in said
+    assert "No image was given that the model never saw" in said and "Nothing is copied" in said and "calibrate a distance: 3." in said
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(42, "42 seconds"), (600, "10.0 minutes"), (9000, "2.5 hours")])
 def test_the_expected_time_is_readable(seconds, text):
     said = waiting_text(["a", "b"], ["a"] * 1000, 3, seconds)

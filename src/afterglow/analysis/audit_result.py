@@ -32,6 +32,7 @@ class AuditFacts:
             the last checkpoint.
         captions: number of distinct captions, and of those that were not sampled.
         settings: what else the page names.
+        neighbors: number of other clusters (in a region: of other images) whose mean distance calibrates one; None: an older audit.
         caption_gain: how much the captions tell the model of the last checkpoint, and the ends of the interval; None: not measured.
     """
 
@@ -40,11 +41,12 @@ class AuditFacts:
     limits: Mapping[str, tuple[float, int, int]]
     captions: tuple[int, int]
     settings: Mapping[str, Any]
+    neighbors: int | None = None
     caption_gain: Sequence[float] | None = None
 
 
 def audit_facts(
-    unseen: Unseen, *, held_out: bool, captions: Sequence[str], prompts: Sequence[str], settings: Mapping[str, Any]
+    unseen: Unseen, *, held_out: bool, captions: Sequence[str], prompts: Sequence[str], settings: Mapping[str, Any], neighbors: int
 ) -> AuditFacts:
     """The facts of an audit.
 
@@ -52,11 +54,12 @@ def audit_facts(
         unseen: of the last checkpoint.
         captions: of the audited images.
         prompts: caption of each generation.
+        neighbors: other clusters that calibrate a distance.
     """
     limits = {name: (unseen.limits[name], *unseen.passing(name)) for name in COPIED}
     distinct = set(captions)
     missing = len(distinct - set(prompts)) if any(prompts) else 0
-    return AuditFacts(len(prompts), held_out, limits, (len(distinct), missing), settings)
+    return AuditFacts(len(prompts), held_out, limits, (len(distinct), missing), settings, neighbors)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from afterglow.analysis.audit import NO_COPY, since
 from afterglow.analysis.audit_result import COPIED, AuditResult, audit_facts, confirmed, named_rows, shown_pairs
 from afterglow.callbacks.training_evaluation import EvaluationSettings
 from afterglow.errors import reading
-from afterglow.evaluation.audit import audit_captions, audit_request, judge_generations
+from afterglow.evaluation.audit import audit_captions, audit_request, judge_generations, num_calibrating
 from afterglow.evaluation.audited_set import trained_images
 from afterglow.evaluation.evaluate import Processes, generate_with_ground_truth
 from afterglow.evaluation.requests import GenerationPlan
@@ -99,7 +99,8 @@ class TrainingAudit:
         settings: dict[str, Any] = {"images": len(names), "held-out images": len(images.names) - images.count}
         if not self.planted:
             settings["times each image was shown"] = f"{epoch:.0f}"
-        facts = audit_facts(unseen, held_out=True, captions=captions, prompts=prompts, settings=settings)
+        neighbors = num_calibrating(self.request.gallery)
+        facts = audit_facts(unseen, held_out=True, captions=captions, prompts=prompts, settings=settings, neighbors=neighbors)
         result = AuditResult(self.rows, facts, pairs)
         result.save(self.folder)
         copies = next(reversed(self._confirmed()), [])

@@ -106,6 +106,11 @@ def audit_request(model: Denoiser, images: AuditedSet, captions: Sequence[str], 
     return CompletionRequest(**vars(request), order=order) if outpaint else request
 
 
+def num_calibrating(gallery: Gallery) -> int:
+    """Number of other clusters whose mean distance calibrates that of a whole image; in a region as many other images."""
+    return min(num_near(len(gallery.pixels)), len(np.unique(gallery.clusters)) - 1)
+
+
 def common_content(images: Tensor, fixed: Tensor, free: Tensor, gallery: Gallery, own: Tensor | None = None) -> dict[str, Tensor]:
     """What images have in common with the training images, whole and in regions.
 

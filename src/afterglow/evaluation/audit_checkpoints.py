@@ -13,7 +13,7 @@ import pandas as pd
 from afterglow.analysis.audit import since
 from afterglow.analysis.audit_result import AuditResult, audit_facts, named_rows, shown_pairs
 from afterglow.cache import take_rows
-from afterglow.evaluation.audit import AuditRequest, audit_request, judge_generations
+from afterglow.evaluation.audit import AuditRequest, audit_request, judge_generations, num_calibrating
 from afterglow.evaluation.audited_set import AuditedSet
 from afterglow.evaluation.extraction import sample_images
 from afterglow.evaluation.floor import MAX_UNSEEN
@@ -64,7 +64,10 @@ def audit_checkpoints(
     tables[-1]["since"] = since([table["checkpoint"].iloc[0] for table in tables], [table["verdict"] for table in tables])
     num_unseen = len(images.names) - images.count
     settings = {**settings, "held-out images": num_unseen}
-    facts = audit_facts(unseen, held_out=num_unseen > 0, captions=images.captions[own], prompts=prompts, settings=settings)
+    facts = audit_facts(
+        unseen, held_out=num_unseen > 0, captions=images.captions[own], prompts=prompts, settings=settings,
+        neighbors=num_calibrating(request.gallery),
+    )  # fmt: skip
     pairs = shown_pairs(tables[-1], images.pixels, _reader(parts, batch_size), MAX_SHOWN)
     return AuditResult(pd.concat(tables, ignore_index=True), facts, pairs)
 

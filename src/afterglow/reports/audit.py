@@ -8,7 +8,7 @@ from afterglow.analysis.audit import NO_COPY
 from afterglow.analysis.audit_result import COPIED, AuditResult, distinct
 from afterglow.cache import atomic_path
 from afterglow.reports.audit_advice import advice
-from afterglow.reports.audit_gallery import COUNT_HEAD, audit_answer, contents, counts, where_text
+from afterglow.reports.audit_gallery import audit_answer, contents, count_head, count_notes, counts, where_text
 from afterglow.reports.page import render
 from afterglow.reports.tables import duration, text_table
 
@@ -44,7 +44,8 @@ def audit_text(result: AuditResult) -> str:
         head, rows = head[:-1], [row[:-1] for row in rows]
     more = [f"... and {len(copied) - MAX_COPIES:,} more in audit.parquet."] if len(copied) > MAX_COPIES else []
     table = [text_table(head, rows)] if rows else []
-    return "\n\n".join([audit_answer(result), text_table(COUNT_HEAD, counts(result)), *table, *more, *advice(result)])
+    counted = [text_table(count_head(result), counts(result)), *count_notes(result)]
+    return "\n\n".join([audit_answer(result), *counted, *table, *more, *advice(result)])
 
 
 def write_audit(result: AuditResult, folder: Path) -> dict[str, float]:

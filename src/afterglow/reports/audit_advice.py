@@ -30,7 +30,7 @@ def _limits(result: AuditResult) -> list[str]:
         if passed > 0.05 * unseen:
             sentences.append(f"{passed} of {unseen} images that are no copies pass the test for '{verdict}': do not trust this verdict.")
     passed, unseen = max((passed, unseen) for _, passed, unseen in result.facts.limits.values())
-    if unseen < FEW_UNSEEN:
+    if result.facts.held_out and unseen < FEW_UNSEEN:
         most = exact_interval(passed, unseen)[1]
         sentences.append(
             f"Only {unseen} images test the verdicts, which leaves a false-positive rate of up to {most:.0%} possible: "

@@ -13,7 +13,10 @@ from afterglow.functional.statistics import exact_interval
 from afterglow.reports.audit_advice import advice
 from afterglow.reports.images import inline_image
 
-COUNT_HEAD = ("verdict", "images", "limit", "false positives (95 %)")
+NO_HELDOUT = (
+    "No image was given that the model never saw, so the rate of false positives is not known and no interval is given: the last column "
+    "counts your own images, each compared with the others. Name images of the same kind with --heldout."
+)
 
 
 def audit_answer(result: AuditResult) -> str:
@@ -25,19 +28,33 @@ def audit_answer(result: AuditResult) -> str:
         copies = len(distinct(copied))
         shared = f" (distinct copies: {copies:,})" if copies < len(copied) else ""
         return f"Of {total:,} images, {whole:,} are copied whole and {part:,} in part by {samples:,} generations{shared}."
-    return (
-        f"Nothing is copied: none of {samples:,} generations is a copy of one of the {total:,} images, whole or in part. With 95 % "
-        f"confidence at most {exact_interval(0, samples)[1]:.1%} of the model's generations are such copies."
-    )
+    nothing = f"Nothing is copied: none of {samples:,} generations is a copy of one of the {total:,} images, whole or in part."
+    if not result.facts.held_out:
+        return nothing
+    return f"{nothing} With 95 % confidence at most {exact_interval(0, samples)[1]:.1%} of the model's generations are such copies."
+
+
+def count_head(result: AuditResult) -> tuple[str, ...]:
+    """The columns of `counts`."""
+    return "verdict", "images", "limit", "false positives (95 %)" if result.facts.held_out else "your images that pass"
+
+
+def count_notes(result: AuditResult) -> list[str]:
+    """What the counts rest on: the number of neighbors, and why there is no interval."""
+    used = result.facts.neighbors
+    known = [] if used is None else [f"Number of nearest other clusters (in a region: other images) that calibrate a distance: {used}."]
+    return known if result.facts.held_out else [*known, NO_HELDOUT]
 
 
 def counts(result: AuditResult) -> list[list[str]]:
-    """One row per kind of copy: images, limit, and images that the model never saw that pass the same test."""
+    """One row per kind of copy: images, limit, and images that are no copies and pass the same test, with an interval if held out."""
     rows = []
     for verdict in COPIED:
         limit, passed, unseen = result.facts.limits[verdict]
-        low, high = exact_interval(passed, unseen)
-        floor = f"{passed} of {unseen} ({low:.1%} to {high:.1%})" if unseen else "no image"
+        floor = f"{passed} of {unseen}" if unseen else "no image"
+        if unseen and result.facts.held_out:
+            low, high = exact_interval(passed, unseen)
+            floor += f" ({low:.1%} to {high:.1%})"
         rows.append([verdict, f"{result.count(verdict):,} of {len(result.last):,}", f"{limit:.2f}", floor])
     return rows
 
@@ -64,7 +81,8 @@ def contents(result: AuditResult) -> dict[str, Any]:
         "answer": audit_answer(result),
         "facts": [(label, str(value)) for label, value in settings.items() if value],
         "counts": counts(result),
-        "count_head": COUNT_HEAD,
+        "count_head": count_head(result),
+        "count_notes": count_notes(result),
         "held_out": result.facts.held_out,
         "advice": advice(result),
         "cards": _cards(result),
