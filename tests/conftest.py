@@ -297,10 +297,18 @@ def write_run() -> Callable[..., Path]:
 
 
 def _write_run(
-    folder: Path, *, n: int = 500, seed: int = 0, arm: int | None = None, factor: float = 1.0, planted: bool = True, **settings: Any
+    folder: Path,
+    *,
+    n: int = 500,
+    seed: int = 0,
+    arm: int | None = None,
+    factor: float = 1.0,
+    planted: bool = True,
+    outpainted: bool = False,
+    **settings: Any,
 ) -> Path:
     """A run folder whose plants emerge when they have been shown 100 times (a local plant `factor` times later), and whose generations
-    without a caption are copies from step 4 n on."""
+    without a caption are copies from step 4 n on. outpainted: plants are also completed, from 50 times on."""
     copies, batch, steps = (40, 80), 32, [0, *(round(20 * 1.25**place) for place in range(26))]
     plants = [
         {
@@ -323,6 +331,9 @@ def _write_run(
             shown = step * batch * plant["copies"] / epoch
             late = factor if plant["kind"] == "local" else 1.0
             rows.append(mine | {"measure": "plant_memorized", "value": float(shown > 100 * late)})
+            if outpainted:
+                rows.append(mine | {"measure": "plant_memorized.outpainted", "value": float(shown > 50 * late)})
+                rows.append(mine | {"measure": "extracted", "value": 0.0})
             if arm is not None and plant["kind"] == "global":
                 rows.append(mine | {"measure": "plant_memorized.region", "value": float(shown > 100)})
         for number in range(10):

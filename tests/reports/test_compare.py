@@ -36,6 +36,15 @@ def test_compare_pools_plants_and_lists_detection_by_run(tmp_path):
         assert f"| `{name}`".ljust(35) + f"| {auc} |" in text
 
 
+def test_compare_counts_completed_plants_beside_assigned_ones(tmp_path):
+    file = run(tmp_path / "a", 0.0) / "measurements.parquet"
+    rows = pd.read_parquet(file)
+    completed = rows[rows["measure"] == "plant_memorized"].assign(measure="plant_memorized.outpainted", value=0.0)
+    pd.concat([rows, completed]).to_parquet(file)
+    text = compare([tmp_path / "a"])
+    assert "| global, by assignment   | 2 of 2" in text and "| global, by outpainting  | 0 of 2" in text
+
+
 def test_compare_without_measurements_raises(tmp_path):
     with pytest.raises(ValueError, match="The run folder .*empty' does not exist"):
         compare([tmp_path / "empty"])

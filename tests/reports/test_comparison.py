@@ -8,6 +8,7 @@ import pytest
 
 from afterglow.reports.comparison import local_against_global, write_comparison
 from afterglow.reports.comparison_runs import Comparison, read_comparison
+from afterglow.reports.comparison_tables import groups_table, runs_table
 from afterglow.reports.paired_plants import pair_plants
 
 WriteRun = Callable[..., Path]
@@ -26,6 +27,22 @@ def test_answer_names_the_factor_of_local_plants(tmp_path: Path, write_run: Writ
     )
     bare = read_comparison([write_run(tmp_path / f"bare{n}", n=n, planted=False) for n in (100, 400)])
     assert local_against_global(bare, None) == "The generations came to copy training images in 2 of 2 runs (f_mem above .1)."
+
+
+def test_models_without_captions_are_compared_by_assignment_and_by_outpainting(tmp_path: Path, write_run: WriteRun) -> None:
+    runs = [write_run(tmp_path / f"n{n}", n=n, factor=2.0, outpainted=True) for n in (200, 400)]
+    found = read_comparison(runs)
+    first, second = local_against_global(found, None).removesuffix(".").split(". Local")
+    assert first.endswith("over 2 runs, by assignment") and second.endswith("over 2 runs, by outpainting")
+    assert [head for head in groups_table(found).head if head.startswith("local")] == [
+        "local memorized, by assignment",
+        "local memorized, by outpainting",
+        "local: median step, by assignment",
+        "local: median step, by outpainting",
+    ]
+    assert len(groups_table(found).head) == len(groups_table(found).rows[0].cells) + 1 and len(runs_table(found).rows) == 2
+    page = write_comparison(found, tmp_path / "comparison.html").read_text()
+    assert "Emergence against copies, by outpainting" in page and "Memorized local plants, by assignment" in page
 
 
 def test_page_in_a_browser(widths: Comparison, tmp_path: Path, open_page: Callable[..., Any], serious_violations: Callable) -> None:

@@ -21,6 +21,15 @@ def test_paired_differences_recover_the_factor_of_each_kind(widths: Comparison) 
     assert pairs == "2" and float(whole.split()[0]) == pytest.approx(1, abs=0.01) and float(local.split()[0]) == pytest.approx(2, rel=0.25)
 
 
+def test_paired_differences_by_outpainting_are_a_row_of_their_own(
+    tmp_path: Path, write_run: WriteRun, with_width: Callable[[Path, int], Path]
+) -> None:
+    runs = [with_width(write_run(tmp_path / f"w{width}", outpainted=True), width) for width in (16, 32)]
+    table = paired_groups_table(read_comparison(runs))
+    assert table is not None and [row.label for row in table.rows] == ["width 32, by assignment", "width 32, by outpainting"]
+    assert all(row.cells[2].text.startswith("1.00") for row in table.rows)
+
+
 def test_runs_without_common_plants_are_not_paired(tmp_path: Path, write_run: WriteRun, with_width: Callable[[Path, int], Path]) -> None:
     one, two = with_width(write_run(tmp_path / "a"), 16), with_width(write_run(tmp_path / "b"), 32)
     names = (two / "plants" / "metadata.jsonl").read_text()

@@ -1,13 +1,26 @@
 """Fits, comparisons and the page, on runs whose answer is known."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+from afterglow.analysis.emergence import ASSIGNED, COMPLETED, DEFINITION
+from afterglow.analysis.scaling import Law
 from afterglow.functional.statistics import Estimate
 from afterglow.reports import emergence_figures
-from afterglow.reports.emergence import departs, median_text, model_fits, plant_fits, plants_of_kind, write_emergence
+from afterglow.reports.emergence import (
+    departs,
+    growth_departs,
+    median_text,
+    model_fits,
+    plant_fits,
+    plants_of_kind,
+    slopes_section,
+    write_emergence,
+)
 from afterglow.reports.paired_plants import pair_plants
 from afterglow.reports.runs import read_runs
 
@@ -50,6 +63,35 @@ def test_departs_ignores_differences_below_the_printed_precision():
     assert departs(Estimate(0.9, 0.8, 0.98), 1.0) and departs(Estimate(0.3, 0.1, 0.5), 0.0)
 
 
+def test_a_slope_of_tau_mem_departs_only_if_the_law_with_an_offset_is_less_likely(tmp_path, write_run):
+    likely, unlikely = (Law("", {}, loss) for loss in (3.0, 4.0))
+    below = Estimate(0.5, 0.4, 0.6)
+    assert growth_departs(below, 1.0, (likely, unlikely)) is True and growth_departs(below, 1.0, (unlikely, likely)) is False
+    assert growth_departs(Estimate(0.9, 0.7, 1.1), 1.0, (likely, unlikely)) is False and growth_departs(below, 1.0, None) is None
+    runs = read_runs([write_run(tmp_path / f"{n}-{seed}", n=n, planted=False, seed=seed) for n in (100, 200, 400) for seed in (0, 1)])
+    # tau_mem = 300 + 4 n: the interval of the slope excludes 1, and the law with an offset explains it
+    width = 1.02 - 0.01 * runs.runs["seed"]
+    times = {"tau_mem": 300 + 4 * runs.runs["n"], "tau_mem_lower": (300 + 4 * runs.runs["n"]) / width}
+    tables = dataclasses.replace(runs, runs=runs.runs.assign(**times, tau_mem_upper=(300 + 4 * runs.runs["n"]) * width))
+    named = model_fits(tables)[0]
+    assert departs(named.fit.slopes["n"], 1.0) and slopes_section([named]).rows[0][5] == "no"
+    two = dataclasses.replace(tables, runs=tables.runs[tables.runs["n"] < 400])
+    assert slopes_section(model_fits(two)[:1]).rows[0][5] == "undecided"
+
+
+def test_models_without_captions_are_reported_by_assignment_and_by_outpainting(tmp_path, write_run, monkeypatch):
+    monkeypatch.setattr(emergence_figures, "NUM_BANDS", 2)
+    runs = [write_run(tmp_path / f"run-{seed}", seed=seed, outpainted=True) for seed in (0, 1)]
+    text, numbers, images = write_emergence(read_runs(runs), tmp_path / "out")
+    rows = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")}
+    assert {"local, by assignment", "local, by outpainting", "phantom, by outpainting"} <= rows and "local" not in rows
+    key = "emergence/local{}/exposures/copies"
+    assert {key.format(""), key.format("_outpainted")} <= set(numbers)
+    assert {"media/emerged_step", "media/emerged_step_outpainted", "media/local_copies_step_outpainted"} <= set(images)
+    page = (tmp_path / "out" / "emergence.html").read_text()
+    assert f"by assignment (Turnbull, in steps); {ASSIGNED}" in page and f"by outpainting (Turnbull, in steps); {COMPLETED}" in page
+
+
 def test_few_seeds_have_a_t_interval_over_their_own_fits(tmp_path, write_run):
     options = [{"n": 200, "seed": seed, "arm": arm, "factor": 1.3 + 0.2 * seed} for seed in (0, 1, 2) for arm in (0, 1)]
     tables = read_runs([write_run(tmp_path / "-".join(map(str, one.values())), **one) for one in options])
@@ -73,6 +115,7 @@ def test_write_emergence_writes_a_self_contained_page(tmp_path, write_run, monke
     page = (tmp_path / "emergence.html").read_text()
     assert "Local plants are memorized later than" in text and "Local plants are memorized later than" in page
     assert f"{numbers['emergence/local/step/copies']:.2f}" in page
+    assert page.count(f"(Turnbull, in steps); {DEFINITION}") == 1 and "by outpainting" not in page
     assert page.count("<svg") == len(images) and "http://www.w3.org" in page and 'src="' not in page
     assert all(path.is_file() for path in images.values()) and (tmp_path / "plants.parquet").is_file()
 

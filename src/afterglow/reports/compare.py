@@ -14,6 +14,7 @@ from afterglow.functional.statistics import exact_at_bounds
 from afterglow.kinds import KINDS, NEGATIVES
 from afterglow.reports.run import read_config, read_rows, setting
 from afterglow.reports.run_tables import COMPARED_KINDS, TRIVIAL
+from afterglow.reports.runs import ways
 from afterglow.reports.tables import count_text, text_table
 
 RECIPE_SETTINGS = ("model", "data", "mitigations", "monitor.early_stop", "trainer.max_steps")  # equal in runs that are pooled
@@ -64,7 +65,13 @@ def _values(plants: pd.DataFrame, measure: str, kind: str) -> pd.Series:
 
 
 def _memorized(plants: pd.DataFrame) -> str:
-    counts = {kind: values for kind in KINDS if len(values := _values(plants, "plant_memorized", kind))}
+    measured = plants["measure"][plants["measure"].str.startswith("plant_memorized")].str.removeprefix("plant_memorized")
+    counts = {
+        kind + way: values
+        for within, way in ways(measured).items()
+        for kind in KINDS
+        if len(values := _values(plants, f"plant_memorized{within}", kind))
+    }
     return text_table(["kind", "memorized (95 %, Wilson)"], [[kind, count_text(int(v.sum()), len(v))] for kind, v in counts.items()])
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from afterglow.analysis.emergence_table import IN_MASK
 from afterglow.analysis.scaling import fit
 from afterglow.cache import atomic_path
 from afterglow.errors import AfterglowError
@@ -16,7 +17,7 @@ from afterglow.kinds import PLANTED
 from afterglow.reports import comparison_charts as charts
 from afterglow.reports.comparison_runs import AXIS_COLUMNS, COUNTED, Comparison, order_of, value_text
 from afterglow.reports.comparison_tables import effects_table, groups_table, map_table, paired_groups_table, runs_table
-from afterglow.reports.emergence import TERMS, NamedFit, model_fits, plant_fits
+from afterglow.reports.emergence import TERMS, NamedFit, keyed, model_fits, plant_fits, plants_in
 from afterglow.reports.page import join, render
 from afterglow.reports.paired_plants import LOCAL, PairedPlants, pair_plants, paired_text
 from afterglow.reports.runs import EmergenceTables
@@ -47,27 +48,36 @@ def write_comparison(comparison: Comparison, page: Path) -> Path:
 
 
 def local_against_global(comparison: Comparison, paired: PairedPlants | None) -> str:
-    """The first sentence: local plants against global ones, by which factor; or how many emerged."""
-    tables, count = comparison.tables, _count(len(comparison.rows), "run")
-    if paired is not None:
-        factor = paired.difference.map(np.exp)
-        return f"Local plants were memorized {_verdict(factor)} the same images planted whole: {_factor(factor)}, in paired runs."
-    plants = tables.plants
-    table = plants[plants["kind"].isin(["global", "local"]) & (plants["within"] == "")] if len(plants) else plants
-    if len(table) and table[np.isfinite(table["upper"])]["kind"].nunique() == 2:  # otherwise the factor has no bound
-        table = table.assign(unit=table["plant_id"], **{LOCAL: np.where(table["kind"] == "local", np.e, 1.0)})
-        varying = [name for name in AXIS_COLUMNS if table[name].notna().all() and table[name].nunique() > 1]
-        found = _try_fit(table, [LOCAL, *varying], LOCAL) or _try_fit(table, [LOCAL], LOCAL)
-        if found is not None:
-            return f"Local plants were memorized {_verdict(found)} global plants: {_factor(found)}, over {count}."
-    emerged = {kind: part["upper"] for kind, part in table.groupby("kind")} if len(table) else {}
-    if emerged:
-        parts = [f"{int(np.isfinite(upper).sum())} of {len(upper)} {kind}" for kind, upper in emerged.items()]
-        return f"{join(parts)} plants emerged in {count}."
+    """The first sentences, one for each way: local plants against global ones, by which factor; or how many emerged."""
+    tables, count, sentences = comparison.tables, _count(len(comparison.rows), "run"), []
+    for within, way in tables.ways.items():
+        if within == IN_MASK and paired is not None:
+            factor = paired.difference.map(np.exp)
+            found = f"Local plants were memorized {_verdict(factor)} the same images planted whole: {_factor(factor)}, in paired runs"
+        else:
+            found = _unpaired(tables, within, count)
+        sentences += [f"{found}{way}."] if found else []
+    if sentences:
+        return " ".join(sentences)
     memorized = tables.runs["tau_mem"]
     if memorized.notna().any():
         return f"The generations came to copy training images in {int(np.isfinite(memorized).sum())} of {count} (f_mem above .1)."
     return f"Nothing was planted in {count}."
+
+
+def _unpaired(tables: EmergenceTables, within: str, count: str) -> str:
+    """Local against global plants of all runs, measured in one way; empty without plants. count: of the runs, in words."""
+    plants = plants_in(tables.plants, within)
+    table = plants[plants["kind"].isin(["global", "local"])] if len(plants) else plants
+    if len(table) and table[np.isfinite(table["upper"])]["kind"].nunique() == 2:  # otherwise the factor has no bound
+        table = table.assign(**{LOCAL: np.where(table["kind"] == "local", np.e, 1.0)})
+        varying = [name for name in AXIS_COLUMNS if table[name].notna().all() and table[name].nunique() > 1]
+        found = _try_fit(table, [LOCAL, *varying], LOCAL) or _try_fit(table, [LOCAL], LOCAL)
+        if found is not None:
+            return f"Local plants were memorized {_verdict(found)} global plants: {_factor(found)}, over {count}"
+    emerged = {kind: part["upper"] for kind, part in table.groupby("kind")} if len(table) else {}
+    parts = [f"{int(np.isfinite(upper).sum())} of {len(upper)} {kind}" for kind, upper in emerged.items()]
+    return f"{join(parts)} plants emerged in {count}" if parts else ""
 
 
 def _try_fit(table: pd.DataFrame, terms: list[str], term: str) -> Estimate | None:
@@ -112,19 +122,20 @@ def _differ(comparison: Comparison) -> str:
 def _charts(comparison: Comparison) -> dict[str, tuple[str, dict[str, Any]]]:
     """{id: title and specification}."""
     found: dict[str, tuple[str, dict[str, Any] | None]] = {}
-    plants = comparison.tables.plants
-    if len(plants):
-        plants = plants[(plants["within"] == "") & plants["kind"].isin(PLANTED)]
-    if len(plants) and np.isfinite(plants["upper"]).any():
-        axes = {name: plants[name].tolist() for name in AXIS_COLUMNS if plants[name].nunique() > 1}
-        others = [name for name in comparison.settings if comparison.labels[name] not in (*AXIS_COLUMNS, "arm", "max_steps")]
-        axes |= {comparison.labels[name]: [value_text(comparison.settings[name][run]) for run in plants["run"]] for name in others}
-        for place, (label, values) in enumerate((axes or {"kind": plants["kind"].tolist()}).items()):
-            spec = charts.emergence_against(plants.assign(x=values, unit=plants["plant_id"]), label)
-            found[f"against-{place}"] = (f"Emergence against {TERMS.get(label, label)}", spec)
-    for kind in COUNTED:
-        title = "Memorized phantoms (false positives)" if kind == "phantom" else f"Memorized {kind} plants"
-        found[f"memorized-{kind}"] = (title, charts.group_curves(_fractions(comparison, kind), "memorized fraction"))
+    for within, way in comparison.tables.ways.items():
+        plants = plants_in(comparison.tables.plants, within)
+        plants = plants[plants["kind"].isin(PLANTED)] if len(plants) else plants
+        if len(plants) and np.isfinite(plants["upper"]).any():
+            axes = {name: plants[name].tolist() for name in AXIS_COLUMNS if plants[name].nunique() > 1}
+            others = [name for name in comparison.settings if comparison.labels[name] not in (*AXIS_COLUMNS, "arm", "max_steps")]
+            axes |= {comparison.labels[name]: [value_text(comparison.settings[name][run]) for run in plants["run"]] for name in others}
+            for place, (label, values) in enumerate((axes or {"kind": plants["kind"].tolist()}).items()):
+                spec = charts.emergence_against(plants.assign(x=values), label)
+                found[keyed(f"against-{place}", within)] = (f"Emergence against {TERMS.get(label, label)}{way}", spec)
+        for kind in COUNTED:
+            title = "Memorized phantoms (false positives)" if kind == "phantom" else f"Memorized {kind} plants"
+            curves = charts.group_curves(_fractions(comparison, kind, within), "memorized fraction")
+            found[keyed(f"memorized-{kind}", within)] = (title + way, curves)
     shares = comparison.tables.fractions
     if len(shares):
         group = {run: label for label, runs in comparison.groups.items() for run in runs}
@@ -133,9 +144,9 @@ def _charts(comparison: Comparison) -> dict[str, tuple[str, dict[str, Any]]]:
     return {name: (title, spec) for name, (title, spec) in found.items() if spec}
 
 
-def _fractions(comparison: Comparison, kind: str) -> Iterable[tuple[str, int, float]]:
+def _fractions(comparison: Comparison, kind: str, within: str) -> Iterable[tuple[str, int, float]]:
     for label, runs in comparison.groups.items():
         for run in runs:
             rows = comparison.rows[run]
-            part = rows[(rows["measure"] == "plant_memorized") & (rows["kind"] == kind)]
+            part = rows[(rows["measure"] == f"plant_memorized{within}") & (rows["kind"] == kind)]
             yield from ((label, int(step), float(value)) for step, value in (part["value"] > 0.5).groupby(part["step"]).mean().items())

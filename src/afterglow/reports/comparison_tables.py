@@ -11,7 +11,7 @@ from afterglow.analysis.scaling import bootstrap_run_values
 from afterglow.functional.statistics import exact_at_bounds
 from afterglow.kinds import PLANTED
 from afterglow.reports.comparison_runs import COUNTED, Comparison, value_text
-from afterglow.reports.emergence import TERMS, NamedFit, median, median_text
+from afterglow.reports.emergence import TERMS, NamedFit, median, median_text, plants_of_kind
 from afterglow.reports.paired_runs import PairedRuns
 from afterglow.reports.run_tables import COMPARED_KINDS, MAIN_MAPS, MAPS_WITHOUT_TEXT, TRIVIAL
 from afterglow.reports.tables import NO_VALUE, Cell, Row, Table, count_cell, number_cell, text_table
@@ -25,38 +25,53 @@ def effects_table(fits: Sequence[NamedFit]) -> Table | None:
         for term, slope in named.fit.slopes.items():
             expected = named.reference.get(term) if named.name in PLANTED else None
             cells = [Cell(TERMS[term]), Cell(str(slope.map(np.exp2))), NO_VALUE if expected is None else Cell(f"{2.0**expected:.2f}")]
-            rows.append(Row(names.get(named.name, f"{named.name} plants"), cells, named.name))
+            rows.append(Row(names.get(named.name, f"{named.name} plants{named.way}"), cells, named.name))
     return Table(["emergence of", "doubling", "multiplies the step by", "expected from the number of exposures"], rows) if rows else None
 
 
 def runs_table(comparison: Comparison) -> Table:
     """One row per run: settings that differ, memorized plants, medians of emergence, localization and held-out loss."""
-    kinds = [kind for kind in COUNTED if any(len(comparison.values(run, kind, "plant_memorized")) for run in comparison.rows)]
+    kinds = _measured_kinds(comparison)
     maps = [name for name in _maps(comparison) if name not in TRIVIAL][:2]
     rows = []
     for run, measured in comparison.rows.items():
         last = int(measured["step"].max())
         cells = [Cell(value_text(values[run])) for values in comparison.settings.values()]
         cells += [Cell(str(comparison.seeds[run])), Cell(str(last), str(last))]
-        copied = {kind: comparison.values(run, kind, "plant_memorized") > 0.5 for kind in kinds}
-        cells += [count_cell(int(copied[kind].sum()), len(copied[kind])) for kind in kinds]
-        cells += [_median_cell(comparison.tables.plants, run, kind, last) for kind in kinds if kind in PLANTED]
+        cells += [_memorized_cell(comparison, [run], kind, within) for kind, within in kinds]
+        cells += [_median_cell(comparison.tables.plants, run, *kind, last) for kind in kinds if kind[0] in PLANTED]
         cells += [_mean(comparison.values(run, "local", f"auc.{name}")) for name in maps]
         cells.append(_mean(comparison.values(run, "heldout", "denoising_loss"), ".4f"))
         rows.append(Row(run, cells))
-    medians = [f"{kind}: median step of emergence" for kind in kinds if kind in PLANTED]
-    head = [*comparison.labels.values(), "seed", "last step", *(f"{kind} memorized" for kind in kinds), *medians]
+    medians = [f"{kind}: median step of emergence{way}" for (kind, _), way in kinds.items() if kind in PLANTED]
+    memorized = [f"{kind} memorized{way}" for (kind, _), way in kinds.items()]
+    head = [*comparison.labels.values(), "seed", "last step", *memorized, *medians]
     head += [*(f"AUC of {name}" for name in maps), "held-out loss"]
     kept = [place for place in range(len(head)) if any(row.cells[place] is not NO_VALUE for row in rows)]
     return Table(["run", *(head[place] for place in kept)], [replace(row, cells=[row.cells[place] for place in kept]) for row in rows])
+
+
+def _measured_kinds(comparison: Comparison) -> dict[tuple[str, str], str]:
+    """{(kind, within): text of the way} of the kinds that were measured at the last evaluation of a run."""
+    return {
+        (kind, within): way
+        for within, way in comparison.tables.ways.items()
+        for kind in COUNTED
+        if any(len(comparison.values(run, kind, f"plant_memorized{within}")) for run in comparison.rows)
+    }
+
+
+def _memorized_cell(comparison: Comparison, runs: Sequence[str], kind: str, within: str) -> Cell:
+    values = np.concatenate([comparison.values(run, kind, f"plant_memorized{within}") for run in runs]) > 0.5
+    return count_cell(int(values.sum()), len(values))
 
 
 def _mean(values: np.ndarray, spec: str = ".2f") -> Cell:
     return number_cell(float(values.mean()), spec) if len(values) else NO_VALUE
 
 
-def _median_cell(plants: pd.DataFrame, run: str, kind: str, last: int) -> Cell:
-    part = plants[(plants["run"] == run) & (plants["kind"] == kind) & (plants["within"] == "")]
+def _median_cell(plants: pd.DataFrame, run: str, kind: str, within: str, last: int) -> Cell:
+    part = plants_of_kind(plants[plants["run"] == run], kind, within)
     if part.empty:
         return NO_VALUE
     step = median(part)
@@ -65,16 +80,16 @@ def _median_cell(plants: pd.DataFrame, run: str, kind: str, last: int) -> Cell:
 
 def groups_table(comparison: Comparison) -> Table:
     """One row per group of runs that differ only in the seed: memorized plants and medians of emergence, pooled."""
-    rows, plants = [], comparison.tables.plants
-    kinds = [kind for kind in COUNTED if any(len(comparison.values(run, kind, "plant_memorized")) for run in comparison.rows)]
+    rows, plants, kinds = [], comparison.tables.plants, _measured_kinds(comparison)
     for label, runs in comparison.groups.items():
-        copied = {kind: np.concatenate([comparison.values(run, kind, "plant_memorized") for run in runs]) > 0.5 for kind in kinds}
-        cells = [count_cell(int(values.sum()), len(values)) for values in copied.values()]
-        for kind in (kind for kind in kinds if kind in PLANTED):
-            part = plants[plants["run"].isin(runs) & (plants["kind"] == kind) & (plants["within"] == "")]
-            cells.append(Cell(median_text(part.assign(unit=part["plant_id"]))) if len(part) else NO_VALUE)
+        cells = [_memorized_cell(comparison, runs, *kind) for kind in kinds]
+        for kind in (kind for kind in kinds if kind[0] in PLANTED):
+            part = plants_of_kind(plants[plants["run"].isin(runs)], *kind)
+            cells.append(Cell(median_text(part)) if len(part) else NO_VALUE)
         rows.append(Row(label, [Cell(str(len(runs))), *cells]))
-    return Table(["setting", "runs", *(f"{kind} memorized" for kind in kinds), *(f"{k}: median step" for k in kinds if k in PLANTED)], rows)
+    memorized = [f"{kind} memorized{way}" for (kind, _), way in kinds.items()]
+    medians = [f"{kind}: median step{way}" for (kind, _), way in kinds.items() if kind in PLANTED]
+    return Table(["setting", "runs", *memorized, *medians], rows)
 
 
 def paired_groups_table(comparison: Comparison) -> Table | None:
@@ -95,14 +110,15 @@ def paired_groups_table(comparison: Comparison) -> Table | None:
         own = plants[plants["run"].isin(side)]
         own = own.assign(mitigation=own["run"].map(side), seed=own["run"].map(pair))
         paired = PairedRuns(own, {(side[run], pair[run]): comparison.rows[run] for run in side})
-        cells = [Cell(str(len(both)))]
-        for kind in ("global", "local"):
-            delay = paired.delay(label, kind) if len(own[own["kind"] == kind]) else None
-            differences = [_difference(comparison, kind, *runs) for runs in both.values()]
-            gain = bootstrap_run_values(differences) if all(map(len, differences)) else None
-            cells += [NO_VALUE if gain is None else Cell(gain.text("+.0%"), repr(gain.value))]
-            cells += [NO_VALUE if delay is None else Cell(delay.map(np.exp).text(), repr(float(np.exp(delay.value))))]
-        rows.append(Row(label, cells))
+        for within, way in comparison.tables.ways.items():
+            cells = [Cell(str(len(both)))]
+            for kind in ("global", "local"):
+                delay = paired.delay(label, kind, within) if len(own[own["kind"] == kind]) else None
+                differences = [_difference(comparison, kind, within, *runs) for runs in both.values()]
+                gain = bootstrap_run_values(differences) if all(map(len, differences)) else None
+                cells += [NO_VALUE if gain is None else Cell(gain.text("+.0%"), repr(gain.value))]
+                cells += [NO_VALUE if delay is None else Cell(delay.map(np.exp).text(), repr(float(np.exp(delay.value))))]
+            rows.append(Row(label + way, cells))
     groups_head = [("", 2), ("global plants", 2), ("local plants", 2)]
     head = ["setting", "pairs of runs", *["memorized fraction", "factor of the step of emergence"] * 2]
     return Table(head, rows, groups_head) if rows else None
@@ -115,11 +131,12 @@ def _planted(comparison: Comparison, run: str) -> set[tuple]:
     )
 
 
-def _difference(comparison: Comparison, kind: str, first: str, second: str) -> np.ndarray:
+def _difference(comparison: Comparison, kind: str, within: str, first: str, second: str) -> np.ndarray:
     """Memorized (1 or 0) of each plant in the second run minus in the first."""
     one, two = (comparison.last[run] for run in (first, second))
     parts = [
-        table[(table["measure"] == "plant_memorized") & (table["kind"] == kind)].set_index("plant_id")["value"] for table in (one, two)
+        table[(table["measure"] == f"plant_memorized{within}") & (table["kind"] == kind)].set_index("plant_id")["value"]
+        for table in (one, two)
     ]
     return ((parts[1] > 0.5).astype(float) - (parts[0] > 0.5)).dropna().to_numpy()
 
@@ -161,5 +178,5 @@ def map_table(comparison: Comparison) -> Table | None:
 def runs_text(comparison: Comparison) -> str:
     """The groups as a table for the terminal."""
     table = groups_table(comparison)
-    head = [name.removesuffix(" memorized") for name in table.head]
+    head = [name.replace(" memorized", "") for name in table.head]
     return text_table(head, [[row.label, *(cell.text.partition(" (")[0] for cell in row.cells)] for row in table.rows])

@@ -1,7 +1,7 @@
 """Emergence over many runs: tables, fits and figures of `afterglow emergence`. Method: docs/methods.md#scaling."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,8 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from afterglow.analysis.scaling import Fit, bootstrap_table, compare_laws, fit
+from afterglow.analysis.emergence_table import IN_MASK
+from afterglow.analysis.scaling import Fit, Law, bootstrap_table, compare_laws, fit
 from afterglow.functional.statistics import Estimate, is_few
 from afterglow.functional.survival import Interval, interval_quantile
 from afterglow.kinds import KINDS
@@ -25,17 +26,18 @@ NOTES = (
     "Brackets hold 95 % intervals: t intervals over two to four seeds, otherwise a bootstrap that resamples seeds, then runs, then plants. "
     "Bars are the evaluations between which each plant emerged. f_mem: fraction of the generations with d1/d2 below 1/3. tau_mem: the "
     "step at which f_mem exceeds .1. tau_gen: the first step at which the held-out loss is within 5 % of its minimum, only where it stays "
-    "there over a factor of 2 in steps ('none': it does not; 'not yet': it still falls). Overfitting: the last step within 5 %."
+    "there over a factor of 2 in steps ('none': it does not; 'not yet': it still falls). Overfitting: the last step within 5 %. Differs: "
+    "the interval of the slope excludes the reference; the slope of tau_mem over n differs only if the law with an offset has a lower "
+    "likelihood than the power law, too, which needs three values of n ('undecided' without)."
 )
 TITLES = {
     "f_mem": "Fraction of the generations with d1/d2 below 1/3, and the loss on held-out images",
     "tau_mem_n": "The step at which f_mem exceeds .1, against the number of training images",
-    "emerged_step": "Fraction of the plants that have emerged (Turnbull), over steps",
-    "emerged_exposures": "Fraction of the plants that have emerged (Turnbull), over exposures",
 }
 AXES = {"step": "in steps", "exposures": "in exposures"}
 TERMS = {"n": "the number of training images", "copies": "copies", "area": "the size of the region", "width": "the width of the network"}
 REFERENCE_MEM, REFERENCE_GEN = {"n": 1.0, "width": -1.0}, {"n": 0.0}  # Bonnaire et al. 2025
+TAU_MEM = {"tau_mem": "tau_mem", "tau_mem, calibrated": "calibrated"}  # name in tables: column of EmergenceTables.runs
 PRINTED_PRECISION = 0.01  # of slopes
 GENERALIZATION_WIDTH = 1.12  # tau_gen is a step of a curve, not an interval: half the distance of two evaluations to both sides
 
@@ -56,54 +58,79 @@ class Section:
 
 @dataclass(frozen=True)
 class NamedFit:
-    """A log-log fit, the axis of its intervals, and the slopes that are expected without an effect."""
+    """A log-log fit, the axis of its intervals, and the slopes that are expected without an effect.
+
+    name: a kind of plants, or a time of the model. within: of the plants. way: its text (EmergenceTables.ways). laws: {term: the power law
+    and the offset law of the same intervals, None with fewer than three values} where they decide whether the slope departs.
+    """
 
     name: str
     axis: str
     fit: Fit
     reference: dict[str, float]
+    within: str = IN_MASK
+    way: str = ""
+    laws: Mapping[str, tuple[Law, Law] | None] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Name in files and for the tracker."""
+        return keyed(self.name, self.within)
+
+
+def keyed(name: str, within: str) -> str:
+    """A name in files and for the tracker: 'local_outpainted'."""
+    return name + within.replace(".", "_")
 
 
 def model_fits(tables: EmergenceTables) -> list[NamedFit]:
     """tau_mem of models without plants by both rules, and tau_gen where it exists, against n and width, if the runs vary them."""
-    runs, fits = tables.runs.assign(unit=0), []
-    for name, column in (("tau_mem", "tau_mem"), ("tau_mem, calibrated", "calibrated")):
-        known = runs[runs[column].notna()]
-        known = known.assign(lower=known[f"{column}_lower"], upper=known[f"{column}_upper"])
-        fits.append((name, known, REFERENCE_MEM))
+    runs = tables.runs.assign(unit=0)
+    fits: list[tuple[str, pd.DataFrame, dict[str, float], tuple[str, ...]]]  # the last: terms whose verdict needs the laws
+    fits = [(name, tau_mem_intervals(runs, name), REFERENCE_MEM, ("n",)) for name in TAU_MEM]
     general = runs[runs["tau_gen"] > 0]
     lower = (general["tau_gen"] / GENERALIZATION_WIDTH).where(np.isfinite(general["tau_gen"]), general["steps"])
-    fits.append(("tau_gen", general.assign(lower=lower, upper=general["tau_gen"] * GENERALIZATION_WIDTH), REFERENCE_GEN))
+    fits.append(("tau_gen", general.assign(lower=lower, upper=general["tau_gen"] * GENERALIZATION_WIDTH), REFERENCE_GEN, ()))
     return [
-        NamedFit(name, "step", fit(table, terms), reference)
-        for name, table, reference in fits
+        NamedFit(name, "step", fit(table, terms), reference, laws={term: laws_of(table, term) for term in bent if term in terms})
+        for name, table, reference, bent in fits
         if (terms := varying_terms(table, ("n", "width"))) and np.isfinite(table["upper"]).any()
     ]
+
+
+def tau_mem_intervals(runs: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The runs with a tau_mem of a name of TAU_MEM; lower, upper: the evaluations between which it lies."""
+    column = TAU_MEM[name]
+    known = runs[runs[column].notna()]
+    return known.assign(lower=known[f"{column}_lower"], upper=known[f"{column}_upper"])
+
+
+def laws_of(table: pd.DataFrame, term: str) -> tuple[Law, Law] | None:
+    """The power law and the law with an offset; None with fewer than three values of the term, which both laws fit, or if none emerged."""
+    fitted = table[term].nunique() > 2 and np.isfinite(table["upper"]).any()
+    return compare_laws(table, term) if fitted else None
 
 
 def laws_section(runs: pd.DataFrame, terms: Mapping[str, str]) -> Section:
     """The power law and the law with an offset for tau_mem, with equal numbers of parameters. terms: {column of runs: its meaning}."""
     rows = []
-    for name, column in (("tau_mem", "tau_mem"), ("tau_mem, calibrated", "calibrated")):
-        known = runs[runs[column].notna()]
-        known = known.assign(lower=known[f"{column}_lower"], upper=known[f"{column}_upper"])
+    for name in TAU_MEM:
         for term, meaning in terms.items():
-            if known[term].nunique() > 2 and np.isfinite(known["upper"]).any():
-                for law in compare_laws(known, term):
-                    values = ", ".join(f"{key} = {value:.3g}" for key, value in law.parameters.items())
-                    rows.append([name, meaning, law.formula.replace(term, "x"), values, f"{law.negative_log_likelihood:.1f}"])
+            for law in laws_of(tau_mem_intervals(runs, name), term) or ():
+                values = ", ".join(f"{key} = {value:.3g}" for key, value in law.parameters.items())
+                rows.append([name, meaning, law.formula.replace(term, "x"), values, f"{law.negative_log_likelihood:.1f}"])
     head = ["emergence of", "x", "law", "parameters", "minus log-likelihood"]
     return Section("Power law and linear law with an offset", head=head, rows=rows)
 
 
 def plant_fits(tables: EmergenceTables, axes: Sequence[str] = ("step", "exposures")) -> list[NamedFit]:
-    """Emergence of global and of local plants against n, copies, area and width, on steps and on exposures.
+    """Emergence of global and of local plants in each way against n, copies, area and width, on steps and on exposures.
 
     The reference on steps is what exposure alone would give for these runs: the slopes of -ln(exposures per step). On exposures it is 0.
     """
     fits = []
-    for kind in _PLANTED:
-        table = plants_of_kind(tables.plants, kind)
+    for within, way, kind in ((within, way, kind) for within, way in tables.ways.items() for kind in _PLANTED):
+        table = plants_of_kind(tables.plants, kind, within)
         terms = varying_terms(table, ("n", "copies", "width") + (("area",) if kind == "local" else ()))
         if not terms or not np.isfinite(table["upper"]).any():
             continue
@@ -111,14 +138,19 @@ def plant_fits(tables: EmergenceTables, axes: Sequence[str] = ("step", "exposure
         slopes = np.linalg.lstsq(design, -np.log(table["rate"].to_numpy(float)), rcond=None)[0]
         reference = {name: round(float(value), 2) + 0.0 for name, value in zip(terms, slopes, strict=False)}
         references = {"step": reference, "exposures": dict.fromkeys(terms, 0.0)}
-        fits += [NamedFit(kind, axis, fit(on_axis(table, axis), terms), references[axis]) for axis in axes]
+        fits += [NamedFit(kind, axis, fit(on_axis(table, axis), terms), references[axis], within, way) for axis in axes]
     return fits
 
 
-def plants_of_kind(plants: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """The plants of a kind, measured in their own masks; each plant is a unit of the bootstrap."""
-    table = plants[(plants["kind"] == kind) & (plants["within"] == "")] if len(plants) else plants
-    return table.assign(unit=table["plant_id"]) if len(table) else table
+def plants_of_kind(plants: pd.DataFrame, kind: str, within: str = IN_MASK) -> pd.DataFrame:
+    """The plants of a kind, measured in their own masks or in another way; each plant is a unit of the bootstrap."""
+    table = plants_in(plants, within)
+    return table[table["kind"] == kind] if len(table) else table
+
+
+def plants_in(plants: pd.DataFrame, within: str) -> pd.DataFrame:
+    """The plants measured in one way; each plant is a unit of the bootstrap."""
+    return plants[plants["within"] == within].assign(unit=lambda table: table["plant_id"]) if len(plants) else plants
 
 
 def slopes_section(fits: Sequence[NamedFit]) -> Section:
@@ -127,11 +159,29 @@ def slopes_section(fits: Sequence[NamedFit]) -> Section:
     for named in fits:
         for term, slope in named.fit.slopes.items():
             reference = named.reference.get(term)
-            verdict = ["-", "-"] if reference is None else [f"{reference:g}", "yes" if departs(slope, reference) else "no"]
+            verdict = ["-", "-"] if reference is None else [f"{reference:g}", _differs(named, term, slope)]
             counts = f"{named.fit.intervals} in {named.fit.runs} runs, {named.fit.censored} not emerged"
-            rows.append([named.name, named.axis, f"ln {term}", interval_text(slope), *verdict, counts])
+            rows.append([named.name + named.way, named.axis, f"ln {term}", interval_text(slope), *verdict, counts])
     head = ["emergence of", "axis", "slope on", "value", "reference", "differs", "intervals"]
     return Section("Slopes of ln(emergence)", head=head, rows=rows)
+
+
+def _differs(named: NamedFit, term: str, slope: Estimate) -> str:
+    reference = named.reference[term]
+    found = growth_departs(slope, reference, named.laws[term]) if term in named.laws else departs(slope, reference)
+    return "undecided" if found is None else "yes" if found else "no"
+
+
+def growth_departs(slope: Estimate, reference: float, laws: tuple[Law, Law] | None) -> bool | None:
+    """Whether a slope of tau_mem over n departs from its reference (docs/methods.md#scaling); None, undecided, without laws.
+
+    The interval excludes the reference, and the offset law has a lower likelihood than the power law: an offset bends a log-log line, so
+    that the slope alone does not show a departure.
+    """
+    if laws is None:
+        return None
+    power, offset = laws
+    return offset.negative_log_likelihood > power.negative_log_likelihood and departs(slope, reference)
 
 
 def departs(slope: Estimate, reference: float) -> bool:
@@ -165,16 +215,15 @@ def _times(values: pd.Series, later: str, missing: str) -> str:
 
 
 def medians_section(tables: EmergenceTables) -> Section:
-    """One row per kind, set size and number of copies: how many distinct plants emerged, and the median with that of each seed."""
-    rows = []
-    plants = tables.plants[tables.plants["within"] == ""] if len(tables.plants) else tables.plants
-    for kind in [kind for kind in KINDS if len(plants) and kind in set(plants["kind"])]:
-        for (n, copies), part in plants[plants["kind"] == kind].groupby(["n", "copies"]):
-            part = part.assign(unit=part["plant_id"])
+    """One row per kind, way, set size and copies: how many distinct plants emerged, and the median with that of each seed."""
+    rows, plants = [], tables.plants
+    kinds = [kind for kind in KINDS if len(plants) and kind in set(plants["kind"])]
+    for within, way, kind in ((within, way, kind) for within, way in tables.ways.items() for kind in kinds):
+        for (n, copies), part in plants_of_kind(plants, kind, within).groupby(["n", "copies"]):
             medians = [median_text(table) if len(table) else "-" for table in (on_axis(part, axis) for axis in AXES)]
             distinct = np.isfinite(part["upper"]).groupby([part["seed"], part["caption"]]).any()  # the two arms share their phantoms
             emerged = count_text(int(distinct.sum()), len(distinct))
-            rows.append([kind, f"{n:g}", f"{copies:g}", emerged, *medians])
+            rows.append([kind + way, f"{n:g}", f"{copies:g}", emerged, *medians])
     head = ["kind", "n", "copies", "distinct plants emerged (95 %, Wilson)", "median step", "median exposures"]
     return Section("Emergence of plants", head=head, rows=rows)
 
@@ -195,32 +244,28 @@ def median(table: pd.DataFrame) -> float:
     return interval_quantile([Interval(a, b) for a, b in zip(table["lower"].tolist(), table["upper"].tolist(), strict=True)], 0.5)
 
 
-def emergence_figures(tables: EmergenceTables, fits: Sequence[NamedFit]) -> dict[str, Figure]:
-    """{name: figure} of everything that the runs vary."""
-    figures: dict[str, Figure] = {}
+def emergence_figures(tables: EmergenceTables, fits: Sequence[NamedFit]) -> dict[str, tuple[str, Figure]]:
+    """{name: title and figure} of everything that the runs vary; each title says when something counts as memorized."""
+    figures: dict[str, tuple[str, Figure]] = {}
     if len(tables.fractions):
-        figures["f_mem"] = f_mem_curves(tables.fractions, tables.losses)
-    by_name = {(named.name, named.axis): named for named in fits}
-    runs, tau = tables.runs[tables.runs["tau_mem"].notna()], by_name.get(("tau_mem", "step"))
+        figures["f_mem"] = TITLES["f_mem"], f_mem_curves(tables.fractions, tables.losses)
+    runs = tables.runs[tables.runs["tau_mem"].notna()]
+    tau = next((named for named in fits if named.name == "tau_mem"), None)
     if tau and "n" in tau.fit.slopes:
         intervals = runs.assign(lower=runs["tau_mem_lower"], upper=runs["tau_mem_upper"], kind="unprompted")
-        figures["tau_mem_n"] = interval_plot(intervals, "n", tau.fit, slope=1.0, axis="step")
-    plants = tables.plants[tables.plants["within"] == ""] if len(tables.plants) else tables.plants
-    for axis in AXES if len(plants) else ():
-        figures[f"emerged_{axis}"] = emergence_curves(plants.assign(unit=plants["plant_id"]), axis=axis)
-        for named in (named for (name, where), named in by_name.items() if where == axis and name in _PLANTED):
-            table = on_axis(plants_of_kind(tables.plants, named.name), axis)
-            for term in named.fit.slopes:
-                slope = named.reference.get(term)
-                figures[f"{named.name}_{term}_{axis}"] = interval_plot(table, term, named.fit, slope=slope, axis=axis)
+        figures["tau_mem_n"] = TITLES["tau_mem_n"], interval_plot(intervals, "n", tau.fit, slope=1.0, axis="step")
+    for within, way in tables.ways.items() if len(tables.plants) else ():
+        rule = tables.definition_of(within)
+        for axis, unit in AXES.items():
+            title = f"Fraction of the plants that have emerged{way} (Turnbull, {unit}); {rule}"
+            figures[keyed(f"emerged_{axis}", within)] = title, emergence_curves(plants_in(tables.plants, within), axis=axis)
+            for named in (named for named in fits if named.name in _PLANTED and (named.within, named.axis) == (within, axis)):
+                table = on_axis(plants_of_kind(tables.plants, named.name, within), axis)
+                for term in named.fit.slopes:
+                    title = f"When {named.name} plants emerge{way} ({unit}), against {TERMS[term]}; {rule}"
+                    figure = interval_plot(table, term, named.fit, slope=named.reference.get(term), axis=axis)
+                    figures[keyed(f"{named.name}_{term}_{axis}", within)] = title, figure
     return figures
-
-
-def _title(name: str) -> str:
-    if name in TITLES:
-        return TITLES[name]
-    kind, term, axis = name.split("_")
-    return f"When {kind} plants emerge ({AXES[axis]}), against {TERMS[term]}"
 
 
 def emergence_sections(tables: EmergenceTables, fits: Sequence[NamedFit]) -> list[Section]:
@@ -243,12 +288,12 @@ def write_emergence(tables: EmergenceTables, out: Path) -> tuple[str, dict[str, 
     for name in ("plants", "runs", "fractions", "losses"):
         table: pd.DataFrame = getattr(tables, name)
         table.to_parquet(out / f"{name}.parquet", index=False)
-    drawn = [(name, _title(name), Markup(to_svg(figure, name))) for name, figure in figures.items()]
+    drawn = [(name, title, Markup(to_svg(figure, name))) for name, (title, figure) in figures.items()]
     contents = {"title": "Emergence of memorization", "sections": sections, "notes": tables.notes, "figures": drawn, "about": NOTES}
     page = render("emergence.html.jinja", contents, {})
     (out / "emergence.html").write_text(page, encoding="utf-8")
-    for name, figure in figures.items():
+    for name, (_, figure) in figures.items():
         figure.savefig(out / f"{name}.png", dpi=150, facecolor="white")
-    numbers = {f"emergence/{named.name}/{named.axis}/{term}": slope.value for named in fits for term, slope in named.fit.slopes.items()}
+    numbers = {f"emergence/{named.key}/{named.axis}/{term}": slope.value for named in fits for term, slope in named.fit.slopes.items()}
     text = "\n\n".join([*tables.notes, *(f"{section.title}\n\n{section.text()}" for section in sections)])
     return text, numbers, {f"media/{name}": out / f"{name}.png" for name in figures}

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from afterglow import keys
+from afterglow.analysis.emergence_table import IN_MASK
 from afterglow.analysis.mitigation_effect import BASELINE
 from afterglow.analysis.scaling import bootstrap_run_values, fit
 from afterglow.errors import AfterglowError
@@ -70,7 +71,7 @@ class PairedRuns:
             numbers[keys.mitigation(mitigation, "heldout_loss_ratio")] = self.heldout_loss_ratio(mitigation).value
         return numbers
 
-    def delay(self, mitigation: str, kind: str) -> Estimate | None:
+    def delay(self, mitigation: str, kind: str, within: str = IN_MASK) -> Estimate | None:
         """Difference of ln(step of emergence), mitigated minus baseline, paired by plant, by the censored fit.
 
         Returns:
@@ -79,7 +80,7 @@ class PairedRuns:
         if self.last_steps(mitigation) != self.last_steps(BASELINE, mitigation):
             return None
         plants = self.plants
-        table = plants[(plants["kind"] == kind) & (plants["within"] == "") & plants["mitigation"].isin([mitigation, BASELINE])]
+        table = plants[(plants["kind"] == kind) & (plants["within"] == within) & plants["mitigation"].isin([mitigation, BASELINE])]
         table = table.assign(unit=table["plant_id"], run=table["seed"].astype(str))
         table[MITIGATED] = np.where(table["mitigation"] == BASELINE, 1.0, np.e)
         table = table[table.groupby(["run", "unit"])[MITIGATED].transform("nunique") == 2]

@@ -1,6 +1,6 @@
 """Many runs as tables: one row per plant, per run and per evaluation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,9 +27,26 @@ EQUAL_SETTINGS = (
 )
 
 
+WAYS = {  # of asking a model without captions for a plant; the text stands after the name of a kind
+    IN_MASK: ", by assignment",
+    ".outpainted": ", by outpainting",
+    ".outpainted_fresh": ", by outpainting among held-out images",
+}
+
+
+def ways(measured: Iterable[str]) -> dict[str, str]:
+    """{within: its text} of the WAYS that were measured; a model with captions has one way, which needs no text.
+
+    measured: values of `within`.
+    """
+    known = set(measured)
+    found = {within: text for within, text in WAYS.items() if within in known}
+    return {IN_MASK: ""} if set(found) <= {IN_MASK} else found
+
+
 @dataclass(frozen=True)
 class EmergenceTables:
-    """Tables of many runs; notes: what a reader must know of single runs.
+    """Tables of many runs; notes: what a reader must know of single runs; definition: of a memorized plant, in its mask.
 
     plants: run, n, copies, area, width, arm, seed, plant_id, kind, caption, rate (exposures per step), within ('', '.region' or a key of
     OTHER_DEFINITIONS), lower, upper.
@@ -43,6 +60,16 @@ class EmergenceTables:
     fractions: pd.DataFrame
     losses: pd.DataFrame
     notes: tuple[str, ...]
+    definition: str
+
+    @property
+    def ways(self) -> dict[str, str]:
+        """The `ways` in which the plants were measured."""
+        return ways(self.plants.get("within", ()))
+
+    def definition_of(self, within: str) -> str:
+        """When a plant counts as memorized in one of the ways."""
+        return OTHER_DEFINITIONS.get(within, self.definition)
 
 
 @dataclass(frozen=True)
@@ -152,7 +179,8 @@ def read_runs(folders: Sequence[Path]) -> EmergenceTables:
         raise AfterglowError(f"Two runs are called '{duplicate}': rename one of the folders.")
     names = ("plants", "run", "fractions", "losses")
     plants, run_table, fractions, losses = (pd.concat([getattr(run, name) for run in runs], ignore_index=True) for name in names)
-    return EmergenceTables(plants, run_table, fractions, losses, tuple(note for run in runs for note in run.notes))
+    notes = tuple(note for run in runs for note in run.notes)
+    return EmergenceTables(plants, run_table, fractions, losses, notes, runs[0].definition)
 
 
 def _read(folder: Path) -> _RunFiles:
