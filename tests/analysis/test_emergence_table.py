@@ -46,7 +46,10 @@ def test_emergence_of_a_small_run():
     assert about["local"]["memorized"] == 2 and about["local"]["censored"] == 1
     assert about["phantom"]["median"] == {"step": None, "low": None, "high": None}
     assert about["control"] == {"plants": 2, "memorized": 1}  # the last probe says whether, not when
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert json.loads(json.dumps(found, allow_nan=False)) == found and "neighbor_clusters" not in found
+    neighbors = {"measure": "neighbor_clusters", "kind": "control", "plant_id": -4, "value": 31.0}
+    counted = emergence_of(pd.concat([rows, pd.DataFrame([rows.iloc[-1].to_dict() | neighbors])]))
+    assert counted == found | {"neighbor_clusters": 31}
 
 
 def test_confirmations_are_taken_in_their_order():

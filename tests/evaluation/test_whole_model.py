@@ -5,7 +5,7 @@ import torch
 from scipy.stats import mannwhitneyu
 
 from afterglow.datasets.openmoji import load_openmoji
-from afterglow.evaluation.whole_model import MIN_SAMPLES, copying_rows, denoising_gap_rows
+from afterglow.evaluation.whole_model import MIN_SAMPLES, copying_rows, denoising_gap_rows, neighbor_rows
 from afterglow.neighbors.gallery import Gallery
 
 
@@ -50,3 +50,9 @@ def test_the_gap_is_the_mean_loss_of_held_out_minus_that_of_training_images():
     (row,) = denoising_gap_rows(losses).to_dict("records")
     assert row["measure"] == "denoising_gap.t=5" and row["value"] == 4 - 1
     assert not len(denoising_gap_rows(losses[losses["kind"] != "heldout"])) and not len(denoising_gap_rows(pd.DataFrame()))
+
+
+def test_a_small_set_has_fewer_neighbors_than_fifty(images):
+    for clusters, count in (([0, 0, 1, 2], 2), (np.arange(51), 50), (np.arange(80), 50)):
+        (row,) = neighbor_rows(Gallery(images[: len(clusters)], np.array(clusters))).to_dict("records")
+        assert row["value"] == count and row["plant_id"] < 0

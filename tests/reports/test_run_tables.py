@@ -39,6 +39,8 @@ def test_emergence_table_does_not_count_unprompted_generations_as_plants(make_ru
     file.write_text(json.dumps(json.loads(file.read_text()) | {"unseen": {"images": 8, "memorized": 2}}))
     first, note, *_ = emergence_text(folder).splitlines()
     assert first.endswith("0 of 6 (0% to 39%).") and note.endswith("pass the same test (floor): 2 of 8 (7% to 59%).")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"neighbor_clusters": 31}))
+    assert emergence_text(folder).splitlines()[2] == "Other clusters that calibrate a distance: 31."
     assert run_tables.floor_text({}) == "The floor is measured at the last evaluation."
 
 

@@ -15,7 +15,7 @@ from afterglow.evaluation.floor import floor_rows
 from afterglow.evaluation.measurements import EvaluationResult
 from afterglow.evaluation.outpainting import OUTPAINTED_MEASURES, RESAMPLINGS, OutpaintingRequest, outpainting_requests
 from afterglow.evaluation.requests import GenerationPlan, PlantedRequest, UnconditionalRequest
-from afterglow.evaluation.whole_model import copying_rows, denoising_gap_rows
+from afterglow.evaluation.whole_model import copying_rows, denoising_gap_rows, neighbor_rows
 from afterglow.kinds import PLANTED
 from afterglow.measures.registry import FIRST_MEASURES, check_families, filter_measures, requirements
 from afterglow.models.denoiser import Denoiser
@@ -131,7 +131,8 @@ class TrainingEvaluation:
         losses = denoising_loss_rows(model, self.planted, batch_size=self.settings.batch_size)
         copying = copying_rows(result.generations, self.gallery, self.reconstructed.pixels[self.reconstructed.heldout])
         floor = floor_rows(self.reconstructed, self.gallery) if last and not model.has_text else pd.DataFrame()
-        frames = [*(part.measurements for part in parts), losses, denoising_gap_rows(losses), copying, floor]
+        neighbors = neighbor_rows(self.gallery) if last else pd.DataFrame()
+        frames = [*(part.measurements for part in parts), losses, denoising_gap_rows(losses), copying, floor, neighbors]
         return replace(result, measurements=pd.concat(frames, ignore_index=True))
 
     def raw_weights(self, model: Denoiser) -> pd.DataFrame:

@@ -1,10 +1,13 @@
-"""Numbers of an evaluation that belong to the whole model and to no plant: Z_U and the denoising gap."""
+"""Numbers of an evaluation that belong to the whole model and to no plant: Z_U, the denoising gap, the number of neighbors."""
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from afterglow.analysis.emergence_table import NEIGHBORS
 from afterglow.analysis.summary import ALL_SEEDS
+from afterglow.evaluation.ground_truth import NUM_NEIGHBORS
 from afterglow.functional.statistics import mann_whitney_z
 from afterglow.generations import Generations
 from afterglow.kinds import KINDS
@@ -47,3 +50,13 @@ def denoising_gap_rows(losses: pd.DataFrame) -> pd.DataFrame:
     gaps = (means["heldout"] - means["control"]).rename("value").reset_index()
     gaps["measure"] = gaps["measure"].str.replace("loss", "gap")
     return gaps.assign(plant_id=WHOLE_MODEL["control"], kind="control", caption="", seed=ALL_SEEDS)
+
+
+def neighbor_rows(gallery: Gallery) -> pd.DataFrame:
+    """One row: the number of other clusters that calibrate a distance, NUM_NEIGHBORS or all of a smaller set.
+
+    Templates of local plants, which are further clusters in their own masks, are not counted.
+    """
+    count = min(NUM_NEIGHBORS, len(np.unique(gallery.clusters)) - 1)
+    about = {"plant_id": WHOLE_MODEL["control"], "kind": "control", "caption": "", "seed": ALL_SEEDS}
+    return pd.DataFrame([about | {"measure": NEIGHBORS, "value": float(count)}])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from afterglow.analysis.emergence_table import NEIGHBORS
 from afterglow.analysis.summary import INVERTED, INVERTIBLE
 from afterglow.errors import AfterglowError, reading
 from afterglow.files import read_json
@@ -230,7 +231,12 @@ def _emergence_text(emergence: Mapping[str, Any]) -> str:
         summary = emergence["kinds"]["unprompted"]
         text.append(f"Generations without a caption, memorized: {unprompted_text(emergence, summary['memorized'], summary['plants'])}.")
         text.append(floor_text(emergence))
-    return "\n".join([*text, evaluations_text(emergence)])
+    return "\n".join(filter(None, [*text, neighbors_text(emergence), evaluations_text(emergence)]))
+
+
+def neighbors_text(emergence: Mapping[str, Any]) -> str:
+    """The number of other clusters that were really used; empty before the end, and for a run that did not keep it."""
+    return f"Other clusters that calibrate a distance: {emergence[NEIGHBORS]}." if NEIGHBORS in emergence else ""
 
 
 def unprompted_text(emergence: Mapping[str, Any], memorized: float, count: int) -> str:
