@@ -94,3 +94,18 @@ def test_controls_text_counts_copies(make, tmp_path) -> None:
     plants.to_parquet(tmp_path / "own" / "plants.parquet")
     text = make.controls_text(tmp_path)
     assert "2 of 4 (15% to 85%)" in text and "1 of 4" in text and "1 of 1 " in text and text.count("0 of 1") == 2
+
+
+def test_start_up_laws_of_plants_whose_start_up_grows_with_the_set(make) -> None:
+    settings = [(n, copies, unit) for n in (500.0, 2000.0) for copies in (50.0, 100.0, 200.0) for unit in range(12)]
+    table = pd.DataFrame(settings, columns=["n", "copies", "unit"]).assign(rate=lambda t: 32 * t["copies"] / (t["n"] + 2000))
+    noise = np.exp(np.random.default_rng(0).normal(0, 0.1, len(table)))
+
+    def losses(start_up: pd.Series | float) -> list[float]:
+        steps = (start_up + 200 / table["rate"]) * noise
+        laws = make.start_ups(table.assign(lower=steps / 1.1, upper=steps * 1.1))
+        assert [number for number, _ in laws.values()] == [3, 4, 4]
+        return [loss for _, loss in laws.values()]
+
+    growing, constant = losses(4 * table["n"] ** 0.6), losses(200.0)
+    assert "is rejected" in make.start_up_verdict("local", *growing[:2]) and "not rejected" in make.start_up_verdict("local", *constant[:2])

@@ -17,7 +17,7 @@ def make(load_finding):
 def write_extraction(folder: Path, share: float) -> None:
     folder.mkdir(parents=True)
     values = np.where(np.arange(100) < 100 * share, 0.1, 2.0)
-    pd.DataFrame({"calibrated_l2": values, "nn_ratio": 2.0}).to_parquet(folder / "extract.parquet")
+    pd.DataFrame({"calibrated_l2": values, "nn_ratio": 2.0, "neighbors": 31}).to_parquet(folder / "extract.parquet")
     pd.DataFrame({"calibrated_l2": [0.9, 1.1], "nn_ratio": 1.0}).to_parquet(folder / "unseen.parquet")
 
 
@@ -64,7 +64,7 @@ def test_a_whole_page(make, folder, tmp_path) -> None:
     page = " ".join(make.page(folder).split())
     assert "8 of 6 planned runs are complete" in page and "0 of 6 planned runs are complete" in page
     assert "| calibrated distance below 1 | 64, 128, 256 |" in page
-    assert "| 32 | 0 | calibrated distance below 1 | 50 of 100 (40.4% to 59.6%) | 20 of 100 (13.3% to 28.9%) | 1 of 2" in page
+    assert "| 32 | 0 | calibrated distance below 1 | 31 | 50 of 100 (40.4% to 59.6%) | 20 of 100 (13.3% to 28.9%) | 1 of 2" in page
     assert "slope 0.97 [0.97, 0.97] over n = 32 to 256" in make.answer(folder) and "not measured yet" in make.answer(tmp_path)
 
 

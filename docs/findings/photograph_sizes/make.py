@@ -18,7 +18,7 @@ from afterglow.analysis.scaling import CLOSE_SHARE, Law, agreement, compare_laws
 from afterglow.functional.distances import CLOSE_RATIO
 from afterglow.functional.statistics import Estimate, t_interval
 from afterglow.generations import Generations, parts_of
-from afterglow.reports.emergence import departs
+from afterglow.reports.emergence import growth_departs
 from afterglow.reports.runs import read_runs
 from afterglow.reports.tables import count_text, text_table
 
@@ -91,11 +91,8 @@ class Scaling:
     @property
     def verdict(self) -> str:
         """What the rule of the plan says."""
-        if self.mean is None or self.laws is None:
-            return "undecided"
-        power, offset = self.laws
-        proven = offset.negative_log_likelihood > power.negative_log_likelihood and departs(self.mean, 1.0)
-        return "departs from 1" if proven else "does not depart from 1"
+        proven = None if self.mean is None else growth_departs(self.mean, 1.0, self.laws)
+        return "undecided" if proven is None else "departs from 1" if proven else "does not depart from 1"
 
 
 def scaling(table: pd.DataFrame) -> Scaling:
@@ -162,16 +159,28 @@ def times_text(runs: pd.DataFrame) -> str:
     return text_table(["n", "seed", *(text for rule in RULES for text in (f"tau_mem by {rule.name} (steps)", "exposures"))], lines)
 
 
+def neighbors_text(folder: Path, run: str) -> str:
+    """The number of other clusters that calibrate the distances of an extraction; '-' where it is not committed."""
+    path = folder / f"extract-{run}" / "extract.parquet"
+    if not path.is_file():
+        return "-"
+    used = pd.read_parquet(path, columns=["neighbors"])["neighbors"]
+    return str(used.min()) if used.min() == used.max() else f"{used.min()} to {used.max()}"
+
+
 def floors_text(folder: Path, runs: pd.DataFrame) -> str:
-    """One row per run and rule: copies among the generations of its model and of the disjoint set's, and among unseen images."""
+    """One row per run and rule: the clusters that calibrate, copies of its model and of the disjoint set's, and among unseen images."""
     lines = []
     for run in runs.itertuples():
         other = f"{run.run}-disjoint"
         for rule in RULES:
             found = [copies(folder, *about) for about in ((run.run, rule), (other, rule), (other, rule, "unseen.parquet"))]
-            lines.append([str(int(run.n)), str(run.seed), rule.name, *("-" if c is None else count_text(*c, digits=1) for c in found)])
+            used = neighbors_text(folder, run.run) if rule.measure == "calibrated_l2" else "-"
+            lines.append(
+                [str(int(run.n)), str(run.seed), rule.name, used, *("-" if c is None else count_text(*c, digits=1) for c in found)]
+            )
     own = ["generations at the end", "by the model of a disjoint set (false positives)", "unseen images that pass"]
-    return text_table(["n", "seed", "copies by", *own], lines)
+    return text_table(["n", "seed", "copies by", "other clusters that calibrate it", *own], lines)
 
 
 AGREEMENT = """Agreement: the cosine of what the two models of a size make of the same noise, after the mean of all generations is removed ([definition](../methods.md#scaling)); their training sets are disjoint, so that models that generalize agree. Beside it the same with the noises of one model in another order. Brackets hold the 2.5 and 97.5 % quantiles of 256 noises, of one pair of models."""
