@@ -190,7 +190,7 @@ def endings_figure(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> Figure:
     columns = min(4, panels)
     rows = -(-panels // columns)
     with matplotlib.rc_context({**PLAIN_STYLE, "font.size": 9}):
-        figure = new_figure(0.6 + 2.7 * columns, 0.4 + 2.6 * rows)
+        figure = new_figure(0.6 + 2.7 * columns, 0.8 + 2.6 * rows)
         grid = [figure.add_subplot(rows, columns, number + 1) for number in range(panels)]
         for axes, (arm, runs) in zip(grid, arms.items(), strict=False):
             arm_panel(axes, runs)
@@ -199,6 +199,7 @@ def endings_figure(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> Figure:
                 axes.set_yticks(range(len(MAPS)), list(MAPS))
         figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
         aligned_panel(grid[-1], arms)
+        figure.legend(*grid[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
@@ -213,7 +214,7 @@ def arm_panel(axes: Axes, runs: Mapping[int, pd.DataFrame]) -> None:
             values = [m[title] for m in means if title in m]
             label = title if not place else None
             axes.plot(values, [place + shift] * len(values), kind.marker, color=kind.color, markersize=5, alpha=0.8, label=label)
-    axes.set(xlim=(0, 1), ylim=(len(MAPS) - 0.5, -0.5), yticks=[], xlabel="AUC")
+    axes.set(xlim=(-0.03, 1.03), ylim=(len(MAPS) - 0.5, -0.5), yticks=[], xlabel="AUC")
 
 
 def aligned_panel(axes: Axes, arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> None:
@@ -224,8 +225,8 @@ def aligned_panel(axes: Axes, arms: Mapping[str, Mapping[int, pd.DataFrame]]) ->
             list(means), list(means.values()), color=colormaps["cividis"](number / len(ARMS)), marker="osD^vPX"[number], label=ARMS[arm]
         )
     axes.axvline(-0.5, color="#bbbbbb", linestyle=":", linewidth=1)
-    axes.set(ylim=(0, 1), xlabel="evaluations after the emergence", ylabel="AUC, first end token")
-    axes.legend(fontsize=6, frameon=False, loc="lower right")
+    axes.set_title("first end token, local plants", fontsize=9)
+    axes.set(ylim=(0, 1), xlabel="evaluations after the emergence", ylabel="AUC")
 
 
 def aligned_means(runs: Mapping[int, pd.DataFrame]) -> dict[int, float]:
