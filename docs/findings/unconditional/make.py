@@ -180,6 +180,17 @@ def seeds_text(means: Iterable[pd.DataFrame], measure: str, kind: str) -> str:
     return f"{text} [{max(estimate.low, 0):.2f}, {min(estimate.high, 1):.2f}]"
 
 
+def answer(folder: Path = HERE) -> str:
+    """The answer for the front page: the factors of each experiment."""
+    if not any(folder.glob("*/measurements.parquet")):
+        return "Plants in models without captions are not measured yet (E4)."
+    experiments: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for name, (_, rows) in read_runs(folder).items():
+        experiments.setdefault(name.rpartition("-")[0], {})[name] = emergence_of(rows)
+    texts = [f"{experiment}: {' '.join(verdicts(found))}" for experiment, found in experiments.items()]
+    return f"Without captions: {' '.join(texts)}"
+
+
 def main() -> None:
     """Write the page."""
     target = HERE.parent / "unconditional.md"
