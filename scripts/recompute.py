@@ -313,7 +313,8 @@ def mitigation():
     for name, *cells in table(page, "mitigation"):
         for kind, cell in zip(("global", "local"), cells, strict=False):
             left = share.xs(kind, level="kind")[name.rpartition(" ")[0] or name]
-            compare("mitigation", f"{name}, {kind}", re.sub("%", "", cell), [left.sum(), len(left), *wilson(left.sum(), len(left))])
+            seeds = [left[[run[-1] == "1" for run in left.index.get_level_values("run")]].sum()]
+            compare("mitigation", f"{name}, {kind}", cell, [left.sum(), len(left), left.sum() - seeds[0], *seeds])
     trained = {}
     for name, _, rows, _ in load("mitigation", "mitigations-*", "plant_memorized"):
         last = rows[(rows.measure == "plant_memorized") & (rows.step == rows.step.max())]
@@ -324,8 +325,9 @@ def mitigation():
         for kind in ("global", "local"):
             k, n, b = (int(sum(trained[name, kind])), len(trained[name, kind]), int(sum(trained["none", kind])))
             p = stats.fisher_exact([[k, n - k], [b, n - b]])[1]
-            text = re.search(rf"(\d+ of \d+) {kind} plants memorized \((baseline \d+, p = [^),]+)", line)
-            compare("mitigation", f"{name}, {kind}, Fisher", " ".join(text.groups()), [k, n, b, p])
+            text = re.search(rf"(\d+ of \d+) {kind} plants memorized \(seeds: ([^;]*); baseline: ([^;]*); pooled p = ([^),]+)", line)
+            seeds = [int(sum(trained[who, kind][i : i + 4])) for who in (name, "none") for i in (0, 4)]
+            compare("mitigation", f"{name}, {kind}, Fisher", " ".join(text.groups()), [k, n, *seeds, p])
 
 
 def follows(rows, name):
@@ -380,7 +382,7 @@ def endings():
 def quoted():
     """Answers of the front page are sentences of the pages; intervals of the README are Wilson intervals of its counts."""
     text = " ".join((FINDINGS / f"{p}.md").read_text() for p in ("emergence", "photographs", "localization", "mitigation"))
-    starts = "Local plants are|In models without captions, tau|AUC of `guid|Fewer than half"
+    starts = "Local plants are|In models without captions, tau|AUC of `guid|At most"
     for sentence in re.findall(rf"(?:{starts})[^\n]*?(?=[.;] |\.$)", (FINDINGS / "index.md").read_text(), re.M):
         compare("index", sentence[:60], f"{int(sentence in text)}", [1])
     readme = (FINDINGS.parents[1] / "README.md").read_text()
