@@ -65,8 +65,9 @@ def test_few_and_below_half_hold_in_each_seed(make) -> None:
 def test_one_schedule_ignores_seconds_only(make, rows: pd.DataFrame) -> None:
     copy = rows[rows["mitigation"] == "cut"].assign(mitigation="same")
     seconds = copy.tail(1).assign(measure="cost.seconds")
-    table = pd.concat([rows, copy, seconds.assign(value=1.0), seconds.assign(mitigation="cut", value=9.0)])
-    assert make.one_schedule(table, "cut", "same") and not make.one_schedule(table, "cut", "wen.ld")
+    other = copy.assign(mitigation="other", value=copy["value"] + 0.1)
+    table = pd.concat([rows, copy, other, seconds.assign(value=1.0), seconds.assign(mitigation="cut", value=9.0)])
+    assert make.one_schedule(table, "cut", "same") and not make.one_schedule(table, "cut", "other")
 
 
 def test_removed_copies_leave_out_those_that_remain(make, rows: pd.DataFrame) -> None:

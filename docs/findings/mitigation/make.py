@@ -408,7 +408,7 @@ def few_text(rows: pd.DataFrame, entries: Sequence[RemainingCopies], baseline: S
     of = f"{total}" if total == most else f"{total} or {most}"
     most_left = max(count for entry in entries for count, _ in entry.seeds.values())
     named = [
-        f"{', '.join(f'`{entry.label}`' for entry in group)} ({'one schedule here, ' if len(group) > 1 else ''}{group[0].counts_text})"
+        f"{', '.join(f'`{entry.label}`' for entry in group)} ({'one schedule here; ' if len(group) > 1 else ''}seeds: {group[0].counts_text})"
         for group in groups
     ]
     means = [mean_by_runs(_at(values_of_copies(rows, kind, "correlation.inside"), entry.key)).value for entry in entries]
