@@ -277,11 +277,26 @@ def auc(positive, negative):
     return (a > b).mean() + (a == b).mean() / 2
 
 
+def pairs(run):
+    """Tints and memorized local plants with guidance norms within 10 %: pairs, tints, plants, mean difference of the map's AUC."""
+    rows = next(load("localization", run))[2]
+    mean = rows[rows.step == rows.step.max()].groupby(["measure", "kind", "plant_id"]).value.mean()
+    norm, area, copied = (mean[name] for name in ("guidance_norm.all", "auc.score_difference.summed", "plant_memorized"))
+    plants = [p for p in norm["local"].index if copied["local"][p] >= 0.5]
+    found = [(t, p) for t in norm["tint"].index for p in plants if abs(norm["local"][p] - norm["tint"][t]) <= 0.1 * norm["tint"][t]]
+    tints, own = ({pair[i] for pair in found} for i in (0, 1))
+    return [len(found), len(tints), len(own), np.mean([area["local"][p] - area["tint"][t] for t, p in found])]
+
+
 def localization():
     """AUC of two maps and of all scores on local plants, and counts."""
     page = (FINDINGS / "localization.md").read_text()
     runs = [(option["seed_everything"], rows[rows.step == rows.step.max()]) for _, option, rows, _ in load("localization", "*-?")]
     means = [(s, r.groupby(["measure", "kind", "plant_id"]).value.mean()) for s, r in runs]
+
+    def copied(m, name):
+        own = m[name, "local"]
+        return own[m["plant_memorized", "local"].reindex(own.index) >= 0.5]
 
     def both(function):
         values = [(s, function(m)) for s, m in means]
@@ -290,13 +305,20 @@ def localization():
     for name in ("score_difference.summed", "patch_nearness"):
         for kind in ("local", "tint"):
             text = re.search(rf"^\d+\. `{re.escape(name)}`.*?{kind} ([\d.]+ \([^)]*\))", page, re.M)[1]
-            compare("localization", f"{name}, {kind}", text, both(lambda m, n=name, k=kind: m[f"auc.{n}", k].mean()))
-    local = page[page.index("### Local plants") :]
+            compare(
+                "localization",
+                f"{name}, {kind}",
+                text,
+                both(lambda m, n=f"auc.{name}", k=kind: (copied(m, n) if k == "local" else m[n, k]).mean()),
+            )
+    local = page[page.index("### Local plants\n") :]
     for name, *cells in table(local, "local plants against"):
         for kind, cell in zip(("phantom", "control", "decoy", "tint"), cells, strict=True):
             if "[" not in cell:
-                compare("localization", f"{name}, local against {kind}", cell, both(lambda m, n=name, k=kind: auc(m[n, "local"], m[n, k])))
-    for kind, cell in table(page, "kind"):
+                compare("localization", f"{name}, local against {kind}", cell, both(lambda m, n=name, k=kind: auc(copied(m, n), m[n, k])))
+    for run, *cells in table(page[page.index("## Tints matched") :], "run"):
+        compare("localization", f"matched tints, {run}", " ".join(cells), pairs(run))
+    for kind, cell, *_ in table(page, "kind"):
         counts = np.sum([(m["plant_memorized", kind].sum(), len(m["plant_memorized", kind])) for _, m in means], axis=0)
         compare("localization", f"memorized, {kind}", cell.split(" (")[0], counts)
 
@@ -313,7 +335,8 @@ def mitigation():
     for name, *cells in table(page, "mitigation"):
         for kind, cell in zip(("global", "local"), cells, strict=False):
             left = share.xs(kind, level="kind")[name.rpartition(" ")[0] or name]
-            compare("mitigation", f"{name}, {kind}", re.sub("%", "", cell), [left.sum(), len(left), *wilson(left.sum(), len(left))])
+            seeds = [left[[run[-1] == "1" for run in left.index.get_level_values("run")]].sum()]
+            compare("mitigation", f"{name}, {kind}", cell, [left.sum(), len(left), left.sum() - seeds[0], *seeds])
     trained = {}
     for name, _, rows, _ in load("mitigation", "mitigations-*", "plant_memorized"):
         last = rows[(rows.measure == "plant_memorized") & (rows.step == rows.step.max())]
@@ -324,8 +347,9 @@ def mitigation():
         for kind in ("global", "local"):
             k, n, b = (int(sum(trained[name, kind])), len(trained[name, kind]), int(sum(trained["none", kind])))
             p = stats.fisher_exact([[k, n - k], [b, n - b]])[1]
-            text = re.search(rf"(\d+ of \d+) {kind} plants memorized \((baseline \d+, p = [^),]+)", line)
-            compare("mitigation", f"{name}, {kind}, Fisher", " ".join(text.groups()), [k, n, b, p])
+            text = re.search(rf"(\d+ of \d+) {kind} plants memorized \(seeds: ([^;]*); baseline: ([^;]*); pooled p = ([^),]+)", line)
+            seeds = [int(sum(trained[who, kind][i : i + 4])) for who in (name, "none") for i in (0, 4)]
+            compare("mitigation", f"{name}, {kind}, Fisher", " ".join(text.groups()), [k, n, *seeds, p])
 
 
 def follows(rows, name):
@@ -380,7 +404,7 @@ def endings():
 def quoted():
     """Answers of the front page are sentences of the pages; intervals of the README are Wilson intervals of its counts."""
     text = " ".join((FINDINGS / f"{p}.md").read_text() for p in ("emergence", "photographs", "localization", "mitigation"))
-    starts = "Local plants are|In models without captions, tau|AUC of `guid|Fewer than half"
+    starts = "Local plants are|In models without captions, tau|AUC of `guid|At most"
     for sentence in re.findall(rf"(?:{starts})[^\n]*?(?=[.;] |\.$)", (FINDINGS / "index.md").read_text(), re.M):
         compare("index", sentence[:60], f"{int(sentence in text)}", [1])
     readme = (FINDINGS.parents[1] / "README.md").read_text()

@@ -1,11 +1,11 @@
 """Repeat the runs behind a page of docs/findings, copy their rows there, and write the page and the front page again.
 
-  python scripts/reproduce.py localization      about 20 minutes per run on two cores
-  python scripts/reproduce.py emergence         about 5 minutes per run on one core
-  python scripts/reproduce.py mitigation        about 15 minutes per model and 5 minutes per training on one core
-  python scripts/reproduce.py endings           about 25 minutes per run on one core
-  python scripts/reproduce.py photographs       about 20 minutes per run on one core; needs AFTERGLOW_DATA
-  python scripts/reproduce.py photograph_sizes  about 5, 18 and 33 minutes per run on one core; needs AFTERGLOW_DATA
+  python scripts/reproduce.py localization
+  python scripts/reproduce.py emergence
+  python scripts/reproduce.py mitigation
+  python scripts/reproduce.py endings           experiment E3
+  python scripts/reproduce.py photographs       experiment E1; needs AFTERGLOW_DATA
+  python scripts/reproduce.py photograph_sizes  experiment E2; needs AFTERGLOW_DATA
   python scripts/reproduce.py unconditional     experiment E4; needs AFTERGLOW_DATA
   python scripts/reproduce.py backgrounds       experiment E5
   python scripts/reproduce.py small_sd          experiment E6
@@ -14,7 +14,8 @@
   python scripts/reproduce.py emergence --list  print the missing commands and run nothing
 
 AFTERGLOW_DATA names the folder that holds cifar/, celeba_64/ and flowers102_64/. Runs whose rows are already in docs/findings are skipped;
-delete their folder there to repeat them. An interrupted call resumes.
+delete their folder there to repeat them. An interrupted call resumes. `python benchmarks/recipe_time.py` with the options
+of a listed training estimates its processor time.
 """
 
 import argparse

@@ -69,3 +69,38 @@ def test_the_overlays_of_endings_replace_the_encoder_of_the_demo(capsys):
     assert (monitor["budget"], monitor["first_fraction"], monitor["step_ratio"], monitor["sampler"]["steps"]) == (1, 0.02, 1.5, 12)
     assert (monitor["num_controls"], monitor["batch_size"]) == (64, 32)
     assert (data["set_size"], data["batch_size"], data["planting"]["copies"]) == (2000, 32, [250])
+
+
+SETS = {"cifar10": "cifar", "celeba": "celeba_64", "flowers102": "flowers102_64"}
+OF_32_PIXELS = {  # docs/guides/own-data.md#times: files and options, and what they plant
+    "arms": (["findings/photographs_32"], ["--data.planting.arm", "1"], "8 global, 8 local, 16 phantom"),
+    "unconditional": (["findings/unconditional", "overlays/pixels_32"], [], "8 global, 8 local, 16 phantom"),
+    "sizes": (["findings/photograph_sizes", "overlays/pixels_32"], [], "nothing"),
+}
+FEW = ["--data.max_images", "1200", "--monitor.batch_size", "8", "--monitor.sampler.steps", "2", "--monitor.final_measures", "null"]
+
+
+def files(*names: str) -> list[str]:
+    return [word for name in names for word in ("--config", str(ROOT / f"configs/{name}.yaml"))]
+
+
+@pytest.mark.parametrize("recipe", ["unconditional", "photograph_sizes"])
+def test_the_overlay_of_32_pixels_changes_the_resolution_and_the_levels_alone(recipe, capsys):
+    small = printed(capsys, *files(f"findings/{recipe}"))
+    large = printed(capsys, *files(f"findings/{recipe}", "overlays/pixels_32"))
+    for found, side, levels in ((small, 16, 2), (large, 32, 3)):
+        assert found["data"]["init_args"].pop("resolution") == side and found["model"]["init_args"].pop("resolution", side) == side
+        unet = found["model"]["init_args"]["unet"]
+        assert {len(unet.pop(name)) for name in ("down_block_types", "up_block_types", "block_out_channels")} == {levels}
+    assert large == small
+
+
+@pytest.mark.parametrize("dataset", SETS)
+@pytest.mark.parametrize("recipe", OF_32_PIXELS)
+def test_a_recipe_of_32_pixels_plants_in_photographs_and_trains(recipe, dataset, shared_data, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names, options, planted = OF_32_PIXELS[recipe]
+    of_set = ["--data.dataset", dataset, "--data.data_dir", str(shared_data / SETS[dataset])]
+    main(["train", *files(*names), *options, *of_set, *FEW, "--dry-run"])
+    out = capsys.readouterr().out
+    assert f"training images; planted: {planted}" in out and "Evaluation: " in out

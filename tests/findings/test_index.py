@@ -27,10 +27,8 @@ def test_conclusions_are_cut_between_sentences(make) -> None:
     assert make.conclusion(text, 10) == "Ten."
 
 
-def test_sections_and_tables_give_one_verdict_each(make) -> None:
+def test_sections_give_one_verdict_each(make) -> None:
     measured = "## CIFAR-10\n\n3 runs.\n\nDifference +0.31 (factor 1.36). More.\n\n## CelebA\n\n0 runs.\n\n"
     text = f"# T\n\n{measured}## Flowers\n\nLocal plants are late. No.\n"
     found = make.by_section(text, "(?:Local plants are|Difference)")
     assert found == "CIFAR-10: Difference +0.31 (factor 1.36); Flowers: Local plants are late"
-    table = "## V\n\n| arm | seeds | verdict |\n| --- | --- | --- |\n| a, b | 3 | brightens |\n| c | 1 | undecided |\n\n## Next\n\n| x |\n"
-    assert make.table_pairs(table, "V") == "a, b: brightens; c: undecided" and make.table_pairs("", "V") == ""

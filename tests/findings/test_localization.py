@@ -47,9 +47,9 @@ def test_values_of_runs_equal_a_slow_mean(make) -> None:
     local, tint = (make.values_of(maps, "a", kind) for kind in ("local", "tint"))
     assert local.runs == pytest.approx({"r": np.mean([0.51, 0.61])}) and local.units == 2
     difference = make.minus(local, tint)
-    assert difference.mean == pytest.approx(-0.2) and difference.difference_text() == "-0.20 (-0.20), lower in all 1 runs"
+    assert difference.mean == pytest.approx(-0.2) and difference.difference_text() == "-0.20 (-0.20), lower in both seeds"
     two = make.RunValues({"x-0": 0.2, "y-0": 0.4, "x-1": -0.1})
-    assert two.difference_text() == "+0.17 (+0.30, -0.10), not the same sign in all 3 runs"
+    assert two.difference_text() == "+0.17 (+0.30, -0.10), not the same sign in both seeds"
     assert make.RunValues({"x-0": 1.0, "x-1": 1.0}, 8).text() == "1.00 [0.63, 1.00]"
 
 
@@ -58,8 +58,21 @@ def test_split_by_size_compares_the_area_with_the_limit(make) -> None:
     areas.index.names = ["run", "plant_id"]
     split = make.split_by_size(make.map_rows(rows()), areas)
     assert dict(zip(split["plant_id"], split["kind"], strict=True)) == {0: "small", 1: "large"}
-    by_memory = make.split_by_memory(make.map_rows(rows()), areas < 0.3)
-    assert dict(zip(by_memory["plant_id"], by_memory["kind"], strict=True)) == {0: "memorized", 1: "not memorized"}
+    by_memory = make.mark_not_memorized(make.map_rows(rows()), areas < 0.3)
+    kinds = dict(zip(by_memory["plant_id"], by_memory["kind"], strict=True))
+    assert kinds == {0: "local", 1: "not memorized", 2: "tint", 3: "tint"}
+
+
+def test_tints_are_matched_within_the_caliper(make) -> None:
+    maps = make.map_rows(rows()).replace({"map": {"a": make.DIFFERENCE_MAP}})
+    norms = {0: 1.0, 1: 2.0, 2: 1.05, 3: 9.0}  # only plant 0 and tint 2 are within 10 %
+    table = [
+        {"run": "r", "plant_id": p, "kind": "local" if p < 2 else "tint", "measure": "guidance_norm.all", "value": v}
+        for p, v in norms.items()
+    ]
+    pairs = make.matched_pairs(maps, pd.DataFrame(table))
+    assert pairs[["plant_id_tint", "plant_id_plant"]].to_numpy().tolist() == [[2, 0]]
+    assert pairs["difference"].iloc[0] == pytest.approx(0.5 - 0.7)
 
 
 def test_layers_are_judged_on_the_seed_that_did_not_choose_them(make) -> None:

@@ -30,7 +30,7 @@ def rows() -> pd.DataFrame:
         row = {"run": run, "mitigation": mitigation, "strength": strength, "kind": kind, "plant_id": number}
         table.extend(row | {"measure": name.replace("__", "."), "value": value} for name, value in values.items())
 
-    for run in ("a", "b"):
+    for run in ("a0", "b1"):
         for mitigation, strength in (("none", 0.0), ("cut", 1.0), ("wen.magnitude", 1.0), ("wen.ld", 1.0)):
             touched = mitigation != "none"
             for number in range(4):
@@ -52,20 +52,33 @@ def test_remaining_copies_count_plants_that_the_baseline_memorizes(make, rows: p
     assert counts["none", "global"] == (8, 8) and counts["none", "local"] == (6, 6)  # the plant that was never memorized is left out
     assert counts["cut", "global"] == (0, 8) and counts["cut", "local"] == (4, 6)
     text = make.mitigations_text(rows)
-    assert "0 of 8 (0% to 32%)" in text and "4 of 6" in text and "2.00x" in text and "1.00x" in text
+    assert "0 of 8 (0, 0)" in text and "4 of 6" in text and "2.00x" in text and "1.00x" in text
 
 
-def test_comparisons_with_a_causal_encoder_have_a_section_of_their_own(make, rows: pd.DataFrame, tmp_path) -> None:
-    assert make.causal_section(tmp_path) == []
-    (tmp_path / "causal-endings-causal-0").mkdir()
-    inside = rows[rows["measure"] == "correlation.outside"].assign(measure="correlation.inside")
-    pd.concat([rows, inside])[lambda table: table["run"] == "a"].to_parquet(tmp_path / "causal-endings-causal-0" / "plants.parquet")
-    assert "0 of 4" in "".join(make.causal_section(tmp_path))
+def test_few_and_below_half_hold_in_each_seed(make) -> None:
+    entry = make.RemainingCopies("cut", 1.0, "global", {"0": (2, 16), "1": (0, 16)})
+    assert entry.few and entry.below_half and entry.text == "2 of 32 (2, 0)" and entry.range == (0, 0.125)
+    uneven = make.RemainingCopies("cut", 1.0, "global", {"0": (8, 16), "1": (0, 16)})
+    assert not uneven.few and not uneven.below_half  # 8 of 32 in all, but half of a seed
+
+
+def test_one_schedule_ignores_seconds_only(make, rows: pd.DataFrame) -> None:
+    copy = rows[rows["mitigation"] == "cut"].assign(mitigation="same")
+    seconds = copy.tail(1).assign(measure="cost.seconds")
+    other = copy.assign(mitigation="other", value=copy["value"] + 0.1)
+    table = pd.concat([rows, copy, other, seconds.assign(value=1.0), seconds.assign(mitigation="cut", value=9.0)])
+    assert make.one_schedule(table, "cut", "same") and not make.one_schedule(table, "cut", "other")
+
+
+def test_removed_copies_leave_out_those_that_remain(make, rows: pd.DataFrame) -> None:
+    removed = make.removed_only(rows, "local", "correlation.outside")
+    assert set(removed[removed["mitigation"] == "cut"]["plant_id"]) == {11} and len(removed[removed["mitigation"] == "cut"]) == 2
+    assert make.removed_only(rows, "global", "correlation.inside")["value"].to_list() == pytest.approx([0.5] * 24)
 
 
 def test_changes_and_costs_are_paired_within_a_run(make, rows: pd.DataFrame) -> None:
     change = make.mean_by_runs(make.heldout_changes(rows))
-    assert (change.value, change.low, change.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert change.runs == pytest.approx({"a0": 0.1, "b1": 0.1})
     costs = make.cost_ratios(rows)
     assert costs["none", 0.0, "cost.evaluations"] == 1.0 and costs["cut", 1.0, "cost.evaluations"] == 2.0
     assert make.heldout_distance(rows)["cut", 1.0] == pytest.approx(1.5)
@@ -96,6 +109,8 @@ def test_fisher_p_equals_the_hypergeometric_sum(make) -> None:
     assert make.fisher_p(5, 6, 8) > 0.9
 
 
-def test_mean_of_seeds_has_the_lowest_and_the_highest_seed(make) -> None:
-    found = make.mean_of_seeds({"demo": 0.2, "shapes-0": 0.4, "seed1": 0.9, "shapes-1": 0.7})
-    assert (found.value, found.low, found.high) == pytest.approx((0.55, 0.3, 0.8)) and make.seeds_text(found) == "0.55 (0.30, 0.80)"
+def test_run_means_print_two_seeds_and_the_interval_of_three(make) -> None:
+    found = make.RunMeans({"demo": 0.2, "shapes-0": 0.4, "seed1": 0.9, "shapes-1": 0.7})
+    assert found.value == pytest.approx(0.55) and found.text() == "0.55 (0.30, 0.80)"
+    assert make.RunMeans({"a-0": -0.125, "a-1": -1 / 7, "a-2": 0.5}).text() == "0.08 [-0.83, 0.99]"
+    assert make.RunMeans({"a-0": 1.0, "a-1": 1.0, "a-2": 1.0}, 24).text() == "1.00 [0.86, 1.00]" and make.RunMeans({}).text() == "-"

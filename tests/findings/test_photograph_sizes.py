@@ -65,7 +65,7 @@ def test_a_whole_page(make, folder, tmp_path) -> None:
     assert "8 of 6 planned runs are complete" in page and "0 of 6 planned runs are complete" in page
     assert "| calibrated distance below 1 | 64, 128, 256 |" in page
     assert "| 32 | 0 | calibrated distance below 1 | 31 | 50 of 100 (40.4% to 59.6%) | 20 of 100 (13.3% to 28.9%) | 1 of 2" in page
-    assert "slope 0.97 [0.97, 0.97] over n = 32 to 256" in make.answer(folder) and "not measured yet" in make.answer(tmp_path)
+    assert "slope 0.97 [0.97, 0.97] over n = 32 to 256" in make.answer(folder) and "0 of 12 runs" in make.answer(tmp_path)
 
 
 def test_models_that_make_the_same_of_a_noise_agree(make, folder, tmp_path, monkeypatch) -> None:

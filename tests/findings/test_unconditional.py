@@ -50,6 +50,30 @@ def test_three_seeds_are_judged_by_a_t_interval(make, tmp_path, later, said) -> 
     assert "3 seeds (0, 1, 2)" in page and "t interval over 3 seeds" in page and said in page
 
 
+def write_families(folder: Path, whole_from: dict[int, int]) -> None:
+    """Families whose region is copied from step 300 on, and a whole image of which is copied from a step on (900: never)."""
+    rows = [
+        {"step": step, "epoch": 0.0, "seconds": 0.0, "plant_id": number, "kind": "natural", "caption": "", "seed": ALL_SEEDS}
+        | {"measure": name, "value": float(step >= first)}
+        for number, whole in whole_from.items()
+        for name, first in (("plant_memorized", 300), ("plant_memorized.whole", whole))
+        for step in STEPS
+    ]
+    folder.mkdir(parents=True)
+    pd.DataFrame(rows).to_parquet(folder / "measurements.parquet", index=False)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"init_args": {"dataset": "imagefolder", "resolution": 16}}}))
+
+
+def test_families_say_which_was_copied_first(make, tmp_path) -> None:
+    for seed, whole in enumerate((500, 600, 500)):
+        write_families(tmp_path / f"families-{seed}", {0: whole, 1: whole, 2: 300, 3: 200, 4: 900})
+    page = " ".join(make.page(tmp_path).split())
+    counts = make.count_text(2, 5), *[make.count_text(1, 5)] * 3, make.count_text(0, 5)
+    assert f"| families-0 | 5 | {' | '.join(counts)} |" in page  # first, same, whole first, alone, neither
+    factor = make.region_over_whole(make.emergence_of(make.read_runs(tmp_path)["families-0"][1]))
+    assert factor is not None and factor.value < 1 and "shared regions are copied earlier than whole images" in page
+
+
 def test_a_page_without_runs_is_refused(make, tmp_path) -> None:
     with pytest.raises(ValueError, match="There are no runs"):
         make.page(tmp_path)

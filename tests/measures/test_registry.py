@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -112,6 +114,16 @@ def test_ld_is_weighted_by_the_map_of_the_last_step_at_the_first_end_token(make_
             assert found[f"ld.be.{name}"][row].item() == pytest.approx(np.mean(norms), rel=1e-4)
             norms = [np.linalg.norm(delta[t, row]) for t in range(steps)]
             assert found[f"guidance_norm.{name}"][row].item() == pytest.approx(np.mean(norms), rel=1e-3)
+
+
+def test_control_of_ld_uses_the_map_of_another_caption(make_generations):
+    generations = make_generations(3, steps=12)
+    generations = replace(generations, caption=("cat", "cat", "dog"))
+    swapped = replace(generations, end_attention={key: value[[2, 2, 0]] for key, value in generations.end_attention.items()})
+    control = compute_measures(generations, available_scores(generations))["ld_other_caption.be.all"]
+    torch.testing.assert_close(control, compute_measures(swapped, available_scores(swapped))["ld.be.all"])
+    alone = replace(generations, caption=("cat",) * 3)
+    assert compute_measures(alone, available_scores(alone))["ld_other_caption.be.all"].isnan().all()
 
 
 def test_detectors_are_known_by_their_names(make_generations):

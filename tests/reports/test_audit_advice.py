@@ -43,3 +43,4 @@ def test_the_figures_on_plants_are_those_of_the_finding():
     assert re.search(r"`deduplicate_exact`: 0 of 8 global plants", text) and "0 of 8 whole copies" in ON_PLANTS
     row = next(line for line in text.splitlines() if line.startswith("| dtp 0.5 "))
     assert re.findall(r"\d+ of \d+", row)[:2] == re.findall(r"(\d+ of \d+) (?:whole and|regional)", ON_PLANTS)
+    assert re.findall(r"\d\.\d+(?= \()", row)[:2] == re.findall(r"0\.\d+", ON_PLANTS.partition("still")[2])

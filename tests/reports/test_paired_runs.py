@@ -18,7 +18,8 @@ def test_paired_runs_recover_delay_and_loss(tmp_path: Path, write_run) -> None:
     local, whole = paired.delay("drop", "local"), paired.delay("drop", "global")
     assert local is not None and local.value == pytest.approx(np.log(2), abs=0.1)
     assert whole is not None and whole.value == pytest.approx(0, abs=0.02)
-    assert paired.heldout_loss_ratio("drop").value == pytest.approx(1.0)
+    assert paired.heldout_loss_ratio("drop").value == pytest.approx(1.0) and paired.seed_loss_ratios("drop") == pytest.approx([1.0, 1.0])
+    assert np.mean(paired.seed_delays("drop", "local")) == pytest.approx(local.value) and len(paired.seed_counts("drop", "local")) == 2
     text = paired_runs_text(paired)
     assert "| drop " in text and "1.00x [1.00, 1.00]" in text
     titles = [axes.get_title() for axes in paired_runs_figure(paired).axes]

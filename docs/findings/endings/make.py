@@ -5,6 +5,7 @@
 `python scripts/reproduce.py endings` trains the runs and copies their rows here; runs that are not committed yet are left out.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from afterglow.functional.statistics import t_interval
 from afterglow.kinds import KINDS
 from afterglow.measures.registry import TRIVIAL_MAPS
 from afterglow.reports.figures import PLAIN_STYLE, new_figure, save_figure
-from afterglow.reports.tables import text_table
+from afterglow.reports.tables import interval_text, text_table
 
 HERE = Path(__file__).parent
 ARMS = {
@@ -43,10 +44,13 @@ MAPS = {
 MASSES = {"BOS": "bos", "words": "words", "first end": "first_end", "pads": "pads"}
 PRIMARY = "first end"
 CLASSES = ("local, memorized", "local, not memorized", "tint", "phantom", "decoy")
+MIN_PLANTS = 8  # of a mean in the figure: a run's local plants
 WINDOW = 3  # evaluations before, and from, the emergence of a plant
 TRIVIAL = tuple(m.name for m in TRIVIAL_MAPS)
 PLANNED_SEEDS = 3
 FIGURE_NOTE = "The figure shows the table: one mark per seed. The bar is the best trivial map on memorized local plants (mean of the seeds), the dotted line chance. A map that is as high on tints as on copies shows what the caption predicts. Last panel: the next table."
+
+VERDICTS = "*First end token*: its AUC on memorized local plants against the best trivial map. *Follows memorization*: the t interval of the primary quantity, the AUC from the emergence on less the AUC before it, excludes 0, and the AUC on tints is lower than on memorized plants in every seed."
 
 INTRODUCTION = """# When does the ending brighten?
 
@@ -144,6 +148,18 @@ def verdict(runs: Mapping[int, pd.DataFrame]) -> str:
     return "brightens and follows memorization" if apart and not any(tints) else "brightens; not shown to follow memorization"
 
 
+def follows_verdict(runs: Mapping[int, pd.DataFrame]) -> str:
+    """What the second rule of the plan says about one arm: the primary quantity, and whether tints are darker in every seed."""
+    name = f"{MAPS[PRIMARY]}.all"
+    differences, means = [follows(rows, name) for rows in runs.values()], [class_means(rows, name) for rows in runs.values()]
+    if len(runs) < PLANNED_SEEDS or np.isnan(differences).any():
+        return f"undecided, {len(runs)} of {PLANNED_SEEDS} seeds"
+    estimate = t_interval(differences)
+    lower = sum(m["tint"] < m.get(CLASSES[0], -np.inf) for m in means)
+    both = (estimate.low > 0 or estimate.high < 0) and lower == len(means)
+    return f"{'holds' if both else 'does not hold'}: {interval_text(estimate, '+.2f')}, tints lower in {lower} of {len(means)} seeds"
+
+
 def by_arm(runs: Mapping[tuple[str, int], pd.DataFrame]) -> dict[str, dict[int, pd.DataFrame]]:
     """{arm: {seed: rows}}."""
     arms: dict[str, dict[int, pd.DataFrame]] = {}
@@ -175,13 +191,13 @@ def maps_table(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
 
 
 def emergence_table(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
-    """AUC of the first end token's map on local plants by evaluations after their own emergence, seeds pooled."""
+    """AUC of the first end token's map on local plants by evaluations after their own emergence, seeds pooled; in brackets the plants."""
     table = []
     for arm, runs in arms.items():
-        plants = sum(len(aligned(rows, f"{MAPS[PRIMARY]}.all")) for rows in runs.values())
-        means = aligned_means(runs).values()
-        table.append([ARMS[arm], str(plants), *("-" if np.isnan(mean) else f"{mean:.2f}" for mean in means)])
-    return text_table(["arm", "plants", *(f"{k:+d}" for k in range(-WINDOW, WINDOW))], table)
+        pooled = pooled_plants(runs)
+        cells = [f"{values.mean():.2f} ({len(values)})" if len(values) else "-" for values in pooled.values()]
+        table.append([ARMS[arm], *cells])
+    return text_table(["arm", *(f"{k:+d}" for k in range(-WINDOW, WINDOW))], table)
 
 
 def endings_figure(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> Figure:
@@ -190,7 +206,7 @@ def endings_figure(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> Figure:
     columns = min(4, panels)
     rows = -(-panels // columns)
     with matplotlib.rc_context({**PLAIN_STYLE, "font.size": 9}):
-        figure = new_figure(0.6 + 2.7 * columns, 0.4 + 2.6 * rows)
+        figure = new_figure(0.6 + 2.7 * columns, 0.8 + 2.6 * rows)
         grid = [figure.add_subplot(rows, columns, number + 1) for number in range(panels)]
         for axes, (arm, runs) in zip(grid, arms.items(), strict=False):
             arm_panel(axes, runs)
@@ -199,6 +215,7 @@ def endings_figure(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> Figure:
                 axes.set_yticks(range(len(MAPS)), list(MAPS))
         figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
         aligned_panel(grid[-1], arms)
+        figure.legend(*grid[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
@@ -213,26 +230,26 @@ def arm_panel(axes: Axes, runs: Mapping[int, pd.DataFrame]) -> None:
             values = [m[title] for m in means if title in m]
             label = title if not place else None
             axes.plot(values, [place + shift] * len(values), kind.marker, color=kind.color, markersize=5, alpha=0.8, label=label)
-    axes.set(xlim=(0, 1), ylim=(len(MAPS) - 0.5, -0.5), yticks=[], xlabel="AUC")
+    axes.set(xlim=(-0.03, 1.03), ylim=(len(MAPS) - 0.5, -0.5), yticks=[], xlabel="AUC")
 
 
 def aligned_panel(axes: Axes, arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> None:
     """AUC of the first end token's map on local plants by evaluations after their own emergence, seeds pooled; one line per arm."""
     for number, (arm, runs) in enumerate(arms.items()):
-        means = aligned_means(runs)
+        means = {k: values.mean() for k, values in pooled_plants(runs).items() if len(values) >= MIN_PLANTS}
         axes.plot(
             list(means), list(means.values()), color=colormaps["cividis"](number / len(ARMS)), marker="osD^vPX"[number], label=ARMS[arm]
         )
     axes.axvline(-0.5, color="#bbbbbb", linestyle=":", linewidth=1)
-    axes.set(ylim=(0, 1), xlabel="evaluations after the emergence", ylabel="AUC, first end token")
-    axes.legend(fontsize=6, frameon=False, loc="lower right")
+    axes.set_title("first end token, local plants", fontsize=9)
+    axes.set(ylim=(0, 1), xlabel="evaluations after the emergence", ylabel="AUC")
 
 
-def aligned_means(runs: Mapping[int, pd.DataFrame]) -> dict[int, float]:
-    """{evaluations after emergence: mean AUC of the first end token's map over the local plants of all seeds}; NaN without plants."""
+def pooled_plants(runs: Mapping[int, pd.DataFrame]) -> dict[int, pd.Series]:
+    """{evaluations after emergence: AUC of the first end token's map on each local plant of all seeds that has this evaluation}."""
     parts = [part for rows in runs.values() if not (part := aligned(rows, f"{MAPS[PRIMARY]}.all")).empty]
     pooled = pd.concat(parts) if parts else pd.DataFrame()
-    return {k: float(pooled[k].mean()) if k in pooled else np.nan for k in range(-WINDOW, WINDOW)}
+    return {k: pooled[k].dropna() if k in pooled else pd.Series(dtype=float) for k in range(-WINDOW, WINDOW)}
 
 
 def masses_table(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
@@ -282,7 +299,11 @@ def page(folder: Path = HERE) -> str:
     parts = [
         INTRODUCTION,
         "## Verdicts by the rule of the plan",
-        text_table(["arm", "seeds", "first end token"], [[ARMS[a], str(len(of)), verdict(of)] for a, of in arms.items()]),
+        VERDICTS,
+        text_table(
+            ["arm", "seeds", "follows memorization", "first end token"],
+            [[ARMS[a], str(len(of)), follows_verdict(of), verdict(of)] for a, of in arms.items()],
+        ),
         "## Runs: memorized plants at the last evaluation",
         runs_table(runs),
         "## Maps of the token groups, mean of all layers",
@@ -290,7 +311,7 @@ def page(folder: Path = HERE) -> str:
         "![AUC of the maps of the token groups, by text encoder](endings/endings.png)",
         FIGURE_NOTE,
         "## First end token around the emergence of each local plant",
-        f"Column k: k evaluations after the first at which the plant is memorized and stays so. The last column of the table above is the mean of the {WINDOW} evaluations from 0 on, minus that of the {WINDOW} before.",
+        f"Column k: k evaluations after the first at which the plant is memorized and stays so; in brackets the plants that have this evaluation, of at most 24. The runs end soon after the emergence, so that the late columns hold few plants; the figure leaves out means of fewer than {MIN_PLANTS}. The last column of the table above is the mean of the {WINDOW} evaluations from 0 on, minus that of the {WINDOW} before.",
         emergence_table(arms),
         "## Attention mass",
         masses_table(arms),
@@ -300,6 +321,28 @@ def page(folder: Path = HERE) -> str:
         layers_table(arms),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def answer(folder: Path = HERE) -> str:
+    """The answer for the front page: both rules of the plan, and which tokens the local copies need."""
+    arms = by_arm(read_runs(folder))
+    if not arms:
+        return "For which text encoder the ending brightens is not measured yet (E3)."
+    verdicts = Counter(verdict(runs) for runs in arms.values())
+    followed = [ARMS[arm] for arm, runs in arms.items() if follows_verdict(runs).startswith("holds")]
+    needed: dict[str, list[str]] = {"words": [], "end_and_pads": []}
+    for arm, runs in arms.items():
+        files = [folder / f"endings-{arm}-{seed}" / "knockout" / "knockout.parquet" for seed in runs]
+        rows = pd.concat([pd.read_parquet(file) for file in files])
+        copies = rows[(rows["measure"] == "memorized") & (rows["kind"] == "local")].groupby("knockout")["value"].sum()
+        needed[min(needed, key=lambda name: copies[name])].append(f"{ARMS[arm]} ({copies['words']:.0f}, {copies['end_and_pads']:.0f})")
+    texts = [
+        f"The map of the first end token, by text encoder: {', '.join(f'{name} in {count} of {len(arms)} arms' for name, count in verdicts.items())}",
+        f"the rule for following memorization holds for: {'; '.join(followed) or 'none'}",
+        f"local copies need the states of the words (copies left without these, and without those of the end and pads) with {'; '.join(needed['words']) or 'none'}",
+        f"and those of the end and pads with {'; '.join(needed['end_and_pads']) or 'none'}",
+    ]
+    return f"{'; '.join(texts)}."
 
 
 def main() -> None:

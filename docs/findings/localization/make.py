@@ -21,19 +21,22 @@ from afterglow.analysis.emergence_table import emergence_intervals
 from afterglow.analysis.summary import ALL_SEEDS, read_measurements
 from afterglow.functional.localization import map_auc, mask_prior
 from afterglow.functional.roc import detection_metrics
-from afterglow.functional.statistics import Estimate, exact_at_bounds
+from afterglow.functional.statistics import Estimate, exact_at_bounds, exact_interval
 from afterglow.kinds import KINDS, NEGATIVES
 from afterglow.measures.registry import TRIVIAL_MAPS, is_detector
 from afterglow.planting.runs import load_planted_set
 from afterglow.reports.tables import count_text, text_table
 
 HERE = Path(__file__).parent
+NOT_MEMORIZED = "not memorized"
 TRIVIAL = tuple(m.name for m in TRIVIAL_MAPS)
 SMALL_AREA = 0.3  # fraction of the image: quadrants, small rectangles and blobs are below it
 PAPER_MAP = "end_token.last.first_eos.be"  # the layers of the Bright Ending paper
 DIFFERENCE_MAP = "score_difference.summed"
 INVERTED = ".inverted"
 ALIGNED, OFFSETS = (DIFFERENCE_MAP, PAPER_MAP), (-3, -2, -1, 0, 1)
+CALIPER = 0.1  # of a tint's guidance norm; set before the pairs were computed
+RATIO_LIMIT = 1 / 3  # second rule: d1/d2
 MAX_DETECTORS, MAX_SMALL_MAPS = 25, 15  # rows of the two longest tables
 
 INTRODUCTION = """# Which map finds a planted region, and which score detects it
@@ -42,11 +45,11 @@ INTRODUCTION = """# Which map finds a planted region, and which score detects it
 
 Setup: OpenMoji at 16 pixels; a U-Net with text conditioning and 1.3 million parameters, trained from scratch, with a frozen bidirectional text encoder (MiniLM). All values are from the last evaluation, on averaged weights, with 4 seeds per caption and guidance scale 1; the last of 12 sampling steps is at t = 82 (Stable Diffusion: t = 1). "The layers of the paper" are one head of one layer here (Stable Diffusion: 8 heads in 2 layers).
 
-There are four runs of **two training seeds**: the two runs of a seed share plants, so that these are two independent repetitions. Values are means over runs; parentheses hold the mean of each seed, and no interval is computed from two seeds. "Higher in all runs" means that the difference has this sign in each of the runs; it is no test. An AUC of 1 carries an exact bound over distinct pairs."""
+There are four runs of **two training seeds**: the two runs of a seed share plants, so that these are two independent repetitions. Values are means over runs; parentheses hold the mean of each seed, and no interval is computed from two seeds. "Higher in both seeds" means that the difference has this sign in each seed; it is no test. "Local" without a further word means the local plants that are memorized at the last evaluation; those that are not stand beside them and are never pooled with them. The last evaluation counts a plant as memorized with 2 of 4 generations, an inner one with 1 of 2: the alignment on emergence rests on the inner evaluations. All local plants of a run share one pool of 256 backgrounds. An AUC of 1 carries an exact bound over distinct pairs."""
 
-MAP_NOTES = """AUC: how well a map's pixels separate the inside of the planted region from the outside. IoU: overlap at a threshold chosen on other plants of the same run. An AUC above .5 on phantoms is caused by position or image content. An AUC above .5 on tints is caused by what the caption predicts. Trivial maps do not use the model and are marked; "inverted" is the same map with the opposite sign, "mask prior" the mean of the other local plants' masks of the run. Local plants that are not memorized yet stand apart: all of them are plants of the two runs with two numbers of copies. The permutation control (each map against other plants' masks) needs the maps and was not measured in these runs; later runs keep it as `permuted_auc.MAP`."""
+MAP_NOTES = """AUC: how well a map's pixels separate the inside of the planted region from the outside. IoU: overlap at a threshold chosen on other plants of the same run. An AUC above .5 on phantoms is caused by position or image content. An AUC on tints above that of the trivial maps ({trivial}) shows what the caption predicts. Trivial maps do not use the model and are marked; "inverted" is the same map with the opposite sign, "mask prior" the mean of the other local plants' masks of the run. Local plants that are not memorized yet stand apart: all of them are plants of the two runs with two numbers of copies. The permutation control (each map against other plants' masks) needs the maps and was not measured in these runs; later runs keep it as `permuted_auc.MAP`."""
 
-DETECTOR_NOTES = """AUC of the mean score over 4 generations of a caption, for planted captions against each kind without a copy. A score that is also high on decoys responds to exposure. A score that is also high on tints responds to conditioning."""
+DETECTOR_NOTES = """AUC of the mean score over 4 generations of a caption, for captions of memorized plants against each kind without a copy. A score that is also high on decoys responds to exposure. A score that is also high on tints responds to conditioning."""
 
 
 def read_last_evaluations(folder: Path) -> pd.DataFrame:
@@ -62,16 +65,16 @@ def page(folder: Path = HERE) -> str:
     """Markdown of the finding; every number is computed from the committed rows."""
     rows = read_last_evaluations(folder)
     samples = rows[rows["seed"] != ALL_SEEDS]
-    maps = with_controls(map_rows(samples), folder)
     areas = rows[rows["measure"] == "area"].set_index(["run", "plant_id"])["value"]
     copied = rows[rows["measure"] == "plant_memorized"].set_index(["run", "plant_id"])["value"] > 0.5
-    split = split_by_memory(maps, copied)
+    maps = mark_not_memorized(with_controls(map_rows(samples), folder), copied)
     detectors = [name for name in dict.fromkeys(samples["measure"]) if is_detector(name)]
-    detection = detector_values(prompt_scores(samples[samples["measure"].isin(detectors)], 4))
+    prompts = mark_not_memorized(prompt_scores(samples[samples["measure"].isin(detectors)], 4), copied)
+    detection = detector_values(prompts)
     parts = [
         INTRODUCTION,
         "## Conclusions",
-        "\n".join(f"{number}. {line}" for number, line in enumerate(conclusions(maps, split, detection), 1)),
+        "\n".join(f"{number}. {line}" for number, line in enumerate(conclusions(maps, detection, prompts), 1)),
         "## Runs",
         runs_text(folder, rows),
         "## Memorized at the last evaluation",
@@ -81,9 +84,11 @@ def page(folder: Path = HERE) -> str:
         "## Maps over training, aligned on each plant's own emergence",
         aligned_text(folder),
         "## All maps",
-        MAP_NOTES,
-        maps_text(maps, split),
-        f"## Small regions (below {SMALL_AREA:.0%} of the image) and large regions",
+        MAP_NOTES.format(trivial=tint_of_trivial(maps)),
+        maps_text(maps),
+        "## Tints matched in the strength of the prediction",
+        matched_text(matched_pairs(maps, prompts)),
+        f"## Memorized small regions (below {SMALL_AREA:.0%} of the image) and large regions",
         sizes_text(split_by_size(maps, areas)),
         "## Detectors, separately for global and local plants",
         DETECTOR_NOTES,
@@ -91,6 +96,8 @@ def page(folder: Path = HERE) -> str:
         detectors_text(detection, "global"),
         "### Local plants",
         detectors_text(detection, "local"),
+        "### Local plants that are not memorized",
+        detectors_text(detection, NOT_MEMORIZED),
         "### Memorized generations against all others",
         memorized_detectors_text(samples, detectors),
     ]
@@ -112,18 +119,21 @@ class RunValues:
         """'0.84 (0.83, 0.86)': the mean over runs and the mean of each seed; at an exact 0 or 1 the exact interval."""
         if not spec.startswith("+") and self.units and abs(self.mean - round(self.mean)) < 1e-9:
             return exact_at_bounds(Estimate(self.mean, self.mean, self.mean), self.units).text(spec)
-        seeds: dict[str, list[float]] = {}
-        for run, value in self.runs.items():
-            seeds.setdefault(training_seed(run), []).append(value)
-        return f"{self.mean:{spec}} ({', '.join(f'{np.mean(seeds[seed]):{spec}}' for seed in sorted(seeds))})"
+        return f"{self.mean:{spec}} ({', '.join(f'{value:{spec}}' for value in self.seeds)})"
+
+    @property
+    def seeds(self) -> list[float]:
+        """The mean of each seed."""
+        table = pd.Series(dict(self.runs))
+        return [float(value) for value in table.groupby(training_seed).mean()]
 
     def difference_text(self) -> str:
-        """Mean, seeds, and in words whether all runs agree in the sign."""
-        values = list(self.runs.values())
-        if max(map(abs, values)) < 1e-9:
+        """Mean, seeds, and in words whether the seeds agree in the sign."""
+        if max(map(abs, self.runs.values())) < 1e-9:
             return "equal in all runs"
-        sign = "higher in all" if min(values) > 0 else "lower in all" if max(values) < 0 else "not the same sign in all"
-        return f"{self.text('+.2f')}, {sign} {len(values)} runs"
+        values = self.seeds
+        sign = "higher in both" if min(values) > 0 else "lower in both" if max(values) < 0 else "not the same sign in both"
+        return f"{self.text('+.2f')}, {sign} seeds"
 
 
 def training_seed(run: str) -> str:
@@ -163,10 +173,52 @@ def with_controls(maps: pd.DataFrame, folder: Path) -> pd.DataFrame:
     return pd.concat([maps, inverted, prior], ignore_index=True)
 
 
-def split_by_memory(maps: pd.DataFrame, copied: pd.Series) -> pd.DataFrame:
-    """Rows of local plants, with kind replaced by memorized or not memorized. copied: by (run, plant_id)."""
-    local = maps[maps["kind"] == "local"].join(copied.rename("copied"), on=["run", "plant_id"])
-    return local.assign(kind=np.where(local["copied"].astype(bool), "memorized", "not memorized"))
+def mark_not_memorized(table: pd.DataFrame, copied: pd.Series) -> pd.DataFrame:
+    """Rows in which the kind of local plants that are not memorized is `not memorized`. copied: by (run, plant_id)."""
+    memorized = pd.MultiIndex.from_frame(table[["run", "plant_id"]]).map(copied.to_dict()).to_numpy() == True  # noqa: E712
+    return table.assign(kind=np.where((table["kind"] == "local") & ~memorized, NOT_MEMORIZED, table["kind"]))
+
+
+def tint_of_trivial(maps: pd.DataFrame) -> str:
+    """'`luminance.inverted` 0.69 (0.70, 0.68)': the trivial map with the highest AUC on tints."""
+    names = [name for name in maps["map"].unique() if is_trivial(name) and values_of(maps, name, "tint").runs]
+    best = max(names, key=lambda name: values_of(maps, name, "tint").mean)
+    return f"`{best}` has the highest, {values_of(maps, best, 'tint').text()}"
+
+
+def matched_pairs(maps: pd.DataFrame, prompts: pd.DataFrame) -> pd.DataFrame:
+    """Pairs of a tint and a memorized local plant of one run with similar guidance norms: run, tint, plant, difference of the AUC."""
+    norms = prompts[prompts["measure"] == "guidance_norm.all"]
+    aucs = maps[maps["map"] == DIFFERENCE_MAP].groupby(["run", "plant_id"])["auc"].mean()
+    tints, plants = (norms[norms["kind"] == kind][["run", "plant_id", "value"]] for kind in ("tint", "local"))
+    pairs = tints.merge(plants, on="run", suffixes=("_tint", "_plant"))
+    pairs = pairs[(pairs["value_plant"] - pairs["value_tint"]).abs() <= CALIPER * pairs["value_tint"]]
+    means = [aucs.reindex(pd.MultiIndex.from_frame(pairs[["run", f"plant_id_{side}"]])).to_numpy() for side in ("plant", "tint")]
+    return pairs.assign(difference=means[0] - means[1])
+
+
+def pairs_difference(pairs: pd.DataFrame) -> RunValues:
+    """Mean difference of the AUC, plant minus tint, in each run."""
+    return RunValues({str(run): float(value) for run, value in pairs.groupby("run")["difference"].mean().items()})
+
+
+def matched_text(pairs: pd.DataFrame) -> str:
+    """Pairs and the difference of the AUC in each run."""
+    lines = [
+        [
+            f"`{run}`",
+            str(len(part)),
+            *(str(part[f"plant_id_{side}"].nunique()) for side in ("tint", "plant")),
+            f"{part['difference'].mean():+.2f}",
+        ]
+        for run, part in pairs.groupby("run")
+    ]
+    note = (
+        f"Each tint is paired with every memorized local plant of its run whose `guidance_norm.all` (mean of 4 generations) differs from the "
+        f"tint's by at most {CALIPER:.0%}. The last column is the AUC of `{DIFFERENCE_MAP}` of the plant minus that of the tint, mean over pairs. "
+        "Pairs share tints and plants; they are no independent units."
+    )
+    return f"{note}\n\n{text_table(['run', 'pairs', 'tints', 'plants', 'plant minus tint'], lines)}"
 
 
 def chosen_layers(maps: pd.DataFrame, prefix: str) -> tuple[list[tuple[str, str, float]], RunValues]:
@@ -258,9 +310,9 @@ def detector_values(prompts: pd.DataFrame) -> dict[tuple[str, str, str], RunValu
     units: dict[tuple[str, str, str], dict[str, int]] = {}
     for (run, detector), part in prompts.groupby(["run", "measure"], sort=False):
         scores = part.groupby("kind")["value"].apply(np.asarray)
-        for positive in ("global", "local"):
-            for negative in NEGATIVES:
-                if positive in scores and negative in scores:
+        for positive in ("global", "local", NOT_MEMORIZED):
+            for negative in (*NEGATIVES, NOT_MEMORIZED):
+                if positive != negative and positive in scores and negative in scores:
                     key = str(detector), positive, negative
                     found.setdefault(key, {})[str(run)] = detection_metrics(scores[positive], scores[negative])["auc"]
                     seeds = units.setdefault(key, {})
@@ -269,66 +321,87 @@ def detector_values(prompts: pd.DataFrame) -> dict[tuple[str, str, str], RunValu
     return {key: RunValues(runs, sum(units[key].values())) for key, runs in found.items()}
 
 
-def conclusions(maps: pd.DataFrame, split: pd.DataFrame, detection: Mapping[tuple[str, str, str], RunValues]) -> Iterator[str]:
-    """One or two sentences per conclusion."""
+def conclusions(maps: pd.DataFrame, detection: Mapping[tuple[str, str, str], RunValues], prompts: pd.DataFrame) -> Iterator[str]:
+    """One or more sentences per conclusion; `local` are memorized local plants."""
     trivial = best_trivial(maps)
     of_trivial = values_of(maps, trivial, "local")
 
     def auc(name: str, kind: str) -> str:
         return values_of(maps, name, kind).text()
 
-    def against(name: str, kind: str) -> str:
-        return f"{kind} {auc(name, kind)} (local minus {kind}: {minus(values_of(maps, name, 'local'), values_of(maps, name, kind)).difference_text()})"
+    def all_kinds(name: str) -> str:
+        return (
+            f"memorized local {auc(name, 'local')}; {'; '.join(f'{kind} {auc(name, kind)}' for kind in (NOT_MEMORIZED, 'tint', 'phantom'))}"
+        )
 
-    def memory(name: str) -> str:
-        return f"`{name}` {values_of(split, name, 'memorized').text()} and {values_of(split, name, 'not memorized').text()}"
+    def against(name: str, kind: str) -> str:
+        return f"local minus {kind} {minus(values_of(maps, name, 'local'), values_of(maps, name, kind)).difference_text()}"
 
     paper = values_of(maps, PAPER_MAP, "local")
     yield (
-        f"The end-token map in the layers of the Bright Ending paper (`{PAPER_MAP}`) has an AUC of {paper.text()} on local plants. Difference "
-        f"from the best trivial map, `{trivial}` ({of_trivial.text()}): {minus(paper, of_trivial).difference_text()}."
+        f"The end-token map in the layers of the Bright Ending paper (`{PAPER_MAP}`) has an AUC of {paper.text()} on memorized local plants and of "
+        f"{auc(PAPER_MAP, NOT_MEMORIZED)} on those that are not memorized. On memorized ones the best trivial map, `{trivial}`, has "
+        f"{of_trivial.text()}; difference {minus(paper, of_trivial).difference_text()}."
     )
     _, judged = chosen_layers(maps, "end_token.")
     yield (
-        f"An end-token map chosen on one seed has an AUC of {judged.text()} on the other. Difference from `{trivial}`: "
+        f"An end-token map chosen on one seed has an AUC of {judged.text()} on the memorized local plants of the other. Difference from `{trivial}`: "
         f"{minus(judged, of_trivial).difference_text()}. No end-token map of this encoder is established as better than a trivial one."
     )
     dark = min(
         (name for name in maps["map"].unique() if name.startswith("end_token.")), key=lambda name: values_of(maps, name, "local").mean
     )
     inverted = max((name for name in maps["map"].unique() if name.endswith(INVERTED)), key=lambda name: values_of(maps, name, "local").mean)
+    copied, others, phantoms = (values_of(maps, dark, kind).runs for kind in ("local", NOT_MEMORIZED, "phantom"))
+    darker = sum(copied[run] < phantoms[run] for run in copied)
+    pairs = ", ".join(f"{copied[run]:.2f} and {others[run]:.2f} (`{run}`)" for run in others)
+    brighter = "brighter" if all(copied[run] > others[run] for run in others) else "not brighter in every run"
     yield (
-        f"The darkest of all end-token maps, selected after seeing the results, is `{dark}`: local {auc(dark, 'local')}, phantom "
-        f"{auc(dark, 'phantom')}, decoy {auc(dark, 'decoy')}, tint {auc(dark, 'tint')}. It is dark where nothing is copied, too, and the best "
-        f"inverted trivial map, `{inverted}`, has {auc(inverted, 'local')}: this is no sign of memorization."
+        f"The darkest of all end-token maps on memorized local plants, selected after seeing the results, is `{dark}`: {all_kinds(dark)}. Memorized "
+        f"plants are darker than phantoms in {darker} of {len(copied)} runs, but {brighter} than plants that are not memorized: {pairs}. It is "
+        f"dark where nothing is copied, too. The best inverted trivial map, `{inverted}`, has {auc(inverted, 'local')}."
+    )
+    matched = matched_pairs(maps, prompts)
+    yield (
+        f"`{DIFFERENCE_MAP}`: {all_kinds(DIFFERENCE_MAP)}. This map responds to what the caption predicts, also if nothing is copied: "
+        f"{against(DIFFERENCE_MAP, 'tint')}; {against(DIFFERENCE_MAP, 'phantom')}. In {len(matched)} pairs of a memorized local plant and a tint "
+        f"matched in the guidance norm, the AUC of the plant minus that of the tint is {pairs_difference(matched).difference_text()}."
     )
     yield (
-        f"`{DIFFERENCE_MAP}`: local {auc(DIFFERENCE_MAP, 'local')}; {against(DIFFERENCE_MAP, 'tint')}; {against(DIFFERENCE_MAP, 'phantom')}. "
-        "This map responds to what the caption predicts, also if nothing is copied. Tints are not matched to plants in the strength of the "
-        "prediction, so that the order of the two says nothing."
-    )
-    yield (
-        f"`patch_nearness` tells a copied region from a predicted one: local {auc('patch_nearness', 'local')}; "
-        f"{against('patch_nearness', 'tint')}; {against('patch_nearness', 'phantom')}. It reads the training set, the template inside its own "
-        f"mask included. `cross_seed_std` has {auc('cross_seed_std', 'local')} on local plants and {auc('cross_seed_std', 'tint')} on tints."
+        f"`patch_nearness` tells a copied region from a predicted one: {all_kinds('patch_nearness')}; {against('patch_nearness', 'tint')}; "
+        f"{against('patch_nearness', 'phantom')}. It reads the training set, the template inside its own mask included. `cross_seed_std` has "
+        f"{auc('cross_seed_std', 'local')} on memorized local plants and {auc('cross_seed_std', 'tint')} on tints."
     )
     names = (DIFFERENCE_MAP, "cross_seed_std", "patch_nearness", PAPER_MAP)
-    yield f"AUC on local plants that are memorized and on those that are not yet: {'; '.join(map(memory, names))}."
+    memory = "; ".join(f"`{name}` {auc(name, 'local')} and {auc(name, NOT_MEMORIZED)}" for name in names)
+    yield f"AUC on local plants that are memorized and on those that are not yet: {memory}."
     yield (
-        f"The curvature difference has {auc('curvature_difference', 'local')} as published (`-sum diag J(eps_c - eps_u)`) and "
-        f"{auc('curvature_difference.of_score', 'local')} with the sign of the scores."
+        f"On memorized local plants the curvature difference has {auc('curvature_difference', 'local')} as published "
+        f"(`-sum diag J(eps_c - eps_u)`) and {auc('curvature_difference.of_score', 'local')} with the sign of the scores."
     )
-    norm = [f"{negative} {detection['guidance_norm.all', 'local', negative].text()}" for negative in NEGATIVES]
-    yield (
-        f"AUC of `guidance_norm.all` for local plants against {', '.join(norm)}. It does not separate plants from tints: it detects that the "
-        "caption predicts the image, not that the image is copied."
-    )
+    yield norm_text(detection)
+    tints = ", ".join(f"{value:.2f} on those of seed {seed}" for seed, value in enumerate(values_of(maps, PAPER_MAP, "tint").seeds))
     for name, label in (("ld.be.all", "LD in the layers of the paper"), ("ld_neutral.be.all", "Area-neutral LD")):
-        pairs = ((n, minus(detection[name, "local", n], detection["guidance_norm.all", "local", n])) for n in NEGATIVES)
+        differences = ((n, minus(detection[name, "local", n], detection["guidance_norm.all", "local", n])) for n in NEGATIVES)
         yield (
-            f"{label} minus `guidance_norm.all`, AUC for local plants: {'; '.join(f'{n} {d.difference_text()}' for n, d in pairs)}. Two "
-            "detectors against four kinds are eight comparisons; the map that weights LD is dark in tints."
+            f"{label} minus `guidance_norm.all`, AUC for memorized local plants: {'; '.join(f'{n} {d.difference_text()}' for n, d in differences)}. "
+            f"Two detectors against four kinds are eight comparisons. The map that weights LD has an AUC on tints of {tints} (by run: "
+            f"{', '.join(f'{value:.2f}' for value in values_of(maps, PAPER_MAP, 'tint').runs.values())})."
         )
+
+
+def norm_text(detection: Mapping[tuple[str, str, str], RunValues]) -> str:
+    """What the guidance norm separates, over all steps and in the first step."""
+    name = "guidance_norm.all"
+    listed = ", ".join(f"{negative} {detection[name, 'local', negative].text()}" for negative in NEGATIVES)
+    others = ", ".join(f"{negative} {detection[name, NOT_MEMORIZED, negative].text()}" for negative in NEGATIVES)
+    whole, between = detection[name, "global", "tint"].runs.values(), detection[name, "local", NOT_MEMORIZED].runs.values()
+    return (
+        f"AUC of `{name}` for memorized local plants against {listed}. Over all steps it hardly separates local plants from tints "
+        f"({detection[name, 'local', 'tint'].text()}); in the first step it does ({detection['guidance_norm.1', 'local', 'tint'].text()}), and "
+        f"global plants against tints have {min(whole):.2f} to {max(whole):.2f}. Memorized against not memorized local plants have "
+        f"{' and '.join(f'{value:.2f}' for value in between)} in the runs with both. Local plants that are not memorized, against {others}."
+    )
 
 
 def runs_text(folder: Path, rows: pd.DataFrame) -> str:
@@ -344,29 +417,39 @@ def runs_text(folder: Path, rows: pd.DataFrame) -> str:
 
 
 def memorized_text(rows: pd.DataFrame) -> str:
-    """Memorized plants of each kind with Wilson intervals."""
-    memorized = rows[rows["measure"] == "plant_memorized"].groupby("kind")["value"]
-    counts = {kind: (int(values.sum()), len(values)) for kind, values in memorized}
-    return text_table(
-        ["kind", "memorized (95 % interval, Wilson)"], [[kind, count_text(*counts[kind])] for kind in KINDS if kind in counts]
+    """Memorized plants of each kind: in all runs, as distinct images of each seed, and by the second rule."""
+    ratios = rows[(rows["measure"] == "nn_ratio") & (rows["seed"] != ALL_SEEDS)]
+    second = (ratios["value"] < RATIO_LIMIT).groupby([ratios["kind"], ratios["run"], ratios["plant_id"]]).mean() >= 0.5
+    lines = []
+    for kind, part in rows[rows["measure"] == "plant_memorized"].groupby("kind"):
+        copied = part.assign(seed=part["run"].map(training_seed)).groupby(["seed", "caption"])["value"].max()
+        images = [f"{int(own.sum())} of {len(own)}" for _, own in copied.groupby("seed")]
+        low, high = exact_interval(int(part["value"].sum()), len(part))
+        first = count_text(int(part["value"].sum()), len(part))
+        if kind != "control" and part["value"].nunique() == 1:
+            first = f"{int(part['value'].sum())} of {len(part)} ({low:.0%} to {high:.0%})"
+        by_run = second[kind].groupby("run").sum() if kind in second.index.get_level_values(0) else pd.Series(dtype=int)
+        ratio = f"{int(by_run.sum())} of {len(second[kind])} ({', '.join(str(int(v)) for v in by_run)})" if len(by_run) else "-"
+        lines.append((list(KINDS).index(str(kind)), [str(kind), first, *images, ratio]))
+    head = ["kind", "memorized (95 % interval, Wilson; exact at 0 and 1)", "distinct images, seed 0", "seed 1", "d1/d2 below 1/3 (by run)"]
+    note = (
+        "The two runs of a seed share plants, so that the first count takes some images twice and its interval is too narrow. Distinct images are "
+        "counted once in a seed, as memorized if one of its runs memorizes them. The last column counts plants of which at least half of the "
+        "generations have d1/d2 below 1/3."
     )
+    return f"{note}\n\n{text_table(head, [line for _, line in sorted(lines)])}"
 
 
-def maps_text(maps: pd.DataFrame, split: pd.DataFrame) -> str:
+def maps_text(maps: pd.DataFrame) -> str:
     """One row per map, best AUC on memorized local plants first."""
-    columns = [
-        (split, "memorized", "auc"),
-        (split, "not memorized", "auc"),
-        *((maps, kind, "auc") for kind in ("phantom", "tint", "decoy")),
-    ]
-    names = sorted(maps[maps["kind"] == "local"]["map"].unique(), key=lambda name: (-values_of(split, name, "memorized").mean, name))
-    counts = [part[part["kind"] == kind].drop_duplicates(["run", "plant_id"]).shape[0] for part, kind, _ in columns]
+    kinds = {"local": "memorized", NOT_MEMORIZED: NOT_MEMORIZED, "phantom": "phantom", "tint": "tint", "decoy": "decoy"}
+    names = sorted(maps[maps["kind"] == "local"]["map"].unique(), key=lambda name: (-values_of(maps, name, "local").mean, name))
+    counts = maps.drop_duplicates(["run", "plant_id", "kind"])["kind"].value_counts()
     rows = []
     for name in names:
-        cells = [values_of(part, name, kind, metric) for part, kind, metric in (*columns, (maps, "local", "iou"))]
+        cells = [values_of(maps, name, kind, metric) for kind, metric in (*((kind, "auc") for kind in kinds), ("local", "iou"))]
         rows.append([f"`{name}`" + " (trivial)" * is_trivial(name), *(cell.text() if cell.runs else "-" for cell in cells)])
-    head = [f"AUC {kind} ({count})" for (_, kind, _), count in zip(columns, counts, strict=True)]
-    return text_table(["map", *head, "IoU local"], rows)
+    return text_table(["map", *(f"AUC {label} ({counts[kind]})" for kind, label in kinds.items()), "IoU memorized"], rows)
 
 
 def sizes_text(by_size: pd.DataFrame) -> str:

@@ -227,7 +227,8 @@ def answer(folder: Path = HERE) -> str:
                 slope = found.mean.text() if found.mean else ", ".join(f"{value:.2f}" for value in found.slopes.values())
                 parts.append(f"{title} by {rule.name}: slope {slope} over n = {found.sizes[0]} to {found.sizes[-1]}, {found.verdict}")
     if not parts:
-        return "How the onset of copying depends on the number of photographs is not measured yet (E2)."
+        count = sum(len(read_dataset(folder, dataset)) for dataset in DATASETS)
+        return f"How the onset of copying depends on the number of photographs (E2): {count} of {len(DATASETS) * PLANNED} runs are complete, and no slope can be fitted yet."
     return f"The step at which copying of photographs begins, ln(tau_mem) on ln(n), where 1 is proportional to the set: {'; '.join(parts)}."
 
 

@@ -130,7 +130,7 @@ def answer(folder: Path = HERE) -> str:
     if not settings:
         return "Whether the ending brightens in Stable Diffusion's structure is not measured yet (E6)."
     listed_verdicts = "; ".join(f"seed {seed}: {verdict(rows)}" for seed, rows in settings["trailing"].items())
-    return f"In Stable Diffusion's structure at an eighth of its width, the first end token's map on memorized local plants: {listed_verdicts}."
+    return f"In Stable Diffusion's structure (64 pixels, an eighth of its width), the first end token's map on memorized local plants, {len(settings['trailing'])} of 2 planned seeds: {listed_verdicts}."
 
 
 def main() -> None:

@@ -5,7 +5,7 @@
 `python scripts/reproduce.py unconditional` trains the runs and copies their rows here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,35 @@ import yaml
 
 from afterglow.analysis.emergence_table import emergence_of
 from afterglow.analysis.order import local_over_global
-from afterglow.analysis.summary import MEASUREMENT_COLUMNS, read_measurements
+from afterglow.analysis.summary import ALL_SEEDS, MEASUREMENT_COLUMNS, read_measurements
 from afterglow.errors import AfterglowError
 from afterglow.functional.distances import CLOSE_RATIO
-from afterglow.functional.statistics import t_interval
+from afterglow.functional.statistics import Estimate, t_interval
 from afterglow.reports.tables import count_text, interval_text, step_text, text_table
 
 HERE = Path(__file__).parent
 WAYS = {"assignment": "", "outpainting": "outpainted", "outpainting, held-out surroundings": "outpainted_fresh", "as a whole": "whole"}
+FAMILY = "natural"
+ORDERS = ("region first", "same evaluation", "whole first", "region alone", "neither copied")
+PLANT_WORDS = ("local plants are completed later than global plants, by outpainting", "local plants", "global ones", "memorized")
+ASSIGNED_WORDS = ("local plants are copied later than global plants, by assignment", "local plants", "global ones", "copied")
+FAMILY_WORDS = ("the shared region of a family is copied later than one of its whole images", "shared regions", "whole images", "copied")
+MAP_KINDS = {"local": "local plants", "phantom": "phantoms (control)"}
 RULES = ("outpainted.calibrated_l2", "outpainted.nn_ratio")
 
 INTRODUCTION = """# Local and global plants in a model without captions
 
 `python docs/findings/unconditional/make.py` writes this page from the rows in `docs/findings/unconditional/`. `python scripts/reproduce.py unconditional` trains the runs again. The question, the primary quantity and the rule are those of [E4](plan.md#e4-unconditional-models-with-plants).
 
-*Assignment*: at least one of 256 undirected generations copies the plant. *Outpainting*: at least half of the completions of the plant's unknown region copy it ([method](../methods.md#outpainting)); this is the primary quantity. Phantoms and held-out images show the false-positive rate of both. Captions of plants are not committed."""
+*Assignment*: at least one of 256 undirected generations copies the plant. *Outpainting*: at least half of the completions of the plant's unknown region copy it ([method](../methods.md#outpainting)); this is the primary quantity. Phantoms and held-out images show the false-positive rate of both. Captions of plants are not committed.
+
+*Natural families* are near-duplicates in the set itself; their shared region was not planted. It is asked whether the shared region is copied before one of the family's images as a whole."""
+FAMILIES = (
+    "The shared region was copied before, in the same interval between evaluations as, after, or without a whole image of the family:"
+)
+
+
+MAPS = "Maps that need no text, at the last evaluation: AUC inside the region of local plants on the generations that copy them, and, as a control, inside the region of phantoms on the generations that copy nothing and are nearest to them ([method](../methods.md#emergence)). Mean over plants; values of the seeds in their order."
 
 
 def read_runs(folder: Path) -> dict[str, tuple[Mapping[str, Any], pd.DataFrame]]:
@@ -54,23 +68,67 @@ def page(folder: Path = HERE) -> str:
         noun = "seed" if len(names) == 1 else "seeds"
         title = f"## {experiment}: {data['dataset']}, {data['resolution']} pixels, {len(names)} {noun} ({seeds})"
         found = {name: emergence_of(runs[name][1]) for name in names}
-        parts += [title, verdict(found), emergence_text(found), "Both rules, share of the completions at the last evaluation:"]
-        parts.append(rules_text({name: runs[name][1] for name in names}))
+        parts += [title, *verdicts(found)]
+        if all(FAMILY in about["kinds"] for about in found.values()):
+            parts += [FAMILIES, families_text(found)]
+        parts.append(emergence_text(found))
+        if all("outpainted" in about for about in found.values()):
+            rules = rules_text({name: runs[name][1] for name in names})
+            parts += ["Both rules: completions that are copies at the last evaluation:", rules]
+        if len(maps := maps_text({name: runs[name][1] for name in names})):
+            parts += [MAPS, maps]
     return "\n\n".join(parts) + "\n"
 
 
-def verdict(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """The factor local over global of each seed by the primary quantity, and what the rule of the plan says."""
-    factors = {name: local_over_global(about["outpainted"]) for name, about in found.items()}
+def verdicts(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What the rule of the plan says about the primary quantity, and for plants the same by assignment beside it."""
+    if any(FAMILY in about["kinds"] for about in found.values()):
+        return [verdict({name: region_over_whole(about) for name, about in found.items()}, FAMILY_WORDS)]
+    completed = {name: local_over_global(about["outpainted"]) for name, about in found.items()}
+    assigned = {name: local_over_global(about) for name, about in found.items()}
+    return [verdict(completed, PLANT_WORDS), verdict(assigned, ASSIGNED_WORDS)]
+
+
+def verdict(factors: Mapping[str, Estimate | None], words: tuple[str, str, str, str]) -> str:
+    """The factor of each seed, None where not both kinds emerged, and what the rule says about them."""
+    what, first, second, middle = words
     known = {name: factor for name, factor in factors.items() if factor is not None}
     listed = "; ".join(f"seed {name.rpartition('-')[2]}: {interval_text(factor)}" for name, factor in known.items())
-    text = f"Factor by which local plants are later than global plants, by outpainting (95 % over plants): {listed or 'no plants emerged'}."
+    missing = ", ".join(name.rpartition("-")[2] for name in factors if name not in known)
+    none = f"{'; ' if listed else ''}none for seed {missing}, in which not both emerged" if missing else ""
+    text = f"Factor by which {what} (95 % over {first}): {listed}{none}."
     if len(known) < 2:
         return f"{text} With {len(known)} such seed{'' if len(known) == 1 else 's'} there is no interval over seeds, and the rule decides nothing."
     mean = t_interval([np.log(factor.value) for factor in known.values()]).map(np.exp)
     order = "later" if mean.low > 1 else "earlier" if mean.high < 1 else None
-    rule = f"local plants are memorized {order} than global ones" if order else "not distinguishable"
+    rule = f"{first} are {middle} {order} than {second}" if order else "not distinguishable"
     return f"{text} Mean and t interval over {len(known)} seeds {mean}: {rule}."
+
+
+def region_over_whole(about: Mapping[str, Any]) -> Estimate | None:
+    """Factor by which the shared region of a family is copied later than one of its whole images; families are resampled."""
+    region, whole = about["kinds"][FAMILY], about.get("whole", {}).get("kinds", {}).get(FAMILY)
+    return local_over_global({"kinds": {"local": region, "global": whole}}) if whole else None
+
+
+def families_text(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line for each run: in how many families the shared region was copied before, with, after or without the whole image."""
+    rows = []
+    for name, about in found.items():
+        region = about["kinds"][FAMILY]["intervals"]
+        whole = about.get("whole", {}).get("kinds", {}).get(FAMILY, {}).get("intervals", {})
+        orders = [order(region[number], whole.get(number, [0, None])) for number in region]
+        rows.append([name, str(len(region)), *(count_text(orders.count(kind), len(orders)) for kind in ORDERS)])
+    return text_table(["run", "families", *ORDERS], rows)
+
+
+def order(region: Sequence[float | None], whole: Sequence[float | None]) -> str:
+    """Which of ORDERS two intervals of emergence [lower, upper] have; an upper end of None is a censored one."""
+    if region[1] is None:
+        return "neither copied" if whole[1] is None else "whole first"
+    if whole[1] is None:
+        return "region alone"
+    return "region first" if region[1] <= whole[0] else "whole first" if whole[1] <= region[0] else "same evaluation"
 
 
 def emergence_text(found: Mapping[str, Mapping[str, Any]]) -> str:
@@ -98,6 +156,39 @@ def rules_text(runs: Mapping[str, pd.DataFrame]) -> str:
             counts = [shares.loc[(kind, rule)] if (kind, rule) in shares.index else None for rule in RULES]
             lines.append([name, kind, *("-" if c is None else f"{c['sum']:.0f} of {c['count']:.0f}" for c in counts)])
     return text_table(["run", "kind", "calibrated distance below 1", "d1/d2 below 1/3"], lines)
+
+
+def maps_text(runs: Mapping[str, pd.DataFrame]) -> str:
+    """AUC of each map on the generations of local plants and beside phantoms, the value of each seed and their t interval."""
+    means = {}
+    for name, rows in runs.items():
+        last = rows[(rows["step"] == rows["step"].max()) & rows["measure"].str.startswith("auc.") & (rows["seed"] != ALL_SEEDS)]
+        plants = last.groupby(["measure", "kind", "plant_id"])["value"].mean()
+        means[name] = plants.groupby(["measure", "kind"]).agg(["mean", "size"])
+    measures = sorted({measure for found in means.values() for measure, _ in found.index})
+    lines = [[measure.removeprefix("auc."), *(seeds_text(means.values(), measure, kind) for kind in MAP_KINDS)] for measure in measures]
+    return text_table(["map", *MAP_KINDS.values()], lines) if lines else ""
+
+
+def seeds_text(means: Iterable[pd.DataFrame], measure: str, kind: str) -> str:
+    """'0.71, 0.65 [0.30, 1.00]': mean over plants for each seed, and the t interval over seeds, cut at 0 and 1."""
+    values = [float(of_run.loc[(measure, kind), "mean"]) if (measure, kind) in of_run.index else np.nan for of_run in means]
+    text, known = ", ".join("-" if np.isnan(value) else f"{value:.2f}" for value in values), [v for v in values if not np.isnan(v)]
+    if len(known) < 2:
+        return text
+    estimate = t_interval(known)
+    return f"{text} [{max(estimate.low, 0):.2f}, {min(estimate.high, 1):.2f}]"
+
+
+def answer(folder: Path = HERE) -> str:
+    """The answer for the front page: the factors of each experiment."""
+    if not any(folder.glob("*/measurements.parquet")):
+        return "Plants in models without captions are not measured yet (E4)."
+    experiments: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for name, (_, rows) in read_runs(folder).items():
+        experiments.setdefault(name.rpartition("-")[0], {})[name] = emergence_of(rows)
+    texts = [f"{experiment}: {' '.join(verdicts(found))}" for experiment, found in experiments.items()]
+    return f"Without captions: {' '.join(texts)}"
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from afterglow.sampling.loop import Sampler
 
 SEED_OFFSET = 1000  # between the seeds of an evaluation and of each of its confirmations
 TrainingRequest = PlantedRequest | UnconditionalRequest
+NUM_NEAREST = 8  # generations of a batch whose maps are compared with the region of a phantom
 _MEMORIZED = ("calibrated_l2", "memorized")  # all that is measured of the raw weights and of confirmations
 
 
@@ -107,7 +108,8 @@ class TrainingEvaluation:
         if not model.has_text:
             targets = unconditional_targets(self.reconstructed, self.settings.num_unprompted)
             candidates = copyable_targets(self.reconstructed)
-            return UnconditionalRequest(targets=targets, candidates=candidates, gallery=self.gallery, append=True)
+            nearest = NUM_NEAREST if last else 0
+            return UnconditionalRequest(targets=targets, candidates=candidates, gallery=self.gallery, append=True, num_nearest=nearest)
         num_controls = self.settings.num_controls if last else 0
         targets = evaluation_targets(self.reconstructed, num_controls=num_controls, num_heldout=self.settings.num_heldout)
         if not targets:

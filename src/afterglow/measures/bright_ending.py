@@ -1,5 +1,7 @@
 """Bright Ending, LD, S and LS (Chen et al. 2025): the cross-attention to the end token and other token groups, and scores of its map."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -77,14 +79,39 @@ def effective_area(generations: Generations, layers: list[str]) -> Tensor:
     return attention.effective_area(bright_ending(generations, layers))
 
 
-def local_detection(generations: Generations, layers: list[str], num_steps: int | None = None, *, area_neutral: bool = False) -> Tensor:
+def local_detection(
+    generations: Generations, layers: list[str], num_steps: int | None = None, *, area_neutral: bool = False, other_caption: bool = False
+) -> Tensor:
     """LD over the first `num_steps` sampler steps (None: all), [B]; units of eps (docs/methods.md#local-detection).
 
     One pass is enough: all Delta_t are kept, and the map of the last step is applied to them afterwards.
+
+    Args:
+        generations: with guidance and the attention of the last step.
+        layers: layers of the end-token map.
+        num_steps: number of sampler steps.
+        area_neutral: divide by the root mean square of the map instead of its mean.
+        other_caption: control: use the map of the next sample with another caption; NaN if there is none.
     """
     assert generations.guidance is not None and generations.guidance_rms is not None
-    delta, rms = generations.guidance[:num_steps], generations.guidance_rms[:num_steps]
-    return guidance.local_detection(delta, rms, bright_ending(generations, layers), area_neutral=area_neutral)
+    delta, rms, weight = generations.guidance[:num_steps], generations.guidance_rms[:num_steps], bright_ending(generations, layers)
+    if other_caption:
+        others = next_of_another_caption(generations.caption)
+        weight = weight[others.clamp(min=0)].where((others >= 0)[:, None, None], torch.nan)
+    return guidance.local_detection(delta, rms, weight, area_neutral=area_neutral)
+
+
+def next_of_another_caption(captions: Sequence[str]) -> Tensor:
+    """Index of the next sample with another caption, cyclic, int64 [B]; -1 without one.
+
+    >>> next_of_another_caption(["a", "a", "b"]).tolist(), next_of_another_caption(["a"]).tolist()
+    ([2, 2, 0], [-1])
+    """
+    count, numbers = len(captions), torch.tensor([captions.index(caption) for caption in captions])
+    places = torch.arange(count)
+    ahead = ((places[None] - places[:, None]) % count).where(numbers[None] != numbers[:, None], count)
+    nearest = ahead.amin(1)
+    return ((places + nearest) % count).where(nearest < count, -1)
 
 
 def sscd_similarity(generations: Generations) -> Tensor:

@@ -152,6 +152,8 @@ def _end_token_scores(name: str, layers: list[str], spans: dict[str, int | None]
     for (span, steps), (label, neutral, source) in product(spans.items(), (("ld", False, _CHEN), ("ld_neutral", True, f"after {_CHEN}"))):
         compute = partial(bright_ending.local_detection, num_steps=steps, area_neutral=neutral)
         found.append(score(f"{label}.{name}.{span}", compute, "eps", source, ("guidance",), True))
+    control = partial(bright_ending.local_detection, other_caption=True)
+    found.append(score(f"ld_other_caption.{name}.all", control, "eps", _OURS, ("guidance",), True))
     for (place, (requires, unit)), normalized in product(_LS_UNITS.items(), (False, True)):
         compute = partial(bright_ending.similarity, normalized=normalized, latent=place == "latent")
         found.append(score(f"ls_{place}{'.normalized' * normalized}.{name}", compute, unit, _CHEN, requires, False))

@@ -9,7 +9,8 @@ FEW_UNSEEN = 16  # of which none passes, and a rate of 20 % is still possible
 # docs/findings/mitigation.md
 ON_PLANTS = (
     "What helps is known for planted images only (finding on mitigation): trained without exact duplicates, 0 of 8 whole copies were left "
-    "(`afterglow deduplicate`), and sampled with dtp 0.5, 2 of 32 whole and 0 of 31 regional ones (`afterglow mitigate`)."
+    "(`afterglow deduplicate`), and sampled with dtp 0.5, 2 of 32 whole and 0 of 31 regional ones (`afterglow mitigate`). "
+    "With dtp the generations still correlate with the image: 0.78 on average for whole and 0.62 for regional copies."
 )
 
 

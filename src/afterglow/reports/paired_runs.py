@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from afterglow import keys
 from afterglow.analysis.emergence_table import IN_MASK
 from afterglow.analysis.mitigation_effect import BASELINE
-from afterglow.analysis.scaling import bootstrap_run_values, fit
+from afterglow.analysis.scaling import bootstrap_run_values, fit, seed_fits
 from afterglow.errors import AfterglowError
 from afterglow.functional.statistics import Estimate
 from afterglow.reports.figures import PLAIN_STYLE, new_figure
@@ -47,8 +47,13 @@ class PairedRuns:
 
     def last_counts(self, mitigation: str, kind: str, seeds_of: str = "") -> tuple[int, int]:
         """Memorized plants of a kind at the last evaluation, and all, summed over the seeds of `seeds_of` (by default its own)."""
+        counts = self.seed_counts(mitigation, kind, seeds_of)
+        return sum(count for count, _ in counts), sum(total for _, total in counts)
+
+    def seed_counts(self, mitigation: str, kind: str, seeds_of: str = "") -> list[tuple[int, int]]:
+        """As `last_counts`, of each seed."""
         memorized = [_last(self.rows[mitigation, seed], "plant_memorized", kind) > 0.5 for seed in self.seeds(seeds_of or mitigation)]
-        return int(sum(values.sum() for values in memorized)), sum(map(len, memorized))
+        return [(int(values.sum()), len(values)) for values in memorized]
 
     def last_steps(self, mitigation: str, seeds_of: str = "") -> list[int]:
         """The last step of each run, over the seeds of `seeds_of` (by default its own)."""
@@ -56,11 +61,18 @@ class PairedRuns:
 
     def heldout_loss_ratio(self, mitigation: str) -> Estimate:
         """Held-out denoising loss over that of the baseline at the last evaluation; geometric mean over images and seeds."""
+        return bootstrap_run_values(self._log_loss_ratios(mitigation), self.seeds(mitigation)).map(np.exp)
+
+    def seed_loss_ratios(self, mitigation: str) -> list[float]:
+        """As `heldout_loss_ratio`, of each seed: geometric mean over images."""
+        return [float(np.exp(ratios.mean())) for ratios in self._log_loss_ratios(mitigation)]
+
+    def _log_loss_ratios(self, mitigation: str) -> list[np.ndarray]:
         ratios = []
         for seed in self.seeds(mitigation):
             losses = [_last(self.rows[name, seed], "denoising_loss", "heldout") for name in (mitigation, BASELINE)]
             ratios.append(np.log(losses[0] / losses[1]).dropna().to_numpy())
-        return bootstrap_run_values(ratios, self.seeds(mitigation)).map(np.exp)
+        return ratios
 
     def numbers(self) -> dict[str, float]:
         """Numbers of every mitigation for the tracker, by key."""
@@ -77,6 +89,16 @@ class PairedRuns:
         Returns:
             The estimate, or None if nothing emerged with the mitigation, or if it ended the training (until then it equals the baseline).
         """
+        table = self._delay_table(mitigation, kind)
+        return None if table is None else fit(table, [MITIGATED]).slopes[MITIGATED]
+
+    def seed_delays(self, mitigation: str, kind: str) -> list[float | None]:
+        """As `delay`, of each seed fitted alone; None for every seed if nothing emerged in one."""
+        table = self._delay_table(mitigation, kind)
+        fits = {} if table is None else seed_fits(table, [MITIGATED])
+        return [fits[seed][MITIGATED] if seed in fits else None for seed in self.seeds(mitigation)]
+
+    def _delay_table(self, mitigation: str, kind: str) -> pd.DataFrame | None:
         if self.last_steps(mitigation) != self.last_steps(BASELINE, mitigation):
             return None
         plants = self.plants
@@ -87,7 +109,7 @@ class PairedRuns:
         mitigated = table[table[MITIGATED] > 1]
         if mitigated.empty or np.isinf(mitigated["upper"]).all():
             return None  # only a lower bound
-        return fit(table, [MITIGATED]).slopes[MITIGATED]
+        return table
 
 
 def pair_by_seed(baselines: Sequence[Path], mitigated: Sequence[Path]) -> PairedRuns:
