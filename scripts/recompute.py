@@ -225,7 +225,7 @@ def photograph_sizes():
                 if "after" not in cell:
                     tau = onset(runs[f"photograph_sizes-{dataset}-{n}-{seed}"], *rule)[0]
                     compare("E2", f"{dataset}, n = {n}, seed {seed}, {rule[0]}", cell, [tau], 0.5)
-        for n, seed, rule, *cells in table(part[part.rindex("\n| n ", 0, part.index("| generations at the end")) :], "n"):
+        for n, seed, rule, _, *cells in table(part[part.rindex("\n| n ", 0, part.index("| generations at the end")) :], "n"):
             measure, limit = ("nn_ratio", 1 / 3) if "d1" in rule else ("calibrated_l2", 1)
             name = FINDINGS / "photograph_sizes" / f"extract-photograph_sizes-{dataset}-{n}-{seed}"
             files = (name / "extract.parquet", *(Path(f"{name}-disjoint") / f"{file}.parquet" for file in ("extract", "unseen")))
