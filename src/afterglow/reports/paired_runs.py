@@ -89,7 +89,7 @@ class PairedRuns:
         Returns:
             The estimate, or None if nothing emerged with the mitigation, or if it ended the training (until then it equals the baseline).
         """
-        table = self._delay_table(mitigation, kind)
+        table = self._delay_table(mitigation, kind, within)
         return None if table is None else fit(table, [MITIGATED]).slopes[MITIGATED]
 
     def seed_delays(self, mitigation: str, kind: str) -> list[float | None]:
@@ -98,7 +98,7 @@ class PairedRuns:
         fits = {} if table is None else seed_fits(table, [MITIGATED])
         return [fits[seed][MITIGATED] if seed in fits else None for seed in self.seeds(mitigation)]
 
-    def _delay_table(self, mitigation: str, kind: str) -> pd.DataFrame | None:
+    def _delay_table(self, mitigation: str, kind: str, within: str = IN_MASK) -> pd.DataFrame | None:
         if self.last_steps(mitigation) != self.last_steps(BASELINE, mitigation):
             return None
         plants = self.plants
