@@ -67,7 +67,8 @@ def test_a_whole_page_of_two_seeds(make, tmp_path):
         folder = tmp_path / f"endings-causal-{seed}"
         (folder / "knockout").mkdir(parents=True)
         rows(bright).to_parquet(folder / "measurements.parquet")
-        counts = [{"knockout": "pads", "kind": kind, "measure": "memorized", "value": 1.0} for kind in ("global", "local")]
+        about = {"knockout": "pads", "plant_id": 0, "measure": "calibrated_l2", "value": 0.5}
+        counts = [about | {"kind": kind} for kind in ("global", "local")]
         pd.DataFrame(counts).to_parquet(folder / "knockout" / "knockout.parquet")
     page = make.page(tmp_path)
     assert "0.80, 0.84 [0.57, 1.07]" in page and "2 of 3" in page and "No arm has three seeds yet." in page

@@ -16,6 +16,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from afterglow.analysis.knockout import count_copies
 from afterglow.analysis.summary import ALL_SEEDS, read_measurements
 from afterglow.functional.statistics import t_interval
 from afterglow.kinds import KINDS
@@ -271,10 +272,10 @@ def knockout_table(folder: Path, runs: Mapping[tuple[str, int], pd.DataFrame]) -
     for arm in dict.fromkeys(arm for arm, _ in runs):
         files = [folder / f"endings-{arm}-{seed}" / "knockout" / "knockout.parquet" for other, seed in runs if other == arm]
         rows = pd.concat([pd.read_parquet(file) for file in files])
-        copies = rows[rows["measure"] == "memorized"]
-        for name, part in copies.groupby("knockout", sort=False):
-            counts = [part[part["kind"] == kind]["value"] for kind in ("global", "local", "phantom")]
-            table.append([ARMS[arm], str(name), *(f"{int(c.sum())} of {len(c)}" for c in counts)])
+        copies = count_copies(rows)
+        for name, part in copies[copies["rule"] == "calibrated_l2"].groupby("knockout", sort=False):
+            counts = [part[part["kind"] == kind][["copies", "generations"]].sum() for kind in ("global", "local", "phantom")]
+            table.append([ARMS[arm], str(name), *(f"{c['copies']} of {c['generations']}" for c in counts)])
     return text_table(["arm", "replaced", "global", "local", "phantoms"], table)
 
 
