@@ -365,7 +365,7 @@ def follows(rows, name):
 
 def endings():
     """Counts, maps with their t intervals over seeds, and knock-outs, of the arms in ARMS."""
-    page = (FINDINGS / "endings.md").read_text()
+    page, clusters = (FINDINGS / "endings.md").read_text(), pd.read_csv(FINDINGS / "endings" / "clusters.csv")
     runs, knocked = {}, {}
     for name, option, rows, _ in load("endings", "endings-*"):
         runs.setdefault(name.split("-")[1], {})[str(option["seed_everything"])] = rows
@@ -375,9 +375,16 @@ def endings():
         for arm, of in runs.items()
     }
     for arm, seed, *cells in table(page[page.index("## Runs") :], "arm"):
-        for kind, cell in zip(("global", "local", "phantom", "control"), cells if arm in ARMS else [], strict=False):
-            verdicts = last[ARMS[arm]][seed]["plant_memorized", kind]
-            compare("endings", f"{arm}, memorized, {kind}", cell, [verdicts.sum(), len(verdicts)])
+        alone = clusters[(clusters.seed == int(seed)) & (clusters["size"] == 1)].plant_id
+        rows = runs[ARMS[arm]][seed]
+        close = rows[(rows.step == rows.step.max()) & (rows.measure == "nn_ratio")]
+        close = (close.value < 1 / 3).groupby([close.kind, close.plant_id]).mean() >= 0.5
+        own = last[ARMS[arm]][seed]["plant_memorized"]
+        controls = own["control"]
+        lone = controls.index.isin(alone)
+        counts = (own["global"], own["local"], close["global"], close["local"], own["phantom"], controls[lone], controls[~lone])
+        for number, (cell, verdicts) in enumerate(zip(cells, counts, strict=True)):
+            compare("endings", f"{arm}, memorized, column {number + 3}", cell, [verdicts.sum(), len(verdicts)])
     for arm, name, *cells in table(page[page.index("## Maps of") :], "arm"):
         if arm in ARMS and name in MAPS:
             key, means, copied = (
