@@ -4,9 +4,9 @@
   python scripts/bench.py --add runs/demo --name demo-0  sample the run's model and commit its rows there (minutes)
 
 docs/bench/NAME/ holds scores.parquet (every detector, the distances of both rules of copying and whether each generation is memorized),
-maps.parquet (every map's AUC and IoU of each plant), whole.parquet (numbers of the whole model) and bench.json (training seed, settings).
-The tables of attention mass and of knock-outs read the rows of E3 in docs/findings/endings/. The tables are made by the functions behind
-`afterglow detect`, `localize` and `knockout`.
+maps.parquet (every map's AUC and IoU of each plant), clusters.csv (the number of near-duplicates of each control in the training set),
+whole.parquet (numbers of the whole model) and bench.json (training seed, settings). The tables of attention mass and of knock-outs read the
+rows of E3 in docs/findings/endings/. The tables are made by the functions behind `afterglow detect`, `localize` and `knockout`.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from afterglow import cli
 from afterglow.analysis.detection import detection_table, memorized_table
 from afterglow.analysis.knockout import COPY_LIMITS, count_copies
 from afterglow.analysis.localization import MASK_PRIOR, collect_maps, localization_table, map_rows
-from afterglow.analysis.summary import INVERTED, read_measurements
+from afterglow.analysis.summary import INVERTED, read_measurements, with_families
 from afterglow.attention_names import TOKEN_GROUPS
 from afterglow.evaluation.whole_model import copying_rows, denoising_gap_rows
 from afterglow.files import read_yaml
@@ -34,6 +34,7 @@ from afterglow.kinds import PLANTED
 from afterglow.measures.registry import TRIVIAL_MAPS, is_detector
 from afterglow.measures.tables import read_parts, write_measurements
 from afterglow.planting.runs import load_planted_set
+from afterglow.planting.targets import cluster_sizes
 from afterglow.reports.tables import count_text, interval_text, text_table
 
 BENCH = Path(__file__).resolve().parents[1] / "docs" / "bench"
@@ -75,9 +76,16 @@ def add_model(run: Path, name: str, generations: Path | None = None) -> None:
     means = own[["auc", "permuted_auc", "iou"]].mean().astype({"auc": "float32", "permuted_auc": "float32", "iou": "float32"})
     means.to_parquet(BENCH / name / "maps.parquet", index=False, compression="zstd")
     whole.to_parquet(BENCH / name / "whole.parquet", index=False)
+    write_clusters(run, name, rows)
     collected = generations is None or run not in generations.parents
     about = {"seed": read_yaml(run / "config.yaml")["seed_everything"], "generations": "collected" if collected else "last evaluation"}
     (BENCH / name / "bench.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
+
+
+def write_clusters(run: Path, name: str, rows: pd.DataFrame) -> None:
+    """docs/bench/NAME/clusters.csv: plant_id of the controls of the rows, and the size of their near-duplicate cluster."""
+    sizes = pd.Series(cluster_sizes(load_planted_set(run)), name="size").rename_axis("plant_id")
+    sizes[sizes.index.isin(rows[rows["kind"] == "control"]["plant_id"])].to_csv(BENCH / name / "clusters.csv")
 
 
 def whole_rows(run: Path, folder: Path, seeds: Sequence[int]) -> pd.DataFrame:
@@ -126,6 +134,13 @@ def read_endings(folder: Path, file: str) -> pd.DataFrame:
 def memorized_plants(scores: pd.DataFrame) -> pd.Series:
     """Whether each plant is memorized (at least half of its generations are), indexed by run and plant_id."""
     return scores[scores["measure"] == "memorized"].groupby(["run", "plant_id"])["value"].mean() >= 0.5
+
+
+def counted_kinds(scores: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """The rows of the measure memorized, with controls of natural families apart."""
+    sizes = {run: pd.read_csv(folder / run / "clusters.csv", index_col="plant_id")["size"].to_dict() for run in scores["run"].unique()}
+    rows = scores[scores["measure"] == "memorized"]
+    return pd.concat([with_families(part, sizes[str(run)]) for run, part in rows.groupby("run")], ignore_index=True)
 
 
 def without_distances(scores: pd.DataFrame, runs: Iterable[str]) -> list[str]:
@@ -247,7 +262,7 @@ def write_page(page: Path = PAGE, folder: Path = BENCH, endings: Path = ENDINGS)
     """Replace the tables between the markers of the page; the tables as text."""
     scores, maps, seeds = read_bench(folder)
     runs = ", ".join(f"`{name}` (seed {seed})" for name, seed in seeds.items())
-    plants = scores.drop_duplicates(["run", "plant_id"]).set_index(["run", "plant_id"])["kind"]
+    plants = counted_kinds(scores, folder).drop_duplicates(["run", "plant_id"]).set_index(["run", "plant_id"])["kind"]
     table = memorized_plants(scores).groupby(plants).agg(["sum", "size"])
     about = f"Models: {runs}. Memorized: {', '.join(f'{count} of {size} {kind}' for kind, count, size in table.itertuples())}."
     detectors = [name for name in scores["measure"].unique() if is_detector(name)]

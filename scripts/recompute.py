@@ -288,6 +288,18 @@ def pairs(run):
     return [len(found), len(tints), len(own), np.mean([area["local"][p] - area["tint"][t] for t, p in found])]
 
 
+def memorized_counts(page, means):
+    """Memorized plants of each kind, controls that are alone in their cluster apart from those of natural families."""
+    names, clusters = [name for name, *_ in load("localization", "*-?")], pd.read_csv(FINDINGS / "localization" / "clusters.csv")
+    for kind, cell, *_ in table(page, "kind"):
+        verdicts = [m["plant_memorized", kind.removesuffix("_family")] for _, m in means]
+        if kind.startswith("control"):
+            alone = [clusters[(clusters.run == name) & (clusters["size"] == 1)].plant_id for name in names]
+            verdicts = [v[v.index.isin(a) == (kind == "control")] for v, a in zip(verdicts, alone, strict=True)]
+        counts = np.sum([(v.sum(), len(v)) for v in verdicts], axis=0)
+        compare("localization", f"memorized, {kind}", cell.split(" (")[0], counts)
+
+
 def localization():
     """AUC of two maps and of all scores on local plants, and counts."""
     page = (FINDINGS / "localization.md").read_text()
@@ -318,9 +330,7 @@ def localization():
                 compare("localization", f"{name}, local against {kind}", cell, both(lambda m, n=name, k=kind: auc(copied(m, n), m[n, k])))
     for run, *cells in table(page[page.index("## Tints matched") :], "run"):
         compare("localization", f"matched tints, {run}", " ".join(cells), pairs(run))
-    for kind, cell, *_ in table(page, "kind"):
-        counts = np.sum([(m["plant_memorized", kind].sum(), len(m["plant_memorized", kind])) for _, m in means], axis=0)
-        compare("localization", f"memorized, {kind}", cell.split(" (")[0], counts)
+    memorized_counts(page, means)
 
 
 def mitigation():

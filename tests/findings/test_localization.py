@@ -94,6 +94,14 @@ def test_inverted_maps_and_the_mask_prior(make) -> None:
         assert wanted["shapes-1", plant.plant_id] == pytest.approx(roc_auc_score(plant.mask.ravel(), prior.ravel()))
 
 
+def test_controls_of_families_are_counted_apart(make, tmp_path) -> None:
+    about = {"measure": "plant_memorized", "run": "r-0", "seed": -1}
+    table = pd.DataFrame([about | {"plant_id": n, "kind": "control", "value": v} for n, v in ((5, 0.0), (6, 1.0), (7, 0.0))])
+    pd.DataFrame({"run": "r-0", "plant_id": [5, 6, 7], "size": [1, 3, 3]}).to_csv(tmp_path / "clusters.csv", index=False)
+    text = make.memorized_text(table, tmp_path)
+    assert "| control        | 0 of 1 (" in text and "| control_family | 1 of 2 (" in text
+
+
 def test_detector_values_equal_scikit_learns(make) -> None:
     generator = np.random.default_rng(0)
     table = [{"run": f"r-{s}", "measure": "d", "kind": k, "value": generator.normal()} for s in (0, 1) for k in ("local", "phantom") * 9]

@@ -40,6 +40,7 @@ def write(folder: Path, seed: int) -> None:
         folder / "whole.parquet"
     )
     (folder / "bench.json").write_text(json.dumps({"seed": seed}))
+    pd.DataFrame({"plant_id": [6, 7], "size": [1, 6]}).to_csv(folder / "clusters.csv", index=False)
 
 
 def write_endings(folder: Path, name: str, *, far: int = 0) -> None:
@@ -76,6 +77,7 @@ def test_tables_rank_what_knows_the_plants_and_keep_unmemorized_ones_apart(bench
     text = bench.write_page(page, tmp_path / "bench", tmp_path / "endings")
     assert page.read_text().startswith("before\n") and page.read_text().endswith("\nafter\n") and "\nreplaced\n" not in page.read_text()
     assert "`model-1` (seed 1)" in text and "4 of 6 local" in text and "2 of 2 global" in text and "0 of 4 tint" in text
+    assert "0 of 2 control, 0 of 2 control_family" in text
     assert [cell.split()[0] for cell in line(text, "`guidance_norm.1`")[1:]] == ["1.00"] * 6 + ["2"]
     assert line(text, "`tiled_l2`")[1].startswith("0.50")
     found = line(text, "`score_difference.last`")

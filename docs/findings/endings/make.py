@@ -25,6 +25,7 @@ from afterglow.functional.statistics import t_interval
 from afterglow.kinds import KINDS
 from afterglow.measures.registry import TRIVIAL_MAPS
 from afterglow.planting.runs import load_planted_set
+from afterglow.planting.targets import cluster_sizes
 from afterglow.reports.figures import PLAIN_STYLE, new_figure, save_figure
 from afterglow.reports.tables import interval_text, text_table
 
@@ -188,10 +189,9 @@ def write_clusters(folder: Path = HERE) -> None:
     tables = []
     for seed, run in {int(path.name.rsplit("-", 1)[1]): path for path in sorted(folder.glob("endings-*"))}.items():
         planted = load_planted_set(run)
-        sizes = Counter(planted.clusters[planted.controls].tolist())
-        rows = planted.controls[:NUM_CONTROLS]
-        clusters = planted.clusters[rows].tolist()
-        columns = {"plant_id": len(planted.plants) + rows, "cluster": clusters, "size": [sizes[cluster] for cluster in clusters]}
+        rows, sizes = planted.controls[:NUM_CONTROLS], cluster_sizes(planted)
+        numbers = len(planted.plants) + rows
+        columns = {"plant_id": numbers, "cluster": planted.clusters[rows], "size": [sizes[number] for number in numbers.tolist()]}
         tables.append(pd.DataFrame({"seed": seed, **columns}))
     pd.concat(tables).sort_values(["seed", "plant_id"]).to_csv(folder / "clusters.csv", index=False)
 
