@@ -225,7 +225,7 @@ def photograph_sizes():
                 if "after" not in cell:
                     tau = onset(runs[f"photograph_sizes-{dataset}-{n}-{seed}"], *rule)[0]
                     compare("E2", f"{dataset}, n = {n}, seed {seed}, {rule[0]}", cell, [tau], 0.5)
-        for n, seed, rule, *cells in table(part[part.rindex("\n| n ", 0, part.index("| generations at the end")) :], "n"):
+        for n, seed, rule, _, *cells in table(part[part.rindex("\n| n ", 0, part.index("| generations at the end")) :], "n"):
             measure, limit = ("nn_ratio", 1 / 3) if "d1" in rule else ("calibrated_l2", 1)
             name = FINDINGS / "photograph_sizes" / f"extract-photograph_sizes-{dataset}-{n}-{seed}"
             files = (name / "extract.parquet", *(Path(f"{name}-disjoint") / f"{file}.parquet" for file in ("extract", "unseen")))
@@ -288,6 +288,18 @@ def pairs(run):
     return [len(found), len(tints), len(own), np.mean([area["local"][p] - area["tint"][t] for t, p in found])]
 
 
+def memorized_counts(page, means):
+    """Memorized plants of each kind, controls that are alone in their cluster apart from those of natural families."""
+    names, clusters = [name for name, *_ in load("localization", "*-?")], pd.read_csv(FINDINGS / "localization" / "clusters.csv")
+    for kind, cell, *_ in table(page, "kind"):
+        verdicts = [m["plant_memorized", kind.removesuffix("_family")] for _, m in means]
+        if kind.startswith("control"):
+            alone = [clusters[(clusters.run == name) & (clusters["size"] == 1)].plant_id for name in names]
+            verdicts = [v[v.index.isin(a) == (kind == "control")] for v, a in zip(verdicts, alone, strict=True)]
+        counts = np.sum([(v.sum(), len(v)) for v in verdicts], axis=0)
+        compare("localization", f"memorized, {kind}", cell.split(" (")[0], counts)
+
+
 def localization():
     """AUC of two maps and of all scores on local plants, and counts."""
     page = (FINDINGS / "localization.md").read_text()
@@ -318,9 +330,7 @@ def localization():
                 compare("localization", f"{name}, local against {kind}", cell, both(lambda m, n=name, k=kind: auc(copied(m, n), m[n, k])))
     for run, *cells in table(page[page.index("## Tints matched") :], "run"):
         compare("localization", f"matched tints, {run}", " ".join(cells), pairs(run))
-    for kind, cell, *_ in table(page, "kind"):
-        counts = np.sum([(m["plant_memorized", kind].sum(), len(m["plant_memorized", kind])) for _, m in means], axis=0)
-        compare("localization", f"memorized, {kind}", cell.split(" (")[0], counts)
+    memorized_counts(page, means)
 
 
 def mitigation():
@@ -365,7 +375,7 @@ def follows(rows, name):
 
 def endings():
     """Counts, maps with their t intervals over seeds, and knock-outs, of the arms in ARMS."""
-    page = (FINDINGS / "endings.md").read_text()
+    page, clusters = (FINDINGS / "endings.md").read_text(), pd.read_csv(FINDINGS / "endings" / "clusters.csv")
     runs, knocked = {}, {}
     for name, option, rows, _ in load("endings", "endings-*"):
         runs.setdefault(name.split("-")[1], {})[str(option["seed_everything"])] = rows
@@ -375,9 +385,16 @@ def endings():
         for arm, of in runs.items()
     }
     for arm, seed, *cells in table(page[page.index("## Runs") :], "arm"):
-        for kind, cell in zip(("global", "local", "phantom", "control"), cells if arm in ARMS else [], strict=False):
-            verdicts = last[ARMS[arm]][seed]["plant_memorized", kind]
-            compare("endings", f"{arm}, memorized, {kind}", cell, [verdicts.sum(), len(verdicts)])
+        alone = clusters[(clusters.seed == int(seed)) & (clusters["size"] == 1)].plant_id
+        rows = runs[ARMS[arm]][seed]
+        close = rows[(rows.step == rows.step.max()) & (rows.measure == "nn_ratio")]
+        close = (close.value < 1 / 3).groupby([close.kind, close.plant_id]).mean() >= 0.5
+        own = last[ARMS[arm]][seed]["plant_memorized"]
+        controls = own["control"]
+        lone = controls.index.isin(alone)
+        counts = (own["global"], own["local"], close["global"], close["local"], own["phantom"], controls[lone], controls[~lone])
+        for number, (cell, verdicts) in enumerate(zip(cells, counts, strict=True)):
+            compare("endings", f"{arm}, memorized, column {number + 3}", cell, [verdicts.sum(), len(verdicts)])
     for arm, name, *cells in table(page[page.index("## Maps of") :], "arm"):
         if arm in ARMS and name in MAPS:
             key, means, copied = (

@@ -84,9 +84,15 @@ ENDINGS = {  # options of the demo's training for each arm of E3 (docs/findings/
     "causal_heads": (*CAUSAL, "--model.unet.attention_head_dim", "4"),
 }
 ENCODER_STEPS = {"contrastive": "1000", "random": "0"}
-# rows of "endings": at every evaluation the mean over all layers and the paper's layers, at the last evaluation every layer
-ENDING_MEASURES = ("memorized", "plant_memorized", "calibrated_l2", "nn_ratio", "attention_mass.*.all", "auc.*.all", "auc.*.be")
-TRIVIAL_MEASURES = tuple(f"auc.{name}" for name in ("all_ones", "centered_gaussian", "luminance", "local_contrast", "score_difference.*"))
+# rows of "endings": at every evaluation the mean over all layers and the paper's layers, at the last evaluation every layer;
+# permuted_auc and auc.mask_prior are the controls of the maps
+ENDING_MEASURES = (
+    "memorized", "plant_memorized", "calibrated_l2", "nn_ratio", "attention_mass.*.all", "auc.*.all", "auc.*.be", "auc.mask_prior",
+    "permuted_auc.*.all", "permuted_auc.*.be",
+)  # fmt: skip
+TRIVIAL_MAPS = ("all_ones", "centered_gaussian", "luminance", "local_contrast", "score_difference.*")
+TRIVIAL_MEASURES = tuple(f"{metric}.{name}" for metric in ("auc", "permuted_auc") for name in TRIVIAL_MAPS)
+LAST_MEASURES = ("auc.*", "permuted_auc.*", "attention_mass.*")
 COLLECTED_MEASURES = (  # of generations that are sampled again at Stable Diffusion's own steps
     "memorized", "calibrated_l2", "nn_ratio", "attention_mass.*.all", "end_token.last.*", "token_group.last.*.all", "token_group.last.*.be",
     "sink_darkness.last.*", "score_difference.*", "all_ones", "centered_gaussian", "luminance", "local_contrast",
@@ -297,7 +303,7 @@ def endings() -> Iterator[Run]:
             knockout = Command(arguments, ROOT / out / "knockout.parquet")
             files = (*PLANTED_RUN_FILES, "knockout/knockout.parquet")
             kept = (*ENDING_MEASURES, *TRIVIAL_MEASURES)
-            yield Run(f"endings/{name}", (*before, training, knockout), f"runs/{name}", files, kept, ("auc.*", "attention_mass.*"))
+            yield Run(f"endings/{name}", (*before, training, knockout), f"runs/{name}", files, kept, LAST_MEASURES)
 
 
 def unconditional() -> Iterator[Run]:
@@ -345,7 +351,7 @@ def small_sd() -> Iterator[Run]:
             measure = ("measure", out, "--measures", *COLLECTED_MEASURES, "--out", file)
             commands += [Command(collect, ROOT / file), Command(measure, ROOT / file)]  # an interrupted collection resumes
         files = (*PLANTED_RUN_FILES, "maps-1.parquet", "maps-7.5.parquet")
-        yield Run(f"small_sd/{name}", tuple(commands), run, files, measures, ("auc.*", "attention_mass.*"))
+        yield Run(f"small_sd/{name}", tuple(commands), run, files, measures, LAST_MEASURES)
 
 
 FINDING_RUNS = {

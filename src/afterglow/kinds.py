@@ -5,6 +5,7 @@ from dataclasses import dataclass
 PLANTED = ("global", "local", "natural")  # repeated in the training set, so that a model can memorize them; positives of a detector
 TRAINED = (*PLANTED, "decoy", "tint")  # captions that appear `copies` times per epoch
 COPYABLE = (*PLANTED, "phantom")  # have an image of their own, with which any generation can be compared
+CONTROL_FAMILY = "control_family"  # in counts only: controls of a cluster of several training images (analysis.summary.with_families)
 NEGATIVES = ("phantom", "control", "decoy", "tint")  # what a detector must tell from the planted kinds
 
 
@@ -32,6 +33,12 @@ KINDS = {
         Kind("local", "#D55E00", "s", "one caption, one repeated region, a different background each time"),
         Kind("natural", "#009E73", "D", "a natural family: images of the set that share a region"),
         Kind("control", "#888888", "v", "a training image seen once per epoch"),
+        Kind(
+            CONTROL_FAMILY,
+            "#000000",
+            ">",
+            "a training image whose near-duplicates are in the training set, too: a natural family, no false positive",
+        ),
         Kind("phantom", "#CC79A7", "^", "constructed like a plant, never trained on; shows the false-positive rate"),
         Kind(
             "decoy",

@@ -50,6 +50,9 @@ def test_emergence_of_a_small_run():
     neighbors = {"measure": "neighbor_clusters", "kind": "control", "plant_id": -4, "value": 31.0}
     counted = emergence_of(pd.concat([rows, pd.DataFrame([rows.iloc[-1].to_dict() | neighbors])]))
     assert counted == found | {"neighbor_clusters": 31}
+    size = rows[rows["plant_id"] == 9].assign(measure="cluster_size", value=4.0)
+    about = emergence_of(pd.concat([rows, size]))["kinds"]
+    assert (about["control"], about["control_family"]) == ({"plants": 1, "memorized": 0}, {"plants": 1, "memorized": 1})
 
 
 def test_confirmations_are_taken_in_their_order():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -73,6 +75,15 @@ def test_fractions_have_wilson_intervals_and_changes_are_paired_by_plant():
     assert none["value"] == 1 and (none["low"], none["high"]) == pytest.approx(wilson_interval(8, 8)) and none["change"] == 0
     assert found["value"] == 1 / 8 and found["change"] == -7 / 8 and found["change_low"] <= -7 / 8 <= found["change_high"] < 0
     assert found["plants"] == 8 and np.isnan(table.loc["stp"].iloc[1]["change"])
+
+
+def test_controls_of_natural_families_are_counted_apart(generations):
+    controls = generations[[0, 1, 2, 3]]
+    controls = replace(controls, kind=("control",) * 4, plant_id=torch.tensor([8, 8, 9, 9]))
+    rows = plant_effect_rows(controls.with_extras(cluster_size=torch.tensor([1, 1, 5, 5]))).assign(mitigation="none", strength=0.0)
+    table = mitigation_table(rows)
+    counts = table[table["measure"] == "memorized"].set_index("kind")["plants"].to_dict()
+    assert counts == {"control": 1, "control_family": 1} and "cluster_size" not in set(table["measure"])
 
 
 def test_rows_of_a_collection_with_distances_of_named_features(generations):

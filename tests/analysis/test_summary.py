@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from afterglow.analysis.summary import ALL_SEEDS, MEASUREMENT_COLUMNS, plant_means, summarize_evaluation
+from afterglow.analysis.summary import ALL_SEEDS, MEASUREMENT_COLUMNS, plant_means, summarize_evaluation, with_families
 
 
 def table(*rows):
@@ -39,6 +39,29 @@ def test_the_kinds_are_kept_apart_and_the_fraction_memorized_has_its_own_key():
             "memorized/phantom": 0.0,
         }
     )
+
+
+def test_copies_of_controls_with_near_duplicates_are_counted_apart_and_detectors_keep_them():
+    rows = []
+    for number, size, copied in ((5, 1.0, 0.0), (6, 3.0, 1.0), (7, 3.0, 1.0), (8, 1.0, 0.0)):
+        rows += [(number, "control", ALL_SEEDS, "cluster_size", size), (number, "control", ALL_SEEDS, "plant_memorized", copied)]
+        rows += [(number, "control", ALL_SEEDS, "ema_off.plant_memorized", copied), (number, "control", 0, "memorized_in.box", copied)]
+        rows += [(number, "control", 0, "calibrated_l2", 1.5 - copied), (number, "control", 0, "guidance_norm.all", float(number))]
+    rows += [(6, "heldout", ALL_SEEDS, "plant_memorized", 0.0), (6, "control", ALL_SEEDS, "denoising_loss", 0.5)]
+    whole = table(*rows).set_index(np.zeros(len(rows), dtype=int))  # the index says nothing
+    numbers = summarize_evaluation(whole)
+    for name in ("memorized/KIND", "measure/KIND/ema_off.plant_memorized", "measure/KIND/memorized_in.box"):
+        assert [numbers[name.replace("KIND", kind)] for kind in ("control", "control_family")] == [0.0, 1.0]
+    assert (numbers["measure/control/calibrated_l2"], numbers["measure/control_family/calibrated_l2"]) == (1.5, 0.5)
+    assert numbers["measure/control/guidance_norm.all"] == 6.5 and "measure/control_family/guidance_norm.all" not in numbers
+    assert numbers["measure/control/denoising_loss"] == 0.5 and numbers["memorized/heldout"] == 0.0
+    assert with_families(with_families(whole)).equals(with_families(whole))
+
+
+def test_the_sizes_of_clusters_can_come_from_elsewhere():
+    rows = table(*((number, "control", ALL_SEEDS, "plant_memorized", 0.0) for number in (5, 6)))
+    assert with_families(rows)["kind"].tolist() == ["control"] * 2
+    assert with_families(rows, {5: 1, 6: 2, 7: 9})["kind"].tolist() == ["control", "control_family"]
 
 
 def test_localization_of_local_plants_has_the_plain_name_and_that_of_others_their_kinds():

@@ -33,8 +33,10 @@ def test_bad_input_is_one_sentence(model, culprit, inside, command, capsys):
 
 def test_the_text_counts_by_both_rules():
     values = {"memorized": [1.0, 0.0], "nn_ratio": [0.2, 0.3], "calibrated_l2": [0.5, 1.5]}
-    rows = [{"knockout": "words", "kind": "local", "measure": name, "value": value} for name, both in values.items() for value in both]
-    rows.append({"knockout": "words", "kind": "local", "measure": "plant_memorized", "value": 1.0})
-    rows.append({"knockout": "bos", "kind": "all", "measure": "caption_share", "value": 0.25})
+    about = {"knockout": "words", "kind": "local", "plant_id": 3}
+    rows = [about | {"measure": name, "value": value} for name, both in values.items() for value in both]
+    rows.append(about | {"measure": "plant_memorized", "value": 1.0})
+    rows.append({"knockout": "bos", "kind": "all", "plant_id": -1, "measure": "caption_share", "value": 0.25})
     text = knockout_text(pd.DataFrame(rows))
-    assert "1 of 2" in text and "2 of 2" in text and "1 of 1" in text and "bos 0.25" in text
+    cells = [cell.strip() for cell in text.splitlines()[2].strip("|").split("|")]
+    assert cells == ["words", "local", "1 of 2", "2 of 2", "1 of 1"] and "bos 0.25" in text

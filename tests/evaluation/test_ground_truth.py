@@ -211,7 +211,9 @@ def test_copies_are_memorized_and_unrelated_images_are_not(planted, asked, annot
 def test_controls_are_judged_in_the_mask_that_is_given(planted, asked):
     controls = [s for s in asked if s.kind == "control"]
     mask = planted.of_kind("local")[1].mask
-    found = attach_ground_truth(make_generations(controls), [replace(control, mask=mask) for control in controls], planted.gallery())
+    controls = [replace(control, mask=mask, cluster_size=number) for number, control in enumerate(controls, start=1)]
+    found = attach_ground_truth(make_generations(controls), controls, planted.gallery())
+    assert found.extras["cluster_size"].tolist() == list(range(1, len(controls) + 1))
     for row, subject in enumerate(controls):
         image = found.images[row].numpy()
         np.testing.assert_array_equal(found.eval_mask[row], mask)

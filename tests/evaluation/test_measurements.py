@@ -39,6 +39,14 @@ def test_measure_generations_local_plant_with_constant_background_is_local_to_gl
     assert (found["value"] == 1).all() and len(found) == 2 and (rows[rows["measure"] == "outside_diversity"]["value"] == 0).all()
 
 
+def test_measure_generations_writes_the_cluster_size_of_controls_only(generations):
+    assert "cluster_size" not in set(measure_generations(generations).measurements["measure"])  # generations of an earlier version
+    sizes = torch.arange(len(generations)) // 2 + 1
+    rows = measure_generations(generations.with_extras(cluster_size=sizes)).measurements
+    found = rows[rows["measure"] == "cluster_size"]
+    assert found[["plant_id", "kind", "seed", "value"]].to_numpy().tolist() == [[6, "control", -1, 7.0], [7, "control", -1, 8.0]]
+
+
 def test_shape_rows_name_the_shape(generations):
     rows = shape_rows(generations[[12, 13, 14, 15]], "left half")
     assert set(rows["measure"]) == {"memorized_in.left half"} and len(rows) == 4 and (rows["value"] == 0).all()

@@ -66,10 +66,24 @@ def test_a_whole_page_of_two_seeds(make, tmp_path):
     for seed, bright in enumerate((0.8, 0.84)):
         folder = tmp_path / f"endings-causal-{seed}"
         (folder / "knockout").mkdir(parents=True)
-        rows(bright).to_parquet(folder / "measurements.parquet")
-        counts = [{"knockout": "pads", "kind": kind, "measure": "memorized", "value": 1.0} for kind in ("global", "local")]
+        last = {"step": STEPS[-1], "caption": "", "epoch": 0.0, "seconds": 0.0}
+        plants = [(3, "global", 1.0), (10, "control", 1.0), (11, "control", 0.0), (12, "control", 1.0)]
+        verdicts = [{"plant_id": plant, "kind": kind, "seed": -1, "measure": "plant_memorized", "value": v} for plant, kind, v in plants]
+        ratios = [{"plant_id": 0, "kind": "local", "seed": s, "measure": "nn_ratio", "value": 0.2 + 0.5 * s} for s in (0, 1)]
+        more = pd.DataFrame([last | row for row in (*verdicts, *ratios)])
+        pd.concat([rows(bright), more]).to_parquet(folder / "measurements.parquet")
+        about = {"knockout": "pads", "plant_id": 0, "measure": "calibrated_l2", "value": 0.5}
+        counts = [about | {"kind": kind} for kind in ("global", "local")]
         pd.DataFrame(counts).to_parquet(folder / "knockout" / "knockout.parquet")
+    clusters = [
+        {"seed": seed, "plant_id": plant, "cluster": c, "size": k}
+        for seed in (0, 1)
+        for plant, c, k in ((10, 5, 1), (11, 6, 2), (12, 6, 2))
+    ]
+    pd.DataFrame(clusters).to_csv(tmp_path / "clusters.csv", index=False)
     page = make.page(tmp_path)
+    counts = "1 of 1 | 2 of 3 | 0 of 0        | 1 of 1       | 0 of 0   | 1 of 1          | 1 of 2"
+    assert counts in page and "causal, trained along, seed 0: 1 of 2 evaluated images of one family of 2 are memorized." in page
     assert "0.80, 0.84 [0.57, 1.07]" in page and "2 of 3" in page and "No arm has three seeds yet." in page
     assert "| causal, trained along | pads     | 2 of 2 | 2 of 2 | 0 of 0" in page
 

@@ -94,6 +94,15 @@ def test_inverted_maps_and_the_mask_prior(make) -> None:
         assert wanted["shapes-1", plant.plant_id] == pytest.approx(roc_auc_score(plant.mask.ravel(), prior.ravel()))
 
 
+def test_controls_of_families_are_counted_apart(make, tmp_path) -> None:
+    about, values = {"measure": "plant_memorized", "kind": "control", "seed": -1}, ((5, 0.0), (6, 1.0), (7, 0.0))
+    rows = [about | {"run": run, "plant_id": n, "caption": f"c{n}", "value": v} for run in ("r-0", "r-1") for n, v in values]
+    sizes = [{"run": run, "plant_id": n, "size": size} for run in ("r-0", "r-1") for n, size in ((5, 1), (6, 3), (7, 3))]
+    pd.DataFrame(sizes).to_csv(tmp_path / "clusters.csv", index=False)
+    text = make.memorized_text(pd.DataFrame(rows), tmp_path)
+    assert "| control        | 0 of 2 (" in text and "| control_family | 2 of 4 (" in text
+
+
 def test_detector_values_equal_scikit_learns(make) -> None:
     generator = np.random.default_rng(0)
     table = [{"run": f"r-{s}", "measure": "d", "kind": k, "value": generator.normal()} for s in (0, 1) for k in ("local", "phantom") * 9]

@@ -60,6 +60,11 @@ def test_a_slope_departs_only_if_the_linear_law_is_less_likely(make) -> None:
     assert make.Scaling([32, 128], slopes, None).verdict == "undecided"
 
 
+def test_one_size_at_which_copying_begins_determines_no_slope(make) -> None:
+    table = pd.DataFrame({"n": [32.0, 512.0] * 2, "seed": [0, 0, 1, 1], "lower": [400.0, 9000.0] * 2, "upper": [500.0, np.inf] * 2})
+    assert make.scaling(table.assign(unit=0)).slopes == {} and make.scaling(table.assign(unit=0)).laws is None
+
+
 def test_a_whole_page(make, folder, tmp_path) -> None:
     page = " ".join(make.page(folder).split())
     assert "8 of 6 planned runs are complete" in page and "0 of 6 planned runs are complete" in page

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from afterglow.datasets.images import CaptionedImages
 from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
-from afterglow.planting.targets import evaluation_targets, unconditional_targets
+from afterglow.planting.targets import cluster_sizes, evaluation_targets, unconditional_targets
 
 
 def test_evaluation_targets_cover_plants_controls_and_held_out_captions(planted: PlantedSet) -> None:
@@ -21,6 +23,21 @@ def test_evaluation_targets_cover_plants_controls_and_held_out_captions(planted:
         assert (s.reference is None) == (s.kind in ("decoy", "tint", "heldout"))
         if s.kind == "control":
             assert (s.reference == planted.pixels[planted.captions.index(s.caption, planted.controls[0])]).all()
+
+
+def test_the_cluster_size_of_a_control_counts_its_near_duplicates_in_the_training_set(planted: PlantedSet) -> None:
+    clusters = planted.clusters.copy()
+    family = planted.controls[[1, 4, 5, len(planted.controls) - 1]]
+    clusters[family] = clusters[family[0]]
+    changed = replace(planted, clusters=clusters)
+    targets = evaluation_targets(changed, num_controls=6, num_heldout=2)  # the last member of the family is no target, and counts
+    first = len(planted.plants)
+    for target in targets:
+        row = target.plant_id - first
+        wanted = sum(clusters[other] == clusters[row] for other in planted.controls) if target.kind == "control" else 1
+        assert target.cluster_size == wanted
+    assert [t.cluster_size for t in targets if t.plant_id - first in family] == [4, 4, 4]
+    assert set(cluster_sizes(changed)) == {first + row for row in planted.controls.tolist()}
 
 
 def test_background_spread_is_the_standard_deviation_outside(small: PlantingConfig, images: CaptionedImages) -> None:

@@ -45,6 +45,21 @@ def test_compare_counts_completed_plants_beside_assigned_ones(tmp_path):
     assert "| global, by assignment   | 2 of 2" in text and "| global, by outpainting  | 0 of 2" in text
 
 
+def test_compare_counts_controls_of_natural_families_apart(tmp_path):
+    folder = run(tmp_path / "a", 0.0)
+    rows = pd.read_parquet(folder / "measurements.parquet")
+    about = rows[rows["step"] == 5].iloc[[0]].assign(kind="control", seed=-1)
+    sizes = [(10, 1.0, 0.0), (11, 1.0, 0.0), (12, 2.0, 1.0), (13, 2.0, 1.0), (14, 2.0, 0.0)]
+    controls = [
+        about.assign(plant_id=number, measure=name, value=value)
+        for number, size, copied in sizes
+        for name, value in (("cluster_size", size), ("plant_memorized", copied))
+    ]
+    pd.concat([rows, *controls]).to_parquet(folder / "measurements.parquet")
+    text = compare([folder])
+    assert "| control        | 0 of 2 (" in text and "| control_family | 2 of 3 (" in text
+
+
 def test_compare_without_measurements_raises(tmp_path):
     with pytest.raises(ValueError, match="The run folder .*empty' does not exist"):
         compare([tmp_path / "empty"])

@@ -14,7 +14,7 @@ import yaml
 from afterglow.analysis.summary import summarize_evaluation
 from afterglow.reports.page import _embedded, answer, summary, write_report
 from afterglow.reports.run import read_run
-from afterglow.reports.run_tables import emergence_table
+from afterglow.reports.run_tables import detection_tables, emergence_table
 
 COMMAND = Path(__file__).parents[2] / "analysis" / "report.py"
 OUTSIDE = re.compile(r"""(?:src|href|action|poster)\s*=\s*(?!["']?(?:data:|\#))|url\((?!["']?(?:data:|\#))|@import""")
@@ -238,6 +238,27 @@ def test_page_is_never_half_written(run_folder: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ZeroDivisionError):
         write_report(run_folder)
     assert (run_folder / "report.html").read_text() == before and not list(run_folder.glob("*.unfinished"))
+
+
+def test_page_counts_controls_of_natural_families_apart(run_folder: Path) -> None:
+    """Of three controls two are near-duplicates; one of them is memorized."""
+    pooled = write_report(run_folder).read_text(encoding="utf-8")
+    assert "The measurements of this run have no cluster_size." in pooled
+    rows = pd.read_parquet(run_folder / "measurements.parquet")
+    last = rows[(rows["kind"] == "control") & (rows["measure"] == "plant_memorized")]
+    sizes = last.assign(measure="cluster_size", value=last["plant_id"].map({100: 1.0, 101: 2.0, 102: 2.0}))
+    rows.loc[last.index[last["plant_id"] == 101], "value"] = 1.0
+    pd.concat([rows, sizes]).to_parquet(run_folder / "measurements.parquet", index=False)
+    (run_folder / "emergence.json").unlink()
+    run = read_run(run_folder)
+    counts = {kind: (run.memorized[kind][-1].memorized, run.memorized[kind][-1].count) for kind in ("control", "control_family")}
+    assert counts == {"control": (0, 1), "control_family": (1, 2)}
+    assert "0 of 1 controls that are alone in their cluster, 1 of 2 controls of natural families and" in summary(run)["What was memorized?"]
+    assert [row.label for row in emergence_table(run).rows if row.label.startswith("control")] == ["control", "control_family"]
+    table = detection_tables(run)
+    assert table is not None and "control (3)" in table[0].head
+    page = write_report(run_folder).read_text(encoding="utf-8")
+    assert "no cluster_size" not in page and ">control_family</div>" in page
 
 
 def test_page_shows_emergence_by_outpainting(run_folder: Path) -> None:

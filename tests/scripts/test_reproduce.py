@@ -42,6 +42,22 @@ def test_rows_of_every_layer_are_kept_of_the_last_evaluation_only(reproduce, tmp
     assert list(zip(kept["step"], kept["measure"], strict=True)) == [(5, names[0]), (9, names[0]), (9, names[1]), (9, names[3])]
 
 
+def test_future_runs_of_endings_keep_the_controls_of_the_maps(reproduce, tmp_path) -> None:
+    kept = [
+        "auc.mask_prior",
+        "permuted_auc.token_group.last.pads.all",
+        "permuted_auc.end_token.last.first_eos.be",
+        "permuted_auc.luminance",
+    ]
+    last = ["permuted_auc.token_group.last.pads.mid_block.attentions.0"]
+    rows = [{"step": step, "kind": "local", "measure": name, "value": 1.0, "caption": ""} for step in (5, 9) for name in [*kept, *last]]
+    pd.DataFrame(rows).to_parquet(tmp_path / "all.parquet")
+    for run in (next(reproduce.endings()), next(reproduce.small_sd())):
+        reproduce.write_rows(tmp_path / "all.parquet", tmp_path / "kept.parquet", run.measures, run.last_measures)
+        found = pd.read_parquet(tmp_path / "kept.parquet")
+        assert [found[found["step"] == step]["measure"].tolist() for step in (5, 9)] == [kept, [*kept, *last]]
+
+
 def test_training_options_equal_the_committed_configurations(reproduce) -> None:
     """A dotted option of a training has its value in the configuration that the training left."""
     for run in runs_of(reproduce):

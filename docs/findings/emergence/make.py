@@ -214,10 +214,7 @@ def conclusions(
         f"this axis was made after the results."
     )
     reached = int(models.runs["tau_gen"].notna().sum())
-    yield (
-        f"tau_gen exists in {reached} of {len(models.runs)} of these models: the held-out loss has no plateau, and models of so few images "
-        "start to overfit before they generalize."
-    )
+    yield (f"tau_gen exists in {reached} of {len(models.runs)} of these models: in the others the held-out loss has no plateau.")
     yield paired_text(pair_plants(plants))
     for named in plant:
         for term in ("n", "copies") if named.axis == "exposures" else ():

@@ -3,8 +3,10 @@
   python docs/findings/endings/make.py
 
 `python scripts/reproduce.py endings` trains the runs and copies their rows here; runs that are not committed yet are left out.
+`python docs/findings/endings/make.py clusters` plants the sets again and writes clusters.csv: the near-duplicate clusters of the controls.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +18,14 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from afterglow.analysis.knockout import count_copies
 from afterglow.analysis.summary import ALL_SEEDS, read_measurements
+from afterglow.functional.distances import CLOSE_RATIO
 from afterglow.functional.statistics import t_interval
 from afterglow.kinds import KINDS
 from afterglow.measures.registry import TRIVIAL_MAPS
+from afterglow.planting.runs import load_planted_set
+from afterglow.planting.targets import cluster_sizes
 from afterglow.reports.figures import PLAIN_STYLE, new_figure, save_figure
 from afterglow.reports.tables import interval_text, text_table
 
@@ -44,6 +50,11 @@ MAPS = {
 MASSES = {"BOS": "bos", "words": "words", "first end": "first_end", "pads": "pads"}
 PRIMARY = "first end"
 CLASSES = ("local, memorized", "local, not memorized", "tint", "phantom", "decoy")
+NUM_CONTROLS = 64  # that the last evaluation samples
+RUN_COLUMNS = [
+    "arm", "seed", "global", "local", "global, d1/d2", "local, d1/d2", "phantoms", "controls, alone", "controls of families",
+]  # fmt: skip
+CONTROLS = "By the calibrated distance, and where the column says so by d1/d2 below 1/3 in at least half of the generations. All of 8: at least 63 %, none of 16 phantoms: at most 21 % (exact 95 % bounds). A control is a training image that is seen once per epoch. Where its near-duplicate cluster has several training images, they are a natural family that is seen as often as it has images: a copy of it is no false positive."
 MIN_PLANTS = 8  # of a mean in the figure: a run's local plants
 WINDOW = 3  # evaluations before, and from, the emergence of a plant
 TRIVIAL = tuple(m.name for m in TRIVIAL_MAPS)
@@ -168,14 +179,51 @@ def by_arm(runs: Mapping[tuple[str, int], pd.DataFrame]) -> dict[str, dict[int, 
     return arms
 
 
-def runs_table(runs: Mapping[tuple[str, int], pd.DataFrame]) -> str:
-    """Memorized plants of each run at its last evaluation."""
+def read_clusters(folder: Path) -> pd.DataFrame:
+    """Cluster of each control and its number of training images; index: seed, plant_id."""
+    return pd.read_csv(folder / "clusters.csv").set_index(["seed", "plant_id"])
+
+
+def write_clusters(folder: Path = HERE) -> None:
+    """clusters.csv: seed, plant_id of a control, its near-duplicate cluster, and the controls of the training set in it; equal for all arms."""
+    tables = []
+    for seed, run in {int(path.name.rsplit("-", 1)[1]): path for path in sorted(folder.glob("endings-*"))}.items():
+        planted = load_planted_set(run)
+        rows, sizes = planted.controls[:NUM_CONTROLS], cluster_sizes(planted)
+        numbers = len(planted.plants) + rows
+        columns = {"plant_id": numbers, "cluster": planted.clusters[rows], "size": [sizes[number] for number in numbers.tolist()]}
+        tables.append(pd.DataFrame({"seed": seed, **columns}))
+    pd.concat(tables).sort_values(["seed", "plant_id"]).to_csv(folder / "clusters.csv", index=False)
+
+
+def runs_table(runs: Mapping[tuple[str, int], pd.DataFrame], clusters: pd.DataFrame) -> str:
+    """Plants of each run that are memorized at its last evaluation; clusters: see `read_clusters`."""
     table = []
     for (arm, seed), rows in runs.items():
-        last = rows[(rows["step"] == rows["step"].max()) & (rows["measure"] == "plant_memorized")]
-        counts = [last[last["kind"] == kind]["value"] for kind in ("global", "local", "phantom", "control")]
-        table.append([ARMS[arm], str(seed), *(f"{int(c.sum())} of {len(c)}" for c in counts)])
-    return text_table(["arm", "seed", "global", "local", "phantoms", "controls"], table)
+        last = rows[rows["step"] == rows["step"].max()]
+        calibrated = last[last["measure"] == "plant_memorized"].set_index(["kind", "plant_id"])["value"]
+        close = last[last["measure"] == "nn_ratio"].assign(copy=lambda part: part["value"] < CLOSE_RATIO)
+        by_ratio = close.groupby(["kind", "plant_id"])["copy"].mean() >= 0.5
+        alone = [number for number, size in clusters.loc[seed]["size"].items() if size == 1]
+        controls = calibrated.get("control", pd.Series(dtype=float))
+        parts = [of.get(kind, controls[:0]) for of in (calibrated, by_ratio) for kind in ("global", "local")]
+        parts += [calibrated.get("phantom", controls[:0]), controls[controls.index.isin(alone)], controls[~controls.index.isin(alone)]]
+        table.append([ARMS[arm], str(seed), *(f"{int(part.sum())} of {len(part)}" for part in parts)])
+    return text_table(RUN_COLUMNS, table)
+
+
+def families_text(runs: Mapping[tuple[str, int], pd.DataFrame], clusters: pd.DataFrame) -> str:
+    """Natural families of which a control is memorized, one sentence for each run; clusters: see `read_clusters`."""
+    sentences = [CONTROLS]
+    for (arm, seed), rows in runs.items():
+        own = clusters.loc[seed]
+        last = rows[(rows["step"] == rows["step"].max()) & (rows["measure"] == "plant_memorized") & (rows["kind"] == "control")]
+        asked = own.loc[last["plant_id"]]
+        memorized = own.loc[last[last["value"] > 0.5]["plant_id"]]
+        for (cluster, size), part in memorized[memorized["size"] > 1].groupby(["cluster", "size"]):
+            total = int((asked["cluster"] == cluster).sum())
+            sentences.append(f"{ARMS[arm]}, seed {seed}: {len(part)} of {total} evaluated images of one family of {size} are memorized.")
+    return " ".join(sentences)
 
 
 def maps_table(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
@@ -271,10 +319,10 @@ def knockout_table(folder: Path, runs: Mapping[tuple[str, int], pd.DataFrame]) -
     for arm in dict.fromkeys(arm for arm, _ in runs):
         files = [folder / f"endings-{arm}-{seed}" / "knockout" / "knockout.parquet" for other, seed in runs if other == arm]
         rows = pd.concat([pd.read_parquet(file) for file in files])
-        copies = rows[rows["measure"] == "memorized"]
-        for name, part in copies.groupby("knockout", sort=False):
-            counts = [part[part["kind"] == kind]["value"] for kind in ("global", "local", "phantom")]
-            table.append([ARMS[arm], str(name), *(f"{int(c.sum())} of {len(c)}" for c in counts)])
+        copies = count_copies(rows)
+        for name, part in copies[copies["rule"] == "calibrated_l2"].groupby("knockout", sort=False):
+            counts = [part[part["kind"] == kind][["copies", "generations"]].sum() for kind in ("global", "local", "phantom")]
+            table.append([ARMS[arm], str(name), *(f"{c['copies']} of {c['generations']}" for c in counts)])
     return text_table(["arm", "replaced", "global", "local", "phantoms"], table)
 
 
@@ -295,7 +343,7 @@ def layers_table(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
 def page(folder: Path = HERE) -> str:
     """Markdown of the finding; every number is computed from the committed rows."""
     runs = read_runs(folder)
-    arms = by_arm(runs)
+    arms, clusters = by_arm(runs), read_clusters(folder)
     parts = [
         INTRODUCTION,
         "## Verdicts by the rule of the plan",
@@ -305,7 +353,8 @@ def page(folder: Path = HERE) -> str:
             [[ARMS[a], str(len(of)), follows_verdict(of), verdict(of)] for a, of in arms.items()],
         ),
         "## Runs: memorized plants at the last evaluation",
-        runs_table(runs),
+        runs_table(runs, clusters),
+        families_text(runs, clusters),
         "## Maps of the token groups, mean of all layers",
         maps_table(arms),
         "![AUC of the maps of the token groups, by text encoder](endings/endings.png)",
@@ -356,4 +405,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["clusters"]:
+        write_clusters()
     main()

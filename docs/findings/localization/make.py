@@ -3,7 +3,8 @@
   python docs/findings/localization/make.py
 
 `python scripts/reproduce.py localization` trains the runs and copies their rows here. `python docs/findings/localization/make.py priors` deals
-the sets of the runs again and writes mask_prior.csv: the AUC of the mean of the other local plants' masks, for each plant.
+the sets of the runs again and writes mask_prior.csv: the AUC of the mean of the other local plants' masks, for each plant. `clusters` in
+place of `priors` writes clusters.csv: the number of near-duplicates of each control in the training set.
 """
 
 import sys
@@ -18,13 +19,14 @@ import yaml
 
 from afterglow.analysis.detection import prompt_scores
 from afterglow.analysis.emergence_table import emergence_intervals
-from afterglow.analysis.summary import ALL_SEEDS, read_measurements
+from afterglow.analysis.summary import ALL_SEEDS, read_measurements, with_families
 from afterglow.functional.localization import map_auc, mask_prior
 from afterglow.functional.roc import detection_metrics
 from afterglow.functional.statistics import Estimate, exact_at_bounds, exact_interval
 from afterglow.kinds import KINDS, NEGATIVES
 from afterglow.measures.registry import TRIVIAL_MAPS, is_detector
 from afterglow.planting.runs import load_planted_set
+from afterglow.planting.targets import cluster_sizes
 from afterglow.reports.tables import count_text, text_table
 
 HERE = Path(__file__).parent
@@ -35,6 +37,7 @@ PAPER_MAP = "end_token.last.first_eos.be"  # the layers of the Bright Ending pap
 DIFFERENCE_MAP = "score_difference.summed"
 INVERTED = ".inverted"
 ALIGNED, OFFSETS = (DIFFERENCE_MAP, PAPER_MAP), (-3, -2, -1, 0, 1)
+NUM_CONTROLS = 64  # that the last evaluation samples
 CALIPER = 0.1  # of a tint's guidance norm; set before the pairs were computed
 RATIO_LIMIT = 1 / 3  # second rule: d1/d2
 MAX_DETECTORS, MAX_SMALL_MAPS = 25, 15  # rows of the two longest tables
@@ -48,6 +51,8 @@ Setup: OpenMoji at 16 pixels; a U-Net with text conditioning and 1.3 million par
 There are four runs of **two training seeds**: the two runs of a seed share plants, so that these are two independent repetitions. Values are means over runs; parentheses hold the mean of each seed, and no interval is computed from two seeds. "Higher in both seeds" means that the difference has this sign in each seed; it is no test. "Local" without a further word means the local plants that are memorized at the last evaluation; those that are not stand beside them and are never pooled with them. The last evaluation counts a plant as memorized with 2 of 4 generations, an inner one with 1 of 2: the alignment on emergence rests on the inner evaluations. All local plants of a run share one pool of 256 backgrounds. An AUC of 1 carries an exact bound over distinct pairs."""
 
 MAP_NOTES = """AUC: how well a map's pixels separate the inside of the planted region from the outside. IoU: overlap at a threshold chosen on other plants of the same run. An AUC above .5 on phantoms is caused by position or image content. An AUC on tints above that of the trivial maps ({trivial}) shows what the caption predicts. Trivial maps do not use the model and are marked; "inverted" is the same map with the opposite sign, "mask prior" the mean of the other local plants' masks of the run. Local plants that are not memorized yet stand apart: all of them are plants of the two runs with two numbers of copies. The permutation control (each map against other plants' masks) needs the maps and was not measured in these runs; later runs keep it as `permuted_auc.MAP`."""
+
+FAMILY_NOTE = """control: controls that are alone in their near-duplicate cluster. control_family: controls whose cluster has k images in the training set; the family is shown k times per epoch, and a copy of it is no false positive. As negatives of a detector below, controls are of one kind."""
 
 DETECTOR_NOTES = """AUC of the mean score over 4 generations of a caption, for captions of memorized plants against each kind without a copy. A score that is also high on decoys responds to exposure. A score that is also high on tints responds to conditioning."""
 
@@ -78,7 +83,8 @@ def page(folder: Path = HERE) -> str:
         "## Runs",
         runs_text(folder, rows),
         "## Memorized at the last evaluation",
-        memorized_text(rows),
+        memorized_text(rows, folder),
+        FAMILY_NOTE,
         "## Layers chosen on one seed and judged on the other",
         chosen_layers_text(maps),
         "## Maps over training, aligned on each plant's own emergence",
@@ -416,8 +422,19 @@ def runs_text(folder: Path, rows: pd.DataFrame) -> str:
     return text_table(["run", "seed", "steps", "copies", "shapes", "local plants memorized", "minutes until the last evaluation"], lines)
 
 
-def memorized_text(rows: pd.DataFrame) -> str:
+def write_clusters(folder: Path = HERE) -> None:
+    """clusters.csv: run, plant_id (of the control), and the number of images of its near-duplicate cluster in the training set."""
+    tables = []
+    for path in sorted(folder.glob("*/config.yaml")):
+        sizes = cluster_sizes(load_planted_set(path.parent))
+        tables.append(pd.DataFrame({"run": path.parent.name, "plant_id": sizes.keys(), "size": sizes.values()}).head(NUM_CONTROLS))
+    pd.concat(tables).to_csv(folder / "clusters.csv", index=False)
+
+
+def memorized_text(rows: pd.DataFrame, folder: Path) -> str:
     """Memorized plants of each kind: in all runs, as distinct images of each seed, and by the second rule."""
+    sizes = pd.read_csv(folder / "clusters.csv").set_index(["run", "plant_id"])["size"]
+    rows = pd.concat([with_families(part, sizes.loc[str(run)].to_dict()) for run, part in rows.groupby("run")])
     ratios = rows[(rows["measure"] == "nn_ratio") & (rows["seed"] != ALL_SEEDS)]
     second = (ratios["value"] < RATIO_LIMIT).groupby([ratios["kind"], ratios["run"], ratios["plant_id"]]).mean() >= 0.5
     lines = []
@@ -488,6 +505,8 @@ def memorized_detectors_text(samples: pd.DataFrame, detectors: Sequence[str]) ->
 if __name__ == "__main__":
     if sys.argv[1:] == ["priors"]:
         write_priors()
+    if sys.argv[1:] == ["clusters"]:
+        write_clusters()
     target = HERE.with_suffix(".md")
     target.write_text(page(), encoding="utf-8")
     print(target)

@@ -17,6 +17,7 @@ from afterglow.analysis.emergence import (
     emergence_quartiles,
     finite_or_none,
 )
+from afterglow.analysis.summary import with_families
 from afterglow.functional.survival import Interval
 
 IN_MASK, IN_REGION = "", ".region"  # evaluated in the plant's mask, or (a global plant) in the region that it has in the other arm
@@ -52,7 +53,7 @@ def emergence_of(rows: pd.DataFrame) -> dict[str, Any]:
 
     The same stands under whole for copies of whole images, and under outpainted and outpainted_fresh for a model without text.
     """
-    steps = sorted(rows["step"].unique().tolist())
+    rows, steps = with_families(rows), sorted(rows["step"].unique().tolist())
     names = [f"{name}{within}" for name in ("plant_memorized", *_CONFIRMED) for within in (IN_MASK, *OTHER_DEFINITIONS)]
     floor, neighbors = rows[rows["measure"] == FLOOR], rows[rows["measure"] == NEIGHBORS]["value"]
     rows = rows[rows["measure"].isin(["extracted", *names])]

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from afterglow.analysis.summary import CLUSTER_SIZE, with_families
 from afterglow.functional.features import NUM_CELLS, frechet_distance, pixel_features
 from afterglow.functional.statistics import Estimate, bootstrap, wilson_interval
 from afterglow.generations import Generations
@@ -42,6 +43,8 @@ def plant_effect_rows(generations: Generations) -> pd.DataFrame:
         if "memorized" in each:
             each["memorized"] = memorized.plant_memorized(values["memorized"][members])
         each |= _copied_whole(generations[members.tolist()])
+        if columns["kind"] == "control" and "cluster_size" in generations.extras:
+            each[CLUSTER_SIZE] = float(generations.extras["cluster_size"][members[0]])
         if columns["kind"] == "heldout":
             each = {HELD_OUT_NAMES[name]: value for name, value in each.items() if name in HELD_OUT_NAMES}
         rows += [columns | {"measure": name, "value": value} for name, value in each.items() if not np.isnan(value)]
@@ -71,8 +74,10 @@ def mitigation_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean over plants with its 95 % interval, and the mean change against the baseline, paired by plant.
 
     Intervals are Wilson's for fractions and bootstrap intervals otherwise. Columns: KEYS, value, low, high, change, change_low,
-    change_high, plants. rows: mitigation, strength, kind, plant_id, measure, value.
+    change_high, plants. rows: mitigation, strength, kind, plant_id, measure, value; see `with_families`.
     """
+    rows = with_families(rows)
+    rows = rows[rows["measure"] != CLUSTER_SIZE]
     baseline = rows[rows["mitigation"] == BASELINE].set_index(["kind", "plant_id", "measure"])["value"]
     table = []
     for key, part in rows.groupby(KEYS, sort=False):

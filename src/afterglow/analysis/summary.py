@@ -3,7 +3,7 @@
 Rows are tidy: step, epoch, seconds, plant_id, kind, caption, seed, measure, value. A row with seed -1 describes all seeds of a plant.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,11 @@ from afterglow import keys
 from afterglow.errors import reading
 from afterglow.files import read_parquet
 from afterglow.functional.roc import detection_metrics
-from afterglow.kinds import NEGATIVES, PLANTED
-from afterglow.measures.registry import TRIVIAL_MAPS, is_detector
+from afterglow.kinds import CONTROL_FAMILY, NEGATIVES, PLANTED
+from afterglow.measures.registry import COPY_MEASURES, TRIVIAL_MAPS, is_detector
 
-ALL_SEEDS, INVERTED = -1, ".inverted"
+ALL_SEEDS, INVERTED, CLUSTER_SIZE = -1, ".inverted", "cluster_size"
+_OF_COPIES = rf"(?:ema_off\.|outpainted\.)?(?:plant_memorized|memorized_in|{'|'.join(measure.name for measure in COPY_MEASURES)})\b"
 INVERTIBLE = tuple(measure.name for measure in TRIVIAL_MAPS if measure.name != "all_ones")  # the inversion of all_ones is itself
 MEASUREMENT_COLUMNS = ["step", "epoch", "seconds", "plant_id", "kind", "caption", "seed", "measure", "value"]
 
@@ -26,6 +27,25 @@ def read_measurements(path: Path, columns: Sequence[str] = ("kind", "measure", "
     table = read_parquet(path, columns)
     with reading(path, "measurements"):
         return table.astype({"value": np.float64})
+
+
+def with_families(rows: pd.DataFrame, sizes: Mapping[int, int] | None = None) -> pd.DataFrame:
+    """The rows; those that count copies of controls with near-duplicates in the training set have the kind `control_family`.
+
+    A control whose cluster has k training images is shown k times per epoch: a copy of it is no false positive. Detectors keep all
+    controls as negatives.
+
+    Args:
+        rows: measurements, of one run.
+        sizes: {plant_id of a control: images of its cluster}; default: the rows of the measure cluster_size.
+    """
+    of_controls = rows["kind"].to_numpy() == "control"
+    if sizes is None:
+        known = rows[of_controls & (rows["measure"] == CLUSTER_SIZE).to_numpy()]
+        sizes = dict(zip(known["plant_id"], known["value"], strict=True))
+    families = of_controls & rows["plant_id"].isin([number for number, size in sizes.items() if size > 1]).to_numpy()
+    families[families] = rows["measure"][families].str.match(_OF_COPIES).to_numpy(dtype=bool)
+    return rows.assign(kind=rows["kind"].mask(families, CONTROL_FAMILY)) if families.any() else rows
 
 
 def plant_means(rows: pd.DataFrame) -> pd.DataFrame:
@@ -41,6 +61,7 @@ def with_inversions(means: pd.DataFrame) -> pd.DataFrame:
 
 def summarize_evaluation(rows: pd.DataFrame) -> dict[str, float]:
     """{W&B key: number} of the rows of one evaluation."""
+    rows = with_families(rows)
     plants = plant_means(rows)
     numbers: dict[str, float] = {}
     for (kind, name), value in plants.groupby(["kind", "measure"], sort=True)["value"].mean().items():

@@ -73,14 +73,16 @@ def knockout_text(rows: "pd.DataFrame") -> str:
 
     rows: columns knockout, kind, plant_id, measure, value, as knockout.parquet has them.
     """
+    from afterglow.analysis.knockout import COPY_LIMITS, count_copies
     from afterglow.reports.tables import text_table
 
     shares = rows[rows["measure"] == "caption_share"].set_index("knockout")["value"]
-    samples, table = rows[rows["measure"] != "caption_share"], []
-    for (name, kind), part in samples.groupby(["knockout", "kind"], sort=False):
-        values = {measure: of["value"] for measure, of in part.groupby("measure")}
-        copied = (values["memorized"] == 1, values["nn_ratio"] < 1 / 3, values["plant_memorized"] == 1)
-        table.append([name, kind, *(f"{int(which.sum())} of {len(which)}" for which in copied)])
+    memorized = rows[rows["measure"] == "plant_memorized"].groupby(["knockout", "kind"])["value"].agg(["sum", "size"])
+    table = []
+    for key, part in count_copies(rows).groupby(["knockout", "kind"], sort=False):
+        counts = part.groupby("rule")[["copies", "generations"]].sum().loc[list(COPY_LIMITS)]
+        pairs = (*counts.itertuples(index=False), memorized.loc[key])
+        table.append([*key, *(f"{int(count)} of {int(size)}" for count, size in pairs)])
     header = ["replaced", "kind", "copies (calibrated)", "copies (d1/d2)", "memorized plants"]
     listed = ", ".join(f"{group} {share:.2f}" for group, share in shares.items())
     return f"{text_table(header, table)}\n\nShare of the states that depends on the caption: {listed}"

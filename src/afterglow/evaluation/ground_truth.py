@@ -54,7 +54,12 @@ def attach_ground_truth(generations: Generations, targets: Sequence[Target], gal
     return replace(
         annotated,
         references=references,
-        extras={**generations.extras, **_background_extras(generations.images, targets, gallery), **of_autoencoder},
+        extras={
+            **generations.extras,
+            **_background_extras(generations.images, targets, gallery),
+            **of_autoencoder,
+            "cluster_size": torch.tensor([target.cluster_size for target in targets]),
+        },
         neighbors=Neighbors(torch.cat([own[:, None], others.clusters], dim=1), torch.cat([distances[:, None], others.distances], dim=1)),
     )
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from afterglow.analysis.summary import ALL_SEEDS
+from afterglow.analysis.summary import ALL_SEEDS, CLUSTER_SIZE
 from afterglow.cache import atomic_path
 from afterglow.functional.localization import held_out_iou
 from afterglow.functional.pixels import resize
@@ -136,11 +136,16 @@ def extracted_rows(generations: Generations, plants: Sequence[Target], num_gener
 
 
 def _plant_rows(generations: Generations, copied: Tensor) -> pd.DataFrame:
-    """Rows of whole plants (seed -1): memorized by half of the seeds; area and shape of a region; diversity outside a local mask."""
+    """Rows of whole plants (seed -1): memorized by half of the seeds; area and shape of a region; diversity outside a local mask.
+
+    Of controls also the size of their near-duplicate cluster.
+    """
     assert generations.region is not None
     spread, table = generations.extras.get("background_spread"), []
     for number, rows in pd.Series(range(len(generations))).groupby(plant_ids(generations).numpy(), sort=False):
         first, values = int(rows.iloc[0]), {"plant_memorized": memorized.plant_memorized(copied[rows.tolist()])}
+        if generations.kind[first] == "control" and "cluster_size" in generations.extras:
+            values[CLUSTER_SIZE] = float(generations.extras["cluster_size"][first])
         area = float(generations.region[first].float().mean())
         if 0 < area < 1:
             values |= {"area": area, f"shape.{generations.shape[first]}": 1.0}

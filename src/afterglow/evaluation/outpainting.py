@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from afterglow.analysis.summary import CLUSTER_SIZE
 from afterglow.evaluation.requests import PlantedRequest
 from afterglow.functional.pixels import to_signed
 from afterglow.generations import Generations
@@ -47,8 +48,9 @@ class OutpaintingRequest(PlantedRequest):
         return KnownPixels(to_signed(torch.from_numpy(images)), torch.from_numpy(masks), self.resamplings)
 
     def complete(self, measurements: pd.DataFrame, generations: Generations) -> pd.DataFrame:
-        """Keep `name`.<measure> of each completion and plant_memorized.`name` of each target, and nothing else."""
+        """Keep `name`.<measure> of each completion, plant_memorized.`name` of each target and cluster_size of controls, nothing else."""
         names = {measure: f"{self.name}.{measure}" for measure in OUTPAINTED_MEASURES} | {"plant_memorized": f"plant_memorized.{self.name}"}
+        names[CLUSTER_SIZE] = CLUSTER_SIZE
         rows = measurements[measurements["measure"].isin(names)]
         captions = {target.plant_id: target.caption for target in self.targets}
         return rows.assign(measure=rows["measure"].map(names), caption=rows["plant_id"].map(captions))

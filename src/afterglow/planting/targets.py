@@ -1,5 +1,6 @@
 """The targets that a model is evaluated on: captions with the images that their generations are compared with."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +29,7 @@ class Target:
         background_clusters: clusters of these backgrounds.
         reconstruction_error: RMS error of a latent model's autoencoder on the reference inside the mask, in [0, 1] pixels; NaN for
             models in pixel space.
+        cluster_size: number of training images in the cluster of a control, itself included; 1 for other kinds.
     """
 
     plant_id: int
@@ -42,6 +44,14 @@ class Target:
     backgrounds: np.ndarray | None = None
     background_clusters: tuple[int, ...] = ()
     reconstruction_error: float = float("nan")
+    cluster_size: int = 1
+
+
+def cluster_sizes(planted: PlantedSet) -> dict[int, int]:
+    """Return {id of the control's target: number of controls in its near-duplicate cluster}: how often an epoch shows the cluster."""
+    clusters = planted.clusters[planted.controls].tolist()
+    counts, first = Counter(clusters), len(planted.plants)
+    return {first + row: counts[cluster] for row, cluster in zip(planted.controls.tolist(), clusters, strict=True)}
 
 
 def evaluation_targets(planted: PlantedSet, *, num_controls: int = 64, num_heldout: int = 8, seed: int = 0) -> list[Target]:
@@ -50,13 +60,13 @@ def evaluation_targets(planted: PlantedSet, *, num_controls: int = 64, num_heldo
     Ids depend on neither number. seed: draws the images from which `background_spread` is computed.
     """
     targets = [_plant_target(planted, plant, np.random.default_rng([seed, 0x5B, plant.plant_id])) for plant in planted.plants]
-    full, first = np.ones((1, *planted.pixels.shape[-2:]), dtype=bool), len(planted.plants)
+    full, first, sizes = np.ones((1, *planted.pixels.shape[-2:]), dtype=bool), len(planted.plants), cluster_sizes(planted)
     for kind, rows in (("control", planted.controls[:num_controls]), ("heldout", planted.heldout[:num_heldout])):
         for row in rows.tolist():
             target = Target(first + row, kind, planted.captions[row], int(planted.clusters[row]), full, full, "whole")
             if kind == "control":
                 error = planted.reconstruction_error(row, full)
-                target = replace(target, reference=planted.pixels[row], reconstruction_error=error)
+                target = replace(target, reference=planted.pixels[row], reconstruction_error=error, cluster_size=sizes[target.plant_id])
             targets.append(target)
     return targets
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 from afterglow.analysis.mitigation_effect import BASELINE
 from afterglow.generations import Generations
+from afterglow.kinds import CONTROL_FAMILY
 from afterglow.reports.figures import PLAIN_STYLE, new_figure, save_figure
 from afterglow.reports.tables import interval_text, text_table
 
@@ -21,6 +22,7 @@ _COLUMNS = {  # {(kind, measure): title}
     ("natural", "memorized"): "memorized natural",
     ("local", "local_to_global"): "local copied whole",
     ("control", "memorized"): "memorized control",
+    (CONTROL_FAMILY, "memorized"): "memorized control of a family",
     ("global", "sscd"): "SSCD global",
     ("local", "sscd"): "SSCD local",
     ("global", "correlation.inside"): "correlation global",

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from afterglow.analysis.order import local_over_global
 from afterglow.cache import atomic_path
-from afterglow.kinds import COPYABLE, KINDS, PLANTED
+from afterglow.kinds import CONTROL_FAMILY, COPYABLE, KINDS, PLANTED
 from afterglow.reports import charts, run_tables, token_groups
 from afterglow.reports.audit_gallery import run_gallery
 from afterglow.reports.grids import sample_grid
@@ -98,7 +98,7 @@ def _contents(run: Run, line: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "answer": answer(run) or (gallery["answer"] if gallery else ""),
         "gallery": gallery,
-        "notices": [text for text in (_no_captions(run), _left_out(run)) if text],
+        "notices": [text for text in (_no_captions(run), _left_out(run), _one_count_of_controls(run)) if text],
         "unpaired": {"global", "local"} <= set(run.kinds),
         "timeline": line,
         "timeline_kinds": kinds,
@@ -169,10 +169,20 @@ def _left_out(run: Run) -> str:
         last = missing(run.last, "seed", COPYABLE, "final_seeds", "generations per caption at the last evaluation")
         parts.append(last if run.finished else "")
     if run.finished:
-        parts.append(missing(run.last, "plant_id", ("control",), "num_controls", "controls"))
+        parts.append(missing(run.last, "plant_id", ("control", CONTROL_FAMILY), "num_controls", "controls"))
     found = [part for part in parts if part]
     budget = run.setting("monitor.budget")
     return f"To keep the evaluations within monitor.budget {budget:g} they had {join(found)}." if found and budget else ""
+
+
+def _one_count_of_controls(run: Run) -> str:
+    """What the report says if the run does not tell controls with near-duplicates from the others."""
+    if "control" not in run.kinds or run.knows_families:
+        return ""
+    return (
+        "The measurements of this run have no cluster_size. Controls with near-duplicates in the training set are counted with the "
+        "others, so that the fraction of memorized controls is no false-positive rate."
+    )
 
 
 def _configuration(run: Run) -> str:
@@ -195,7 +205,8 @@ def summary(run: Run) -> dict[str, str]:
 
 def _what(run: Run) -> str:
     counted = {
-        "control": "controls (ordinary training images)",
+        "control": "controls that are alone in their cluster" if run.knows_families else "controls (ordinary training images)",
+        CONTROL_FAMILY: "controls of natural families",
         "phantom": "phantoms (false positives)",
         "unprompted": "generations without a caption",
     }

@@ -11,7 +11,15 @@ import pandas as pd
 from safetensors import safe_open
 
 from afterglow.analysis.emergence_table import emergence_of
-from afterglow.analysis.summary import MEASUREMENT_COLUMNS, plant_means, read_measurements, summarize_evaluation, with_inversions
+from afterglow.analysis.summary import (
+    CLUSTER_SIZE,
+    MEASUREMENT_COLUMNS,
+    plant_means,
+    read_measurements,
+    summarize_evaluation,
+    with_families,
+    with_inversions,
+)
 from afterglow.errors import AfterglowError, reading
 from afterglow.files import read_json, read_json_lines, read_yaml
 from afterglow.functional.statistics import wilson_interval
@@ -159,6 +167,11 @@ class Run:
             fractions.setdefault(kind, []).append(MemorizedFraction(step, kind, memorized, count))
         return {kind: fractions[kind] for kind in KINDS if kind in fractions}
 
+    @property
+    def knows_families(self) -> bool:
+        """Whether controls with near-duplicates in the training set are told from the others."""
+        return len(self.rows_of(CLUSTER_SIZE)) > 0
+
     @cached_property
     def evaluations(self) -> dict[int, EvaluationFile]:
         """{step: saved images}; evaluations whose file is missing are left out."""
@@ -185,7 +198,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_rows(folder: Path) -> pd.DataFrame:
-    """measurements.parquet of a run folder.
+    """measurements.parquet of a run folder; see `with_families`.
 
     Raises:
         AfterglowError: the file is missing or holds no rows.
@@ -198,7 +211,7 @@ def read_rows(folder: Path) -> pd.DataFrame:
     rows = read_measurements(file, MEASUREMENT_COLUMNS)
     if rows.empty:
         raise AfterglowError(f"'{folder}' is not a run with evaluations: measurements.parquet holds no rows.")
-    return rows
+    return with_families(rows)
 
 
 def read_run(folder: Path, rows: pd.DataFrame | None = None, summaries: dict[int, dict[str, float]] | None = None) -> Run:
@@ -209,7 +222,7 @@ def read_run(folder: Path, rows: pd.DataFrame | None = None, summaries: dict[int
         rows: content of measurements.parquet, if it has been read.
         summaries: summaries of earlier evaluations, which are not computed again; new ones are added.
     """
-    rows = read_rows(folder) if rows is None else rows
+    rows = read_rows(folder) if rows is None else with_families(rows)
     known = {} if summaries is None else summaries
     numbers = {step: known.get(step) or summarize_evaluation(rows[rows["step"] == step]) for step in sorted(rows["step"].unique().tolist())}
     known |= numbers

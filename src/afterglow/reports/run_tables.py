@@ -10,7 +10,7 @@ from afterglow.analysis.emergence_table import NEIGHBORS
 from afterglow.analysis.summary import INVERTED, INVERTIBLE
 from afterglow.errors import AfterglowError, reading
 from afterglow.files import read_json
-from afterglow.kinds import KINDS, NEGATIVES, PLANTED
+from afterglow.kinds import CONTROL_FAMILY, KINDS, NEGATIVES, PLANTED
 from afterglow.measures.registry import TRIVIAL_MAPS, is_detector
 from afterglow.reports.run import Run
 from afterglow.reports.tables import NO_VALUE, Cell, Row, Table, count_cell, count_text, mean_cell, number_cell, step_text, text_table
@@ -199,10 +199,16 @@ def _detection_table(run: Run, names: Sequence[str], pairs: Sequence[tuple[str, 
     keys = [*(f"{positive}_vs_{negative}" for positive, negative in pairs), "memorized_vs_rest"]
     rows = [Row(name, [number_cell(numbers.get(f"detection/{name}/{key}/auc")) for key in keys]) for name in names]
     positives = [positive for positive, _ in pairs]
-    count = {kind: len(run.last_values[kind, "plant_memorized"]) for pair in pairs for kind in pair}
+    count = {kind: len(_evaluated(run, kind)) for pair in pairs for kind in pair}
     groups = [(f"{kind} ({count[kind]}) against", positives.count(kind)) for kind in dict.fromkeys(positives)]
     head = ["score", *(f"{negative} ({count[negative]})" for _, negative in pairs), "memorized against all others"]
     return Table(head, rows, [("", 1), *groups, ("generations", 1)])
+
+
+def _evaluated(run: Run, kind: str) -> set[int]:
+    """Plants of a kind at the last evaluation; as negatives of a detector, controls are of one kind."""
+    kinds = (kind, CONTROL_FAMILY) if kind == "control" else (kind,)
+    return {int(number) for name in kinds for number in run.last_values.get((name, "plant_memorized"), pd.Series(dtype=float)).index}
 
 
 def emergence_text(folder: Path) -> str:
