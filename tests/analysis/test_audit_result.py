@@ -43,4 +43,4 @@ def test_facts_count_the_captions_that_were_not_sampled():
     unseen = Unseen(np.array([2.0, 0.5]), np.array([2.0, 3.0]))
     facts = audit_facts(unseen, held_out=True, captions=["x", "y", "y"], prompts=["y", "z"], settings={}, neighbors=1)
     assert facts.captions == (2, 1) and facts.limits == {WHOLE_COPY: (0.5, 1, 2), PART_COPY: (0.5, 0, 2)} and facts.samples == 2
-    assert audit_facts(unseen, held_out=True, captions=["x"], prompts=["", ""], settings={}).captions == (1, 0)
+    assert audit_facts(unseen, held_out=True, captions=["x"], prompts=["", ""], settings={}, neighbors=1).captions == (1, 0)

@@ -57,11 +57,12 @@ def test_a_model_that_copies_everything_is_found_to_and_its_set_alone(place, aud
     assert sorted(table["file_name"]) == [f"mine-{number:02d}.png" for number in range(24)]
     assert (table["verdict"] == "copied whole").all() and (table["calibrated_l2"] < 0.1).all()
     assert table["generations"].sum() == 200 and (table["unseen"] == 24).all() and (table["unseen_as_close"] == 0).all()
-    assert "24 are copied whole and 0 in part by 200 generations" in said and "0 of 24 (0.0% to 14.2%)" in said and "mine-07.png" in said
+    assert "24 are copied whole and 0 in part by 200 generations" in said and "| 0 of 24 " in said and "mine-07.png" in said
+    assert "No image was given that the model never saw" in said
     page = (place / "audit" / "audit.html").read_text()
     assert page.count('data-verdict="copied whole"') == 24 and "http" not in page.replace("http://www.w3.org", "")
     said, table = audit("--model", "optimal:runs/other", "--data", "mine", *FEW, "--out", "o", "--fail-on", "copied")
-    assert (table["verdict"] == "not copied").all() and "Nothing is copied: none of 96 generations" in said and "at most 3.8%" in said
+    assert (table["verdict"] == "not copied").all() and "Nothing is copied: none of 96 generations" in said and "confidence" not in said
 
 
 def test_a_shared_region_is_copied_in_part_by_a_model_that_never_saw_the_images(audit):
@@ -82,7 +83,7 @@ def test_outpainting_finds_the_halves_that_a_model_knows(audit):
 
 def test_ten_images_of_another_shape_are_cropped_and_judged(audit):
     said, table = audit("--model", "optimal:runs/mine", "--data", "few", *FEW, "--num-images", 128, "--out", "few")
-    assert (table["verdict"] == "copied whole").all() and len(table) == 10 and "0 of 10 (0.0% to 30.8%)" in said
+    assert (table["verdict"] == "copied whole").all() and len(table) == 10 and "| 0 of 10 " in said
 
 
 def test_since_which_checkpoint(audit):

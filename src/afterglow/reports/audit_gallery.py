@@ -13,7 +13,7 @@ from afterglow.functional.statistics import exact_interval
 from afterglow.reports.audit_advice import advice
 from afterglow.reports.images import inline_image
 
-NO_HELDOUT = (
+NO_RATE = (
     "No image was given that the model never saw, so the rate of false positives is not known and no interval is given: the last column "
     "counts your own images, each compared with the others. Name images of the same kind with --heldout."
 )
@@ -43,7 +43,7 @@ def count_notes(result: AuditResult) -> list[str]:
     """What the counts rest on: the number of neighbors, and why there is no interval."""
     used = result.facts.neighbors
     known = [] if used is None else [f"Number of nearest other clusters (in a region: other images) that calibrate a distance: {used}."]
-    return known if result.facts.held_out else [*known, NO_HELDOUT]
+    return known if result.facts.held_out else [*known, NO_RATE]
 
 
 def counts(result: AuditResult) -> list[list[str]]:
