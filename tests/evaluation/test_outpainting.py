@@ -64,7 +64,8 @@ def test_the_optimal_denoiser_of_other_images_completes_no_plant(data):
 
 def test_rows_have_their_own_measures_and_the_captions_of_the_plants(data, rows):
     names = {f"{name}.{measure}" for name in ("outpainted", "outpainted_fresh") for measure in OUTPAINTED_MEASURES}
-    assert set(rows["measure"]) == names | {"plant_memorized.outpainted", "plant_memorized.outpainted_fresh"}
+    assert set(rows["measure"]) == names | {"plant_memorized.outpainted", "plant_memorized.outpainted_fresh", "cluster_size"}
+    assert set(rows[rows["measure"] == "cluster_size"]["kind"]) == {"control"}
     each = rows[(rows["measure"] == "outpainted.memorized") & (rows["kind"] == "local")]
     assert set(zip(each["plant_id"], each["caption"], strict=True)) == {(p.plant_id, p.caption) for p in data.planted.of_kind("local")}
     assert sorted(each["seed"]) == [0] * 3 + [1] * 3

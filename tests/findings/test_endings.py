@@ -6,6 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from afterglow.files import read_yaml
+from afterglow.planting.runs import load_planted_set
+
 FINDINGS = Path(__file__).parents[2] / "docs" / "findings"
 STEPS = (0, 10, 15, 22, 33, 50)
 
@@ -86,6 +89,21 @@ def test_a_whole_page_of_two_seeds(make, tmp_path):
     assert counts in page and "causal, trained along, seed 0: 1 of 2 evaluated images of one family of 2 are memorized." in page
     assert "0.80, 0.84 [0.57, 1.07]" in page and "2 of 3" in page and "No arm has three seeds yet." in page
     assert "| causal, trained along | pads     | 2 of 2 | 2 of 2 | 0 of 0" in page
+
+
+def test_clusters_equal_those_of_the_set_planted_again(make):
+    sets: dict[int, list] = {}
+    for run in sorted((FINDINGS / "endings").glob("endings-*")):
+        data = read_yaml(run / "config.yaml")["data"]["init_args"]
+        sets.setdefault(int(run.name.rpartition("-")[2]), []).append([data["set_size"], data["planting"] | {"seed": None}])
+    assert all(other == of_seed[0] for of_seed in sets.values() for other in of_seed) and len(sets) == 3
+    planted, own = load_planted_set(FINDINGS / "endings" / "endings-causal-0"), make.read_clusters(FINDINGS / "endings").loc[0]
+    clusters = planted.clusters[planted.controls].tolist()
+    assert (own.index - len(planted.plants)).tolist() == planted.controls[: len(own)].tolist() and len(own) == 64
+    assert own["cluster"].tolist() == clusters[:64] and own["size"].tolist() == [clusters.count(cluster) for cluster in clusters[:64]]
+    for name in ("causal-0", "minilm-0"):  # the same set in the leaderboard
+        bench = pd.read_csv(FINDINGS.parent / "bench" / name / "clusters.csv", index_col="plant_id")["size"]
+        assert len(bench) == 32 and bench.equals(own["size"].loc[bench.index])
 
 
 def test_the_figure_has_a_panel_for_each_arm_and_one_around_emergence(make, monkeypatch):
