@@ -1,5 +1,6 @@
 """`kill -9` in the middle, then `--ckpt_path last`: the same run, the same losses, no probe doubled or missing."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -40,6 +41,8 @@ def kill_at_first_checkpoint(command: list[str], where: Path) -> None:
     assert process.poll() is None, "the run ended before it could be killed"
     os.killpg(process.pid, signal.SIGKILL)  # the launcher and the training
     process.wait()
+    with (where / "runs/torn/lock").open("a") as lock:  # the training, a child of the launcher, can end a moment later
+        fcntl.lockf(lock, fcntl.LOCK_EX)
     assert not (where / "runs/torn/emergence.json").exists()
 
 

@@ -1,20 +1,16 @@
 """Outpainting on models whose memory is known: the closed-form optimal denoiser of a training set and that of another set."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from afterglow.evaluation.build_requests import copyable_targets
 from afterglow.evaluation.evaluate import Processes, evaluate
 from afterglow.evaluation.outpainting import OUTPAINTED_MEASURES, outpainting_requests
-from afterglow.evaluation.requests import GenerationPlan, UnconditionalRequest
+from afterglow.evaluation.requests import GenerationPlan
 from afterglow.models.optimal import OptimalDenoiser
 from afterglow.planting.datamodule import PlantedDataModule
 from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantingConfig
-from afterglow.planting.targets import unconditional_targets
 from afterglow.sampling.loop import Sampler
 
 SAMPLER = Sampler(steps=12)
@@ -105,21 +101,3 @@ def test_completions_of_two_processes_are_those_of_one(data, small_plain, plante
     again = outpainting_requests(plant_images(images, small, set_size=60, seed=3), resamplings=2)[0]
     again = again.only([target.plant_id for target in asked.targets])
     assert evaluate(model, again, Sampler(steps=2), ("memorized",), **options).generations.images.equal(whole)
-
-
-def test_maps_are_compared_with_the_regions_of_phantoms_without_changing_other_rows(data):
-    model = OptimalDenoiser(data.samples.images(data.samples.keys(range(data.samples.epoch_length))).numpy())
-    request = UnconditionalRequest(
-        targets=unconditional_targets(data.planted, 48),
-        candidates=copyable_targets(data.planted),
-        gallery=data.planted.gallery(),
-        append=True,
-    )
-    patterns, order = ("memorized", "centered_gaussian", "luminance"), ["plant_id", "kind", "seed", "measure", "value"]
-    plain = evaluate(model, request, SAMPLER, patterns).measurements
-    control = evaluate(model, replace(request, num_nearest=4), SAMPLER, patterns).measurements
-    both = plain.merge(control, on=order, how="outer", indicator=True)
-    assert not (both["_merge"] == "left_only").any()
-    added = both[both["_merge"] == "right_only"]
-    assert set(added["kind"]) == {"phantom"} and (added.groupby(["plant_id", "measure"]).size() == 4).all()
-    assert set(added["measure"]) == {"auc.centered_gaussian", "auc.luminance"} and added["plant_id"].nunique() == 3

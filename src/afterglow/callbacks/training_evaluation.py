@@ -14,6 +14,7 @@ from afterglow.evaluation.evaluate import Processes, evaluate, model_measures
 from afterglow.evaluation.floor import floor_rows
 from afterglow.evaluation.measurements import EvaluationResult
 from afterglow.evaluation.outpainting import OUTPAINTED_MEASURES, RESAMPLINGS, OutpaintingRequest, outpainting_requests
+from afterglow.evaluation.phantom_maps import phantom_map_rows
 from afterglow.evaluation.requests import GenerationPlan, PlantedRequest, UnconditionalRequest
 from afterglow.evaluation.whole_model import copying_rows, denoising_gap_rows, neighbor_rows
 from afterglow.kinds import PLANTED
@@ -27,7 +28,6 @@ from afterglow.sampling.loop import Sampler
 
 SEED_OFFSET = 1000  # between the seeds of an evaluation and of each of its confirmations
 TrainingRequest = PlantedRequest | UnconditionalRequest
-NUM_NEAREST = 8  # generations of a batch whose maps are compared with the region of a phantom
 _MEMORIZED = ("calibrated_l2", "memorized")  # all that is measured of the raw weights and of confirmations
 
 
@@ -108,8 +108,7 @@ class TrainingEvaluation:
         if not model.has_text:
             targets = unconditional_targets(self.reconstructed, self.settings.num_unprompted)
             candidates = copyable_targets(self.reconstructed)
-            nearest = NUM_NEAREST if last else 0
-            return UnconditionalRequest(targets=targets, candidates=candidates, gallery=self.gallery, append=True, num_nearest=nearest)
+            return UnconditionalRequest(targets=targets, candidates=candidates, gallery=self.gallery, append=True)
         num_controls = self.settings.num_controls if last else 0
         targets = evaluation_targets(self.reconstructed, num_controls=num_controls, num_heldout=self.settings.num_heldout)
         if not targets:
@@ -127,14 +126,18 @@ class TrainingEvaluation:
         return outpainting_requests(self.reconstructed, num_controls=num_controls, resamplings=resamplings, gallery=self.gallery)
 
     def run(self, model: Denoiser, *, last: bool) -> EvaluationResult:
-        """One evaluation with its completions, denoising losses and the numbers of the whole model; without text the last has its floor."""
-        result = self._evaluate(model, self.request(model, last=last), self.settings.patterns(last), last=last)
+        """One evaluation with completions, denoising losses and numbers of the whole model; without text the last has two controls more."""
+        request, patterns = self.request(model, last=last), self.settings.patterns(last)
+        result = self._evaluate(model, request, patterns, last=last)
         parts = [result, *(self._evaluate(model, part, OUTPAINTED_MEASURES, last=last) for part in self.outpainting(model, last=last))]
         losses = denoising_loss_rows(model, self.planted, batch_size=self.settings.batch_size)
         copying = copying_rows(result.generations, self.gallery, self.reconstructed.pixels[self.reconstructed.heldout])
-        floor = floor_rows(self.reconstructed, self.gallery) if last and not model.has_text else pd.DataFrame()
+        controls = []
+        if last and isinstance(request, UnconditionalRequest):
+            controls.append(floor_rows(self.reconstructed, self.gallery))
+            controls.append(phantom_map_rows(result.generations, request.candidates, self.gallery, patterns))
         neighbors = neighbor_rows(self.gallery) if last else pd.DataFrame()
-        frames = [*(part.measurements for part in parts), losses, denoising_gap_rows(losses), copying, floor, neighbors]
+        frames = [*(part.measurements for part in parts), losses, denoising_gap_rows(losses), copying, *controls, neighbors]
         return replace(result, measurements=pd.concat(frames, ignore_index=True))
 
     def raw_weights(self, model: Denoiser) -> pd.DataFrame:

@@ -10,14 +10,12 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from afterglow.analysis.summary import ALL_SEEDS
 from afterglow.datasets.prompts import Prompt
 from afterglow.errors import AfterglowError
 from afterglow.evaluation.ground_truth import Reconstruct, attach_ground_truth, match_to_plants, prompt_targets, with_latent_difference
 from afterglow.evaluation.measurements import extracted_rows, region_rows, shape_rows
 from afterglow.evaluation.patches import with_patch_distance
 from afterglow.generations import Generations
-from afterglow.measures.memorized import memorized
 from afterglow.measures.tables import plant_ids
 from afterglow.models.denoiser import Denoiser
 from afterglow.neighbors.gallery import Gallery
@@ -163,14 +161,11 @@ class UnconditionalRequest(EvalRequest):
         candidates: the plants and phantoms that a generation can copy.
         append: add each matched generation a second time with its plant's ground truth (a training's evaluations), instead of
             replacing its ground truth (collections).
-        num_nearest: with `append`, control of the maps: add this number of the generations of a batch that copy nothing a second time
-            with the ground truth of each phantom of a region, those that are nearest to it.
     """
 
     targets: Sequence[Target]
     candidates: Sequence[Target]
     append: bool = False
-    num_nearest: int = 0
 
     def only(self, plant_ids: Collection[int]) -> "UnconditionalRequest":
         """The same request: generations are matched to all plants, whichever of them are in question."""
@@ -185,29 +180,15 @@ class UnconditionalRequest(EvalRequest):
         if not self.append:
             return attach_ground_truth(generations, [matched.get(i, target) for i, target in enumerate(targets)], self.gallery)
         generations = attach_ground_truth(generations, targets, self.gallery)
-        parts = [attach_ground_truth(generations[list(matched)], list(matched.values()), self.gallery)] if matched else []
-        others = generations[[row for row in range(len(targets)) if row not in matched]]
-        for phantom in self._phantoms_of_regions() if self.num_nearest and len(others) else ():
-            distances = match_to_plants(others.images, [phantom], self.gallery)[1]
-            nearest = others[distances.argsort(stable=True)[: self.num_nearest].tolist()]
-            parts.append(attach_ground_truth(nearest, [phantom] * len(nearest), self.gallery))
-        return Generations.cat([generations, *parts]) if parts else generations
-
-    def _phantoms_of_regions(self) -> list[Target]:
-        return [target for target in self.candidates if target.kind == "phantom" and not target.mask.all()]
+        if not matched:
+            return generations
+        return Generations.cat([generations, attach_ground_truth(generations[list(matched)], list(matched.values()), self.gallery)])
 
     def complete(self, measurements: pd.DataFrame, generations: Generations) -> pd.DataFrame:
-        """Replace plant_memorized of matched plants by extracted_rows of all plants; keep only AUC of the control of the maps."""
-        appended = [row for row, kind in enumerate(generations.kind) if kind != "unprompted"]
-        total = len(generations) - len(appended) if self.append else len(generations)
-        copies = memorized(generations[appended]).bool().tolist() if self.num_nearest and appended else [True] * len(appended)
-        matched = [row for row, copy in zip(appended, copies, strict=True) if copy]
+        """Replace plant_memorized of matched plants by extracted_rows of all plants."""
+        matched = [row for row, kind in enumerate(generations.kind) if kind != "unprompted"]
+        total = len(generations) - len(matched) if self.append else len(generations)
         own = measurements[~measurements["measure"].str.startswith("plant_memorized") | (measurements["kind"] == "unprompted")]
-        if self.num_nearest:
-            plants, seeds = (values.tolist() for values in (plant_ids(generations)[matched], generations.seed[matched]))
-            copied = {*zip(plants, seeds, strict=True), *((plant, ALL_SEEDS) for plant in plants)}
-            is_copy = np.array([pair in copied for pair in zip(own["plant_id"], own["seed"], strict=True)], dtype=bool)
-            own = own[own["measure"].str.startswith("auc.") | (own["kind"] != "phantom") | is_copy]
         return pd.concat([own, extracted_rows(generations[matched], self.candidates, total)], ignore_index=True)
 
 
