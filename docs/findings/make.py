@@ -22,14 +22,12 @@ PAGES = {
     "unconditional": "Are local plants memorized by a model without captions?",
     "mitigation": "Which mitigation removes what, and at which cost?",
 }
-NO_ANSWER = {
-    "photographs": "E1, whether a region of a photograph is memorized later than the whole photograph, is not measured yet",
-}
-# the plan's change of 2026-11-28
-CELEBA = "; of CelebA two seeds were planned, which decided nothing, and the third was added after their result"
+DATASETS = {"CIFAR-10": "CIFAR-10", "CelebA": "CelebA", "Oxford Flowers 102": "Oxford Flowers"}
+ORDER = r"Local plants are (memorized later than|memorized earlier than|not distinguishable in time from) .*?a factor of ([\d.]+ \[.*?\])"
+GROWTH = r"n\^a with a = (\S+ \[.*?\])\. (This departs from|It is not distinguishable from) the linear growth"
 INTRODUCTION = """# Findings
 
-Each finding is a page of tables, figures and conclusions. The page names the command that made it, and its data is committed beside it. `python docs/findings/make.py` writes this front page from those pages. Images have 16 pixels a side and networks about a million parameters unless an answer says otherwise; intervals are explained on the pages. The [plan](plan.md) states question, primary quantity and rule of the experiments E1 to E7 before they are evaluated."""
+Each finding is a page of tables, figures and conclusions. The page names the command that made it, and its data is committed beside it. `python docs/findings/make.py` writes this front page from those pages. Images have 16 pixels a side and networks about a million parameters unless an answer says otherwise. A copy is a generation with a calibrated distance below 1 unless an answer names d1/d2. Brackets hold 95 % intervals, which the pages explain. The [plan](plan.md) states question, primary quantity and rule of the experiments E1 to E7 before they are evaluated."""
 
 
 def read(folder: Path, name: str) -> str:
@@ -45,14 +43,30 @@ def conclusion(text: str, number: int, sentences: int = 1) -> str:
     return " ".join(re.split(r"(?<=[.;]) (?=[A-Z])", found[1])[:sentences])
 
 
-def by_section(text: str, start: str) -> str:
-    """'CIFAR-10: ...; CelebA: ...': of each section of a page the first sentence that begins with a pattern."""
-    parts = []
-    for section in text.split("\n## ")[1:]:
-        title, _, body = section.partition("\n")
-        if found := re.search(rf"^({start}.*?)\.(?: |$)(?!\d)", body, re.MULTILINE):
-            parts.append(f"{title.strip()}: {found[1]}")
-    return "; ".join(parts)
+def order(text: str) -> tuple[str, str] | None:
+    """How local plants stand to global ones, and the factor, of the first sentence that says so; None if a text has none."""
+    found = re.search(ORDER, text)
+    return (found[1], found[2]) if found else None
+
+
+def photographs(text: str) -> str:
+    """The order on each set of photographs; the sections of the page are the sets."""
+    sections = {title: body for title, _, body in (section.partition("\n") for section in text.split("\n## ")[1:])}
+    orders = {name: order(sections.get(title, "").partition("|")[0]) for title, name in DATASETS.items()}
+    known: dict[str, list[str]] = {}
+    for name, found in orders.items():
+        words, factor = found or ("not compared with", "")
+        known.setdefault(words, []).append(f"{name} ({factor})" if factor else name)
+    parts = [
+        f"{words} global plants on {' and '.join([', '.join(sets[:-1]), sets[-1]] if len(sets) > 1 else sets)}"
+        for words, sets in known.items()
+    ]
+    return f"In photographs, local plants are {'; '.join(parts)}, by the factors in brackets."
+
+
+def without_brackets(text: str) -> str:
+    """A sentence without its remarks in parentheses."""
+    return re.sub(r" \([^()]*\)", "", text)
 
 
 def measured(folder: Path, name: str) -> str:
@@ -63,18 +77,21 @@ def measured(folder: Path, name: str) -> str:
 
 def answers(folder: Path) -> Iterator[str]:
     """Ten answers."""
-    emergence, localization = read(folder, "emergence"), read(folder, "localization")
-    yield f"On OpenMoji, by the calibrated distance (rows of d1/d2 were not kept): {conclusion(emergence, 3)}"
-    photographs = by_section(read(folder, "photographs"), "(?:Local plants are|Difference)")
-    yield f"Photographs, a region against the whole: {photographs}{CELEBA}." if photographs else f"{NO_ANSWER['photographs']}."
-    yield conclusion(emergence, 1, 2)
+    emergence = read(folder, "emergence")
+    found, growth = order(conclusion(emergence, 3)), re.search(GROWTH, conclusion(emergence, 1, 2))
+    assert found is not None and growth is not None
+    yield f"On OpenMoji, local plants are {found[0]} the same images planted whole, by a factor of {found[1]} in training steps."
+    yield photographs(read(folder, "photographs"))
+    linear = "departs from" if growth[2].startswith("This") else "is not distinguishable from"
+    yield f"Without plants and captions, the step at which copying of OpenMoji begins by d1/d2 grows with the number of images n as n^a with a = {growth[1]}, which {linear} proportional growth."
     yield f"{measured(folder, 'photograph_sizes')}."
     yield f"{measured(folder, 'backgrounds')}."
     yield f"{measured(folder, 'endings')}."
     yield f"{measured(folder, 'small_sd')}."
-    yield f"Maps: {conclusion(localization, 4, 2)} Detectors: {conclusion(localization, 8, 2)}"
+    yield f"{measured(folder, 'localization')}."
     yield f"{measured(folder, 'unconditional')}."
-    yield f"Mitigations at inference: {conclusion(read(folder, 'mitigation'), 2)}"
+    mitigation = without_brackets(conclusion(read(folder, "mitigation"), 2)).partition(". ")[0].removesuffix(".")
+    yield f"Of the mitigations at inference on OpenMoji, a few remove most copies: {mitigation[0].lower()}{mitigation[1:]}."
 
 
 def page(folder: Path = HERE) -> str:

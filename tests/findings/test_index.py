@@ -27,8 +27,19 @@ def test_conclusions_are_cut_between_sentences(make) -> None:
     assert make.conclusion(text, 10) == "Ten."
 
 
-def test_sections_give_one_verdict_each(make) -> None:
-    measured = "## CIFAR-10\n\n3 runs.\n\nDifference +0.31 (factor 1.36). More.\n\n## CelebA\n\n0 runs.\n\n"
-    text = f"# T\n\n{measured}## Flowers\n\nLocal plants are late. No.\n"
-    found = make.by_section(text, "(?:Local plants are|Difference)")
-    assert found == "CIFAR-10: Difference +0.31 (factor 1.36); Flowers: Local plants are late"
+def test_photographs_are_grouped_by_what_their_sections_say(make) -> None:
+    late = "Local plants are memorized later than global ones: difference +0.3, a factor of 1.41 [1.27, 1.55]; seeds +0.3. More."
+    equal = "Local plants are not distinguishable in time from global ones: difference -0.1, a factor of 0.90 [0.27, 1.55]; seeds -0.1."
+    text = (
+        f"# T\n\n## CIFAR-10\n\n{late}\n\n| a |\n\n## CelebA\n\n{late}\n\n## Oxford Flowers 102\n\n{equal}\n\n## At 32 pixels\n\n{late}\n"
+    )
+    said = make.photographs(text)
+    assert "memorized later than global plants on CIFAR-10 (1.41 [1.27, 1.55]) and CelebA (1.41 [1.27, 1.55])" in said
+    assert "not distinguishable in time from global plants on Oxford Flowers (0.90 [0.27, 1.55])" in said
+    assert "not compared with global plants on CelebA and Oxford Flowers" in make.photographs(
+        text.replace("## CelebA", "## X").partition("## Oxf")[0]
+    )
+
+
+def test_remarks_in_parentheses_are_left_out(make) -> None:
+    assert make.without_brackets("`a 1`, `b` (one schedule; seeds: 2, 0) and `c` (0, 2); 0.5.") == "`a 1`, `b` and `c`; 0.5."

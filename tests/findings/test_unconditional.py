@@ -50,6 +50,15 @@ def test_three_seeds_are_judged_by_a_t_interval(make, tmp_path, later, said) -> 
     assert "3 seeds (0, 1, 2)" in page and "t interval over 3 seeds" in page and said in page
 
 
+def test_the_answer_for_the_front_page_states_the_factor_of_each_way(make, tmp_path) -> None:
+    write_run(tmp_path / "unconditional-celeba-0", 300)
+    assert "CelebA without captions: by outpainting the factor exists in 1 of 1 seeds (" in make.answer(tmp_path)
+    for seed, step in ((1, 400), (2, 400)):
+        write_run(tmp_path / f"unconditional-celeba-{seed}", step)
+    assert "by assignment local plants emerge later than global ones (factor" in make.answer(tmp_path)
+    assert make.answer(tmp_path).count("3 of 3 seeds)") == 2
+
+
 def write_families(folder: Path, whole_from: dict[int, int]) -> None:
     """Families whose region is copied from step 300 on, and a whole image of which is copied from a step on (900: never)."""
     rows = [

@@ -143,8 +143,8 @@ def answer(folder: Path = HERE) -> str:
     found = slopes(read_plants_of(folders)) if folders else {}
     if not found:
         return "How the number of backgrounds moves the emergence of a local plant is not measured yet (E5)."
-    seeds = ", ".join(interval_text(value, "+.2f") for value in found.values())
-    return f"Number of backgrounds of a local plant: slope of ln(step) {seeds} (one seed each, bootstrap over plants); {verdict(found)}."
+    seeds = " and ".join(interval_text(value, "+.2f") for value in found.values())
+    return f"ln(step of emergence) of a local plant grows with ln(number of its backgrounds) by {seeds} (one value per seed, bootstrap over plants): {verdict(found)}."
 
 
 def main() -> None:

@@ -377,21 +377,28 @@ def answer(folder: Path = HERE) -> str:
     arms = by_arm(read_runs(folder))
     if not arms:
         return "For which text encoder the ending brightens is not measured yet (E3)."
-    verdicts = Counter(verdict(runs) for runs in arms.values())
+    brighter = [ARMS[arm] for arm, runs in arms.items() if verdict(runs).startswith("brightens")]
     followed = [ARMS[arm] for arm, runs in arms.items() if follows_verdict(runs).startswith("holds")]
-    needed: dict[str, list[str]] = {"words": [], "end_and_pads": []}
-    for arm, runs in arms.items():
-        files = [folder / f"endings-{arm}-{seed}" / "knockout" / "knockout.parquet" for seed in runs]
-        rows = pd.concat([pd.read_parquet(file) for file in files])
-        copies = rows[(rows["measure"] == "memorized") & (rows["kind"] == "local")].groupby("knockout")["value"].sum()
-        needed[min(needed, key=lambda name: copies[name])].append(f"{ARMS[arm]} ({copies['words']:.0f}, {copies['end_and_pads']:.0f})")
-    texts = [
-        f"The map of the first end token, by text encoder: {', '.join(f'{name} in {count} of {len(arms)} arms' for name, count in verdicts.items())}",
-        f"the rule for following memorization holds for: {'; '.join(followed) or 'none'}",
-        f"local copies need the states of the words (copies left without these, and without those of the end and pads) with {'; '.join(needed['words']) or 'none'}",
-        f"and those of the end and pads with {'; '.join(needed['end_and_pads']) or 'none'}",
-    ]
-    return f"{'; '.join(texts)}."
+    needed = Counter(needed_states(folder, arm, runs) for arm, runs in arms.items())
+    return (
+        f"The map of the first end token exceeds the best trivial map on memorized regions with {named(brighter, len(arms))}, and follows "
+        f"memorization with {named(followed, len(arms))}; fewest local copies remain without the states of the words with "
+        f"{needed['words']} encoders and without those of the end and pads with {needed['end_and_pads']}."
+    )
+
+
+def named(arms: Sequence[str], total: int) -> str:
+    """'1 of 7 text encoders (MiniLM, frozen)'."""
+    names = f" ({'; '.join(arms)})" if arms else ""
+    return f"{len(arms)} of {total} text encoders{names}"
+
+
+def needed_states(folder: Path, arm: str, runs: Mapping[int, pd.DataFrame]) -> str:
+    """Of the words and of the end and pads, the token group without whose states fewer local copies remain."""
+    files = [folder / f"endings-{arm}-{seed}" / "knockout" / "knockout.parquet" for seed in runs]
+    rows = pd.concat([pd.read_parquet(file) for file in files])
+    copies = rows[(rows["measure"] == "memorized") & (rows["kind"] == "local")].groupby("knockout")["value"].sum()
+    return min(("words", "end_and_pads"), key=lambda name: copies[name])
 
 
 def main() -> None:

@@ -71,11 +71,8 @@ def page(folder: Path = HERE) -> str:
     rows = read_last_evaluations(folder)
     samples = rows[rows["seed"] != ALL_SEEDS]
     areas = rows[rows["measure"] == "area"].set_index(["run", "plant_id"])["value"]
-    copied = rows[rows["measure"] == "plant_memorized"].set_index(["run", "plant_id"])["value"] > 0.5
-    maps = mark_not_memorized(with_controls(map_rows(samples), folder), copied)
+    maps, detection, prompts = read_maps(folder)
     detectors = [name for name in dict.fromkeys(samples["measure"]) if is_detector(name)]
-    prompts = mark_not_memorized(prompt_scores(samples[samples["measure"].isin(detectors)], 4), copied)
-    detection = detector_values(prompts)
     parts = [
         INTRODUCTION,
         "## Conclusions",
@@ -140,6 +137,17 @@ class RunValues:
         values = self.seeds
         sign = "higher in both" if min(values) > 0 else "lower in both" if max(values) < 0 else "not the same sign in both"
         return f"{self.text('+.2f')}, {sign} seeds"
+
+
+def read_maps(folder: Path) -> tuple[pd.DataFrame, dict[tuple[str, str, str], RunValues], pd.DataFrame]:
+    """Of the last evaluations: the rows of maps, the values of detectors, and the scores of prompts; local plants not memorized are a kind."""
+    rows = read_last_evaluations(folder)
+    samples = rows[rows["seed"] != ALL_SEEDS]
+    copied = rows[rows["measure"] == "plant_memorized"].set_index(["run", "plant_id"])["value"] > 0.5
+    maps = mark_not_memorized(with_controls(map_rows(samples), folder), copied)
+    detectors = [name for name in dict.fromkeys(samples["measure"]) if is_detector(name)]
+    prompts = mark_not_memorized(prompt_scores(samples[samples["measure"].isin(detectors)], 4), copied)
+    return maps, detector_values(prompts), prompts
 
 
 def training_seed(run: str) -> str:
@@ -394,6 +402,22 @@ def conclusions(maps: pd.DataFrame, detection: Mapping[tuple[str, str, str], Run
             f"Two detectors against four kinds are eight comparisons. The map that weights LD has an AUC on tints of {tints} (by run: "
             f"{', '.join(f'{value:.2f}' for value in values_of(maps, PAPER_MAP, 'tint').runs.values())})."
         )
+
+
+def answer(folder: Path = HERE) -> str:
+    """One sentence for the front page: the best map on memorized regions that needs no training images, and what tells a copy from a tint."""
+    maps, detection, _ = read_maps(folder)
+
+    def auc(name: str, kind: str) -> str:
+        return f"{values_of(maps, name, kind).mean:.2f}"
+
+    norm = [f"{detection['guidance_norm.all', 'local', kind].mean:.2f}" for kind in ("phantom", "tint")]
+    return (
+        f"`{DIFFERENCE_MAP}` finds memorized regions of OpenMoji with an AUC of {auc(DIFFERENCE_MAP, 'local')} but has "
+        f"{auc(DIFFERENCE_MAP, 'tint')} on tints, of which nothing is copied, while `patch_nearness`, which reads the training set, has "
+        f"{auc('patch_nearness', 'local')} and {auc('patch_nearness', 'tint')}; the guidance norm separates memorized local plants from phantoms with "
+        f"an AUC of {norm[0]} and from tints with {norm[1]}."
+    )
 
 
 def norm_text(detection: Mapping[tuple[str, str, str], RunValues]) -> str:

@@ -17,6 +17,7 @@ from afterglow.analysis.summary import ALL_SEEDS, read_measurements
 from afterglow.reports.tables import text_table
 
 HERE = Path(__file__).parent
+PLANNED = 2  # seeds
 E3 = SimpleNamespace(**runpy.run_path(str(HERE.parent / "endings" / "make.py")))  # the same quantities
 SCALES = ("1", "7.5")
 MEMORIZED, NOT_YET = E3.CLASSES[:2]
@@ -129,8 +130,10 @@ def answer(folder: Path = HERE) -> str:
     settings = read_settings(folder)
     if not settings:
         return "Whether the ending brightens in Stable Diffusion's structure is not measured yet (E6)."
-    listed_verdicts = "; ".join(f"seed {seed}: {verdict(rows)}" for seed, rows in settings["trailing"].items())
-    return f"In Stable Diffusion's structure (64 pixels, an eighth of its width), the first end token's map on memorized local plants, {len(settings['trailing'])} of 2 planned seeds: {listed_verdicts}."
+    runs = settings["trailing"]
+    verdicts = " and ".join(f"{verdict(rows)} in seed {seed}" for seed, rows in runs.items())
+    missing = f" (of {PLANNED} planned seeds)" if len(runs) < PLANNED else ""
+    return f"In Stable Diffusion's structure (64 pixels, an eighth of its width), the map of the first end token {verdicts}{missing}."
 
 
 def main() -> None:
