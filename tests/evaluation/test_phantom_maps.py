@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from afterglow.analysis.summary import plant_means
 from afterglow.evaluation.build_requests import copyable_targets
 from afterglow.evaluation.evaluate import evaluate
 from afterglow.evaluation.phantom_maps import NUM_NEAREST, phantom_map_rows
@@ -24,13 +25,26 @@ def planted_data() -> PlantedDataModule:
     return module
 
 
+def check_nearest_clusters(result, gallery):
+    """Each generation without a match has the cluster of the training image with the smallest squared difference."""
+    rows = result.measurements[result.measurements["measure"] == "nearest_cluster"]
+    own = [row for row, kind in enumerate(result.generations.kind) if kind == "unprompted"]
+    images = result.generations.images[own].double().flatten(1)
+    nearest = torch.cdist(images, torch.from_numpy(np.array(gallery.pixels)).double().flatten(1)).argmin(1)
+    assert rows["plant_id"].tolist() == result.generations.plant_id[own].tolist() and (rows["kind"] == "unprompted").all()
+    assert rows["value"].tolist() == np.asarray(gallery.clusters)[nearest.numpy()].tolist()
+    assert "nearest_cluster" not in set(plant_means(result.measurements)["measure"])
+
+
 def test_maps_are_compared_with_the_regions_of_phantoms():
     data = planted_data()
     model = OptimalDenoiser(data.samples.images(data.samples.keys(range(data.samples.epoch_length))).numpy())
     candidates, gallery, patterns = copyable_targets(data.planted), data.planted.gallery(), ("memorized", "centered_gaussian", "luminance")
     targets = unconditional_targets(data.planted, 48)
     request = UnconditionalRequest(targets=targets, candidates=candidates, gallery=gallery, append=True)
-    generations = evaluate(model, request, Sampler(steps=12), patterns).generations
+    result = evaluate(model, request, Sampler(steps=12), patterns)
+    generations = result.generations
+    check_nearest_clusters(result, gallery)
     rows = phantom_map_rows(generations, candidates, gallery, patterns)
     phantoms = {target.plant_id: target for target in candidates if target.kind == "phantom" and not target.mask.all()}
     assert set(rows["kind"]) == {"phantom"} and set(rows["plant_id"]) == set(phantoms) and len(phantoms) == 3

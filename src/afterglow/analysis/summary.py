@@ -17,6 +17,7 @@ from afterglow.kinds import CONTROL_FAMILY, NEGATIVES, PLANTED
 from afterglow.measures.registry import COPY_MEASURES, TRIVIAL_MAPS, is_detector
 
 ALL_SEEDS, INVERTED, CLUSTER_SIZE = -1, ".inverted", "cluster_size"
+NEAREST_CLUSTER = "nearest_cluster"  # a name, not a quantity: it has no mean
 _OF_COPIES = rf"(?:ema_off\.|outpainted\.)?(?:plant_memorized|memorized_in|{'|'.join(measure.name for measure in COPY_MEASURES)})\b"
 INVERTIBLE = tuple(measure.name for measure in TRIVIAL_MAPS if measure.name != "all_ones")  # the inversion of all_ones is itself
 MEASUREMENT_COLUMNS = ["step", "epoch", "seconds", "plant_id", "kind", "caption", "seed", "measure", "value"]
@@ -49,8 +50,8 @@ def with_families(rows: pd.DataFrame, sizes: Mapping[int, int] | None = None) ->
 
 
 def plant_means(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds: columns kind, measure, plant_id, value."""
-    return rows.groupby(["kind", "measure", "plant_id"], sort=True)["value"].mean().reset_index()
+    """Mean over seeds: columns kind, measure, plant_id, value; without the names of clusters, which have none."""
+    return rows[rows["measure"] != NEAREST_CLUSTER].groupby(["kind", "measure", "plant_id"], sort=True)["value"].mean().reset_index()
 
 
 def with_inversions(means: pd.DataFrame) -> pd.DataFrame:

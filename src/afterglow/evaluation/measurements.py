@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from afterglow.analysis.summary import ALL_SEEDS, CLUSTER_SIZE
+from afterglow.analysis.summary import ALL_SEEDS, CLUSTER_SIZE, NEAREST_CLUSTER
 from afterglow.cache import atomic_path
 from afterglow.functional.localization import held_out_iou
 from afterglow.functional.pixels import resize
@@ -108,6 +108,18 @@ def copied_whole(generations: Generations, copied: Tensor) -> Tensor | None:
     """
     outside = generations.extras.get("background_distance")
     return None if outside is None else torch.where(outside.isfinite(), copied * (outside < 1), torch.nan)
+
+
+def nearest_cluster_rows(generations: Generations) -> pd.DataFrame:
+    """nearest_cluster of generations without a caption: the near-duplicate cluster of the training image that each is compared with.
+
+    With it, copies are counted in distinct clusters at any limit of the distance.
+    """
+    rows = torch.tensor([row for row, kind in enumerate(generations.kind) if kind == "unprompted"], dtype=torch.long)
+    if not len(rows):
+        return pd.DataFrame()
+    assert generations.neighbors is not None
+    return value_rows(generations, rows, {NEAREST_CLUSTER: generations.neighbors.clusters[rows, 0].float()})
 
 
 def extracted_rows(generations: Generations, plants: Sequence[Target], num_generations: int) -> pd.DataFrame:

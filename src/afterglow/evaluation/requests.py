@@ -13,7 +13,7 @@ from torch import Tensor
 from afterglow.datasets.prompts import Prompt
 from afterglow.errors import AfterglowError
 from afterglow.evaluation.ground_truth import Reconstruct, attach_ground_truth, match_to_plants, prompt_targets, with_latent_difference
-from afterglow.evaluation.measurements import extracted_rows, region_rows, shape_rows
+from afterglow.evaluation.measurements import extracted_rows, nearest_cluster_rows, region_rows, shape_rows
 from afterglow.evaluation.patches import with_patch_distance
 from afterglow.generations import Generations
 from afterglow.measures.tables import plant_ids
@@ -185,11 +185,12 @@ class UnconditionalRequest(EvalRequest):
         return Generations.cat([generations, attach_ground_truth(generations[list(matched)], list(matched.values()), self.gallery)])
 
     def complete(self, measurements: pd.DataFrame, generations: Generations) -> pd.DataFrame:
-        """Replace plant_memorized of matched plants by extracted_rows of all plants."""
+        """Replace plant_memorized of matched plants by extracted_rows of all plants; add the clusters of unmatched generations."""
         matched = [row for row, kind in enumerate(generations.kind) if kind != "unprompted"]
         total = len(generations) - len(matched) if self.append else len(generations)
         own = measurements[~measurements["measure"].str.startswith("plant_memorized") | (measurements["kind"] == "unprompted")]
-        return pd.concat([own, extracted_rows(generations[matched], self.candidates, total)], ignore_index=True)
+        tables = [own, nearest_cluster_rows(generations), extracted_rows(generations[matched], self.candidates, total)]
+        return pd.concat(tables, ignore_index=True)
 
 
 @dataclass(frozen=True, kw_only=True)
