@@ -42,7 +42,7 @@ PLANTED_RUN_FILES = (*RUN_FILES, "plants/metadata.jsonl")
 MEASURES = (
     "plant_memorized", "plant_memorized.region", "denoising_loss", "denoising_log_ratio.inside", "denoising_log_ratio.outside", "extracted",
     "nn_ratio", "calibrated_l2", "memorized", "memorized.region",
-    "calibrated_l2.region", "nn_ratio.region", "unseen.calibrated_l2", "unseen.nn_ratio",
+    "calibrated_l2.region", "nn_ratio.region", "nearest_cluster", "unseen.calibrated_l2", "unseen.nn_ratio",
 )  # fmt: skip
 SEEDS = (0, 1, 2)
 STEPS_BY_SIZE = {16: 400, 32: 700, 64: 1200, 128: 2100}  # memorization comes later in larger sets
@@ -93,6 +93,7 @@ ENDING_MEASURES = (
 TRIVIAL_MAPS = ("all_ones", "centered_gaussian", "luminance", "local_contrast", "score_difference.*")
 TRIVIAL_MEASURES = tuple(f"{metric}.{name}" for metric in ("auc", "permuted_auc") for name in TRIVIAL_MAPS)
 LAST_MEASURES = ("auc.*", "permuted_auc.*", "attention_mass.*")
+DETECTORS = ("guidance_norm.all", "ld.*.all", "ld_neutral.*.all", "ld_other_caption.*.all")  # of the last evaluation
 COLLECTED_MEASURES = (  # of generations that are sampled again at Stable Diffusion's own steps
     "memorized", "calibrated_l2", "nn_ratio", "attention_mass.*.all", "end_token.last.*", "token_group.last.*.all", "token_group.last.*.be",
     "sink_darkness.last.*", "score_difference.*", "all_ones", "centered_gaussian", "luminance", "local_contrast",
@@ -102,7 +103,7 @@ PHOTOGRAPH_SEEDS = {"cifar10": (0, 1, 2), "celeba": (0, 1, 2), "flowers102": (0,
 STEPS_BY_PHOTOGRAPHS = {32: 1200, 128: 5000, 512: 9000}
 # rows of "unconditional" and "backgrounds": both rules of each sample, so that other thresholds can be computed
 COMPLETION_MEASURES = (
-    "memorized", "calibrated_l2", "nn_ratio", "extracted", "plant_memorized", "plant_memorized.*", "outpainted*",
+    "memorized", "calibrated_l2", "nn_ratio", "nearest_cluster", "extracted", "plant_memorized", "plant_memorized.*", "outpainted*",
     "denoising_log_ratio.inside", "unseen.*",
 )  # fmt: skip
 DEDUPLICATIONS = ("exact", "pixels", "local")
@@ -223,7 +224,7 @@ def photographs_32() -> Iterator[Run]:
     for dataset in PHOTOGRAPH_SEEDS:
         name = f"photographs_32-{dataset}-0"
         options = ("--config", "configs/findings/photographs_32.yaml", *dataset_options(dataset), "--seed_everything", "0")
-        yield Run(f"photographs/{name}", (train(name, *options),), f"runs/{name}", PLANTED_RUN_FILES, MEASURES)
+        yield Run(f"photographs/{name}", (train(name, *options),), f"runs/{name}", PLANTED_RUN_FILES, MEASURES, DETECTORS)
 
 
 def mitigation() -> Iterator[Run]:
@@ -351,7 +352,7 @@ def small_sd() -> Iterator[Run]:
             measure = ("measure", out, "--measures", *COLLECTED_MEASURES, "--out", file)
             commands += [Command(collect, ROOT / file), Command(measure, ROOT / file)]  # an interrupted collection resumes
         files = (*PLANTED_RUN_FILES, "maps-1.parquet", "maps-7.5.parquet")
-        yield Run(f"small_sd/{name}", tuple(commands), run, files, measures, LAST_MEASURES)
+        yield Run(f"small_sd/{name}", tuple(commands), run, files, measures, (*LAST_MEASURES, *DETECTORS))
 
 
 FINDING_RUNS = {
@@ -400,7 +401,7 @@ def copy_files(run: Run) -> None:
 
 
 def write_rows(source: Path, target: Path, measures: tuple[str, ...], last_measures: tuple[str, ...] = ()) -> None:
-    """Rows of these measures and of confirmations, without captions; of generations without a caption only the distances."""
+    """Rows of these measures and of confirmations, without captions; of generations without caption only distances and cluster."""
     import numpy as np
     import pandas as pd
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from afterglow.analysis.summary import ALL_SEEDS, read_measurements
+from afterglow.reports.detection import copies_detected_text
 from afterglow.reports.tables import text_table
 
 HERE = Path(__file__).parent
@@ -23,6 +24,9 @@ SCALES = ("1", "7.5")
 MEMORIZED, NOT_YET = E3.CLASSES[:2]
 FIRST_END = E3.MAPS[E3.PRIMARY]
 KINDS = ("global", "local", "phantom", "tint", "decoy")
+
+DETECTORS, NUM_IMAGES = ("guidance_norm.all", "ld.*.all", "ld_neutral.*.all", "ld_other_caption.*.all"), 4
+DETECTION = "AUC of LD, of the guidance norm, and, as a control, of LD with the map of another caption (`ld_other_caption`), for memorized local plants against each kind of negative, mean over the 4 generations of a caption at the last evaluation (trailing). If the control separates copies as well as LD, the map contributes nothing. Brackets: 95 % intervals over plants, exact at 0 and 1. Detectors of seed 0 were not kept."
 
 INTRODUCTION = """# Does the ending brighten in Stable Diffusion's structure?
 
@@ -122,6 +126,8 @@ def page(folder: Path = HERE) -> str:
         "## Layers of the first end token",
         layers_text(settings),
     ]
+    if detection := copies_detected_text({str(seed): rows for seed, rows in settings["trailing"].items()}, DETECTORS, NUM_IMAGES):
+        parts += ["## Detection", DETECTION, detection]
     return "\n\n".join(parts) + "\n"
 
 

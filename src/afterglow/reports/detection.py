@@ -1,6 +1,7 @@
 """Results of `afterglow detect` as text, and intervals of detectors or maps as a figure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from afterglow.kinds import KINDS
+from afterglow.analysis.detection import detection_table
+from afterglow.kinds import KINDS, NEGATIVES
 from afterglow.reports.figures import PLAIN_STYLE, new_figure, save_figure
 from afterglow.reports.tables import interval_text, text_table
 
@@ -37,6 +39,35 @@ def detection_text(table: pd.DataFrame, metrics: Sequence[str], limit: int | Non
         rows = [[name, *(cells.get((name, metric), "-") for metric in present)] for name in order]
         blocks.append(f"{title}\n\n{text_table(['detector', *present], rows)}")
     return "\n\n".join(blocks)
+
+
+def copies_detected_text(runs: Mapping[str, pd.DataFrame], detectors: Sequence[str], num_images: int) -> str:
+    """AUC of detectors for memorized local plants against each kind of negative, at the last evaluation of each run.
+
+    Args:
+        runs: {run: tidy measurements}.
+        detectors: patterns of names, with wildcards.
+        num_images: generations of a caption, whose mean score counts; captions with fewer are left out.
+
+    Returns:
+        One table: a row per detector, a column per kind of negative (mean over runs, interval); empty without such scores.
+    """
+    tables = []
+    for run, rows in runs.items():
+        last = rows[rows["step"] == rows["step"].max()]
+        copied = last[(last["measure"] == "plant_memorized") & (last["kind"] == "local") & (last["value"] > 0.5)]["plant_id"]
+        tables.append(last[(last["kind"] != "local") | last["plant_id"].isin(copied)].assign(run=run))
+    rows = pd.concat(tables)
+    names = [name for name in rows["measure"].unique() if any(fnmatchcase(name, pattern) for pattern in detectors)]
+    table = detection_table(rows[rows["seed"] >= 0], names, [("local", kind) for kind in NEGATIVES], (num_images,))
+    if table.empty:
+        return ""
+    table = table[table["metric"] == "auc"]
+    negatives = [kind for kind in NEGATIVES if kind in set(table["negative"])]
+    cells = {(row.detector, row.negative): interval_text(row) for row in table.itertuples()}
+    counts = {row.negative: f"{row.negative} ({row.positives} against {row.negatives})" for row in table.itertuples()}
+    lines = [[name, *(cells.get((name, kind), "-") for kind in negatives)] for name in names]
+    return text_table(["detector", *(counts[kind] for kind in negatives)], lines)
 
 
 def interval_figure(table: pd.DataFrame, name: str, color: str, title: str, paths: Sequence[Path], *, panel: str | None = None) -> None:
