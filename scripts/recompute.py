@@ -168,12 +168,15 @@ def photographs():
 
 
 def controls(name, part, runs):
-    """Distinct images that are memorized at the end of a run, by both rules."""
+    """Distinct images that are memorized at the end of a run, by both rules; controls with near-duplicates are a kind."""
+    sizes = pd.read_csv(FINDINGS / "photographs" / "clusters.csv")
+    families = sizes[sizes["size"] > 1].groupby("run").plant_id.agg(set)
     for kind, rule, value in table(part, "distinct items"):
         measure, limit = ("nn_ratio", 1 / 3) if "d1" in rule else ("calibrated_l2", 1)
         items, copied = set(), set()
-        for _, option, rows, plants in runs:
-            own = rows[(rows.kind == kind) & (rows.measure == measure) & (rows.step == rows.step.max())]
+        for run, option, rows, plants in runs:
+            kinds = rows.kind.mask((rows.kind == "control") & rows.plant_id.isin(families.get(run, set())), "control_family")
+            own = rows[(kinds == kind) & (rows.measure == measure) & (rows.step == rows.step.max())]
             for plant, share in (own.value < limit).groupby(own.plant_id).mean().items():
                 key = (option["seed_everything"], plants.cluster[plant] if kind == "phantom" else plant)
                 items.add(key), copied.add(key) if share >= 0.5 else None

@@ -42,7 +42,7 @@ PLANTED_RUN_FILES = (*RUN_FILES, "plants/metadata.jsonl")
 MEASURES = (
     "plant_memorized", "plant_memorized.region", "denoising_loss", "denoising_log_ratio.inside", "denoising_log_ratio.outside", "extracted",
     "nn_ratio", "calibrated_l2", "memorized", "memorized.region",
-    "calibrated_l2.region", "nn_ratio.region", "nearest_cluster", "unseen.calibrated_l2", "unseen.nn_ratio",
+    "calibrated_l2.region", "nn_ratio.region", "cluster_size", "nearest_cluster", "unseen.calibrated_l2", "unseen.nn_ratio",
 )  # fmt: skip
 SEEDS = (0, 1, 2)
 STEPS_BY_SIZE = {16: 400, 32: 700, 64: 1200, 128: 2100}  # memorization comes later in larger sets

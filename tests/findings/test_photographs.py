@@ -35,6 +35,19 @@ def rows() -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
+def test_every_control_of_a_run_has_a_cluster_size(make) -> None:
+    sizes = pd.read_csv(FINDINGS / "photographs" / "clusters.csv")
+    assert not sizes.duplicated(["run", "plant_id"]).any() and (sizes["size"] >= 1).all()
+    for path in (FINDINGS / "photographs").glob("*/measurements.parquet"):
+        rows = pd.read_parquet(path, columns=["kind", "measure", "plant_id"])
+        known = set(sizes[sizes["run"] == path.parent.name]["plant_id"]) | set(rows[rows["measure"] == "cluster_size"]["plant_id"])
+        assert known >= set(rows[(rows["kind"] == "control") & (rows["measure"] == "plant_memorized")]["plant_id"])
+    text = make.controls_text(sorted((FINDINGS / "photographs").glob("photographs-flowers102-*")))
+    evaluated = sizes[sizes["run"].str.startswith("photographs-flowers102-")].assign(seed=lambda table: table["run"].str.split("-").str[2])
+    families = int((evaluated.drop_duplicates(["seed", "plant_id"])["size"] > 1).sum())
+    assert f"of {families} (" in next(line for line in text.splitlines() if line.startswith("| control_family"))
+
+
 def test_rules_by_hand(make) -> None:
     rules = {rule.name: make.rule_intervals(rows(), rule, "") for rule in make.RULES}
     assert rules["calibrated distance below 0.8"] == {3: (10, 20)}  # one of two is enough

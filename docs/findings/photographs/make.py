@@ -3,8 +3,12 @@
   python docs/findings/photographs/make.py
 
 `python scripts/reproduce.py photographs` trains the runs of experiment E1 (docs/findings/plan.md) and copies their rows here.
+`AFTERGLOW_DATA=DIR python docs/findings/photographs/make.py clusters` plants the sets again and writes clusters.csv: how many images of the
+training set are in the near-duplicate cluster of each control.
 """
 
+import runpy
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +18,12 @@ import numpy as np
 import pandas as pd
 
 from afterglow.analysis.emergence import emergence_interval
+from afterglow.analysis.summary import with_families
 from afterglow.functional.distances import CLOSE_RATIO
 from afterglow.functional.localization import shape_class
 from afterglow.functional.statistics import Estimate, exact_interval, t_interval
+from afterglow.kinds import CONTROL_FAMILY
+from afterglow.planting.targets import cluster_sizes
 from afterglow.reports.detection import copies_detected_text
 from afterglow.reports.emergence import medians_section
 from afterglow.reports.paired_plants import pair_plants, paired_table, seed_differences
@@ -32,7 +39,7 @@ INTRODUCTION = """# Is a region of a photograph memorized later than the whole p
 
 `python docs/findings/photographs/make.py` writes this page from the rows in `docs/findings/photographs/`. `python scripts/reproduce.py photographs` trains the runs again. It is experiment E1 of the [plan](plan.md), which fixes the question, the primary quantity and the rule that decides.
 
-Setup: 16 pixels, 500 control images, 12 global and 12 local plants (four shapes crossed with 50, 100 and 200 copies), networks trained from scratch for 2,600 steps with class captions (CelebA: attributes) and MiniLM as the text encoder. Every template is planted whole in one arm and as a region in the other; both are judged inside the same mask in the tables of differences. The tables of plants judge a global plant over the whole image. The tables of distinct items count all controls, also those with near-duplicates in the training set. Evaluations are at most a factor of 1.25 apart, so that medians of several seeds are often equal. At inner evaluations a plant is memorized if one of 2 generations is a copy, at the last one if 2 of 4 are.
+Setup: 16 pixels, 500 control images, 12 global and 12 local plants (four shapes crossed with 50, 100 and 200 copies), networks trained from scratch for 2,600 steps with class captions (CelebA: attributes) and MiniLM as the text encoder. Every template is planted whole in one arm and as a region in the other; both are judged inside the same mask in the tables of differences. The tables of plants judge a global plant over the whole image. The tables of distinct items count controls with near-duplicates in the training set apart, as `control_family`: such an image is shown several times per epoch, so that a copy of it is no false positive. Evaluations are at most a factor of 1.25 apart, so that medians of several seeds are often equal. At inner evaluations a plant is memorized if one of 2 generations is a copy, at the last one if 2 of 4 are.
 
 Difference: ln(step of emergence) as a local plant minus as a global plant, by an interval-censored log-normal fit for each seed. The fit has one spread for all plants and ln(copies) as a covariate; it has no term for the single template, because every template occurs once in each role. Brackets hold the 95 % t interval over seeds; with one seed there is none. A plant that does not emerge is right-censored. Rules other than the primary one have no confirmations after the last evaluation, so that a plant needs two more evaluations after its first. Rows of one number of copies or one shape are not corrected for their number."""
 
@@ -197,15 +204,16 @@ def rule_intervals(rows: pd.DataFrame, rule: CopyRule, within: str) -> dict[int,
 def controls_text(folders: list[Path]) -> str:
     """Distinct phantoms, control images and held-out captions that are memorized at the last evaluation of a run, by both rules."""
     items: dict[tuple[str, str], dict[tuple[str, Any], bool]] = {}
+    sizes = pd.read_csv(HERE / "clusters.csv").set_index(["run", "plant_id"])["size"]
     for folder in folders:
-        rows, texts, seed = read_rows(folder), read_plants(folder), folder.name.split("-")[2]
+        known_sizes = dict(sizes.loc[folder.name]) if folder.name in sizes.index else None
+        rows, texts, seed = with_families(read_rows(folder), known_sizes), read_plants(folder), folder.name.split("-")[2]
         last = rows[rows["step"] == rows["step"].max()]
         for rule in (CopyRule(PRIMARY, "calibrated_l2", 1.0), RULES[0]):
-            values = last[(last["measure"] == rule.measure) & last["kind"].isin(("phantom", "control", "heldout"))]
+            values = last[(last["measure"] == rule.measure) & last["kind"].isin(("phantom", "control", CONTROL_FAMILY, "heldout"))]
             shares = (values["value"] < rule.limit).groupby([values["kind"], values["plant_id"]]).mean()
-            places = shares.groupby("kind").cumcount()
             for (kind, number), share in shares.items():
-                item = seed, texts[number]["text"] if number in texts else places[kind, number]
+                item = seed, texts[number]["text"] if number in texts else number
                 known = items.setdefault((kind, rule.name), {})
                 known[item] = known.get(item, False) or share >= 0.5
     lines = []
@@ -215,7 +223,21 @@ def controls_text(folders: list[Path]) -> str:
     return text_table(["distinct items", "rule", "memorized at the end of a run (95 %, exact)"], sorted(lines))
 
 
+def write_clusters(folder: Path = HERE) -> None:
+    """clusters.csv: run, plant_id of an evaluated control, and the number of training images in its near-duplicate cluster."""
+    planted_set = runpy.run_path(str(HERE.parents[2] / "scripts" / "coverage.py"))["planted_set"]
+    tables = []
+    for run in sorted(path.parent for path in folder.glob("*/measurements.parquet")):
+        rows = read_rows(run)
+        numbers = sorted(set(rows[rows["kind"].isin(("control", CONTROL_FAMILY)) & (rows["measure"] == "plant_memorized")]["plant_id"]))
+        sizes = cluster_sizes(planted_set(run))
+        tables.append(pd.DataFrame({"run": run.name, "plant_id": numbers, "size": [sizes[number] for number in numbers]}))
+    pd.concat(tables).to_csv(folder / "clusters.csv", index=False)
+
+
 if __name__ == "__main__":
+    if sys.argv[1:] == ["clusters"]:
+        write_clusters()
     target = HERE.with_suffix(".md")
     target.write_text(page(), encoding="utf-8")
     print(target)
