@@ -3,7 +3,7 @@
   python benchmarks/copy_floor.py --data DIR --dataset cifar10 --resolution 16
 
 DIR holds the folder of the dataset (openmoji needs none). Training sets of several sizes and the unseen images are drawn from the same
-dataset, one image per near-duplicate cluster. Every second unseen image chooses the limit of the best tile, the others judge it. A true
+dataset, one image per near-duplicate cluster. Every second unseen image chooses the limit of the best tile, the others test it. A true
 copy is an unseen image with one quarter of a training image in it, to which noise was added; it counts if this quarter passes.
 """
 
@@ -45,8 +45,8 @@ def main() -> None:
         tiles = tile_values(unseen, gallery).amin(1).numpy()
         limit = calibrated_limit(tiles)
         found = [f"{share:.2f}" for share in power(unseen, gallery, limit, generator)]
-        judged = tiles[1::2]
-        rows.append([str(size), *copies, f"{limit:.2f}", count_text(int((judged < limit).sum()), len(judged), digits=1), *found])
+        compared = tiles[1::2]
+        rows.append([str(size), *copies, f"{limit:.2f}", count_text(int((compared < limit).sum()), len(compared), digits=1), *found])
     whole = ["whole, under 1", "whole, d1/d2 under 1/3", "old tile rule"]
     head = ["n", *whole, "limit of a tile", "best tile, other half", *(f"copies found, noise {noise}" for noise in NOISES)]
     print(f"{args.dataset}, {args.resolution} pixels, {len(unseen)} unseen images (95 %, Wilson)\n\n{text_table(head, rows)}", flush=True)

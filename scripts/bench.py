@@ -157,8 +157,8 @@ def detector_text(scores: pd.DataFrame, names: Sequence[str], seeds: Mapping[str
     for own_names, units in _with_units(scores, "measure", names, seeds):
         table = detection_table(both, own_names, PAIRS, [NUM_IMAGES], units)
         cells |= {(r.detector, f"{r.positive} / {r.negative}"): r for r in table[table["metric"] == "auc"].itertuples()}
-        judged = memorized_table(scores, own_names, units)
-        cells |= {(r.detector, "F1, held out"): r for r in judged[judged["metric"] == "f1_held_out"].itertuples()}
+        evaluated = memorized_table(scores, own_names, units)
+        cells |= {(r.detector, "F1, held out"): r for r in evaluated[evaluated["metric"] == "f1_held_out"].itertuples()}
     columns = [*(f"{positive} / {negative}" for positive, negative in PAIRS), "F1, held out"]
     return _text(head, names, columns, cells, order=("local / phantom", "global / phantom"))
 

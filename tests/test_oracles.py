@@ -49,14 +49,14 @@ def halves(request):
     return split(load_openmoji(16) if request.param == "openmoji" else fields())
 
 
-def judged(model, planted, gallery):
+def evaluated(model, planted, gallery):
     asked = unconditional_targets(planted, COUNT)
     return attach_ground_truth(generate(model, [""] * COUNT, list(range(COUNT)), SAMPLER, PLAIN), asked, gallery)
 
 
 def test_the_optimal_denoiser_of_a_set_draws_training_images_only(halves):
     planted, gallery, _ = halves
-    found = judged(OptimalDenoiser(gallery.pixels), planted, gallery)
+    found = evaluated(OptimalDenoiser(gallery.pixels), planted, gallery)
     assert memorized(found).mean() == 1
     assert calibrated_l2(found).max() < 0.02
     ratio = nn_ratio(found)
@@ -73,7 +73,7 @@ def median_distance(pixels):
 def test_the_set_smoothed_by_half_the_distance_between_its_images_is_not_memorized(halves):
     """The Gaussian's standard deviation is a Euclidean distance, as in a kernel density estimate."""
     planted, gallery, _ = halves
-    found = judged(OptimalDenoiser(gallery.pixels, width=median_distance(gallery.pixels) / 2), planted, gallery)
+    found = evaluated(OptimalDenoiser(gallery.pixels, width=median_distance(gallery.pixels) / 2), planted, gallery)
     assert memorized(found).mean() <= 0.05
 
 
@@ -81,8 +81,8 @@ def test_the_denoiser_of_a_disjoint_half_is_not_memorized_in_this_one(halves, re
     """Not so for emoji, which have near doubles in other groups: the nearest of 300 is often half as far as the next 50 on average."""
     planted, gallery, other = halves
     if "openmoji" in request.node.name:
-        assert 0.1 < memorized(judged(OptimalDenoiser(other.pixels), planted, gallery)).mean() < 0.5
+        assert 0.1 < memorized(evaluated(OptimalDenoiser(other.pixels), planted, gallery)).mean() < 0.5
         return
-    found = judged(OptimalDenoiser(other.pixels), planted, gallery)
+    found = evaluated(OptimalDenoiser(other.pixels), planted, gallery)
     assert memorized(found).mean() == 0
-    assert memorized(judged(OptimalDenoiser(other.pixels), planted, other)).mean() == 1
+    assert memorized(evaluated(OptimalDenoiser(other.pixels), planted, other)).mean() == 1

@@ -5,7 +5,7 @@ import pytest
 from afterglow.analysis.audit import NO_COPY as NOTHING
 from afterglow.analysis.audit import PART_COPY as PART
 from afterglow.analysis.audit import WHOLE_COPY as WHOLE
-from afterglow.analysis.audit import Evidence, Unseen, cells_per_side, copied_mask, heldout_evidence, judge_images, since
+from afterglow.analysis.audit import Evidence, Unseen, audit_verdicts, cells_per_side, copied_mask, heldout_evidence, since
 from afterglow.errors import AfterglowError
 
 # Six images: 0 and 1 are near-duplicates, 2 and 3 share the upper left, 4 and 5 are alone.
@@ -27,7 +27,7 @@ def evidence(whole, cluster, *parts):
 
 def test_each_image_gets_its_verdict_and_its_evidence():
     never = Unseen(np.linspace(1.1, 3, 40), np.linspace(1.1, 3, 40))
-    found = judge_images(
+    found = audit_verdicts(
         evidence(
             [0.5, 0.3, 2.0, 2.0, 2.0],  # two copies of the near-duplicates, a copied region, nothing
             [0, 0, 3, 1, 1],
@@ -56,13 +56,13 @@ def test_each_fold_of_the_unseen_images_sets_a_limit_and_the_smaller_is_used():
         Unseen(np.empty(0), np.empty(0)).limits == {WHOLE: 1, PART: 0.5} and Unseen(np.full(1, 0.3), np.full(1, 0.3)).limits[WHOLE] == 0.3
     )
     part = (3, 0, 0.3, [5])
-    found = judge_images(evidence([0.05], [0], part), CLUSTERS, near)
+    found = audit_verdicts(evidence([0.05], [0], part), CLUSTERS, near)
     assert found["verdict"].tolist() == [WHOLE, WHOLE, *[NOTHING] * 4]  # the region of a whole copy does not count
-    found = judge_images(evidence([0.25], [0], part), CLUSTERS, near)
+    found = audit_verdicts(evidence([0.25], [0], part), CLUSTERS, near)
     assert found["verdict"].tolist() == [*[NOTHING] * 5, PART] and found["cells"][5] == [15]
     many = Unseen(np.full(800, 2.0), np.repeat([0.2, 2.0], [4, 796]))  # 1 % of 400 is more than one image
     assert many.limits[PART] == 1
-    assert judge_images(evidence([2.0], [0], part), CLUSTERS, many)["unseen_as_close"].tolist() == [0, 0, 0, 0, 0, 4]
+    assert audit_verdicts(evidence([2.0], [0], part), CLUSTERS, many)["unseen_as_close"].tolist() == [0, 0, 0, 0, 0, 4]
 
 
 def test_cells_are_a_lattice_of_the_image():
@@ -91,7 +91,7 @@ def test_held_out_images_are_judged_like_the_others_and_what_they_share_is_no_ev
     assert len(kept.nearest) == len(kept.distance) == 4
     assert unseen.whole.tolist() == [np.inf, np.inf, 0.3, np.inf] and unseen.part.tolist() == [0.2, np.inf, 0.7, np.inf]
     assert unseen.limits == {WHOLE: 0.3, PART: 0.2} and unseen.passing(WHOLE) == (1, 4) and unseen.passing(PART) == (1, 4)
-    assert judge_images(kept, np.arange(4), unseen)["verdict"].tolist() == [NOTHING, PART, PART, NOTHING]
+    assert audit_verdicts(kept, np.arange(4), unseen)["verdict"].tolist() == [NOTHING, PART, PART, NOTHING]
 
 
 def test_of_exchangeable_images_that_resemble_each_other_no_more_are_called_copied_than_the_limit_allows():
@@ -104,7 +104,7 @@ def test_of_exchangeable_images_that_resemble_each_other_no_more_are_called_copi
         nothing = np.full(1, np.inf), np.zeros(1, int)
         found = Evidence(*nothing, parts, np.ones((400, 16), bool), COVERAGE, np.zeros(264, int), np.ones(264))
         kept, unseen = heldout_evidence(found, np.arange(264), 200)
-        called.append((judge_images(kept, np.arange(200), unseen)["verdict"] == PART).mean())
+        called.append((audit_verdicts(kept, np.arange(200), unseen)["verdict"] == PART).mean())
         checked.append(np.divide(*unseen.passing(PART)))
     both, one = 1 / 65, 1 / 33  # probability that the smallest value of 65 (both folds) and of 33 images is that of the last one
     assert 0.7 * both < np.mean(called) < 1.3 * both and 0.7 * one < np.mean(checked) < 1.3 * one

@@ -61,7 +61,7 @@ def test_limit_of_tiles_leaves_at_most_a_hundredth_of_the_choosing_half_below():
     values = np.random.default_rng(0).uniform(0, 3, 500)
     limit = calibrated_limit(values)
     assert (values[::2] < limit).sum() == 1 and limit < 1
-    assert limit == calibrated_limit(np.where(np.arange(500) % 2, 0.0, values))  # the half that judges plays no part
+    assert limit == calibrated_limit(np.where(np.arange(500) % 2, 0.0, values))  # the half that tests plays no part
     assert calibrated_limit(np.full(40, 2.0)) == 1 and calibrated_limit(np.zeros(0)) == 1
 
 

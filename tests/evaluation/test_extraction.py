@@ -38,41 +38,43 @@ def generated(images):
 
 
 @pytest.fixture(scope="module")
-def judged(gallery):
+def evaluated(gallery):
     fresh = np.random.default_rng(1).integers(0, 256, (3, 3, 8, 8), dtype=np.uint8)
     fresh[0, :, 4:, 4:] = gallery.pixels[9][:, 4:, 4:]
     return attach_nearest(generated(np.concatenate([gallery.pixels[[1, 5]], fresh])), gallery, pixel_space(gallery), 2)
 
 
-def test_attach_nearest_copy_has_its_cluster_and_the_50_nearest_others(judged, gallery):
-    assert judged.neighbors.clusters.shape == (5, 51) and judged.neighbors.clusters[:2, 0].tolist() == [0, 4]
-    assert judged.extras["nearest_row"][:2].tolist() == [0, 5]  # twins: the first of them
-    assert torch.equal(judged.references[1], torch.from_numpy(gallery.pixels[5]))
+def test_attach_nearest_copy_has_its_cluster_and_the_50_nearest_others(evaluated, gallery):
+    assert evaluated.neighbors.clusters.shape == (5, 51) and evaluated.neighbors.clusters[:2, 0].tolist() == [0, 4]
+    assert evaluated.extras["nearest_row"][:2].tolist() == [0, 5]  # twins: the first of them
+    assert torch.equal(evaluated.references[1], torch.from_numpy(gallery.pixels[5]))
     everything = torch.ones(1, 1, 8, 8, dtype=torch.bool)
-    clusters, apart, _ = gallery.nearest(judged.images, everything[0], [{int(cluster)} for cluster in judged.neighbors.clusters[:, 0]])
-    assert torch.equal(clusters, judged.neighbors.clusters[:, 1:])
-    own = masked_rms(judged.images.float() / 255, judged.references.float() / 255, everything)
-    assert torch.allclose(calibrated_l2(judged), own / (0.5 * apart.mean(1)), atol=1e-5)
-    assert judged.kind == ("unprompted",) * 5
+    clusters, apart, _ = gallery.nearest(
+        evaluated.images, everything[0], [{int(cluster)} for cluster in evaluated.neighbors.clusters[:, 0]]
+    )
+    assert torch.equal(clusters, evaluated.neighbors.clusters[:, 1:])
+    own = masked_rms(evaluated.images.float() / 255, evaluated.references.float() / 255, everything)
+    assert torch.allclose(calibrated_l2(evaluated), own / (0.5 * apart.mean(1)), atol=1e-5)
+    assert evaluated.kind == ("unprompted",) * 5
 
 
-def test_attach_nearest_copied_tile_is_found_in_its_tile_only(judged):
-    zero = judged.extras["tile_distance"][2] == 0
+def test_attach_nearest_copied_tile_is_found_in_its_tile_only(evaluated):
+    zero = evaluated.extras["tile_distance"][2] == 0
     assert zero.tolist() == [False, False, False, True]
-    assert judged.extras["tile_rows"][2, 3] == 9 and judged.extras["tile_clusters"][2, 3] == 8
+    assert evaluated.extras["tile_rows"][2, 3] == 9 and evaluated.extras["tile_clusters"][2, 3] == 8
 
 
-def test_terms_of_the_tile_rule_equal_a_search_by_hand(judged, gallery):
-    flat, images = to_unit(gallery.pixels)[..., 4:, 4:], to_unit(judged.images)[..., 4:, 4:]
+def test_terms_of_the_tile_rule_equal_a_search_by_hand(evaluated, gallery):
+    flat, images = to_unit(gallery.pixels)[..., 4:, 4:], to_unit(evaluated.images)[..., 4:, 4:]
 
     def distance(a, b):
         return float((a - b).square().mean().sqrt())
 
     for row in range(5):
-        own = int(judged.extras["tile_rows"][row, 3])
+        own = int(evaluated.extras["tile_rows"][row, 3])
         others = [i for i in range(70) if gallery.clusters[i] != gallery.clusters[own]]
         assert own == min(range(70), key=lambda i: distance(images[row], flat[i]))  # noqa: B023
-        found = {name: float(judged.extras[f"tile_{name}"][row, 3]) for name in ("distance", "other", "own_other", "contrast")}
+        found = {name: float(evaluated.extras[f"tile_{name}"][row, 3]) for name in ("distance", "other", "own_other", "contrast")}
         assert found["distance"] == pytest.approx(distance(images[row], flat[own]), abs=1e-6)
         assert found["other"] == pytest.approx(min(distance(images[row], flat[i]) for i in others), abs=1e-6)
         assert found["own_other"] == pytest.approx(min(distance(flat[own], flat[i]) for i in others), abs=1e-6)
@@ -102,15 +104,15 @@ def test_unseen_rows_are_those_of_generations_without_near_duplicates(gallery):
     assert duplicates == 2 and len(unseen_rows(images[:0], request)[0]) == 0
 
 
-def test_attach_nearest_result_survives_save_and_load(judged, tmp_path):
-    judged.save(tmp_path / "part=00000")
+def test_attach_nearest_result_survives_save_and_load(evaluated, tmp_path):
+    evaluated.save(tmp_path / "part=00000")
     again = Generations.load(tmp_path / "part=00000")
-    assert torch.equal(again.extras["tile_own_other"], judged.extras["tile_own_other"])
+    assert torch.equal(again.extras["tile_own_other"], evaluated.extras["tile_own_other"])
     assert again.provenance["similarity"] == "pixels, 1 - RMS distance"
 
 
-def test_background_similarity_excludes_the_own_cluster(judged, gallery):
-    assert judged.extras["similarity"][:2].tolist() == [1, 1] and (judged.extras["similarity"][2:] < 1).all()
+def test_background_similarity_excludes_the_own_cluster(evaluated, gallery):
+    assert evaluated.extras["similarity"][:2].tolist() == [1, 1] and (evaluated.extras["similarity"][2:] < 1).all()
     training = background_similarity(pixel_space(gallery), 100)
     flat = to_unit(gallery.pixels)
     for row in (0, 1, 40):

@@ -160,18 +160,18 @@ def test_own_group_phantoms_and_heldout_images_are_no_neighbors(planted, annotat
 
 
 def test_templates_take_part_where_half_of_the_mask_overlaps_them(planted):
-    """Copies of one local plant's template, judged as another's: near only where enough of it is seen."""
+    """Copies of one local plant's template, evaluated as another's: near only where enough of it is seen."""
     entered = []
-    for judged in planted.of_kind("local", "global"):
+    for evaluated in planted.of_kind("local", "global"):
         for other in planted.of_kind("local"):
-            if other is judged:
+            if other is evaluated:
                 continue
-            (subject,) = [s for s in evaluation_targets(planted) if s.plant_id == judged.plant_id]
+            (subject,) = [s for s in evaluation_targets(planted) if s.plant_id == evaluated.plant_id]
             copy = planted.compose(other, 0, int(planted.controls[0]))[None]
             found = attach_ground_truth(make_generations([subject], near=copy), [subject], planted.gallery())
-            overlap = (judged.mask & other.mask).sum() / judged.mask.sum()
+            overlap = (evaluated.mask & other.mask).sum() / evaluated.mask.sum()
             entered.append(overlap >= 0.5)
-            assert (other.cluster in found.neighbors.clusters[0, 1:].tolist()) is bool(overlap >= 0.5), (judged.shape, other.shape)
+            assert (other.cluster in found.neighbors.clusters[0, 1:].tolist()) is bool(overlap >= 0.5), (evaluated.shape, other.shape)
             if overlap >= 0.5:
                 assert found.neighbors.clusters[0, 1] == other.cluster and found.neighbors.distances[0, 1] < 0.03
     assert any(entered) and not all(entered)

@@ -78,8 +78,8 @@ def test_tints_are_matched_within_the_caliper(make) -> None:
 def test_layers_are_judged_on_the_seed_that_did_not_choose_them(make) -> None:
     values = {("r-0", "end_token.x"): 0.9, ("r-0", "end_token.y"): 0.5, ("r-1", "end_token.x"): 0.4, ("r-1", "end_token.y"): 0.6}
     table = [{"run": run, "plant_id": 0, "kind": "local", "map": name, "auc": auc, "iou": np.nan} for (run, name), auc in values.items()]
-    rows, judged = make.chosen_layers(pd.DataFrame(table), "end_token.")
-    assert rows == [("0", "end_token.y", 0.5), ("1", "end_token.x", 0.4)] and judged.runs == {"r-0": 0.5, "r-1": 0.4}
+    rows, evaluated = make.chosen_layers(pd.DataFrame(table), "end_token.")
+    assert rows == [("0", "end_token.y", 0.5), ("1", "end_token.x", 0.4)] and evaluated.runs == {"r-0": 0.5, "r-1": 0.4}
 
 
 def test_inverted_maps_and_the_mask_prior(make) -> None:

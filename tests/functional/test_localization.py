@@ -92,9 +92,9 @@ def test_from_16_plants_on_one_half_chooses_for_the_other(plants):
     assert len(halves) == 2
     counts = [len({clusters[row] for row in half}) for half in halves]
     assert sum(counts) == plants and abs(counts[0] - counts[1]) <= 1  # no plant is on both sides
-    for judged, choosing in (halves, halves[::-1]):
-        assert used[judged[0]].item() == pytest.approx(slow_threshold(maps, regions, choosing), rel=1e-6)
-        for row in judged:
+    for evaluated, choosing in (halves, halves[::-1]):
+        assert used[evaluated[0]].item() == pytest.approx(slow_threshold(maps, regions, choosing), rel=1e-6)
+        for row in evaluated:
             assert shares[row].item() == pytest.approx(slow_overlap(maps[row], regions[row], used[row].item()))
 
 

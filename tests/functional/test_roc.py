@@ -105,8 +105,8 @@ def test_the_held_out_f1_uses_the_other_halfs_threshold():
     scores, truth = sample(30, seed=5)
     halves = np.arange(len(scores)) % 2
     expected = []
-    for judged in (0, 1):
-        mine, other = halves == judged, halves != judged
+    for evaluated in (0, 1):
+        mine, other = halves == evaluated, halves != evaluated
         best = max(sorted(set(scores[other].tolist()), reverse=True), key=lambda t: f1_score(truth[other], scores[other] >= t))
         expected.append(f1_score(truth[mine], scores[mine] >= best))
     found = f1_held_out(scores.astype(float), truth, halves, np.ones((1, len(scores))))

@@ -153,7 +153,7 @@ def test_family_mask_of_openmoji_equals_its_definition(openmoji: CaptionedImages
     )
     planted = plant_images(openmoji, few, set_size=10)
     clusters = cluster_images(openmoji.pixels, openmoji.families)
-    firsts, judged = np.unique(clusters, return_index=True), 0
+    firsts, evaluated = np.unique(clusters, return_index=True), 0
     for p in planted.of_kind("natural"):
         others = openmoji.pixels[[int(row) for cluster, row in zip(*firsts, strict=True) if cluster != p.cluster]]
         members = planted.pixels[list(p.members)].astype(int)
@@ -165,10 +165,10 @@ def test_family_mask_of_openmoji_equals_its_definition(openmoji: CaptionedImages
             contrast = max(abs(members[0, c, y, x] - median[c, y, x]) for c in range(3))
             if abs(contrast - 25.5) > 1:  # the code's median holds the family itself, one of 1,946: at most one gray level away
                 assert p.mask[0, y, x] == (agree and contrast > 25.5), (p.caption, y, x)
-                judged += 1
+                evaluated += 1
         assert p.mask.mean() >= 0.05
         assert distances_to_other_groups(openmoji, clusters, p, members[0]).min() >= ELIGIBLE_DISTANCE
-    assert judged > 0.95 * 4 * 256
+    assert evaluated > 0.95 * 4 * 256
 
 
 def test_plants_with_unique_captions_keep_them(images: CaptionedImages, planted: PlantedSet) -> None:

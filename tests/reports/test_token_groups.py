@@ -45,8 +45,8 @@ def test_the_sentence_says_where_the_ending_brightens(run_folder: Path, tint: fl
 
 def test_one_plant_has_no_interval_and_none_is_counted(run_folder: Path) -> None:
     sentence = ending_sentence(rewritten(run_folder, kept=(1, 7, 13)))
-    assert f"cannot be judged on {NOT_YET} (1 of them; AUC 0.50, best trivial map 0.70)" in sentence
-    assert f"cannot be judged on {TINTS} (0 of them)" in sentence
+    assert f"cannot be decided on {NOT_YET} (1 of them; AUC 0.50, best trivial map 0.70)" in sentence
+    assert f"cannot be decided on {TINTS} (0 of them)" in sentence
 
 
 def test_the_table_keeps_memorized_plants_apart(run_folder: Path) -> None:

@@ -48,7 +48,7 @@ FIGURES = ("f_mem", "tau_mem_n", "emerged_step", "emerged_exposures", "global_co
 THRESHOLDS = {"1/2 ln 2": 0.5 * math.log(2), "ln 2": math.log(2)}  # half, and a quarter, of the squared error on held-out images
 LAW_TERMS = {"n": "images", "clusters": "clusters", "effective": "effective number of clusters"}
 REJECTED = 0.05  # level of a likelihood-ratio test below which a start-up law is rejected
-NUM_CONTROLS = 32  # that an evaluation judges
+NUM_CONTROLS = 32  # that an evaluation samples
 ALARM_AUC = 0.9  # AUC of the indicator, plants against phantoms, from which on it detects them
 
 INTRODUCTION = """# When does memorization emerge, and does local come before global?

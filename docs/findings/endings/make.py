@@ -327,7 +327,7 @@ def knockout_table(folder: Path, runs: Mapping[tuple[str, int], pd.DataFrame]) -
 
 
 def layers_table(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
-    """The layer of the first end token's map that is best on the other seeds, judged on each seed; arms with at least three seeds."""
+    """The layer of the first end token's map that is best on the other seeds, evaluated on each seed; arms with at least three seeds."""
     table = []
     for arm, runs in arms.items():
         names = [n.removeprefix("auc.") for n in next(iter(runs.values()))["measure"].unique() if n.startswith(f"auc.{MAPS[PRIMARY]}.")]

@@ -82,7 +82,7 @@ def page(folder: Path = HERE) -> str:
         "## Memorized at the last evaluation",
         memorized_text(rows, folder),
         FAMILY_NOTE,
-        "## Layers chosen on one seed and judged on the other",
+        "## Layers chosen on one seed and evaluated on the other",
         chosen_layers_text(maps),
         "## Maps over training, aligned on each plant's own emergence",
         aligned_text(folder),
@@ -236,16 +236,16 @@ def matched_text(pairs: pd.DataFrame) -> str:
 
 
 def chosen_layers(maps: pd.DataFrame, prefix: str) -> tuple[list[tuple[str, str, float]], RunValues]:
-    """(seed that judges, map chosen on the other seed, its AUC there), and the AUC in each judged run, on local plants."""
+    """(seed on which it is evaluated, map chosen on the other seed, its AUC there), and the AUC in each evaluated run, on local plants."""
     own = maps[(maps["kind"] == "local") & maps["map"].str.startswith(prefix)]
-    seeds, rows, judged = sorted(own["run"].map(training_seed).unique()), [], {}
+    seeds, rows, evaluated = sorted(own["run"].map(training_seed).unique()), [], {}
     for seed in seeds:
         here = own["run"].map(training_seed) == seed
         choice = str(own[~here].groupby(["map", "run"])["auc"].mean().groupby("map").mean().idxmax())
         values = values_of(own[here], choice, "local")
         rows.append((seed, choice, values.mean))
-        judged.update(values.runs)
-    return rows, RunValues(judged)
+        evaluated.update(values.runs)
+    return rows, RunValues(evaluated)
 
 
 def chosen_layers_text(maps: pd.DataFrame) -> str:
@@ -261,7 +261,7 @@ def chosen_layers_text(maps: pd.DataFrame) -> str:
         ]
         for seed, name, auc in rows
     ]
-    return text_table(["judged on seed", "end-token map chosen on the other seed", "its AUC", f"`{trivial}`"], lines)
+    return text_table(["evaluated on seed", "end-token map chosen on the other seed", "its AUC", f"`{trivial}`"], lines)
 
 
 def best_trivial(maps: pd.DataFrame) -> str:
@@ -357,10 +357,10 @@ def conclusions(maps: pd.DataFrame, detection: Mapping[tuple[str, str, str], Run
         f"{auc(PAPER_MAP, NOT_MEMORIZED)} on those that are not memorized. On memorized ones the best trivial map, `{trivial}`, has "
         f"{of_trivial.text()}; difference {minus(paper, of_trivial).difference_text()}."
     )
-    _, judged = chosen_layers(maps, "end_token.")
+    _, evaluated = chosen_layers(maps, "end_token.")
     yield (
-        f"An end-token map chosen on one seed has an AUC of {judged.text()} on the memorized local plants of the other. Difference from `{trivial}`: "
-        f"{minus(judged, of_trivial).difference_text()}. No end-token map of this encoder is established as better than a trivial one."
+        f"An end-token map chosen on one seed has an AUC of {evaluated.text()} on the memorized local plants of the other. Difference from `{trivial}`: "
+        f"{minus(evaluated, of_trivial).difference_text()}. No end-token map of this encoder is established as better than a trivial one."
     )
     dark = min(
         (name for name in maps["map"].unique() if name.startswith("end_token.")), key=lambda name: values_of(maps, name, "local").mean

@@ -90,7 +90,7 @@ class Unseen:
         return even, odd
 
 
-def judge_images(evidence: Evidence, clusters: np.ndarray, unseen: Unseen) -> pd.DataFrame:
+def audit_verdicts(evidence: Evidence, clusters: np.ndarray, unseen: Unseen) -> pd.DataFrame:
     """The verdict on each training image.
 
     An image is copied whole if a generation is extracted whole and the image belongs to its cluster. It is copied in part if another

@@ -125,7 +125,7 @@ def named_rows(
     """The rows of one checkpoint as audit.parquet has them; left, top, right, bottom: box around the copied cells, from 0 to 1.
 
     Args:
-        table: as `judge_images` returns it.
+        table: as `audit_verdicts` returns it.
         names, captions: of its images.
         prompts: caption of each generation.
         unseen: images that the model never saw, at this checkpoint.

@@ -60,7 +60,7 @@ def calibrated_limit(unseen: np.ndarray) -> float:
     """Limit below which a generation is extracted in its best tile: 1, or less where unseen images come nearer.
 
     The k-th smallest of the N values of every second unseen image, k = UNSEEN_FRACTION (N + 1) rounded down and at least 1: below it
-    lies another unseen image with a probability of at most k / (N + 1) (exchangeable images). The other half judges it.
+    lies another unseen image with a probability of at most k / (N + 1) (exchangeable images). The other half tests it.
 
     >>> calibrated_limit(np.array([0.3, 0.2, 2.0, 2.0]))
     0.3
@@ -154,19 +154,19 @@ def fractions(
         training: similarity of each training image to the nearest other cluster.
         kinds: {plant_id: kind} of the planted images; adds the copies of each kind, in the plant's mask.
         unseen: the same rows of real images that the model never saw. Every second one chooses the limit of the best tile
-            (`tile_limit`); the others judge it. Tiles have no row where too few choose it.
+            (`tile_limit`); the others test it. Tiles have no row where too few choose it.
     """
-    judges = unseen if unseen is not None and len(unseen) else None
-    limit = tile_limit(judges)
+    tested = unseen if unseen is not None and len(unseen) else None
+    limit = tile_limit(tested)
     similar = float(np.quantile(training, SIMILARITY_QUANTILE))
 
     def fraction(key: str, name: str, test: Callable[[pd.DataFrame], pd.Series], cluster: str = "", start: int = 0) -> Fraction:
         passed, distinct, floor = test(table), None, None
         if cluster:
             distinct = int(table[cluster][passed].nunique())
-        if judges is not None:
-            judging = judges.iloc[start :: 1 + start]
-            floor = int(test(judging).sum()), len(judging)
+        if tested is not None:
+            others = tested.iloc[start :: 1 + start]
+            floor = int(test(others).sum()), len(others)
         return Fraction(key, name, int(passed.sum()), len(table), distinct, floor)
 
     def below(column: str, value: float) -> Callable[[pd.DataFrame], pd.Series]:

@@ -13,7 +13,7 @@ from afterglow.analysis.audit import NO_COPY, since
 from afterglow.analysis.audit_result import COPIED, AuditResult, audit_facts, confirmed, named_rows, shown_pairs
 from afterglow.callbacks.training_evaluation import EvaluationSettings
 from afterglow.errors import reading
-from afterglow.evaluation.audit import audit_captions, audit_request, judge_generations, num_calibrating
+from afterglow.evaluation.audit import audit_captions, audit_generations, audit_request, num_calibrating
 from afterglow.evaluation.audited_set import trained_images
 from afterglow.evaluation.evaluate import Processes, generate_with_ground_truth
 from afterglow.evaluation.requests import GenerationPlan
@@ -76,7 +76,7 @@ class TrainingAudit:
         )  # fmt: skip
 
     def record(self, generations: Generations, step: int, epoch: float, logger: Any, *, last: bool) -> None:
-        """Judge the images, write the folder `audit` of the run, log, and warn at the first confirmed copy.
+        """Compare the images with the training set, write the folder `audit` of the run, log, and warn at the first confirmed copy.
 
         A copy is confirmed if the image is copied at this evaluation and at the one before, but not before the first step: what a model
         shows that has not seen the images is not copied from them.
@@ -90,7 +90,7 @@ class TrainingAudit:
         """
         images, prompts = self.images, list(self.request.captions)
         names, captions = images.names[: images.count], images.captions[: images.count]
-        table, unseen = judge_generations([generations], self.request, images)
+        table, unseen = audit_generations([generations], self.request, images)
         rows = named_rows(table, names, captions, prompts, unseen, images.pixels.shape[-1], _name(step))
         tables = [part for name, part in self.rows.groupby("checkpoint", sort=False) if name != _name(step)] + [rows]
         rows["since"] = since([part["checkpoint"].iloc[0] for part in tables], [part["verdict"] for part in tables])

@@ -159,7 +159,7 @@ class TrainingEvaluation:
         return frames
 
     def _confirm(self, model: Denoiser, request: TrainingRequest, history: pd.DataFrame, *within: str) -> Iterator[pd.DataFrame]:
-        """The confirmations of one request, whose plants are judged in `within`."""
+        """The confirmations of one request, whose plants are evaluated in `within`."""
         needed: dict[int, int] = {}
         for name in within:
             for plant_id, (_, memorized) in memorized_history(history, name).items():

@@ -109,7 +109,7 @@ def run(args: Namespace) -> None:
     )
     plants = copyable_targets(planted)
     request = extraction_request(captions, gallery, space, args.grid, plants)
-    settings = {"model": args.model, "judged against": str(args.run or args.dataset), "set size": args.set_size, **request.metadata}
+    settings = {"model": args.model, "compared with": str(args.run or args.dataset), "set size": args.set_size, **request.metadata}
     plan = sample_images(
         model, request, args.out, sampler_from(args, model), seed=args.seed, batch_size=args.batch_size, rank=rank, world_size=world_size,
         metadata=settings,

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from afterglow.analysis.audit import Evidence, Unseen, cells_per_side, heldout_evidence, judge_images
+from afterglow.analysis.audit import Evidence, Unseen, audit_verdicts, cells_per_side, heldout_evidence
 from afterglow.datasets.prompts import Prompt
 from afterglow.evaluation.audited_set import AuditedSet
 from afterglow.evaluation.extraction import NOTHING_ELSE
@@ -219,10 +219,10 @@ class _RegionsInCommon:
         return pd.concat(self.tables, ignore_index=True) if self.tables else nothing, cells, fixed.sum(0)
 
 
-def judge_generations(
+def audit_generations(
     parts: Iterable[Generations], request: AuditRequest, images: AuditedSet, each_other: Unseen | None = None
 ) -> tuple[pd.DataFrame, Unseen]:
-    """The verdict on each audited image, and the images that the model never saw by which it is judged.
+    """The verdict on each audited image, and the images that the model never saw with which it is compared.
 
     Args:
         parts: all generations of the request.
@@ -233,4 +233,4 @@ def judge_generations(
         evidence, unseen = heldout_evidence(evidence, images.clusters, images.count)
     else:
         unseen = each_other or compared_with_each_other(request, free)
-    return judge_images(evidence, images.clusters[: images.count], unseen), unseen
+    return audit_verdicts(evidence, images.clusters[: images.count], unseen), unseen

@@ -13,7 +13,7 @@ import pandas as pd
 from afterglow.analysis.audit import since
 from afterglow.analysis.audit_result import AuditResult, audit_facts, named_rows, shown_pairs
 from afterglow.cache import take_rows
-from afterglow.evaluation.audit import AuditRequest, audit_request, judge_generations, num_calibrating
+from afterglow.evaluation.audit import AuditRequest, audit_generations, audit_request, num_calibrating
 from afterglow.evaluation.audited_set import AuditedSet
 from afterglow.evaluation.extraction import sample_images
 from afterglow.evaluation.floor import MAX_UNSEEN
@@ -38,7 +38,7 @@ def audit_checkpoints(
     settings: Mapping[str, Any],
     **processes: int,
 ) -> AuditResult | None:
-    """Sample each model with the same captions and seeds, and judge the images.
+    """Sample each model with the same captions and seeds, and compare the images with the training set.
 
     Args:
         models: name and model of each checkpoint, in the order of the training.
@@ -58,7 +58,7 @@ def audit_checkpoints(
         parts = parts_of(folder / name)
         if len(parts) < len(plan.parts(len(prompts))):
             return None
-        table, unseen = judge_generations(map(Generations.load, parts), request, images, unseen)
+        table, unseen = audit_generations(map(Generations.load, parts), request, images, unseen)
         tables.append(named_rows(table, images.names[own], images.captions[own], prompts, unseen, images.pixels.shape[-1], name))
     assert unseen is not None
     tables[-1]["since"] = since([table["checkpoint"].iloc[0] for table in tables], [table["verdict"] for table in tables])

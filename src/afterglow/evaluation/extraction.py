@@ -34,7 +34,7 @@ from afterglow.sampling.loop import Sampler
 from afterglow.sampling.recorder import CaptureConfig
 
 NOTHING_ELSE = CaptureConfig(guidance=False, tokens=False, end_steps=())  # is recorded beside the images
-_CHUNK = 64  # images that are judged together
+_CHUNK = 64  # images that are compared together
 
 
 def training_captions(planted: PlantedSet, count: int, seed: int = 0) -> list[str]:

@@ -29,12 +29,12 @@ def floor_rows(planted: PlantedSet, gallery: Gallery) -> pd.DataFrame:
         return pd.DataFrame()
     images = torch.from_numpy(planted.pixels[rows.numpy()])
     as_generated = Generations(images, ("",) * len(rows), torch.arange(len(rows)), torch.arange(1), provenance={})
-    judged = attach_ground_truth(as_generated, unconditional_targets(planted, len(rows)), gallery)
-    assert judged.neighbors is not None and judged.plant_id is not None
-    unseen = (judged.neighbors.distances[:, 0] >= NEAR_DUPLICATE_DISTANCE).nonzero()[:, 0]
+    compared = attach_ground_truth(as_generated, unconditional_targets(planted, len(rows)), gallery)
+    assert compared.neighbors is not None and compared.plant_id is not None
+    unseen = (compared.neighbors.distances[:, 0] >= NEAR_DUPLICATE_DISTANCE).nonzero()[:, 0]
     if not len(unseen):
         return pd.DataFrame()
-    own = dict(zip(judged.plant_id.tolist(), (len(planted.plants) + rows).tolist(), strict=True))
-    found = measure_generations(judged[unseen], ("calibrated_l2", "nn_ratio")).measurements
+    own = dict(zip(compared.plant_id.tolist(), (len(planted.plants) + rows).tolist(), strict=True))
+    found = measure_generations(compared[unseen], ("calibrated_l2", "nn_ratio")).measurements
     found = found[found["measure"].isin(("memorized", "calibrated_l2", "nn_ratio"))]
     return found.assign(measure="unseen." + found["measure"], kind="heldout", plant_id=found["plant_id"].map(own), seed=ALL_SEEDS)

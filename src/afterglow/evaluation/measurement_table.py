@@ -67,5 +67,5 @@ def remeasure(run: Path, patterns: Sequence[str] = ("*",)) -> list[str]:
 
 
 def _names(measure: str) -> tuple[str, ...]:
-    """The name of a row, and that of the map that it judges."""
+    """The name of a row, and that of the map that it evaluates."""
     return (measure, measure.partition(".")[2]) if measure.startswith(("auc.", "iou.")) else (measure,)

@@ -125,7 +125,7 @@ class EvalRequest(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class PlantedRequest(EvalRequest):
-    """Captions with their references and masks; shapes: {shape: mask, bool [1, H, W]} in which controls are judged too."""
+    """Captions with their references and masks; shapes: {shape: mask, bool [1, H, W]} in which controls are evaluated too."""
 
     targets: Sequence[Target]
     shapes: Mapping[str, np.ndarray] = field(default_factory=dict)

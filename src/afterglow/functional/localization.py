@@ -137,9 +137,9 @@ def held_out_iou(maps: Tensor, regions: Tensor, plants: Sequence[int]) -> tuple[
     values = resize(maps.float(), regions.shape[-2:]).flatten(1).numpy()
     truth, numbers = regions[:, 0].flatten(1).numpy(), np.asarray(plants)
     result, used = np.zeros(len(values)), np.zeros(len(values))
-    for judged in _folds(numbers):
-        threshold = best_threshold(values[~judged], truth[~judged])
-        result[judged], used[judged] = iou(values[judged], truth[judged], np.array([threshold]))[:, 0], threshold
+    for held_out in _folds(numbers):
+        threshold = best_threshold(values[~held_out], truth[~held_out])
+        result[held_out], used[held_out] = iou(values[held_out], truth[held_out], np.array([threshold]))[:, 0], threshold
     return torch.from_numpy(result), torch.from_numpy(used)
 
 

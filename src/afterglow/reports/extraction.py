@@ -12,7 +12,7 @@ from afterglow.analysis.extraction import LIMITS, MIN_CHOOSING, SIMILARITY_QUANT
 from afterglow.reports.figures import PLAIN_STYLE, new_figure
 from afterglow.reports.tables import count_text, text_table
 
-TILE_NOTE = "The limit of the best tile was chosen on every second unseen image, at most 1, and judged on the others."
+TILE_NOTE = "The limit of the best tile was chosen on every second unseen image, at most 1, and tested on the others."
 NO_TILES = (
     "There is no verdict on tiles: their limit is chosen on every second unseen image, and with {chosen} of them the expected "
     f"false-positive rate is 1/{{number}} = {{rate:.1%}}, above {UNSEEN_FRACTION:.0%}. {2 * MIN_CHOOSING - 1} unseen images are enough: "

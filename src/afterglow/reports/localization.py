@@ -42,7 +42,7 @@ def localization_text(table: pd.DataFrame, by: Sequence[str], chosen: pd.DataFra
     parts = [MAPS_NOTE, *_packed(["map", *order], columns)]
     if chosen is not None and len(chosen):
         rows = [[str(row.seed), row.map, f"{row.auc:.2f}"] for row in chosen.itertuples()]
-        parts.append(text_table(["judged on", "end-token map chosen on the other runs", "AUC"], rows))
+        parts.append(text_table(["evaluated on", "end-token map chosen on the other runs", "AUC"], rows))
     return "\n\n".join(parts)
 
 

@@ -68,11 +68,11 @@ def verdict(
         verbs: what the map does if the interval of its mean lies above the best trivial map, and if it lies below.
     """
     if not len(values):
-        return f"cannot be judged on {label} (0 of them)"
+        return f"cannot be decided on {label} (0 of them)"
     mean, rival = float(values.mean()), trivial.get(label)
     beside = f", best trivial map {rival:.2f}" if rival is not None else ", no trivial map measured"
     if len(values) < 2 or rival is None:
-        return f"cannot be judged on {label} ({len(values)} of them; AUC {mean:.2f}{beside})"
+        return f"cannot be decided on {label} ({len(values)} of them; AUC {mean:.2f}{beside})"
     interval = bootstrap(values)
     interval = exact_at_bounds(Estimate(mean, interval.low, interval.high), len(values))
     above, below = interval.low > rival, interval.high < rival
