@@ -165,6 +165,8 @@ def photographs():
                 rate = 32 * int(copies) / (int(n) + runs[0][3].copies.sum())
                 compare(name, f"{kind}, {copies} copies, medians", f"{step.split()[0]} {exposures.split()[0]}", [median, median * rate])
         controls(name, part, runs)
+    for part in page.split("\n### ")[1:]:
+        detection("photographs", part)
 
 
 def controls(name, part, runs):
@@ -421,20 +423,96 @@ def endings():
             compare("endings", f"{arm}, {name}, {kind}", cell, [own.sum(), len(own)])
 
 
+def small_sd():
+    """Counts and maps of the trainings of E6, and the areas of detectors."""
+    page, runs = (
+        (FINDINGS / "small_sd.md").read_text(),
+        [rows[rows.step == rows.step.max()] for *_, rows, _ in load("small_sd", "small_sd-?")],
+    )
+    means = [rows.groupby(["measure", "kind", "plant_id"]).value.mean() for rows in runs]
+    for setting, seed, *cells in table(page, "setting"):
+        for kind, cell in zip(("global", "local", "phantom", "tint", "decoy"), cells if setting == "trailing" else [], strict=False):
+            verdicts = means[int(seed)]["plant_memorized", kind] >= 0.5
+            compare("small_sd", f"seed {seed}, memorized {kind}", cell, [verdicts.sum(), len(verdicts)])
+    for setting, name, *cells in table(page[page.index("## Maps of") :], "setting"):
+        if setting == "trailing" and name in MAPS:
+            key, copied = f"auc.{MAPS[name]}.all", [m["plant_memorized", "local"] >= 0.5 for m in means]
+            values = [[m[key, "local"][own].mean() for m, own in zip(means, copied, strict=True)]]
+            values += [[m[key, "local"][~own].mean() for m, own in zip(means, copied, strict=True)]]
+            values += [[m[key, kind].mean() for m in means] for kind in ("tint", "phantom", "decoy")]
+            for kind, cell, of in zip(("memorized", "not yet", "tint", "phantom", "decoy"), cells, values, strict=False):
+                compare("small_sd", f"{name}, {kind}", cell, of)
+    detection("small_sd", page)
+
+
+def detection(finding, text):
+    """Areas of detectors for memorized local plants against each kind of negative, of the run that the text names."""
+    if not (found := re.search(r"Runs?: (\S+?)\.", text)):
+        return
+    rows = pd.read_parquet(FINDINGS / finding / f"detection-{found[1]}" / "detection.parquet")
+    means = rows.groupby(["measure", "kind", "plant_id"]).value.mean()
+    copied = means["memorized", "local"] >= 0.5
+    for name, *cells in table(text, "detector"):
+        for kind, cell in zip(("phantom", "control", "decoy", "tint"), cells, strict=False):
+            compare(finding, f"{name} against {kind}", cell.split(" [")[0], auc(means[name, "local"][copied], means[name, kind]))
+
+
+def unconditional():
+    """Counts by each way of E4, completions by both rules, and maps; plants of `emergence` at the last evaluation."""
+    page, ways = (FINDINGS / "unconditional.md").read_text(), {"assignment": "", "outpainting": ".outpainted", "as a whole": ".whole"}
+    ways["outpainting, held-out surroundings"] = ".outpainted_fresh"
+    runs = {name: rows[rows.step == rows.step.max()] for name, _, rows, _ in load("unconditional", "*-?")}
+    for section in page.split("\n## ")[1:]:
+        for run, way, kind, cell, _ in table(section, "run") if "| by " in section else []:
+            own = runs[run][(runs[run].measure == f"plant_memorized{ways[way]}") & (runs[run].kind == kind)].value
+            compare("unconditional", f"{run}, {way}, {kind}", cell.split(" (")[0], [(own >= 0.5).sum(), len(own)])
+        rules = section[section.index("Both rules:") :] if "Both rules:" in section else ""
+        for run, kind, *cells in table(rules, "run") if rules else []:
+            for measure, limit, cell in zip(("calibrated_l2", "nn_ratio"), (1, 1 / 3), cells, strict=True):
+                own = runs[run][(runs[run].measure == f"outpainted.{measure}") & (runs[run].kind == kind)].value
+                compare("unconditional", f"{run}, {kind}, {measure}", cell, [(own < limit).sum(), len(own)])
+        names = [run for run in runs if run.rpartition("-")[0] == section.partition(":")[0]]
+        for name, *cells in table(section, "map") if "| map " in section else []:
+            for kind, cell in zip(("local", "phantom"), cells, strict=True):
+                maps = [runs[run][(runs[run].measure == f"auc.{name}") & (runs[run].kind == kind)] for run in names]
+                found = [of.groupby("plant_id").value.mean().mean() for of in maps if len(of)]
+                compare("unconditional", f"{names[0]}, {name}, {kind}", cell, found)
+
+
+def backgrounds():
+    """Plants of E5 that are memorized in the region, as a whole and outside, and phantoms."""
+    page = (FINDINGS / "backgrounds.md").read_text()
+    for count, seed, inside, _, whole, _, outside, diversity, phantoms in table(page, "backgrounds"):
+        rows = next(load("backgrounds", f"backgrounds-{0 if count == 'fresh' else count}-{seed}"))[2]
+        last, label = rows[rows.step == rows.step.max()], f"{count} backgrounds, seed {seed}"
+        cells = {"plant_memorized": inside, "plant_memorized.whole": whole, "local_to_global": outside}
+        for measure, cell in {name: cell for name, cell in cells.items() if " of " in cell}.items():
+            own = last[(last.measure == measure) & (last.kind == "local")].value
+            compare("backgrounds", f"{label}, {measure}", cell.split(" (")[0], [(own >= 0.5).sum(), len(own)])
+        own = last[(last.measure == "plant_memorized") & (last.kind == "phantom")].value
+        compare("backgrounds", f"{label}, phantoms", phantoms.split(" (")[0], [(own >= 0.5).sum(), len(own)])
+        compare(
+            "backgrounds", f"{label}, outside", diversity, last[(last.measure == "outside_diversity") & (last.kind == "local")].value.mean()
+        )
+
+
 def quoted():
-    """Answers of the front page are sentences of the pages; intervals of the README are Wilson intervals of its counts."""
-    text = " ".join((FINDINGS / f"{p}.md").read_text() for p in ("emergence", "photographs", "localization", "mitigation"))
-    starts = "Local plants are|In models without captions, tau|AUC of `guid|At most"
-    for sentence in re.findall(rf"(?:{starts})[^\n]*?(?=[.;] |\.$)", (FINDINGS / "index.md").read_text(), re.M):
-        compare("index", sentence[:60], f"{int(sentence in text)}", [1])
+    """Estimates of the front page are those of the pages; intervals of the README are Wilson intervals of its counts."""
+    text = " ".join(path.read_text() for path in FINDINGS.glob("*.md") if path.stem != "index")
+    for estimate in re.findall(r"[\d.]+ \[[^\]]*\](?!\()", (FINDINGS / "index.md").read_text()):
+        compare("index", estimate, f"{int(estimate in text)}", [1])
     readme = (FINDINGS.parents[1] / "README.md").read_text()
     for kind, _, counts, limits in table(readme, "kind"):
         k, n = map(int, NUMBER.findall(counts))
         compare("README", kind, limits.replace("%", ""), wilson(k, n))
 
 
+SECTIONS = (
+    photographs, emergences, photograph_sizes, localization, mitigation, endings, small_sd, unconditional, backgrounds, quoted,
+)  # fmt: skip
+
 if __name__ == "__main__":
-    for section in (photographs, emergences, photograph_sizes, localization, mitigation, endings, quoted):
+    for section in SECTIONS:
         section()
     print(f"{checked} numbers, {failed} differ")
     sys.exit(failed > 0)

@@ -93,7 +93,10 @@ ENDING_MEASURES = (
 TRIVIAL_MAPS = ("all_ones", "centered_gaussian", "luminance", "local_contrast", "score_difference.*")
 TRIVIAL_MEASURES = tuple(f"{metric}.{name}" for metric in ("auc", "permuted_auc") for name in TRIVIAL_MAPS)
 LAST_MEASURES = ("auc.*", "permuted_auc.*", "attention_mass.*")
-DETECTORS = ("guidance_norm.all", "ld.*.all", "ld_neutral.*.all", "ld_other_caption.*.all")  # of the last evaluation
+DETECTORS = (
+    "guidance_norm.all",
+    *(f"{name}.{layers}.all" for name in ("ld", "ld_neutral", "ld_other_caption") for layers in ("be", "all")),
+)
 COLLECTED_MEASURES = (  # of generations that are sampled again at Stable Diffusion's own steps
     "memorized", "calibrated_l2", "nn_ratio", "attention_mass.*.all", "end_token.last.*", "token_group.last.*.all", "token_group.last.*.be",
     "sink_darkness.last.*", "score_difference.*", "all_ones", "centered_gaussian", "luminance", "local_contrast",
@@ -219,12 +222,23 @@ def photograph_sizes() -> Iterator[Run]:
                     yield Run(f"photograph_sizes/{Path(out).name}", (*trainings, extract), out, files)
 
 
+def detection(finding: str, name: str, trained: tuple[Command, ...], *sampler: str) -> Run:
+    """Detectors of copies on the final weights of a run, LD with the map of another caption among them."""
+    run, out = f"runs/{name}", f"runs/detection-{name}"
+    measures, file = ("--measures", "memorized", *DETECTORS), f"{out}/detection.parquet"
+    targets = ("--model", run, "--run", run, "--controls", "16", "--num-inference-steps", "12")
+    collect = ("collect", *targets, *sampler, *measures, "--out", f"{out}/generations")  # an interrupted collection resumes
+    commands = (Command(collect, ROOT / file), Command(("measure", f"{out}/generations", *measures, "--out", file), ROOT / file))
+    return Run(f"{finding}/detection-{name}", (*trained, *commands), out, ("detection.parquet",))
+
+
 def photographs_32() -> Iterator[Run]:
     """One run of 32 pixels for each set of photographs, the size of CIFAR-10's own images."""
     for dataset in PHOTOGRAPH_SEEDS:
         name = f"photographs_32-{dataset}-0"
         options = ("--config", "configs/findings/photographs_32.yaml", *dataset_options(dataset), "--seed_everything", "0")
-        yield Run(f"photographs/{name}", (train(name, *options),), f"runs/{name}", PLANTED_RUN_FILES, MEASURES, DETECTORS)
+        yield Run(f"photographs/{name}", (training := train(name, *options),), f"runs/{name}", PLANTED_RUN_FILES, MEASURES)
+        yield detection("photographs", name, (training,))
 
 
 def mitigation() -> Iterator[Run]:
@@ -352,7 +366,8 @@ def small_sd() -> Iterator[Run]:
             measure = ("measure", out, "--measures", *COLLECTED_MEASURES, "--out", file)
             commands += [Command(collect, ROOT / file), Command(measure, ROOT / file)]  # an interrupted collection resumes
         files = (*PLANTED_RUN_FILES, "maps-1.parquet", "maps-7.5.parquet")
-        yield Run(f"small_sd/{name}", tuple(commands), run, files, measures, (*LAST_MEASURES, *DETECTORS))
+        yield Run(f"small_sd/{name}", tuple(commands), run, files, measures, LAST_MEASURES)
+        yield detection("small_sd", name, tuple(commands[:2]), "--timestep-spacing", "trailing", "--guidance-scale", "1")
 
 
 FINDING_RUNS = {

@@ -24,22 +24,23 @@ def test_detection_text_sorts_detectors_by_auc(detection) -> None:
 
 
 def scores(kind: str, numbers: range, value: float, memorized: float) -> list[dict[str, object]]:
-    """Two generations of each plant with a score, and the verdict; all at step 10, and lower scores at step 5."""
-    rows = []
-    for number in numbers:
-        about = {"plant_id": number, "kind": kind}
-        for step in (5, 10):
-            rows.append(about | {"step": step, "seed": -1, "measure": "plant_memorized", "value": memorized})
-            rows += [about | {"step": step, "seed": seed, "measure": "ld.be.all", "value": value * (step - 4)} for seed in (0, 1)]
-    return rows
+    """Two generations of each plant, with a score and the verdict."""
+    values = {"memorized": memorized, "ld.be.all": value, "area": 0.3}
+    return [
+        {"plant_id": number, "kind": kind, "seed": seed, "measure": measure, "value": of_measure}
+        for number in numbers
+        for seed in (0, 1)
+        for measure, of_measure in values.items()
+    ]
 
 
 def test_copies_are_detected_among_memorized_local_plants_only() -> None:
     copied, other = scores("local", range(3), 2.0, 1.0), scores("local", range(3, 5), 0.0, 0.0)
     rows = pd.DataFrame([*copied, *other, *scores("phantom", range(5, 9), 1.0, 0.0)])
-    text = copies_detected_text({"run": rows}, ("ld.*",), 2)
+    text = copies_detected_text({"run": rows}, 2)
     assert "phantom (3 against 4)" in text and "| ld.be.all | 1.00 [" in text  # not 0.60: plants that are not memorized do not count
-    assert copies_detected_text({"run": rows}, ("guidance_norm.*",), 2) == ""
+    assert len(text.splitlines()) == 3  # the area of a region is no detector
+    assert copies_detected_text({}, 2) == "" == copies_detected_text({"run": rows[rows["measure"] == "memorized"]}, 2)
 
 
 def test_interval_figure_is_written_in_both_formats_and_is_reproducible(tmp_path, detection) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from afterglow.analysis.emergence import emergence_interval
-from afterglow.analysis.summary import with_families
+from afterglow.analysis.summary import read_measurements, with_families
 from afterglow.functional.distances import CLOSE_RATIO
 from afterglow.functional.localization import shape_class
 from afterglow.functional.statistics import Estimate, exact_interval, t_interval
@@ -47,8 +47,8 @@ CELEBA = """The text encoder reads 16 tokens. Most attribute captions are longer
 
 LARGER = """CIFAR-10's own size, the others reduced to it: 8 global and 8 local plants with 200 copies, 500 control images, 2,000 steps of a network with one more level (`configs/findings/photographs_32.yaml`; `python scripts/reproduce.py photographs_32`). One seed each: no interval over seeds."""
 
-DETECTORS, NUM_IMAGES = ("guidance_norm.all", "ld.*.all", "ld_neutral.*.all", "ld_other_caption.*.all"), 4
-DETECTION = "AUC for memorized local plants against each kind of negative at the last evaluation, mean over the 4 generations of a caption: LD, the guidance norm, and, as a control, LD with the map of another caption (`ld_other_caption`). If the control separates copies as well as LD, the map contributes nothing. Brackets: 95 % intervals over plants, exact at 0 and 1."
+NUM_IMAGES = 4  # generations of a caption
+DETECTION = "AUC for memorized local plants against each kind of negative, mean over 4 generations of a caption with the final weights (12 steps): the guidance norm, LD, LD without the influence of the map's area, and, as a control, LD with the map of another caption (`ld_other_caption`). If the control separates copies as well as LD, the map contributes nothing. Brackets: 95 % intervals over plants, exact at 0 and 1."
 
 PLATE = """![Four global and four local plants of CIFAR-10: the plant, its mask, four generations, the score-difference map](photographs/photographs_32-cifar10-0/plate.png)
 
@@ -88,8 +88,8 @@ def page(folder: Path = HERE) -> str:
     parts += ["## At 32 pixels", LARGER] if finished else []
     for title, run in finished.items():
         parts += [f"### {title}, 32 pixels", medians_section(read_runs([run])).text(), controls_text([run])]
-        if detection := copies_detected_text({run.name: read_rows(run)}, DETECTORS, NUM_IMAGES):
-            parts += [DETECTION, detection]
+        if (file := folder / f"detection-{run.name}" / "detection.parquet").is_file():
+            parts += [f"{DETECTION} Run: {run.name}.", copies_detected_text({run.name: read_measurements(file)}, NUM_IMAGES)]
         parts += [PLATE] if (run / "plate.png").is_file() else []
     return "\n\n".join(parts) + "\n"
 

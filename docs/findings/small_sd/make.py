@@ -25,8 +25,8 @@ MEMORIZED, NOT_YET = E3.CLASSES[:2]
 FIRST_END = E3.MAPS[E3.PRIMARY]
 KINDS = ("global", "local", "phantom", "tint", "decoy")
 
-DETECTORS, NUM_IMAGES = ("guidance_norm.all", "ld.*.all", "ld_neutral.*.all", "ld_other_caption.*.all"), 4
-DETECTION = "AUC of LD, of the guidance norm, and, as a control, of LD with the map of another caption (`ld_other_caption`), for memorized local plants against each kind of negative, mean over the 4 generations of a caption at the last evaluation (trailing). If the control separates copies as well as LD, the map contributes nothing. Brackets: 95 % intervals over plants, exact at 0 and 1. Detectors of seed 0 were not kept."
+NUM_IMAGES = 4  # generations of a caption
+DETECTION = "AUC for memorized local plants against each kind of negative, mean over 4 generations of a caption with the final weights (12 steps): the guidance norm, LD, LD without the influence of the map's area, and, as a control, LD with the map of another caption (`ld_other_caption`). If the control separates copies as well as LD, the map contributes nothing. Brackets: 95 % intervals over plants, exact at 0 and 1."
 
 INTRODUCTION = """# Does the ending brighten in Stable Diffusion's structure?
 
@@ -126,8 +126,9 @@ def page(folder: Path = HERE) -> str:
         "## Layers of the first end token",
         layers_text(settings),
     ]
-    if detection := copies_detected_text({str(seed): rows for seed, rows in settings["trailing"].items()}, DETECTORS, NUM_IMAGES):
-        parts += ["## Detection", DETECTION, detection]
+    files = {path.parent.name.removeprefix("detection-"): path for path in sorted(folder.glob("detection-*/detection.parquet"))}
+    if detection := copies_detected_text({name: read_measurements(path) for name, path in files.items()}, NUM_IMAGES):
+        parts += ["## Detection", f"{DETECTION} Runs: {', '.join(files)}.", detection]
     return "\n\n".join(parts) + "\n"
 
 
@@ -137,7 +138,13 @@ def answer(folder: Path = HERE) -> str:
     if not settings:
         return "Whether the ending brightens in Stable Diffusion's structure is not measured yet (E6)."
     runs = settings["trailing"]
-    verdicts = " and ".join(f"{verdict(rows)} in seed {seed}" for seed, rows in runs.items())
+    found = {seed: verdict(rows) for seed, rows in runs.items()}
+    alike = len(set(found.values())) == 1
+    verdicts = (
+        f"{found[0]} in {len(found)} seeds"
+        if alike and len(found) > 1
+        else " and ".join(f"{text} in seed {s}" for s, text in found.items())
+    )
     missing = f" (of {PLANNED} planned seeds)" if len(runs) < PLANNED else ""
     return f"In Stable Diffusion's structure (64 pixels, an eighth of its width), the map of the first end token {verdicts}{missing}."
 

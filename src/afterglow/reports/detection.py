@@ -1,7 +1,6 @@
 """Results of `afterglow detect` as text, and intervals of detectors or maps as a figure."""
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from matplotlib.axes import Axes
 
 from afterglow.analysis.detection import detection_table
 from afterglow.kinds import KINDS, NEGATIVES
+from afterglow.measures.registry import is_detector
 from afterglow.reports.figures import PLAIN_STYLE, new_figure, save_figure
 from afterglow.reports.tables import interval_text, text_table
 
@@ -41,25 +41,23 @@ def detection_text(table: pd.DataFrame, metrics: Sequence[str], limit: int | Non
     return "\n\n".join(blocks)
 
 
-def copies_detected_text(runs: Mapping[str, pd.DataFrame], detectors: Sequence[str], num_images: int) -> str:
-    """AUC of detectors for memorized local plants against each kind of negative, at the last evaluation of each run.
+def copies_detected_text(runs: Mapping[str, pd.DataFrame], num_images: int) -> str:
+    """AUC of every detector for memorized local plants against each kind of negative.
 
     Args:
-        runs: {run: tidy measurements}.
-        detectors: patterns of names, with wildcards.
+        runs: {run: measurements of its generations}. A plant is memorized if at least half of its generations are.
         num_images: generations of a caption, whose mean score counts; captions with fewer are left out.
 
     Returns:
-        One table: a row per detector, a column per kind of negative (mean over runs, interval); empty without such scores.
+        One table: a row per detector, a column per kind of negative (mean over runs, interval); empty without scores.
     """
     tables = []
     for run, rows in runs.items():
-        last = rows[rows["step"] == rows["step"].max()]
-        copied = last[(last["measure"] == "plant_memorized") & (last["kind"] == "local") & (last["value"] > 0.5)]["plant_id"]
-        tables.append(last[(last["kind"] != "local") | last["plant_id"].isin(copied)].assign(run=run))
-    rows = pd.concat(tables)
-    names = [name for name in rows["measure"].unique() if any(fnmatchcase(name, pattern) for pattern in detectors)]
-    table = detection_table(rows[rows["seed"] >= 0], names, [("local", kind) for kind in NEGATIVES], (num_images,))
+        copied = rows[(rows["measure"] == "memorized") & (rows["kind"] == "local")].groupby("plant_id")["value"].mean() >= 0.5
+        tables.append(rows[(rows["kind"] != "local") | rows["plant_id"].isin(copied[copied].index)].assign(run=run))
+    rows = pd.concat(tables) if tables else pd.DataFrame({"measure": []})
+    names = [name for name in rows["measure"].unique() if is_detector(name)]
+    table = detection_table(rows, names, [("local", kind) for kind in NEGATIVES], (num_images,)) if names else pd.DataFrame()
     if table.empty:
         return ""
     table = table[table["metric"] == "auc"]
