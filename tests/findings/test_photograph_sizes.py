@@ -79,6 +79,7 @@ def test_models_that_make_the_same_of_a_noise_agree(make, folder, tmp_path, monk
     for name in ("celeba-32-0", "celeba-32-1", "celeba-128-0"):  # the second model of 128 is not there yet
         (tmp_path / f"extract-photograph_sizes-{name}").mkdir()
     make.write_agreement(tmp_path, tmp_path)
+    make.write_agreement(tmp_path / "without runs", tmp_path)  # keeps the row
     runs = make.read_dataset(folder, "celeba")
     (table,) = list(make.agreement_text(tmp_path, runs))[1:]
     assert "| 32 | 1.00 [1.00, 1.00] | -0.0" in " ".join(table.split()) and not list(make.agreement_text(tmp_path / "none", runs))

@@ -200,7 +200,10 @@ def agreement_text(folder: Path, runs: pd.DataFrame) -> Iterator[str]:
 
 
 def write_agreement(runs: Path, folder: Path = HERE) -> None:
-    """agreement.csv of all pairs of extractions in a folder of runs: the first run, n, and both cosines: mean and two quantiles."""
+    """agreement.csv of all pairs of extractions in a folder of runs: the first run, n, and both cosines: mean and two quantiles.
+
+    Rows of pairs whose generations are not at hand stay.
+    """
     rows = []
     for path in sorted(runs.glob("extract-photograph_sizes-*-0")):
         if not (pair := runs / f"{path.name[:-1]}1").is_dir():
@@ -210,7 +213,10 @@ def write_agreement(runs: Path, folder: Path = HERE) -> None:
         numbers = [number for values in cosines for number in (values.mean(), *np.quantile(values, [0.025, 0.975]))]
         rows.append([path.name.removeprefix("extract-"), int(path.name.split("-")[3]), *numbers])
     names = [f"{name}{part}" for name in ("agreement", "other_noises") for part in ("", "_low", "_high")]
-    pd.DataFrame(rows, columns=["run", "n", *names]).sort_values("n").round(4).to_csv(folder / "agreement.csv", index=False)
+    found, file = pd.DataFrame(rows, columns=["run", "n", *names]).round(4), folder / "agreement.csv"
+    known = pd.read_csv(file) if file.is_file() else found[:0]
+    kept = known[~known["run"].isin(found["run"])]
+    pd.concat([part for part in (kept, found) if len(part)] or [found]).sort_values(["n", "run"]).to_csv(file, index=False)
 
 
 def _images(folder: Path) -> np.ndarray:
