@@ -53,11 +53,12 @@ def test_no_size_is_used_before_its_false_positives_are_known(make, folder, tmp_
 def test_a_slope_departs_only_if_the_linear_law_is_less_likely(make) -> None:
     power, offset = (make.Law("", {}, value) for value in (3.0, 4.0))
     slopes = {0: 0.50, 1: 0.52}
-    assert make.Scaling([32, 128, 512], slopes, (power, offset)).verdict == "departs from 1"
-    assert make.Scaling([32, 128, 512], slopes, (offset, power)).verdict == "does not depart from 1"
-    assert make.Scaling([32, 128, 512], {0: 0.2, 1: 0.9}, (power, offset)).verdict == "does not depart from 1"
-    assert make.Scaling([32, 128, 512], {0: 0.50}, (power, offset)).verdict == "undecided"
-    assert make.Scaling([32, 128], slopes, None).verdict == "undecided"
+    assert make.Scaling([32, 128, 512], [32, 128, 512], slopes, (power, offset)).verdict == "departs from 1"
+    assert make.Scaling([32, 128, 512], [32, 128, 512], slopes, (offset, power)).verdict == "does not depart from 1"
+    assert make.Scaling([32, 128, 512], [32, 128, 512], {0: 0.2, 1: 0.9}, (power, offset)).verdict == "does not depart from 1"
+    assert make.Scaling([32, 128, 512], [32, 128, 512], {0: 0.50}, (power, offset)).verdict == "undecided"
+    assert make.Scaling([32, 128, 512], [32, 128], slopes, None).range_text == "n = 32 to 128, with a lower bound at 512"
+    assert make.Scaling([32, 128], [32, 128], slopes, None).verdict == "undecided"
 
 
 def test_one_size_at_which_copying_begins_determines_no_slope(make) -> None:
@@ -70,7 +71,7 @@ def test_a_whole_page(make, folder, tmp_path) -> None:
     assert "8 of 6 planned runs are complete" in page and "0 of 6 planned runs are complete" in page
     assert "| calibrated distance below 1 | 64, 128, 256 |" in page
     assert "| 32 | 0 | calibrated distance below 1 | 31 | 50 of 100 (40.4% to 59.6%) | 20 of 100 (13.3% to 28.9%) | 1 of 2" in page
-    assert "slope 0.97 [0.97, 0.97] over n = 32 to 256" in make.answer(folder) and "0 of 12 runs" in make.answer(tmp_path)
+    assert "as n^0.97 [0.97, 0.97] over n = 32 to 256" in make.answer(folder) and "0 of 12 runs" in make.answer(tmp_path)
 
 
 def test_models_that_make_the_same_of_a_noise_agree(make, folder, tmp_path, monkeypatch) -> None:

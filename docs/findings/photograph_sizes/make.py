@@ -77,11 +77,21 @@ def usable(folder: Path, runs: pd.DataFrame, rule: CopyLimit) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Scaling:
-    """How tau_mem by one rule depends on n: the slope of each seed, the two laws (None with fewer than three sizes), and the verdict."""
+    """How tau_mem by one rule depends on n: the slope of each seed, the two laws (None with fewer than three sizes), and the verdict.
+
+    sizes: the values of n that are used; reached: those of them at which a model reaches 10 %.
+    """
 
     sizes: list[int]
+    reached: list[int]
     slopes: dict[int, float]
     laws: tuple[Law, Law] | None
+
+    @property
+    def range_text(self) -> str:
+        """'n = 32 to 128, with a lower bound at 512'."""
+        bounds = [str(n) for n in self.sizes if n not in self.reached]
+        return f"n = {self.reached[0]} to {self.reached[-1]}" + (f", with a lower bound at {' and '.join(bounds)}" if bounds else "")
 
     @property
     def mean(self) -> Estimate | None:
@@ -103,7 +113,7 @@ def scaling(table: pd.DataFrame) -> Scaling:
     own = table[table["seed"].isin(reached.index[reached > 1])]
     slopes = seed_fits(own, ["n"]) if len(own) else {}
     laws = compare_laws(table, "n") if len(sizes) > 2 and table[emerged]["n"].nunique() > 1 else None
-    return Scaling(sizes, {seed: slope["n"] for seed, slope in slopes.items()}, laws)
+    return Scaling(sizes, sorted(map(int, table[emerged]["n"].unique())), {seed: slope["n"] for seed, slope in slopes.items()}, laws)
 
 
 def page(folder: Path = HERE) -> str:
@@ -120,6 +130,13 @@ def section(folder: Path, runs: pd.DataFrame) -> Iterator[str]:
     if runs.empty:
         return
     yield scalings_text(folder, runs)
+    for rule in RULES:
+        found = scaling(usable(folder, runs, rule))
+        if found.slopes and found.reached != found.sizes:
+            yield (
+                f"The slope by {rule.name} is over {found.range_text}, where no model reached 10 %: it rests on {len(found.reached)} sizes "
+                f"and {len(found.slopes)} seeds, and another size at which copying begins can change the verdict."
+            )
     yield times_text(runs)
     yield floors_text(folder, runs)
     yield (
@@ -233,11 +250,12 @@ def answer(folder: Path = HERE) -> str:
             found = scaling(usable(folder, runs, rule))
             if found.slopes:
                 slope = found.mean.text() if found.mean else ", ".join(f"{value:.2f}" for value in found.slopes.values())
-                parts.append(f"{title} by {rule.name}: slope {slope} over n = {found.sizes[0]} to {found.sizes[-1]}, {found.verdict}")
+                verdict = f"is {found.verdict}" if found.verdict == "undecided" else found.verdict
+                parts.append(f"on {title} by {rule.name} as n^{slope} over {found.range_text} (the exponent {verdict})")
     if not parts:
         count = sum(len(read_dataset(folder, dataset)) for dataset in DATASETS)
         return f"How the onset of copying depends on the number of photographs (E2): {count} of {len(DATASETS) * PLANNED} runs are complete, and no slope can be fitted yet."
-    return f"The step at which copying of photographs begins, ln(tau_mem) on ln(n), where 1 is proportional to the set: {'; '.join(parts)}."
+    return f"The step at which copying of photographs begins grows with their number n: {'; '.join(parts)}."
 
 
 def main() -> None:
