@@ -27,7 +27,7 @@ def test_localization_text_fits_a_terminal_with_long_names_and_many_groups() -> 
     chosen = pd.DataFrame([(0, names[0], 0.61)], columns=["seed", "map", "auc"])
     text = localization_text(pd.DataFrame(rows), ["kind"], chosen)
     assert max(map(len, text.splitlines())) <= 100 and text.count("0.50 [0.40, 0.60]") == 2 * 5 and "on other masks, local" in text
-    assert "| 0         | end_token.last.first_eos.up_blocks.1.attentions.0 | 0.61 |" in text
+    assert "| 0            | end_token.last.first_eos.up_blocks.1.attentions.0 | 0.61 |" in text
 
 
 def test_gallery_figure_shows_best_median_and_worst(tmp_path) -> None:
