@@ -424,7 +424,7 @@ def write_rows(source: Path, target: Path, measures: tuple[str, ...], last_measu
     kept = matches(rows["measure"], (*measures, "confirm.*"))
     if last_measures:
         kept |= matches(rows["measure"], last_measures) & (rows["step"] == rows["step"].max())
-    rows = rows[kept & ((rows["kind"] != "unprompted") | rows["measure"].isin(("nn_ratio", "calibrated_l2")))]
+    rows = rows[kept & ((rows["kind"] != "unprompted") | rows["measure"].isin(("nn_ratio", "calibrated_l2", "nearest_cluster")))]
     rows.astype({"value": np.float32}).assign(caption="").to_parquet(target, compression="zstd", index=False)
 
 

@@ -76,12 +76,12 @@ def test_training_options_equal_the_committed_configurations(reproduce) -> None:
 
 def test_write_rows_keeps_what_the_pages_read(reproduce, tmp_path) -> None:
     rows = [("global", "plant_memorized"), ("global", "confirm.1"), ("global", "guidance_norm.all"), ("unprompted", "nn_ratio")]
-    rows += [("unprompted", "calibrated_l2"), ("unprompted", "plant_memorized")]
+    rows += [("unprompted", "calibrated_l2"), ("unprompted", "nearest_cluster"), ("unprompted", "plant_memorized")]
     table = pd.DataFrame(rows, columns=["kind", "measure"]).assign(value=1.0, caption="secret")
     table.to_parquet(tmp_path / "all.parquet")
     reproduce.write_rows(tmp_path / "all.parquet", tmp_path / "kept.parquet", reproduce.MEASURES)
     kept = pd.read_parquet(tmp_path / "kept.parquet")
-    assert list(zip(kept["kind"], kept["measure"], strict=True)) == [*rows[:2], *rows[3:5]] and set(kept["caption"]) == {""}
+    assert list(zip(kept["kind"], kept["measure"], strict=True)) == [*rows[:2], *rows[3:6]] and set(kept["caption"]) == {""}
 
 
 def test_options_of_analysis_commands_exist(reproduce) -> None:
