@@ -209,9 +209,11 @@ def emergences():
 
 
 def onset(rows, measure, limit):
-    """Step at which 10 % of the generations are copies, interpolated in ln(step), and the evaluations around it."""
+    """Step at which 10 % of the generations are copies, interpolated in ln(step), and the evaluations around it; None without."""
     own = rows[(rows.measure == measure) & (rows.kind == "unprompted")]
     share = (own.value < limit).groupby(own.step).mean()
+    if not (share > 0.1).any():
+        return None
     after = np.flatnonzero(share > 0.1)[0]
     (s0, s1), (f0, f1) = np.log(np.maximum(share.index[after - 1 : after + 1], 1)), share.iloc[after - 1 : after + 1]
     return np.exp(s0 + (0.1 - f0) / (f1 - f0) * (s1 - s0)), *share.index[after - 1 : after + 1]
@@ -230,6 +232,7 @@ def photograph_sizes():
                 if "after" not in cell:
                     tau = onset(runs[f"photograph_sizes-{dataset}-{n}-{seed}"], *rule)[0]
                     compare("E2", f"{dataset}, n = {n}, seed {seed}, {rule[0]}", cell, [tau], 0.5)
+        exponents(dataset, part, runs)
         for n, seed, rule, _, *cells in table(part[part.rindex("\n| n ", 0, part.index("| generations at the end")) :], "n"):
             measure, limit = ("nn_ratio", 1 / 3) if "d1" in rule else ("calibrated_l2", 1)
             name = FINDINGS / "photograph_sizes" / f"extract-photograph_sizes-{dataset}-{n}-{seed}"
@@ -237,6 +240,20 @@ def photograph_sizes():
             for cell, file in [(cell, file) for cell, file in zip(cells, files, strict=True) if cell != "-"]:
                 values = pd.read_parquet(file)[measure]
                 compare("E2", f"{dataset}, n = {n}, seed {seed}, {file.stem}", cell.split(" (")[0], [(values < limit).sum(), len(values)])
+
+
+def exponents(dataset, part, runs):
+    """The slope of ln(tau_mem) over ln(n) of each seed of E2, and their t interval."""
+    for (rule, used, cell, *_), limits in zip(table(part, "tau_mem by"), (("calibrated_l2", 1), ("nn_ratio", 1 / 3)), strict=True):
+        if cell == "-":
+            continue
+        by_seed = {}
+        for name, rows in runs.items():
+            n, seed = name.split("-")[2:]
+            if n in used.split(", ") and (found := onset(rows, *limits)):
+                by_seed.setdefault(seed, []).append(np.log([float(n), found[0]]))
+        own = [np.polyfit(*np.transpose(pairs), 1)[0] for _, pairs in sorted(by_seed.items()) if len(pairs) > 1]
+        compare("E2", f"{dataset}, slope by {rule}", cell, [*interval(own), *own])
 
 
 def laws(page, n, low, high):
@@ -357,14 +374,13 @@ def mitigation():
         last = rows[(rows.measure == "plant_memorized") & (rows.step == rows.step.max())]
         for kind in ("global", "local"):
             trained.setdefault((name.split("-")[1], kind), []).extend(last[last.kind == kind].value)
-    for line in re.findall(r"^\d+\. Training with (.*)\);.*", page, re.M):
+    for line in re.findall(r"^\d+\. Training with (.*\));.*", page, re.M):
         name = re.match(r"`(\w+)`", line)[1]
         for kind in ("global", "local"):
-            k, n, b = (int(sum(trained[name, kind])), len(trained[name, kind]), int(sum(trained["none", kind])))
-            p = stats.fisher_exact([[k, n - k], [b, n - b]])[1]
-            text = re.search(rf"(\d+ of \d+) {kind} plants memorized \(seeds: ([^;]*); baseline: ([^;]*); pooled p = ([^),]+)", line)
+            k, n = int(sum(trained[name, kind])), len(trained[name, kind])
+            text = re.search(rf"(\d+ of \d+) {kind} plants memorized \(seeds: ([^;]*); baseline: ([^)]*)\)", line)
             seeds = [int(sum(trained[who, kind][i : i + 4])) for who in (name, "none") for i in (0, 4)]
-            compare("mitigation", f"{name}, {kind}, Fisher", " ".join(text.groups()), [k, n, *seeds, p])
+            compare("mitigation", f"{name}, {kind}", " ".join(text.groups()), [k, n, *seeds])
 
 
 def follows(rows, name):
@@ -430,10 +446,16 @@ def small_sd():
         [rows[rows.step == rows.step.max()] for *_, rows, _ in load("small_sd", "small_sd-?")],
     )
     means = [rows.groupby(["measure", "kind", "plant_id"]).value.mean() for rows in runs]
-    for setting, seed, *cells in table(page, "setting"):
-        for kind, cell in zip(("global", "local", "phantom", "tint", "decoy"), cells if setting == "trailing" else [], strict=False):
-            verdicts = means[int(seed)]["plant_memorized", kind] >= 0.5
-            compare("small_sd", f"seed {seed}, memorized {kind}", cell, [verdicts.sum(), len(verdicts)])
+    for setting, seed, *cells in table(page[page.index("## Memorized") :], "setting"):
+        file = {"trailing": "measurements", "leading, 1": "maps-1", "leading, 7.5": "maps-7.5"}[setting]
+        rows = pd.read_parquet(FINDINGS / "small_sd" / f"small_sd-{seed}" / f"{file}.parquet")
+        rows = rows[rows.step == rows.step.max()] if setting == "trailing" else rows
+        kinds = ("global", "local", "phantom", "tint", "decoy", "heldout")
+        columns = [("memorized", kind, 0.5, 1) for kind in kinds] + [("nn_ratio", kinds[k], -1 / 3, -1) for k in (0, 1, 4, 5)]
+        for cell, (measure, kind, limit, sign) in zip(cells, columns, strict=True):
+            own = rows[(rows.measure == measure) & (rows.kind == kind)]
+            copied = (sign * own.value > limit).groupby(own.plant_id).mean() >= 0.5
+            compare("small_sd", f"{setting}, seed {seed}, {measure}, {kind}", cell, [copied.sum(), len(copied)])
     for setting, name, *cells in table(page[page.index("## Maps of") :], "setting"):
         if setting == "trailing" and name in MAPS:
             key, copied = f"auc.{MAPS[name]}.all", [m["plant_memorized", "local"] >= 0.5 for m in means]
@@ -473,7 +495,7 @@ def unconditional():
                 compare("unconditional", f"{run}, {kind}, {measure}", cell, [(own < limit).sum(), len(own)])
         names = [run for run in runs if run.rpartition("-")[0] == section.partition(":")[0]]
         for name, *cells in table(section, "map") if "| map " in section else []:
-            for kind, cell in zip(("local", "phantom"), cells, strict=True):
+            for kind, cell in zip(("local", "phantom"), cells, strict=False):
                 maps = [runs[run][(runs[run].measure == f"auc.{name}") & (runs[run].kind == kind)] for run in names]
                 found = [of.groupby("plant_id").value.mean().mean() for of in maps if len(of)]
                 compare("unconditional", f"{names[0]}, {name}, {kind}", cell, found)

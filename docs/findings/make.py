@@ -22,12 +22,13 @@ PAGES = {
     "unconditional": "Are local plants memorized by a model without captions?",
     "mitigation": "Which mitigation removes what, and at which cost?",
 }
+COVERAGE = "| Are images with few neighbors memorized first? | [bench.md](../bench.md#coverage) |"
 DATASETS = {"CIFAR-10": "CIFAR-10", "CelebA": "CelebA", "Oxford Flowers 102": "Oxford Flowers"}
 ORDER = r"Local plants are (memorized later than|memorized earlier than|not distinguishable in time from) .*?a factor of ([\d.]+ \[.*?\])"
 GROWTH = r"n\^a with a = (\S+ \[.*?\])\. (This departs from|It is not distinguishable from) the linear growth"
 INTRODUCTION = """# Findings
 
-Each finding is a page of tables, figures and conclusions. The page names the command that made it, and its data is committed beside it. `python docs/findings/make.py` writes this front page from those pages. Images have 16 pixels a side and networks about a million parameters unless an answer says otherwise. A copy is a generation with a calibrated distance below 1 unless an answer names d1/d2. Brackets hold 95 % intervals, which the pages explain. The [plan](plan.md) states question, primary quantity and rule of the experiments E1 to E7 before they are evaluated."""
+Each finding is a page of tables, figures and conclusions. The page names the command that made it, and its data is committed beside it. `python docs/findings/make.py` writes this front page from those pages. Images have 16 pixels a side and networks about a million parameters unless an answer says otherwise. [Concepts](../concepts.md) defines plants, phantoms, tints and d1/d2. A copy is a generation with a calibrated distance below 1 unless an answer names d1/d2. Brackets hold 95 % intervals, which the pages explain. The [plan](plan.md) states question, primary quantity and rule of the experiments E1 to E7 before they are evaluated."""
 
 
 def read(folder: Path, name: str) -> str:
@@ -75,6 +76,14 @@ def measured(folder: Path, name: str) -> str:
     return str(answer).removesuffix(".")
 
 
+def linear_text(exponent: str, verdict: str) -> str:
+    """How an exponent '0.68 [-0.07, 1.43]' stands to proportional growth, and to none if its interval holds 0."""
+    low = float(exponent.partition("[")[2].partition(",")[0])
+    if verdict.startswith("This"):
+        return "which departs from proportional growth"
+    return f"which is not distinguishable from proportional growth{'' if low > 0 else ', nor from none'}"
+
+
 def answers(folder: Path) -> Iterator[str]:
     """Ten answers."""
     emergence = read(folder, "emergence")
@@ -82,8 +91,7 @@ def answers(folder: Path) -> Iterator[str]:
     assert found is not None and growth is not None
     yield f"On OpenMoji, local plants are {found[0]} the same images planted whole, by a factor of {found[1]} in training steps."
     yield photographs(read(folder, "photographs"))
-    linear = "departs from" if growth[2].startswith("This") else "is not distinguishable from"
-    yield f"Without plants and captions, the step at which copying of OpenMoji begins by d1/d2 grows with the number of images n as n^a with a = {growth[1]}, which {linear} proportional growth."
+    yield f"Without plants and captions, the step at which copying of OpenMoji begins by d1/d2 grows with the number of images n as n^a with a = {growth[1]}, {linear_text(*growth.groups())}."
     yield f"{measured(folder, 'photograph_sizes')}."
     yield f"{measured(folder, 'backgrounds')}."
     yield f"{measured(folder, 'endings')}."
@@ -98,6 +106,7 @@ def page(folder: Path = HERE) -> str:
     """Markdown of the front page."""
     lines = [f"{number}. {text}" for number, text in enumerate(answers(folder), start=1)]
     table = [f"| {question} | [{name}.md]({name}.md) |" for name, question in PAGES.items() if read(folder, name)]
+    table.append(COVERAGE)
     return (
         "\n\n".join([INTRODUCTION, "## Answers", "\n".join(lines), "## Pages", "\n".join(["| question | page |", "|---|---|", *table])])
         + "\n"

@@ -68,9 +68,7 @@ def test_no_row_is_missing_doubled_or_nan(run):
 
 
 def test_tracker_parquet_and_page_agree_to_the_last_digit(run, history):
-    rows = pd.read_parquet(run / "measurements.parquet").astype(
-        {"value": np.float64}
-    )  # written in single precision, reckoned with in double
+    rows = pd.read_parquet(run / "measurements.parquet").astype({"value": np.float64})  # written in single precision, computed in double
     page = (run / "report.html").read_text(encoding="utf-8")
     embedded = json.loads(re.search(r'<script type="application/json" id="numbers">(.*?)</script>', page, re.S).group(1))
     recorded: dict[int, dict] = {}

@@ -108,4 +108,6 @@ def test_start_up_laws_of_plants_whose_start_up_grows_with_the_set(make) -> None
         return [loss for _, loss in laws.values()]
 
     growing, constant = losses(4 * table["n"] ** 0.6), losses(200.0)
-    assert "is rejected" in make.start_up_verdict("local", *growing[:2]) and "not rejected" in make.start_up_verdict("local", *constant[:2])
+    assert growing[1] < growing[0] - 5 and constant[1] > constant[0] - 2
+    assert "fits better than a constant one (1.0 against 9.0" in (text := make.start_up_verdict("local", [9.0, 1.0, 2.0]))
+    assert text.endswith("a power law without a start-up fits no better (2.0).")

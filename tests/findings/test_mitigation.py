@@ -1,6 +1,5 @@
 """The committed page follows from the committed rows, and its statistics agree with hand-made rows."""
 
-from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -101,12 +100,6 @@ def test_figures_show_every_mitigation(make, rows: pd.DataFrame) -> None:
     assert labels == ["wen.ld 1", "wen.magnitude 1", "cut 1", "none"]  # the baseline on top
     panels = make.tradeoff_figure(rows).axes
     assert [axes.get_title() for axes in panels] == ["global", "local"]
-
-
-def test_fisher_p_equals_the_hypergeometric_sum(make) -> None:
-    weights = [comb(8, k) * comb(8, 6 - k) for k in range(7)]  # 6 of 16 memorized in all
-    assert make.fisher_p(0, 6, 8) == pytest.approx(sum(w for w in weights if w <= weights[0]) / sum(weights))
-    assert make.fisher_p(5, 6, 8) > 0.9
 
 
 def test_run_means_print_two_seeds_and_the_interval_of_three(make) -> None:

@@ -41,28 +41,37 @@ def test_sizes_with_false_positives_are_not_used(make, folder) -> None:
     runs = make.read_dataset(folder, "celeba")
     calibrated, ratio = (make.scaling(make.usable(folder, runs, rule)) for rule in make.RULES)
     assert calibrated.sizes == [64, 128, 256] and ratio.sizes == [32, 64, 128, 256]
-    assert ratio.slopes == pytest.approx({0: 1.0, 1: 1.0}, abs=0.1) and ratio.verdict == "does not depart from 1"
+    assert ratio.slopes == pytest.approx({0: 1.0, 1: 1.0}, abs=0.1) and ratio.verdict == "is not distinguishable from 1"
     assert calibrated.laws is not None and calibrated.laws[1].parameters["c"] == pytest.approx(1.0, rel=0.3)
 
 
 def test_no_size_is_used_before_its_false_positives_are_known(make, folder, tmp_path) -> None:
     used = make.usable(tmp_path, make.read_dataset(folder, "celeba"), make.RULES[0])
-    assert used.empty and make.scaling(used).verdict == "undecided"
+    assert used.empty and make.scaling(used).verdict == "is undecided"
 
 
 def test_a_slope_departs_only_if_the_linear_law_is_less_likely(make) -> None:
     power, offset = (make.Law("", {}, value) for value in (3.0, 4.0))
     slopes = {0: 0.50, 1: 0.52}
     assert make.Scaling([32, 128, 512], [32, 128, 512], slopes, (power, offset)).verdict == "departs from 1"
-    assert make.Scaling([32, 128, 512], [32, 128, 512], slopes, (offset, power)).verdict == "does not depart from 1"
-    assert make.Scaling([32, 128, 512], [32, 128, 512], {0: 0.2, 1: 0.9}, (power, offset)).verdict == "does not depart from 1"
-    assert make.Scaling([32, 128, 512], [32, 128, 512], {0: 0.50}, (power, offset)).verdict == "undecided"
-    assert make.Scaling([32, 128, 512], [32, 128], slopes, None).range_text == "n = 32 to 128, with a lower bound at 512"
-    assert make.Scaling([32, 128], [32, 128], slopes, None).verdict == "undecided"
+    assert make.Scaling([32, 128, 512], [32, 128, 512], slopes, (offset, power)).verdict == "is not distinguishable from 1"
+    assert make.Scaling([32, 128, 512], [32, 128, 512], {0: 0.2, 1: 0.9}, (power, offset)).verdict == "is not distinguishable from 1"
+    assert make.Scaling([32, 128, 512], [32, 128, 512], {0: 0.50}, (power, offset)).verdict == "is undecided"
+    assert make.Scaling([32, 128, 512], [32, 128], slopes, None).range_text == "n = 32 to 128"
+    assert make.Scaling([32, 128], [32, 128], slopes, None).verdict == "is undecided"
+
+
+def test_the_slope_of_a_seed_is_that_of_its_interpolated_steps_and_does_not_use_censored_sizes(make) -> None:
+    table = pd.DataFrame({"n": [32.0, 128.0, 512.0] * 2, "seed": [0] * 3 + [1] * 3, "tau": [903, 4439, np.inf, 720, 4009, np.inf]})
+    table["lower"], table["upper"] = table["tau"].replace(np.inf, 9000.0) / 1.1, table["tau"] * 1.1
+    found = make.scaling(table.assign(unit=0))
+    assert found.slopes == pytest.approx({0: np.log(4439 / 903) / np.log(4), 1: np.log(4009 / 720) / np.log(4)})
+    assert found.mean.low < 1 < found.mean.high and found.verdict == "is not distinguishable from 1"
 
 
 def test_one_size_at_which_copying_begins_determines_no_slope(make) -> None:
     table = pd.DataFrame({"n": [32.0, 512.0] * 2, "seed": [0, 0, 1, 1], "lower": [400.0, 9000.0] * 2, "upper": [500.0, np.inf] * 2})
+    table["tau"] = [450.0, np.inf] * 2
     assert make.scaling(table.assign(unit=0)).slopes == {} and make.scaling(table.assign(unit=0)).laws is None
 
 

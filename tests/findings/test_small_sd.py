@@ -19,7 +19,7 @@ def rows(bright: float, tint: float, step: int = 99) -> pd.DataFrame:
     table = []
     for number, copied in ((0, step >= 22), (1, False)):
         about = {"step": step, "kind": "local", "plant_id": number, "seed": 0}
-        values = {"memorized": float(copied), "auc.luminance": 0.4, "auc.all_ones": 0.5}
+        values = {"memorized": float(copied), "nn_ratio": 0.5, "auc.luminance": 0.4, "auc.all_ones": 0.5}
         values |= {f"auc.end_token.last.first_eos.{layers}": bright if copied else 0.5 for layers in ("all", "be", "mid")}
         table += [about | {"measure": name, "value": value} for name, value in values.items()]
     table.append({"step": step, "kind": "tint", "plant_id": 7, "seed": 0, "measure": "auc.end_token.last.first_eos.all", "value": tint})
@@ -59,8 +59,10 @@ def test_a_whole_page(make, tmp_path) -> None:
     page = " ".join(make.page(tmp_path).split())
     assert "| trailing | first end | 0.80, 0.84 | 0.50, 0.50 | 0.50, 0.50 | - | - | 0.30, 0.34 |".replace("- | -", "-, - | -, -") in page
     assert "| leading, 7.5 | first end | 0.60, 0.64 |" in page and "[" not in page.split("## Verdict")[1]
-    assert "| leading, 1 | 0 | 0 of 0 | 1 of 2 |" in page and "| trailing | 1 | 0.84 | all | 0.84 |" in page
-    assert "exceeds the best trivial map" in make.answer(tmp_path) and make.answer(tmp_path).endswith("in 2 seeds.")
+    assert "| leading, 1 | 0 | 0 of 0 | 1 of 2 | 0 of 0 | 0 of 0 | 0 of 0 | 0 of 0 | 0 of 0 | 0 of 2 |" in page  # by d1/d2 at the end
+    assert "| trailing | 1 | 0.84 | all | 0.84 |" in page
+    assert "| leading, 7.5 | 1 | 0.64 | 0.60 | exceeds the best trivial map and is darker on tints |" in page
+    assert "in 4 of 4 cases of a guidance scale and a seed (scale 1, seed 0; scale" in make.answer(tmp_path)
     assert "not measured yet" in make.answer(tmp_path / "none")
 
 

@@ -43,7 +43,7 @@ def test_one_seed_decides_nothing(make, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(("later", "said"), [((300, 400, 400), "memorized later than global"), ((400, 200, 300), "not distinguishable")])
-def test_three_seeds_are_judged_by_a_t_interval(make, tmp_path, later, said) -> None:
+def test_a_t_interval_decides_over_three_seeds(make, tmp_path, later, said) -> None:
     for seed, step in enumerate(later):
         write_run(tmp_path / f"unconditional-openmoji-{seed}", step, 200 if said.startswith("memorized") else 300)
     page = make.page(tmp_path)
@@ -52,11 +52,28 @@ def test_three_seeds_are_judged_by_a_t_interval(make, tmp_path, later, said) -> 
 
 def test_the_answer_for_the_front_page_states_the_factor_of_each_way(make, tmp_path) -> None:
     write_run(tmp_path / "unconditional-celeba-0", 300)
-    assert "CelebA without captions: by outpainting the factor exists in 1 of 1 seeds (" in make.answer(tmp_path)
+    counts = "2 of 2 global and 2 of 2 local plants are copied by outpainting and 2 of 2 global"
+    assert f"CelebA without captions, one seed, which decides nothing: {counts}" in make.answer(tmp_path)
     for seed, step in ((1, 400), (2, 400)):
         write_run(tmp_path / f"unconditional-celeba-{seed}", step)
     assert "by assignment local plants emerge later than global ones (factor" in make.answer(tmp_path)
     assert make.answer(tmp_path).count("3 of 3 seeds)") == 2
+
+
+def test_local_plants_are_compared_with_held_out_images_and_unseen_images_show_the_limits_false_positives(make) -> None:
+    about = {"step": 7, "plant_id": 0, "seed": ALL_SEEDS, "measure": "plant_memorized.outpainted"}
+    rows = [about | {"kind": "local", "value": 1.0}] * 8 + [about | {"kind": "heldout", "value": float(i < 3)} for i in range(64)]
+    rows += [about | {"kind": "heldout", "measure": "unseen.calibrated_l2", "value": 0.9 if i < 24 else 1.1} for i in range(64)]
+    rows += [about | {"kind": "heldout", "measure": "unseen.nn_ratio", "value": 0.9} for _ in range(64)]
+    completed, unseen = make.controls_lines("x", pd.DataFrame(rows))
+    assert (
+        "8 of 8 local plants and 3 of 64 held-out images are completed: local plants more often (Fisher's exact test, p = 1.4e-08)"
+        in completed
+    )
+    assert "24 of 64 (" in unseen and " by the calibrated distance and 0 of 64 (" in unseen
+    few = pd.DataFrame([about | {"kind": "local", "value": float(i < 1)} for i in range(8)] + rows[8:72])
+    (line,) = make.controls_lines("x", few)
+    assert "1 of 8 local plants and 3 of 64 held-out images are completed: not distinguishable" in line
 
 
 def write_families(folder: Path, whole_from: dict[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""The optimal denoiser against a slow reckoning, and what it makes of a run's planted set."""
+"""The optimal denoiser against a slow computation, and what it makes of a run's planted set."""
 
 import numpy as np
 import pytest

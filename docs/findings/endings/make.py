@@ -61,7 +61,7 @@ TRIVIAL = tuple(m.name for m in TRIVIAL_MAPS)
 PLANNED_SEEDS = 3
 FIGURE_NOTE = "The figure shows the table: one mark per seed. The bar is the best trivial map on memorized local plants (mean of the seeds), the dotted line chance. A map that is as high on tints as on copies shows what the caption predicts. Last panel: the next table."
 
-VERDICTS = "*First end token*: its AUC on memorized local plants against the best trivial map. *Follows memorization*: the t interval of the primary quantity, the AUC from the emergence on less the AUC before it, excludes 0, and the AUC on tints is lower than on memorized plants in every seed."
+VERDICTS = "*First end token*: its AUC on memorized local plants against the best trivial map. *Follows memorization*: the t interval of the primary quantity, the AUC from the emergence on less the AUC before it, excludes 0, and the AUC on tints is lower than on memorized plants in every seed. The same is stated of the trivial maps. Nothing is corrected for seven arms."
 
 INTRODUCTION = """# When does the ending brighten?
 
@@ -159,9 +159,8 @@ def verdict(runs: Mapping[int, pd.DataFrame]) -> str:
     return "brightens and follows memorization" if apart and not any(tints) else "brightens; not shown to follow memorization"
 
 
-def follows_verdict(runs: Mapping[int, pd.DataFrame]) -> str:
-    """What the second rule of the plan says about one arm: the primary quantity, and whether tints are darker in every seed."""
-    name = f"{MAPS[PRIMARY]}.all"
+def follows_verdict(runs: Mapping[int, pd.DataFrame], name: str = f"{MAPS[PRIMARY]}.all") -> str:
+    """What the second rule of the plan says about a map in one arm: the primary quantity, and whether tints are darker in every seed."""
     differences, means = [follows(rows, name) for rows in runs.values()], [class_means(rows, name) for rows in runs.values()]
     if len(runs) < PLANNED_SEEDS or np.isnan(differences).any():
         return f"undecided, {len(runs)} of {PLANNED_SEEDS} seeds"
@@ -169,6 +168,11 @@ def follows_verdict(runs: Mapping[int, pd.DataFrame]) -> str:
     lower = sum(m["tint"] < m.get(CLASSES[0], -np.inf) for m in means)
     both = (estimate.low > 0 or estimate.high < 0) and lower == len(means)
     return f"{'holds' if both else 'does not hold'}: {interval_text(estimate, '+.2f')}, tints lower in {lower} of {len(means)} seeds"
+
+
+def trivial_followers(runs: Mapping[int, pd.DataFrame]) -> list[str]:
+    """The trivial maps that meet the second rule of the plan in one arm."""
+    return [name for name in TRIVIAL if follows_verdict(runs, name).startswith("holds")]
 
 
 def by_arm(runs: Mapping[tuple[str, int], pd.DataFrame]) -> dict[str, dict[int, pd.DataFrame]]:
@@ -349,8 +353,17 @@ def page(folder: Path = HERE) -> str:
         "## Verdicts by the rule of the plan",
         VERDICTS,
         text_table(
-            ["arm", "seeds", "follows memorization", "first end token"],
-            [[ARMS[a], str(len(of)), follows_verdict(of), verdict(of)] for a, of in arms.items()],
+            ["arm", "seeds", "first end token follows memorization", "trivial maps that follow memorization", "first end token"],
+            [
+                [
+                    ARMS[a],
+                    str(len(of)),
+                    follows_verdict(of),
+                    ", ".join(f"`{name}`" for name in trivial_followers(of)) or "none",
+                    verdict(of),
+                ]
+                for a, of in arms.items()
+            ],
         ),
         "## Runs: memorized plants at the last evaluation",
         runs_table(runs, clusters),
@@ -379,11 +392,13 @@ def answer(folder: Path = HERE) -> str:
         return "For which text encoder the ending brightens is not measured yet (E3)."
     brighter = [ARMS[arm] for arm, runs in arms.items() if verdict(runs).startswith("brightens")]
     followed = [ARMS[arm] for arm, runs in arms.items() if follows_verdict(runs).startswith("holds")]
+    trivial = sum(bool(trivial_followers(runs)) for runs in arms.values())
     needed = Counter(needed_states(folder, arm, runs) for arm, runs in arms.items())
     return (
-        f"The map of the first end token exceeds the best trivial map on memorized regions with {named(brighter, len(arms))}, and follows "
-        f"memorization with {named(followed, len(arms))}; fewest local copies remain without the states of the words with "
-        f"{needed['words']} encoders and without those of the end and pads with {needed['end_and_pads']}."
+        f"The map of the first end token is shown to exceed the best trivial map on memorized regions with {named(brighter, len(arms))}, and "
+        f"follows memorization with {named(followed, len(arms))}, as a trivial map does with {trivial} of them; without the states of the words fewer "
+        f"local copies remain than without those of the end and pads in every seed with {needed['words']} encoders, the reverse "
+        f"with {needed['end_and_pads']}, and with {needed['']} the order changes between seeds."
     )
 
 
@@ -394,11 +409,14 @@ def named(arms: Sequence[str], total: int) -> str:
 
 
 def needed_states(folder: Path, arm: str, runs: Mapping[int, pd.DataFrame]) -> str:
-    """Of the words and of the end and pads, the token group without whose states fewer local copies remain."""
-    files = [folder / f"endings-{arm}-{seed}" / "knockout" / "knockout.parquet" for seed in runs]
-    rows = pd.concat([pd.read_parquet(file) for file in files])
-    copies = rows[(rows["measure"] == "memorized") & (rows["kind"] == "local")].groupby("knockout")["value"].sum()
-    return min(("words", "end_and_pads"), key=lambda name: copies[name])
+    """Of the words and of the end and pads, the token group without whose states fewer local copies remain in every seed; '' if it varies."""
+    orders = set()
+    for seed in runs:
+        rows = pd.read_parquet(folder / f"endings-{arm}-{seed}" / "knockout" / "knockout.parquet")
+        copies = rows[(rows["measure"] == "memorized") & (rows["kind"] == "local")].groupby("knockout")["value"].sum()
+        words, end = copies["words"], copies["end_and_pads"]
+        orders.add("words" if words < end else "end_and_pads" if end < words else "")
+    return orders.pop() if len(orders) == 1 else ""
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ def page(folder: Path = HERE) -> str:
     parts = [
         INTRODUCTION,
         "## Conclusions",
-        "\n".join(f"{number}. {line}" for number, line in enumerate(conclusions(maps, detection, prompts), 1)),
+        "\n".join(f"{number}. {line}" for number, line in enumerate(conclusions(maps, detection, with_copies(prompts, folder)), 1)),
         "## Runs",
         runs_text(folder, rows),
         "## Memorized at the last evaluation",
@@ -393,7 +393,7 @@ def conclusions(maps: pd.DataFrame, detection: Mapping[tuple[str, str, str], Run
         f"On memorized local plants the curvature difference has {auc('curvature_difference', 'local')} as published "
         f"(`-sum diag J(eps_c - eps_u)`) and {auc('curvature_difference.of_score', 'local')} with the sign of the scores."
     )
-    yield norm_text(detection)
+    yield f"{norm_text(detection)} {confounded_text(prompts)}"
     tints = ", ".join(f"{value:.2f} on those of seed {seed}" for seed, value in enumerate(values_of(maps, PAPER_MAP, "tint").seeds))
     for name, label in (("ld.be.all", "LD in the layers of the paper"), ("ld_neutral.be.all", "Area-neutral LD")):
         differences = ((n, minus(detection[name, "local", n], detection["guidance_norm.all", "local", n])) for n in NEGATIVES)
@@ -411,12 +411,44 @@ def answer(folder: Path = HERE) -> str:
     def auc(name: str, kind: str) -> str:
         return f"{values_of(maps, name, kind).mean:.2f}"
 
+    num_seeds = len(detection["guidance_norm.all", "local", "phantom"].seeds)
     norm = [f"{detection['guidance_norm.all', 'local', kind].mean:.2f}" for kind in ("phantom", "tint")]
     return (
         f"`{DIFFERENCE_MAP}` finds memorized regions of OpenMoji with an AUC of {auc(DIFFERENCE_MAP, 'local')} but has "
-        f"{auc(DIFFERENCE_MAP, 'tint')} on tints, of which nothing is copied, while `patch_nearness`, which reads the training set, has "
+        f"{auc(DIFFERENCE_MAP, 'tint')} on tints, of which nothing is copied, while `patch_nearness`, which compares with the training images, the copied one included, has "
         f"{auc('patch_nearness', 'local')} and {auc('patch_nearness', 'tint')}; the guidance norm separates memorized local plants from phantoms with "
-        f"an AUC of {norm[0]} and from tints with {norm[1]}."
+        f"an AUC of {norm[0]} and from tints with {norm[1]} (means of {num_seeds} training seeds)."
+    )
+
+
+def with_copies(prompts: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Scores of prompts with the number of copies of each local plant, which alternates over the local plants of a run; NaN elsewhere."""
+    tables = []
+    for run, part in prompts.groupby("run"):
+        config = yaml.safe_load((folder / str(run) / "config.yaml").read_text(encoding="utf-8"))
+        levels = config["data"]["init_args"]["planting"]["copies"]
+        numbers = sorted(part[part["kind"].isin(["local", NOT_MEMORIZED])]["plant_id"].unique())
+        copies = {number: levels[place % len(levels)] for place, number in enumerate(numbers)}
+        tables.append(part.assign(copies=part["plant_id"].map(copies)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def confounded_text(prompts: pd.DataFrame) -> str:
+    """That the local plants which are not memorized have the fewest copies, and the AUC of the norm among plants with that number.
+
+    prompts: with copies; AssertionError if plants with several numbers of copies are not memorized.
+    """
+    local = prompts[(prompts["measure"] == "guidance_norm.all") & prompts["kind"].isin(["local", NOT_MEMORIZED])]
+    missing = local[local["kind"] == NOT_MEMORIZED]
+    (level,) = missing["copies"].unique()
+    cells = []
+    for _, part in local[local["copies"] == level].groupby("run"):
+        own, others = (part[part["kind"] == kind]["value"].to_numpy() for kind in ("local", NOT_MEMORIZED))
+        if len(own) and len(others):
+            cells.append(f"{detection_metrics(own, others)['auc']:.2f} ({len(own)} against {len(others)})")
+    return (
+        f"All {len(missing)} local plants that are not memorized have {level:.0f} copies; among the plants with {level:.0f} copies the AUC of "
+        f"memorized against not memorized ones is {' and '.join(cells)}."
     )
 
 

@@ -16,7 +16,6 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import fisher_exact
 
 from afterglow.analysis.mitigation_effect import BASELINE
 from afterglow.functional.roc import detection_metrics
@@ -47,7 +46,7 @@ INTRODUCTION = """# What removes memorization, and what does it cost?
 
 Setup: four models (two recipes with two training seeds each: `runs/demo` and `runs/shapes-0` with seed 0, `runs/seed1` and `runs/shapes-1` with seed 1). The same captions and initial noises are sampled without and with each mitigation at its default strength (`afterglow mitigate --list`), at guidance scale 1 with the sampler of the evaluations (DDIM, 12 steps, the last at t = 82) and 4 generations per caption. A plant counts as memorized if at least half of its generations do. Thresholds are the 99th percentile of the controls of each model. The U-Nets have 1 and 2 attention heads. All local plants of a model share one pool of 256 backgrounds.
 
-The four models have **two training seeds**, and the models of one seed share plants: the 32 global and 32 local plants are 16 and 16 distinct images. The unit is the seed. Counts are sums over models; parentheses hold the count of each seed, of 16 plants (8 images in each of two models). Other values are means over models with the mean of each seed in parentheses. No interval and no test is computed from two seeds. Caption agreement and SSCD were not measured, because no weights were available."""
+The four models have **two training seeds**, and the models of one seed share plants: the 32 global and 32 local plants are 16 and 16 distinct images. The unit is the seed. Counts are sums over models; parentheses hold the count of each seed, of 16 plants (8 images in each of two models). Other values are means over models with the mean of each seed in parentheses. No interval and no test is computed from two seeds. A copy is a generation with a calibrated distance below 1; the rows of these runs hold no d1/d2, which the [plan](plan.md) asks for beside it. Caption agreement and SSCD were not measured, because no weights were available."""
 
 INFERENCE = """Remaining copies: of the plants that are memorized without a mitigation. The criterion is a distance in colors. A faded copy no longer meets it; the correlation with the planted image, inside and outside the mask, shows whether the copy is still recognizable. Held-out captions: change of the distance to the nearest training image. Costs are relative to the baseline: network evaluations per image, averaged over all captions, of which some mitigations skip a part; and FLOPs of one image of the first plant, gradients included. Both are counted; the median over models is shown. For seconds see `benchmarks/` and the guide on [mitigation](../guides/mitigation.md)."""
 
@@ -55,7 +54,7 @@ LOCAL_LOSS = """Chen et al. weight the loss of Wen et al. with the Bright Ending
 
 CAUSAL = """MemAttn scales the attention to the begin token, and LD weights its loss with the end-token map: both rest on an encoder in which the begin token holds no caption and the end token holds all of it. These models have such an encoder, a causal one that is trained along (experiment E3 of the [plan](plan.md); `python scripts/reproduce.py mitigation_causal`). The attention has 1 and 2 heads. Parentheses hold the count of each of three seeds. Brackets hold the 95 % t interval over the three seeds, which is not cut at 0 or 1; at an AUC of 1 they hold the exact bound over distinct plants."""
 
-TRAINING = """`configs/findings/mitigations.yaml`, each run beside a baseline of the same seed with the same plants. Order and noises are the same too, except after de-duplication, which shortens the epochs. Each cell holds seed 0 and seed 1; each run has 4 global and 4 local plants. An inner evaluation counts a plant as memorized with 1 of 2 generations, the last one with 2 of 4: the delays rest on the inner evaluations. Delay: factor by which the step of emergence changes (censored fit, paired by plant); - if no plant emerged, or if the mitigation ended the training. Held-out loss: at the last evaluation, relative to the baseline. Pooled p: Fisher's exact test of the memorized plants against the baseline's. It pools the plants of two seeds and assumes that they are independent. `stop_memorized` ends training at the first evaluation with a memorized plant, `stop_log_ratio` at the first with a plant whose denoising log ratio exceeds its threshold; their losses are those of unfinished trainings."""
+TRAINING = """`configs/findings/mitigations.yaml`, each run beside a baseline of the same seed with the same plants. Order and noises are the same too, except after de-duplication, which shortens the epochs. Each cell holds seed 0 and seed 1; each run has 4 global and 4 local plants. An inner evaluation counts a plant as memorized with 1 of 2 generations, the last one with 2 of 4: the delays rest on the inner evaluations. Delay: factor by which the step of emergence changes (censored fit, paired by plant); - if no plant emerged, or if the mitigation ended the training. Held-out loss: at the last evaluation, relative to the baseline. `stop_memorized` ends training at the first evaluation with a memorized plant, `stop_log_ratio` at the first with a plant whose denoising log ratio exceeds its threshold; their losses are those of unfinished trainings."""
 
 NOT_MEASURED = """- A sampler of 12 steps has no timestep 500: `stp.finer` equals `stp` here. Few generations reach the minimum of the guidance in the first half of the steps: `dtp` hardly differs from `stp`.
 - Stable Diffusion with its published strengths: no weights and no GPU were available.
@@ -408,7 +407,7 @@ def few_text(rows: pd.DataFrame, entries: Sequence[RemainingCopies], baseline: S
     of = f"{total}" if total == most else f"{total} or {most}"
     most_left = max(count for entry in entries for count, _ in entry.seeds.values())
     named = [
-        f"{', '.join(f'`{entry.label}`' for entry in group)} ({'one schedule here; ' if len(group) > 1 else ''}seeds: {group[0].counts_text})"
+        f"{', '.join(f'`{entry.label}`' for entry in group)}{' as one schedule' if len(group) > 1 else ''} (seeds: {group[0].counts_text})"
         for group in groups
     ]
     means = [mean_by_runs(_at(values_of_copies(rows, kind, "correlation.inside"), entry.key)).value for entry in entries]
@@ -442,16 +441,16 @@ def encoder_text(rows: pd.DataFrame, causal: pd.DataFrame) -> str:
     return (
         "`memattn` scales the attention to the begin token, because CLIP's begin token holds no caption; MiniLM's holds a part of it. With MiniLM "
         f"all three variants leave every copy. With the causal encoder they leave {both} copies. So the encoder alone does not explain it. "
-        "Guidance scale 7.5 was not tested. The end-token map that weights the loss of `wen.ld` is not better than a trivial map "
+        "Guidance scale 7.5 was not tested. The end-token map that weights the loss of `wen.ld` is not shown to be better than a trivial map "
         f"[here](endings.md). With the causal encoder `wen.ld` leaves {ld} copies (`wen.magnitude` {norm})."
     )
 
 
 def trained_text(paired: PairedRuns, mitigation: str, kind: str) -> str:
     """Memorized plants of a kind, in all and in each seed, beside the baseline's."""
-    (count, total), (before, _) = paired.last_counts(mitigation, kind), paired.last_counts(BASELINE, kind, mitigation)
+    count, total = paired.last_counts(mitigation, kind)
     own, base = (seed_counts_text(paired, name, kind, mitigation) for name in (mitigation, BASELINE))
-    return f"{count} of {total} {kind} plants memorized (seeds: {own}; baseline: {base}; pooled p = {fisher_p(count, before, total):.2g})"
+    return f"{count} of {total} {kind} plants memorized (seeds: {own}; baseline: {base})"
 
 
 def seed_counts_text(paired: PairedRuns, mitigation: str, kind: str, seeds_of: str = "") -> str:
@@ -473,11 +472,6 @@ def training_text(paired: PairedRuns) -> str:
         lines.append([mitigation, ", ".join(map(str, paired.last_steps(mitigation))), *cells])
     head = ["mitigation", "last step", *(f"{kind} memorized, of 4" for kind in COPIED_KINDS), *(f"{kind}, delay" for kind in COPIED_KINDS)]
     return text_table([*head, "held-out loss"], lines)
-
-
-def fisher_p(count: int, before: int, total: int) -> float:
-    """Two-sided p of Fisher's exact test that `count` and `before` of `total` plants each have one probability."""
-    return float(fisher_exact([[count, total - count], [before, total - before]]).pvalue)
 
 
 def remaining_figure(remaining: Sequence[RemainingCopies]) -> Figure:

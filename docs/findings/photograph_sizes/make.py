@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from afterglow.analysis.scaling import CLOSE_SHARE, Law, agreement, compare_laws, seed_fits
+from afterglow.analysis.scaling import CLOSE_SHARE, Law, agreement, compare_laws
 from afterglow.functional.distances import CLOSE_RATIO
 from afterglow.functional.statistics import Estimate, t_interval
 from afterglow.generations import Generations, parts_of
@@ -30,7 +30,7 @@ INTRODUCTION = """# How does the onset of copying depend on the number of photog
 
 `python docs/findings/photograph_sizes/make.py` writes this page from the rows in `docs/findings/photograph_sizes/`. `python scripts/reproduce.py photograph_sizes` trains the runs again. The question, the primary quantity and the rule are those of [E2](plan.md#e2-set-size-on-photographs).
 
-Setup: 16 pixels, no plants, no captions, one image per near-duplicate cluster, so that n counts clusters; 128 generations at each evaluation. tau_mem: the step at which 10 % of the generations are copies, interpolated between evaluations at most a factor of 1.25 apart. The sets of the two seeds of one n are disjoint, and 256 generations of each model are also compared with the other's set: what they "copy" there they never saw, and a value of n is not used for a rule by which this share reaches 10 % in any seed. Unseen images are real images held out of both sets under the same rule. Laws are fitted to the intervals between evaluations, with three parameters each, and over all seeds; a slope is fitted for each seed whose models reach 10 % at two values of n or more, models that do not reach it are right-censored, and brackets hold the 95 % t interval over seeds."""
+Setup: 16 pixels, no plants, no captions, one image per near-duplicate cluster, so that n counts clusters; 128 generations with 12 sampling steps at each evaluation. tau_mem: the step at which 10 % of the generations are copies, interpolated between evaluations at most a factor of 1.25 apart. The sets of the two seeds of one n are disjoint, and 256 generations of each model with 25 sampling steps are also compared with the other's set: what they "copy" there they never saw, and a value of n is not used for a rule by which this share reaches 10 % in any seed. Unseen images are real images held out of both sets under the same rule. The slope of a seed is the least-squares slope of ln(tau_mem) over ln(n), over the values of n at which its model reaches 10 %; brackets hold the 95 % t interval over seeds. The laws are fitted to the intervals between evaluations of all seeds, and models that do not reach 10 % are right-censored; each law has three parameters, its spread included, but the offset t0 of the linear law cannot be negative. Where t0 is 0, the comparison is one of the exponent 1 against a free exponent."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def usable(folder: Path, runs: pd.DataFrame, rule: CopyLimit) -> pd.DataFrame:
         if all(floor is not None and floor[0] < CLOSE_SHARE * floor[1] for floor in floors):
             kept.append(n)
     used = runs[runs["n"].isin(kept)]
-    return used.assign(lower=used[f"{rule.column}_lower"], upper=used[f"{rule.column}_upper"])
+    return used.assign(tau=used[rule.column], lower=used[f"{rule.column}_lower"], upper=used[f"{rule.column}_upper"])
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,8 @@ class Scaling:
 
     @property
     def range_text(self) -> str:
-        """'n = 32 to 128, with a lower bound at 512'."""
-        bounds = [str(n) for n in self.sizes if n not in self.reached]
-        return f"n = {self.reached[0]} to {self.reached[-1]}" + (f", with a lower bound at {' and '.join(bounds)}" if bounds else "")
+        """'n = 32 to 128'."""
+        return f"n = {self.reached[0]} to {self.reached[-1]}"
 
     @property
     def mean(self) -> Estimate | None:
@@ -102,18 +101,17 @@ class Scaling:
     def verdict(self) -> str:
         """What the rule of the plan says."""
         proven = None if self.mean is None else growth_departs(self.mean, 1.0, self.laws)
-        return "undecided" if proven is None else "departs from 1" if proven else "does not depart from 1"
+        return "is undecided" if proven is None else "departs from 1" if proven else "is not distinguishable from 1"
 
 
 def scaling(table: pd.DataFrame) -> Scaling:
-    """Slopes and laws of the usable runs. table: columns n, seed, lower, upper."""
+    """Slopes and laws of the usable runs. table: columns n, seed, tau, lower, upper."""
     sizes = sorted(map(int, table["n"].unique()))
     emerged = table["upper"].notna() & np.isfinite(table["upper"])
-    reached = table[emerged].groupby("seed")["n"].nunique()  # values of n with tau_mem; one alone determines no slope
-    own = table[table["seed"].isin(reached.index[reached > 1])]
-    slopes = seed_fits(own, ["n"]) if len(own) else {}
+    of_seeds = {int(seed): np.log(part[["n", "tau"]].to_numpy(float)).T for seed, part in table[emerged].groupby("seed")}
+    slopes = {seed: float(np.polyfit(n, tau, 1)[0]) for seed, (n, tau) in of_seeds.items() if len(np.unique(n)) > 1}
     laws = compare_laws(table, "n") if len(sizes) > 2 and table[emerged]["n"].nunique() > 1 else None
-    return Scaling(sizes, sorted(map(int, table[emerged]["n"].unique())), {seed: slope["n"] for seed, slope in slopes.items()}, laws)
+    return Scaling(sizes, sorted(map(int, table[emerged]["n"].unique())), slopes, laws)
 
 
 def page(folder: Path = HERE) -> str:
@@ -132,16 +130,20 @@ def section(folder: Path, runs: pd.DataFrame) -> Iterator[str]:
     yield scalings_text(folder, runs)
     for rule in RULES:
         found = scaling(usable(folder, runs, rule))
-        if found.slopes and found.reached != found.sizes:
-            yield (
-                f"The slope by {rule.name} is over {found.range_text}, where no model reached 10 %: it rests on {len(found.reached)} sizes "
-                f"and {len(found.slopes)} seeds, and another size at which copying begins can change the verdict."
-            )
+        if found.slopes:
+            bounds = [
+                f"At {n} no model reached 10 % within {runs[runs['n'] == n]['steps'].max()} steps; the laws predict "
+                f"{' and '.join(f'{law.step(n):.0f}' for law in found.laws or ())}."
+                for n in found.sizes
+                if n not in found.reached
+            ]
+            rests = f"rests on {len(found.reached)} sizes and {len(found.slopes)} seeds"
+            yield " ".join([f"The slope by {rule.name} is over {found.range_text} and {rests}.", *bounds])
     yield times_text(runs)
     yield floors_text(folder, runs)
     yield (
-        f"The held-out loss has a plateau, and with it tau_gen, in {int(runs['tau_gen'].notna().sum())} of {len(runs)} runs; in the "
-        "others it has none, so that tau_gen is not defined."
+        f"tau_gen exists in {int(runs['tau_gen'].notna().sum())} of {len(runs)} runs, those whose held-out loss has a plateau "
+        "([definition](../methods.md#scaling))."
     )
     yield from agreement_text(folder, runs)
 
@@ -155,7 +157,7 @@ def scalings_text(folder: Path, runs: pd.DataFrame) -> str:
         slope = values if found.mean is None else f"{found.mean.text()} (seeds: {values})"
         laws = [f"{law_text(law)}: {law.negative_log_likelihood:.1f}" for law in found.laws or ()] or ["-", "-"]
         lines.append([rule.name, ", ".join(map(str, found.sizes)) or "none", slope or "-", *laws, found.verdict])
-    head = ["tau_mem by", "n used", "slope of ln(tau_mem) on ln(n)", "power law: minus log-likelihood", "linear law", "the slope"]
+    head = ["tau_mem by", "n used", "slope of ln(tau_mem) on ln(n)", "power law: minus log-likelihood", "linear law", "the exponent"]
     return text_table(head, lines)
 
 
@@ -202,7 +204,7 @@ def floors_text(folder: Path, runs: pd.DataFrame) -> str:
     return text_table(["n", "seed", "copies by", "other clusters that calibrate it", *own], lines)
 
 
-AGREEMENT = """Agreement: the cosine of what the two models of a size make of the same noise, after the mean of all generations is removed ([definition](../methods.md#scaling)); their training sets are disjoint, so that models that generalize agree. Beside it the same with the noises of one model in another order. Brackets hold the 2.5 and 97.5 % quantiles of 256 noises, of one pair of models."""
+AGREEMENT = """Agreement: the cosine similarity of the images that the two models of a size generate from the same noise, after the mean of all generations is removed ([definition](../methods.md#scaling)); their training sets are disjoint, so that models that generalize agree. Beside it the same with the noises of one model in another order. Brackets hold the 2.5 and 97.5 % quantiles of 256 noises, of one pair of models."""
 
 
 def agreement_text(folder: Path, runs: pd.DataFrame) -> Iterator[str]:
@@ -250,8 +252,7 @@ def answer(folder: Path = HERE) -> str:
             found = scaling(usable(folder, runs, rule))
             if found.slopes:
                 slope = found.mean.text() if found.mean else ", ".join(f"{value:.2f}" for value in found.slopes.values())
-                verdict = f"is {found.verdict}" if found.verdict == "undecided" else found.verdict
-                parts.append(f"on {title} by {rule.name} as n^{slope} over {found.range_text} (the exponent {verdict})")
+                parts.append(f"on {title} by {rule.name} as n^{slope} over {found.range_text} (the exponent {found.verdict})")
     if not parts:
         count = sum(len(read_dataset(folder, dataset)) for dataset in DATASETS)
         return f"How the onset of copying depends on the number of photographs (E2): {count} of {len(DATASETS) * PLANNED} runs are complete, and no slope can be fitted yet."

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from afterglow.analysis.summary import ALL_SEEDS, read_measurements
+from afterglow.functional.distances import CLOSE_RATIO
 from afterglow.reports.detection import copies_detected_text
 from afterglow.reports.tables import text_table
 
@@ -23,10 +24,13 @@ E3 = SimpleNamespace(**runpy.run_path(str(HERE.parent / "endings" / "make.py")))
 SCALES = ("1", "7.5")
 MEMORIZED, NOT_YET = E3.CLASSES[:2]
 FIRST_END = E3.MAPS[E3.PRIMARY]
-KINDS = ("global", "local", "phantom", "tint", "decoy")
+NOT_EXCEEDED = "does not exceed the best trivial map"
+KINDS = ("global", "local", "phantom", "tint", "decoy", "heldout")
+CLOSE_KINDS = ("global", "local", "decoy", "heldout")  # also counted by d1/d2
+MEMORIZED_NOTE = "By the calibrated distance, and where the column says so by d1/d2 below 1/3, in at least half of a caption's generations. Decoys and held-out captions have no image of their own: their generations are compared with the nearest training image, so that what counts is a false positive. The maps below use the calibrated distance."
 
 NUM_IMAGES = 4  # generations of a caption
-DETECTION = "AUC for memorized local plants against each kind of negative, mean over 4 generations of a caption with the final weights (12 steps): the guidance norm, LD, LD without the influence of the map's area, and, as a control, LD with the map of another caption (`ld_other_caption`). If the control separates copies as well as LD, the map contributes nothing. Brackets: 95 % intervals over plants, exact at 0 and 1."
+DETECTION = "AUC for memorized local plants against each kind of negative, mean over 4 generations of a caption with the final weights (12 steps): the guidance norm, LD, LD without the influence of the map's area, and, as a control, LD with the map of another caption (`ld_other_caption`). If the control separates copies as well as LD, it is not shown that the map contributes. Brackets: 95 % intervals over plants, exact at 0 and 1."
 
 INTRODUCTION = """# Does the ending brighten in Stable Diffusion's structure?
 
@@ -59,27 +63,52 @@ def listed(values: Sequence[float]) -> str:
 
 
 def verdict(rows: pd.DataFrame) -> str:
-    """What the rule of E3 says about one seed, without its interval. rows: of a training."""
+    """What the rule of E3 says about one seed at one setting, without its interval."""
     means, trivial, difference = E3.class_means(rows, f"{FIRST_END}.all"), E3.best_trivial(rows), E3.follows(rows, f"{FIRST_END}.all")
     if MEMORIZED not in means:
         return "no local plant is memorized"
     if means[MEMORIZED] <= trivial:
-        return "does not exceed the best trivial map"
+        return NOT_EXCEEDED
     text = "exceeds the best trivial map"
     if means.get("tint", 0.0) >= means[MEMORIZED]:
         return f"{text}; as bright on tints, so that the map shows what the caption predicts"
+    if np.isnan(difference):
+        return f"{text} and is darker on tints"
     return f"{text}, is darker on tints, and is {'brighter' if difference > 0 else 'not brighter'} after a plant's emergence than before"
 
 
-def memorized_text(settings: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
-    """Memorized plants of each kind, by setting and seed."""
+def verdicts_text(settings: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
+    """The verdict of each setting and seed, with the two AUCs that decide."""
     lines = []
     for setting, runs in settings.items():
         for seed, rows in runs.items():
-            last = rows[(rows["step"] == rows["step"].max()) & (rows["measure"] == "plant_memorized")]
-            values = [last[last["kind"] == kind]["value"] for kind in KINDS]
-            lines.append([setting, str(seed), *(f"{int(of.sum())} of {len(of)}" for of in values)])
-    return text_table(["setting", "seed", *KINDS], lines)
+            areas = listed([E3.class_means(rows, f"{FIRST_END}.all").get(MEMORIZED, np.nan)]), listed([E3.best_trivial(rows)])
+            lines.append([setting, str(seed), *areas, verdict(rows)])
+    return text_table(["setting", "seed", "first end token", "best trivial map", "the first end token's map"], lines)
+
+
+def memorized_text(settings: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
+    """Memorized plants of each kind by the calibrated distance, and of some kinds by d1/d2, by setting and seed."""
+    lines = []
+    for setting, runs in settings.items():
+        for seed, rows in runs.items():
+            last = rows[rows["step"] == rows["step"].max()]
+            copied, close = with_verdicts(last[last["measure"] == "memorized"]), with_verdicts(close_rows(last))
+            cells = [count(copied, kind) for kind in KINDS] + [count(close, kind) for kind in CLOSE_KINDS]
+            lines.append([setting, str(seed), *cells])
+    return text_table(["setting", "seed", *KINDS, *(f"{kind}, d1/d2" for kind in CLOSE_KINDS)], lines)
+
+
+def close_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose `memorized` is that of d1/d2."""
+    ratio = rows[rows["measure"] == "nn_ratio"]
+    return ratio.assign(measure="memorized", value=(ratio["value"] < CLOSE_RATIO).astype(float))
+
+
+def count(rows: pd.DataFrame, kind: str) -> str:
+    """'3 of 8': memorized plants of a kind."""
+    values = rows[(rows["measure"] == "plant_memorized") & (rows["kind"] == kind)]["value"]
+    return f"{int(values.sum())} of {len(values)}"
 
 
 def maps_text(settings: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
@@ -114,13 +143,13 @@ def layers_text(settings: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
 def page(folder: Path = HERE) -> str:
     """Markdown of the finding; every number is computed from the committed rows."""
     settings = read_settings(folder)
-    verdicts = [[str(seed), verdict(rows)] for seed, rows in settings["trailing"].items()]
     parts = [
         INTRODUCTION,
-        "## Verdict of each seed",
-        text_table(["seed", "first end token"], verdicts),
+        "## Verdicts",
+        verdicts_text(settings),
         "## Memorized plants",
         memorized_text(settings),
+        MEMORIZED_NOTE,
         "## Maps of the token groups",
         maps_text(settings),
         "## Layers of the first end token",
@@ -137,16 +166,15 @@ def answer(folder: Path = HERE) -> str:
     settings = read_settings(folder)
     if not settings:
         return "Whether the ending brightens in Stable Diffusion's structure is not measured yet (E6)."
-    runs = settings["trailing"]
-    found = {seed: verdict(rows) for seed, rows in runs.items()}
-    alike = len(set(found.values())) == 1
-    verdicts = (
-        f"{found[0]} in {len(found)} seeds"
-        if alike and len(found) > 1
-        else " and ".join(f"{text} in seed {s}" for s, text in found.items())
+    verdicts = {(scale, seed): verdict(rows) for scale in SCALES for seed, rows in settings[f"leading, {scale}"].items()}
+    above = [about for about, text in verdicts.items() if text.startswith("exceeds")]
+    listing = "; ".join(f"scale {scale}, seed {seed}" for scale, seed in above)
+    missing = f"; {len(settings['trailing'])} of {PLANNED} planned seeds" if len(settings["trailing"]) < PLANNED else ""
+    return (
+        "In Stable Diffusion's structure (64 pixels, an eighth of its width, 50 sampling steps), the map of the first end token exceeds the best "
+        f"trivial map on memorized regions in {len(above)} of {len(verdicts)} cases of a guidance scale and a seed"
+        f"{f' ({listing}{missing})' if listing else missing}."
     )
-    missing = f" (of {PLANNED} planned seeds)" if len(runs) < PLANNED else ""
-    return f"In Stable Diffusion's structure (64 pixels, an eighth of its width), the map of the first end token {verdicts}{missing}."
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from scipy.stats import fisher_exact
 
 from afterglow.analysis.emergence_table import emergence_of
 from afterglow.analysis.order import local_over_global
@@ -42,7 +43,7 @@ INTRODUCTION = """# Local and global plants in a model without captions
 
 `python docs/findings/unconditional/make.py` writes this page from the rows in `docs/findings/unconditional/`. `python scripts/reproduce.py unconditional` trains the runs again. The question, the primary quantity and the rule are those of [E4](plan.md#e4-unconditional-models-with-plants).
 
-*Assignment*: at least one of 256 undirected generations copies the plant. *Outpainting*: at least half of the completions of the plant's unknown region copy it ([method](../methods.md#outpainting)); this is the primary quantity. Phantoms and held-out images show the false-positive rate of both. Captions of plants are not committed.
+*Assignment*: at least one of 256 undirected generations copies the plant. *Outpainting*: at least half of the completions of the plant's unknown region copy it ([method](../methods.md#outpainting)); this is the primary quantity. Phantoms show the false-positive rate of both; outpainting is also applied to control images, each of which is in the training set once, and to held-out images. Captions of plants are not committed.
 
 *Natural families* are near-duplicates in the set itself; their shared region was not planted. It is asked whether the shared region is copied before one of the family's images as a whole."""
 FAMILIES = (
@@ -50,7 +51,11 @@ FAMILIES = (
 )
 
 
-MAPS = "Maps that need no text, at the last evaluation: AUC inside the region of local plants on the generations that copy them, and, as a control, inside the region of phantoms on the generations that copy nothing and are nearest to them ([method](../methods.md#emergence)). Mean over plants; values of the seeds in their order."
+MAPS = "Maps that need no text, at the last evaluation: AUC inside the region of local plants on the generations that copy them ([method](../methods.md#emergence)). Mean over plants; values of the seeds in their order."
+MAPS_CONTROL = (
+    "As a control, the maps of generations that copy nothing are compared with the regions of the phantoms to which they are nearest."
+)
+MAPS_NO_CONTROL = "The control, maps compared with the regions of phantoms, was not measured in these runs."
 
 
 def read_runs(folder: Path) -> dict[str, tuple[Mapping[str, Any], pd.DataFrame]]:
@@ -82,8 +87,10 @@ def page(folder: Path = HERE) -> str:
         if all("outpainted" in about for about in found.values()):
             rules = rules_text({name: runs[name][1] for name in names})
             parts += ["Both rules: completions that are copies at the last evaluation:", rules]
+            parts += [line for name in names for line in controls_lines(name, runs[name][1])]
         if len(maps := maps_text({name: runs[name][1] for name in names})):
-            parts += [MAPS, maps]
+            control = any("phantom" in set(of_maps(runs[name][1])["kind"]) for name in names)
+            parts += [f"{MAPS} {MAPS_CONTROL if control else MAPS_NO_CONTROL}", maps]
     return "\n\n".join(parts) + "\n"
 
 
@@ -165,16 +172,47 @@ def rules_text(runs: Mapping[str, pd.DataFrame]) -> str:
     return text_table(["run", "kind", "calibrated distance below 1", "d1/d2 below 1/3"], lines)
 
 
+def controls_lines(name: str, rows: pd.DataFrame) -> Iterator[str]:
+    """Of one run: completed local plants against held-out images, and the held-out real images that pass as undirected generations."""
+    last = rows[rows["step"] == rows["step"].max()]
+    completed = last[last["measure"] == "plant_memorized.outpainted"].groupby("kind")["value"].agg(["sum", "count"]).astype(int)
+    if {"local", "heldout"} <= set(completed.index):
+        (local, plants), (heldout, images) = completed.loc["local"], completed.loc["heldout"]
+        p = fisher_exact([[local, plants - local], [heldout, images - heldout]]).pvalue
+        more = "local plants" if local * images > heldout * plants else "held-out images"
+        verdict = "not distinguishable" if p >= 0.05 else f"{more} more often"
+        yield (
+            f"`{name}`: {local} of {plants} local plants and {heldout} of {images} held-out images are completed: {verdict} (Fisher's exact test, "
+            f"p = {p:.2g})."
+        )
+    if len(unseen := last[last["measure"].str.startswith("unseen.")]):
+        passes = {
+            measure: count_text(int((part["value"] < limit).sum()), len(part))
+            for measure, limit in zip(("unseen.calibrated_l2", "unseen.nn_ratio"), (1.0, CLOSE_RATIO), strict=True)
+            if len(part := unseen[unseen["measure"] == measure])
+        }
+        yield (
+            f"`{name}`: of real images that the model never saw, {passes['unseen.calibrated_l2']} pass the limit of an undirected generation by "
+            f"the calibrated distance and {passes['unseen.nn_ratio']} by d1/d2. So assignment, which asks for one of 256 generations, rests on "
+            "its phantoms."
+        )
+
+
+def of_maps(rows: pd.DataFrame) -> pd.DataFrame:
+    """The AUCs of maps on single generations at the last evaluation."""
+    return rows[(rows["step"] == rows["step"].max()) & rows["measure"].str.startswith("auc.") & (rows["seed"] != ALL_SEEDS)]
+
+
 def maps_text(runs: Mapping[str, pd.DataFrame]) -> str:
     """AUC of each map on the generations of local plants and beside phantoms, the value of each seed and their t interval."""
     means = {}
     for name, rows in runs.items():
-        last = rows[(rows["step"] == rows["step"].max()) & rows["measure"].str.startswith("auc.") & (rows["seed"] != ALL_SEEDS)]
-        plants = last.groupby(["measure", "kind", "plant_id"])["value"].mean()
+        plants = of_maps(rows).groupby(["measure", "kind", "plant_id"])["value"].mean()
         means[name] = plants.groupby(["measure", "kind"]).agg(["mean", "size"])
     measures = sorted({measure for found in means.values() for measure, _ in found.index})
-    lines = [[measure.removeprefix("auc."), *(seeds_text(means.values(), measure, kind) for kind in MAP_KINDS)] for measure in measures]
-    return text_table(["map", *MAP_KINDS.values()], lines) if lines else ""
+    kinds = {kind: title for kind, title in MAP_KINDS.items() if any(kind == of for found in means.values() for _, of in found.index)}
+    lines = [[measure.removeprefix("auc."), *(seeds_text(means.values(), measure, kind) for kind in kinds)] for measure in measures]
+    return text_table(["map", *kinds.values()], lines) if lines else ""
 
 
 def seeds_text(means: Iterable[pd.DataFrame], measure: str, kind: str) -> str:
@@ -202,6 +240,10 @@ def short_verdict(title: str, found: Mapping[str, Mapping[str, Any]]) -> str:
     if any(FAMILY in about["kinds"] for about in found.values()):
         return f"{title}: {factor_text([region_over_whole(about) for about in found.values()], 'shared regions', 'a whole image')}"
     ways = {"outpainting": "outpainted", "assignment": ""}
+    if len(found) < 2:
+        (about,) = found.values()
+        counts = [f"{copied_text((about[key] if key else about)['kinds'])} by {way}" for way, key in ways.items()]
+        return f"{title} without captions, one seed, which decides nothing: {' and '.join(counts)}"
     texts = [
         f"by {way} {factor_text([local_over_global(about[key] if key else about) for about in found.values()], 'local plants', 'global ones')}"
         for way, key in ways.items()
@@ -209,13 +251,19 @@ def short_verdict(title: str, found: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{title} without captions: {', '.join(texts)}"
 
 
+def copied_text(kinds: Mapping[str, Any]) -> str:
+    """'8 of 8 global and 1 of 8 local plants are copied'."""
+    counts = [f"{kinds[kind]['memorized']} of {kinds[kind]['plants']} {kind}" for kind in ("global", "local")]
+    return f"{' and '.join(counts)} plants are copied"
+
+
 def factor_text(factors: Sequence[Estimate | None], first: str, second: str) -> str:
     """'local plants emerge later than global ones by a factor of 1.70 [1.50, 1.90]'; with fewer than two seeds no verdict."""
     known = [factor for factor in factors if factor is not None]
     count = f"{len(known)} of {len(factors)} seeds"
     if len(known) < 2:
-        value = f" ({known[0].value:.2f})" if known else ""
-        return f"the factor exists in {count}{value}, which decides nothing"
+        value = f" (factor {known[0].value:.2f})" if known else ""
+        return f"both emerge in {count}{value}, which decides nothing"
     mean = t_interval([np.log(factor.value) for factor in known]).map(np.exp)
     order = "later than" if mean.low > 1 else "earlier than" if mean.high < 1 else "not distinguishable in time from"
     return f"{first} {f'emerge {order}' if order.endswith('than') else f'are {order}'} {second} (factor {interval_text(mean)}, {count})"

@@ -137,6 +137,11 @@ class Law:
     parameters: Mapping[str, float]
     negative_log_likelihood: float
 
+    def step(self, x: float) -> float:
+        """The step that the law predicts at x."""
+        values = self.parameters
+        return values["t0"] + values["c"] * x if "t0" in values else values["c"] * x ** values["a"]
+
 
 def compare_laws(table: pd.DataFrame, term: str) -> tuple[Law, Law]:
     """The power law t = c x^a and the offset law t = t0 + c x (t0 >= 0), fitted to the same intervals, 3 parameters each.
