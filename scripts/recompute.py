@@ -205,7 +205,9 @@ def emergences():
     for n, _, _, tau, *_ in table(page, "n  "):
         compare("emergence", f"tau_mem, n = {n}", tau, sorted(taus[n]), 1)
     laws(page, *np.array(ends).T)
-    slopes(page[page.index("### Local against global") :])
+    plants = paired_plants()
+    start_ups(page[page.index("| emergence of | start-up") :], plants)
+    slopes(page[page.index("### Local against global") :], plants)
 
 
 def onset(rows, measure, limit):
@@ -271,8 +273,8 @@ def laws(page, n, low, high):
             compare("emergence", f"{law}, {axis}, minus log-likelihood", value, [best.fun], 0.05)
 
 
-def slopes(part):
-    """Slopes of ln(emergence) of plants on images, copies and area, a fit for each seed."""
+def paired_plants():
+    """One row for each plant of the paired runs: its interval (low, high] of emergence and what it depends on."""
     found = []
     for _, option, rows, plants in load("emergence", "paired_arms-*", *MEMORIZED):
         for kind in ("global", "local"):
@@ -281,7 +283,30 @@ def slopes(part):
                 rate = 32 * copies / (option["set_size"] + plants.copies.sum())
                 found.append((option["seed_everything"], kind, low, high, rate, option["set_size"], copies, area))
     own = pd.DataFrame(found, columns=["seed", "kind", "low", "high", "rate", "n", "copies", "area"])
-    own = own.astype({"copies": float, "area": float})
+    return own.astype({"copies": float, "area": float})
+
+
+def start_ups(part, plants):
+    """Minus the log-likelihood of each start-up law: constant, growing with the set, and none."""
+    for kind, law, _, value in table(part, "emergence of"):
+        own = plants[plants.kind == kind]
+        n, wait, low, high = np.log(own.n.to_numpy(float)), -np.log(own.rate.to_numpy()), own.low.to_numpy(), own.high.to_numpy()
+        if law.startswith("none"):
+            design = np.column_stack([np.ones(len(own)), n, np.log(own.copies)])
+            center, start = (lambda p, x=design: x @ p[1:]), [-1, *fit(low, high, design)]
+        elif law.startswith("constant"):
+            center, start = (lambda p, w=wait: np.logaddexp(p[1], p[2] + w)), [-1, 4, 5]
+        else:
+            center, start = (lambda p, w=wait, n=n: np.logaddexp(p[1] + p[3] * n, p[2] + w)), [-1, 2, 5, 0.5]
+        options = {"maxiter": 4000, "maxfev": 4000}
+        best = optimize.minimize(
+            lambda p, of=center, a=low, b=high: unlikelihood(p[0], of(p), a, b), start, method="Nelder-Mead", options=options
+        )
+        compare("emergence", f"start-up of {kind}, {law}", value, [best.fun], 0.05)
+
+
+def slopes(part, own):
+    """Slopes of ln(emergence) of plants on images, copies and area, a fit for each seed."""
     fits = {}
     for kind, axis, name, value, *_ in table(part, "emergence of"):
         names = ["n", "copies"] if kind == "global" else ["n", "copies", "area"]
