@@ -1,5 +1,6 @@
 """Repeat the runs behind a page of docs/findings, copy their rows there, and write the page and the front page again.
 
+  python scripts/reproduce.py demo
   python scripts/reproduce.py localization
   python scripts/reproduce.py emergence
   python scripts/reproduce.py mitigation
@@ -147,6 +148,15 @@ class Run:
 def train(name: str, *options: str) -> Command:
     """A training, resumed if it was interrupted. It ends with emergence.json."""
     return Command(("train", *options, "--name", name, "--resume", "auto"), ROOT / "runs" / name / "emergence.json")
+
+
+def demo() -> Iterator[Run]:
+    """The demo's recipe with three seeds."""
+    measures = ("memorized", "plant_memorized", "calibrated_l2", "nn_ratio", "cluster_size")
+    for seed in SEEDS:
+        command = train(f"demo-{seed}", "--config", "configs/demo.yaml", "--seed_everything", str(seed))
+        last = ("auc.*.all", "auc.mask_prior", "attention_mass.*.all", *TRIVIAL_MEASURES)
+        yield Run(f"demo/demo-{seed}", (command,), f"runs/demo-{seed}", PLANTED_RUN_FILES, measures, last)
 
 
 def localization() -> Iterator[Run]:
@@ -371,6 +381,7 @@ def small_sd() -> Iterator[Run]:
 
 
 FINDING_RUNS = {
+    "demo": demo,
     "localization": localization,
     "emergence": emergence,
     "mitigation": mitigation,
@@ -385,6 +396,7 @@ FINDING_RUNS = {
 }
 PAGES = {"photographs_32": "photographs", "mitigation_causal": "mitigation"}  # findings that are a section of another page
 UNDERWAY = (
+    "demo",
     "endings",
     "photographs",
     "photograph_sizes",

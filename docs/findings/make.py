@@ -12,6 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PAGES = {
+    "demo": "Does the demo memorize its plants in every seed?",
     "emergence": "When does memorization emerge, and does local come before global?",
     "photographs": "Is a region of a photograph memorized later than the whole photograph?",
     "photograph_sizes": "How does the onset of copying depend on the number of photographs?",
