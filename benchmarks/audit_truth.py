@@ -4,7 +4,7 @@
   python benchmarks/audit_truth.py audit runs/demo
 
 All samples of a plant count as one: the plant is found if its samples are called copied. Brackets hold exact 95 % intervals (Clopper and
-Pearson). IoU is the overlap of the copied cells with the planted mask. Precision: of all plants and images that are no plant and are
+Pearson). IoU is the overlap of the copied cells with the planted mask. Precision: of all plants and images that are not plants and are
 called copied whole, how many are global plants; in part, how many are local plants.
 
   python benchmarks/audit_truth.py audit runs/demo --images unseen/audited
@@ -51,7 +51,7 @@ def main() -> None:
         rows.append([" ".join(kind), *counts(own["verdict"]), f"{np.mean(found):.2f}" if found else "-"])
     others = table[table["plant"].isna()]
     for name, own in others.groupby(others["file_name"].str.startswith("phantom-")):
-        rows.append(["phantoms" if name else "images that are no plant", *counts(own["verdict"]), "-"])
+        rows.append(["phantoms" if name else "images that are not plants", *counts(own["verdict"]), "-"])
     print(text_table(["kind", *VERDICTS, "IoU"], rows))
     for verdict, kind in VERDICTS.items():
         called = [about[number][0] == kind for number in first.index[first["verdict"] == verdict]]

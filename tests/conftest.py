@@ -252,7 +252,7 @@ GRIDS = {  # a small U-Net shaped like Stable Diffusion's: layer => side of its 
 
 @pytest.fixture
 def make_generations() -> Callable[..., Generations]:
-    """make_evidence(count, steps=..., seed=..., any field=...): random generations with every field, those given replaced."""
+    """make_generations(count, steps=..., seed=..., any field=...): random generations with every field, those given replaced."""
 
     def make(count: int = 4, *, steps: int = 5, side: int = 8, tokens: int = 6, seed: int = 0, **fields: object) -> Generations:
         generator = torch.Generator().manual_seed(seed)

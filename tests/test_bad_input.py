@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def refused(tmp_path, monkeypatch, capsys):
-    """refused(*arguments) => the one sentence with which the door was left."""
+    """refused(*arguments) => the one sentence with which the command exited."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> str:
@@ -122,7 +122,7 @@ def test_batch_that_does_not_divide(refused):
         (["--monitor.early_stop.monitor", "memorized", "--monitor.early_stop.kinds", "[phantom]"], "phantom"),
     ],
 )
-def test_remedies_of_a_training_that_cannot_be(refused, arguments, named):
+def test_mitigations_of_a_training_that_cannot_be(refused, arguments, named):
     assert named in refused(*arguments)
     assert not Path("runs/x").exists()
 
@@ -133,7 +133,7 @@ def test_paraphrases_of_other_captions(refused, tmp_path):
     assert "no caption of the training set" in sentence and not Path("runs/x").exists()
 
 
-def test_remedies_of_a_training_without_captions(refused):
+def test_mitigations_of_a_training_without_captions(refused):
     sentence = refused(
         "--config", str(ROOT / "configs/openmoji_ddpm.yaml"), "--mitigations+=SampleDropping", "--mitigations.measure=entropy"
     )
@@ -141,8 +141,8 @@ def test_remedies_of_a_training_without_captions(refused):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: a full disk cannot be had")
-def test_disk_full_while_writing_a_probe(refused, tmp_path, monkeypatch, capsys):
-    """The probe before stays readable, and the run continues once there is room."""
+def test_disk_full_while_writing_an_evaluation(refused, tmp_path, monkeypatch, capsys):
+    """The evaluation before stays readable, and the run continues once there is room."""
     main(["train", *FAST, *ENDS, "--name", "x", "--trainer.max_steps", "2"])
     before = pd.read_parquet("runs/x/measurements.parquet")
     unfinished = tmp_path / "runs" / "x" / f"measurements.parquet.{os.getpid()}.unfinished"

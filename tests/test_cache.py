@@ -42,7 +42,7 @@ def test_atomic_path_replaces_a_file_only_at_the_end(tmp_path: Path) -> None:
     assert file.read_text() == "first" and list(file.parent.iterdir()) == [file]
 
 
-def test_atomic_path_of_a_folder_leaves_nothing_of_a_torn_one(tmp_path: Path) -> None:
+def test_atomic_path_of_a_folder_leaves_nothing_of_an_incomplete_one(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "whole") as path:
         path.mkdir()
     with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "torn") as path:

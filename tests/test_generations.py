@@ -152,7 +152,7 @@ def test_cat_undoes_slicing_and_keeps_the_order():
     assert same(two[3:], generations(seed=1)) and len(two) == 6
 
 
-def test_cat_of_bare_evidence_leaves_the_absent_absent():
+def test_cat_of_bare_generations_leaves_the_absent_absent():
     bare = Generations(images=generations().images, caption=("a", "b", "c"), seed=torch.arange(3), timesteps=torch.tensor([9, 4]))
     both = Generations.cat([bare, bare])
     assert len(both) == 6 and both.guidance is None and both.end_attention is None and both.kind == () and both.timesteps.tolist() == [9, 4]
@@ -178,13 +178,13 @@ def test_layers_are_named_once_and_in_their_order():
     assert generations().layers == list(LAYERS)
 
 
-def test_evidence_is_frozen():
+def test_generations_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         generations().seed = torch.zeros(3)
 
 
 @pytest.mark.parametrize("name", ["tensors.safetensors", "provenance.json", "table/state.json"])
-def test_load_of_a_torn_file_names_it(tmp_path, name):
+def test_load_of_a_truncated_file_names_it(tmp_path, name):
     generations().save(tmp_path / "part")
     (tmp_path / "part" / name).write_bytes((tmp_path / "part" / name).read_bytes()[:20])
     with pytest.raises(AfterglowError, match="part.* cannot be read"):

@@ -1,4 +1,4 @@
-"""Every recipe, overlay and sweep is accepted at the door, and the architectures are those that they are named after."""
+"""Every recipe, overlay and sweep is accepted by the parser, and the architectures are those that they are named after."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`kill -9` in the middle, then `--ckpt_path last`: the same run, the same losses, no probe doubled or missing."""
+"""`kill -9` in the middle, then `--ckpt_path last`: the same run, the same losses, no evaluation doubled or missing."""
 
 import fcntl
 import os
@@ -70,7 +70,7 @@ def test_every_later_loss_is_that_of_an_uninterrupted_run(folder, history):
     assert set(torn[1]) == {step for step in whole if step >= min(torn[1])} and min(torn[1]) <= 20
 
 
-def test_no_probe_is_doubled_or_missing_and_the_numbers_are_the_same(folder):
+def test_no_evaluation_is_doubled_or_missing_and_the_numbers_are_the_same(folder):
     keys = ["step", "plant_id", "kind", "caption", "seed", "measure", "value"]
     whole, torn = (pd.read_parquet(folder / name / "measurements.parquet")[keys] for name in ("whole", "torn"))
     pd.testing.assert_frame_equal(whole, torn)

@@ -1,4 +1,4 @@
-"""Stable Diffusion's structure through the door: a fine-tune, torn and resumed, exported, collected and measured."""
+"""Stable Diffusion's structure through the commands: a fine-tuning run, interrupted and resumed, exported, collected and measured."""
 
 import json
 import runpy

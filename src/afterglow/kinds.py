@@ -37,7 +37,7 @@ KINDS = {
             CONTROL_FAMILY,
             "#000000",
             ">",
-            "a training image whose near-duplicates are in the training set, too: a natural family, no false positive",
+            "a training image whose near-duplicates are in the training set, too: a natural family, not a false positive",
         ),
         Kind("phantom", "#CC79A7", "^", "constructed like a plant, never trained on; shows the false-positive rate"),
         Kind(

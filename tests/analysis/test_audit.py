@@ -5,7 +5,7 @@ import pytest
 from afterglow.analysis.audit import NO_COPY as NOTHING
 from afterglow.analysis.audit import PART_COPY as PART
 from afterglow.analysis.audit import WHOLE_COPY as WHOLE
-from afterglow.analysis.audit import Evidence, Unseen, audit_verdicts, cells_per_side, copied_mask, heldout_evidence, since
+from afterglow.analysis.audit import AuditMatches, Unseen, audit_verdicts, cells_per_side, copied_mask, heldout_evidence, since
 from afterglow.errors import AfterglowError
 
 # Six images: 0 and 1 are near-duplicates, 2 and 3 share the upper left, 4 and 5 are alone.
@@ -22,7 +22,7 @@ def evidence(whole, cluster, *parts):
     rows = [(region, generation, image, value) for region, generation, value, images in parts for image in images]
     frame = pd.DataFrame(rows, columns=["region", "generation", "image", "value"])
     distance = np.linspace(0.1, 0.6, 6, dtype=np.float32)
-    return Evidence(np.array(whole), np.array(cluster), frame, CELLS, COVERAGE, np.full(6, 3), distance)
+    return AuditMatches(np.array(whole), np.array(cluster), frame, CELLS, COVERAGE, np.full(6, 3), distance)
 
 
 def test_each_image_gets_its_verdict_and_its_evidence():
@@ -81,11 +81,11 @@ def test_since_is_the_first_checkpoint_of_the_last_unbroken_series():
     assert since(["a", "b", "c"], [pd.Series(row) for row in rows]) == ["c", "c", "a", ""]
 
 
-def test_held_out_images_are_judged_like_the_others_and_what_they_share_is_no_evidence():
+def test_held_out_images_are_evaluated_like_the_others_and_what_they_share_is_no_evidence():
     # the last four are held out
     rows = [(0, 0, 0, 0.2), (0, 0, 4, 0.2), (1, 1, 1, 0.1), (1, 1, 2, 0.1), (2, 1, 6, 0.7), (3, 0, 5, 0.05), (3, 0, 6, 0.05)]
     parts = pd.DataFrame(rows, columns=["region", "generation", "image", "value"])
-    found = Evidence(np.array([0.3, 0.9]), np.array([6, 2]), parts, CELLS, COVERAGE, np.arange(8), np.arange(8.0))
+    found = AuditMatches(np.array([0.3, 0.9]), np.array([6, 2]), parts, CELLS, COVERAGE, np.arange(8), np.arange(8.0))
     kept, unseen = heldout_evidence(found, np.arange(8), 4)
     assert set(zip(kept.parts["region"], kept.parts["image"], strict=True)) == {(0, 4), (1, 1), (1, 2), (2, 6)}
     assert len(kept.nearest) == len(kept.distance) == 4
@@ -102,7 +102,7 @@ def test_of_exchangeable_images_that_resemble_each_other_no_more_are_called_copi
         regions, values = np.repeat(np.arange(400), [len(row) for row in images]), rng.uniform(size=400)
         parts = pd.DataFrame({"region": regions, "generation": 0, "image": np.concatenate(images), "value": values[regions]})
         nothing = np.full(1, np.inf), np.zeros(1, int)
-        found = Evidence(*nothing, parts, np.ones((400, 16), bool), COVERAGE, np.zeros(264, int), np.ones(264))
+        found = AuditMatches(*nothing, parts, np.ones((400, 16), bool), COVERAGE, np.zeros(264, int), np.ones(264))
         kept, unseen = heldout_evidence(found, np.arange(264), 200)
         called.append((audit_verdicts(kept, np.arange(200), unseen)["verdict"] == PART).mean())
         checked.append(np.divide(*unseen.passing(PART)))

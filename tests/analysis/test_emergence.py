@@ -41,7 +41,7 @@ def test_emergence_by_the_definition(memorized, confirmations, expected):
     assert found.censored is (expected[1] == INF)
 
 
-def test_every_history_of_six_probes():
+def test_every_history_of_six_evaluations():
     """The definition read off a string: the first 111 that begins at a probe, else a run of 1 that the string cuts off."""
     for memorized in itertools.product([F, T], repeat=6):
         for number in range(3):

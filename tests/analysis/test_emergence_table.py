@@ -66,7 +66,7 @@ def test_confirmations_are_taken_in_their_order():
     assert emergence_of(rows)["kinds"]["local"]["intervals"]["0"] == [30, 45]
 
 
-def test_the_largest_ratio_of_neighboring_probes():
+def test_the_largest_ratio_of_neighboring_evaluations():
     def ratio(steps):
         return emergence_of(table({0: "0" * len(steps)}, {0: "local"}, steps=steps))["probe_ratio"]
 

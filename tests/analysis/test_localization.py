@@ -44,7 +44,7 @@ def test_planted_masks_fed_in_as_maps_get_auc_and_iou_of_one(parts, monkeypatch)
     assert table["low"].tolist() == pytest.approx(expected)
 
 
-def test_what_is_judged_are_generations_with_an_outside_and_plants_are_means_over_seeds(parts):
+def test_what_is_evaluated_are_generations_with_an_outside_and_plants_are_means_over_seeds(parts):
     collected = collect_maps(parts, ["luminance", "all_ones", "score_difference.*"])
     assert len(collected.samples) == 2 * 2 * 6 and set(collected.maps) == {
         "luminance",
@@ -110,6 +110,6 @@ def test_examples_are_the_best_the_middle_and_the_worst(parts):
     assert chosen == [every[0], every[len(every) // 2], every[-1]]
 
 
-def test_evidence_without_regions_is_refused(make_generations):
+def test_generations_without_regions_is_refused(make_generations):
     with pytest.raises(ValueError, match="No sample has a planted region"):
         collect_maps([(Path("a"), make_generations(2, region=None))])

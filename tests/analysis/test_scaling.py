@@ -61,7 +61,7 @@ def test_units_are_resampled_together_and_runs_first():
     assert isinstance(found, Estimate) and found.value == 3.5 and found.low < 3.5 < found.high
 
 
-def test_a_share_crosses_between_two_probes_on_a_log_axis():
+def test_a_share_crosses_between_two_evaluations_on_a_log_axis():
     assert crossing([0, 100, 400], [0.0, 0.0, 0.2]) == pytest.approx(200)
     assert crossing([0, 100, 400], [0.0, 0.5, 0.9]) == 100  # no logarithm of step 0
     assert np.isinf(crossing([0, 100], [0.0, 0.1])) and crossing([0, 8], [0.3, 0.5]) == 0

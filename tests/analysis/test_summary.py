@@ -93,7 +93,7 @@ def test_planted_against_each_negative_apart_and_memorized_against_the_rest():
     # plants by the means over their seeds: 6 and 2 against phantoms at 1 and 8, and against a decoy at 0
     assert found["detection/guidance_norm.all/local_vs_phantom/auc"] == auc([6, 2], [1, 8]) == 0.5
     assert found["detection/guidance_norm.all/local_vs_decoy/auc"] == 1.0
-    # generations one by one: the seed of plant 1 that is no copy is a negative
+    # generations one by one: the seed of plant 1 that is not a copy is a negative
     assert found["detection/guidance_norm.all/memorized_vs_rest/auc"] == pytest.approx(auc([5, 7, 3], [1, 1, 1, 8, 8, 0, 0]))
     comparisons = {key.split("/")[2] for key in found if key.startswith("detection/guidance_norm.all/")}
     assert comparisons == {"local_vs_phantom", "local_vs_decoy", "memorized_vs_rest"}
@@ -107,7 +107,7 @@ def test_detection_of_copies_is_absent_where_all_or_none_are(answer):
     assert not any("memorized_vs_rest" in key for key in found)
 
 
-def test_only_detectors_are_judged_as_detectors():
+def test_only_detectors_are_evaluated_as_detectors():
     rows = [
         (n, kind, 0, name, float(n)) for n, kind in enumerate(("global", "phantom")) for name in ("distance", "correlation", "entropy.last")
     ]

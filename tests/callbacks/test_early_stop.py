@@ -72,7 +72,7 @@ def run(tmp_path_factory):
     return folder / "runs" / "x"
 
 
-def test_the_probe_at_which_a_training_stops_is_its_last_in_every_way(run):
+def test_the_evaluation_at_which_a_training_stops_is_its_last_in_every_way(run):
     rows = pd.read_parquet(run / "measurements.parquet")
     assert sorted(rows["step"].unique()) == [0, 1] and not rows.duplicated(["step", "plant_id", "seed", "measure"]).any()
     last = rows[rows["step"] == 1]

@@ -18,7 +18,7 @@ def test_about_twelve_by_default():
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 7])
-def test_short_runs_begin_and_end_with_a_probe(num_steps):
+def test_short_runs_begin_and_end_with_an_evaluation(num_steps):
     steps = evaluation_steps(num_steps)
     assert steps[0] == 0 and steps[-1] == num_steps
 

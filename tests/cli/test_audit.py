@@ -81,7 +81,7 @@ def test_outpainting_finds_the_halves_that_a_model_knows(audit):
     assert boxes == {(0, 0, 0.5, 1), (0.5, 0, 1, 1), (0, 0, 1, 0.5), (0, 0.5, 1, 1)}
 
 
-def test_ten_images_of_another_shape_are_cropped_and_judged(audit):
+def test_ten_images_of_another_shape_are_cropped_and_evaluated(audit):
     said, table = audit("--model", "optimal:runs/mine", "--data", "few", *FEW, "--num-images", 128, "--out", "few")
     assert (table["verdict"] == "copied whole").all() and len(table) == 10 and "| 0 of 10 " in said
 
@@ -111,7 +111,7 @@ def test_captions_of_the_images_are_asked_for(place, audit, small_captioned):
     finally:
         (place / "mine" / "metadata.jsonl").unlink()
     assert "with 7 of 21 captions" in said and "14 of 21 captions were not sampled" in said
-    assert "The captions are not seen to tell this model anything" in said
+    assert "There is no evidence that the captions help this model" in said
     assert "image 20" in set(table["caption"]) and set(table["generation_caption"]) <= {f"image {n}" for n in range(21)}
 
 
@@ -137,7 +137,7 @@ def test_a_run_is_audited_with_what_it_was_trained_on(place, audit):
         (("--model", "optimal:runs/mine", "--data", "mine", "--lora", "x.safetensors"), "A LoRA is merged into Stable Diffusion"),
     ],
 )
-def test_bad_input_is_one_sentence(audit, words, sentence):
+def test_bad_input_is_refused_in_one_sentence(audit, words, sentence):
     said, _ = audit(*words, "--out", "bad", code=2)
     assert sentence in said and "Traceback" not in said and said.count("error: ") == 1
     assert ("about " in said) == ("near-duplicates" in said)  # the time is stated before near-duplicates are sought

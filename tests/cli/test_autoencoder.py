@@ -23,6 +23,6 @@ def test_it_writes_a_folder_that_opens_and_prints_its_error_on_held_out_images(t
 
 
 @pytest.mark.parametrize(("arguments", "culprit"), [(("--width-divisor", "3"), "'3' is not a choice"), (("--resolution", "96"), "not 96")])
-def test_bad_input_is_one_sentence(arguments, culprit, tmp_path, command, capsys):
+def test_bad_input_is_refused_in_one_sentence(arguments, culprit, tmp_path, command, capsys):
     assert command("autoencoder", "--out", str(tmp_path / "x"), *arguments) == 2
     assert culprit in capsys.readouterr().err and not (tmp_path / "x").exists()

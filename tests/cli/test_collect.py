@@ -42,7 +42,7 @@ def test_collect_prompts_with_images_records_only_what_the_measures_require(insi
         (("--model", "runs/x", "--seed-rule", "images"), "did you mean image?"),
     ],
 )
-def test_collect_bad_input_is_one_sentence(inside, command, capsys, words, sentence):
+def test_collect_bad_input_is_refused_in_one_sentence(inside, command, capsys, words, sentence):
     Path("torn.jsonl").write_text('{"caption": "a", "image": "missing.png"}\n')
     assert command("collect", *words, "--out", "bad") == 2
     printed = capsys.readouterr().err

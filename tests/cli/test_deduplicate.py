@@ -92,7 +92,7 @@ def test_embeddings_of_a_file(folder, tmp_path, command, capsys, monkeypatch):
         (["--method", "sscd", "--sscd", "gone.pt"], "There is no SSCD model 'gone.pt'"),
     ],
 )
-def test_bad_input_is_one_sentence(arguments, culprit, folder, tmp_path, command, capsys):
+def test_bad_input_is_refused_in_one_sentence(arguments, culprit, folder, tmp_path, command, capsys):
     assert command("deduplicate", str(folder), *arguments, "--out", str(tmp_path / "out")) == 2
     said = capsys.readouterr().err
     assert culprit in said and "Traceback" not in said and not (tmp_path / "out").exists()

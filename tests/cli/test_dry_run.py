@@ -49,7 +49,7 @@ def test_several_processes_are_checked_on_one_device(command, capsys, words):
         (("--trainer.precision", "16-mixed"), "fp16 is not supported on CPU"),
     ],
 )
-def test_bad_input_of_a_dry_run_is_one_sentence(command, capsys, words, sentence):
+def test_bad_input_of_a_dry_run_is_refused_in_one_sentence(command, capsys, words, sentence):
     assert command("train", *FAST, *words, "--dry-run") == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert sentence in line and not Path("runs").exists()

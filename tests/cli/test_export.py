@@ -32,7 +32,7 @@ def test_export_no_ema_writes_the_raw_weights(
     assert DDPMPipeline.from_pretrained(tmp_path / "out").unet.conv_in.weight.any() == raw
 
 
-def test_export_bad_input_is_one_sentence(
+def test_export_bad_input_is_refused_in_one_sentence(
     run: Path, tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, sentence in (

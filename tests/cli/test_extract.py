@@ -50,7 +50,7 @@ WORDS = (
 def test_extract_interrupted_resumes_with_equal_results(place, extract):
     said = extract(*WORDS, "--out", "whole")
     assert "whole image, extracted: under 1" in said and "0 / 7" in said
-    assert "no floor and no interval" in said and pd.read_parquet(place / "whole" / "unseen.parquet").empty
+    assert "the false-positive rate is unknown" in said and pd.read_parquet(place / "whole" / "unseen.parquet").empty
     for name in ("extract.parquet", "summary.txt", "histograms.png"):
         assert (place / "whole" / name).stat().st_size > 300
     table = pd.read_parquet(place / "whole" / "extract.parquet")
@@ -65,13 +65,13 @@ def test_extract_interrupted_resumes_with_equal_results(place, extract):
     assert "with other settings" in extract(*WORDS, "--seed", 5, "--out", "torn", code=2)
 
 
-def test_extract_prints_the_floor_of_the_images_beyond_the_set_and_of_a_folder(place, extract):
-    said = extract(*WORDS, "--set-size", 20, "--out", "floored")
-    table = pd.read_parquet(place / "floored" / "unseen.parquet")
+def test_extract_prints_the_false_positives_of_the_images_beyond_the_set_and_of_a_folder(place, extract):
+    said = extract(*WORDS, "--set-size", 20, "--out", "beyond")
+    table = pd.read_parquet(place / "beyond" / "unseen.parquet")
     assert len(table) == 40 and (table["neighbors"] == 19).all()
     assert "0 of 40" in said and "1/21 = 4.8%" in said and "calibrate a whole image: 19." in said
     said = extract(*WORDS, "--heldout", "images", "--out", "seen")
-    assert "left out of the unseen images: 60" in said and "no floor and no interval" in said  # all of them were trained on
+    assert "left out of the unseen images: 60" in said and "the false-positive rate is unknown" in said  # all of them were trained on
 
 
 class Means(torch.nn.Module):
@@ -112,9 +112,9 @@ def test_extract_two_processes_write_what_one_writes(place, extract, monkeypatch
         (("--model", "model", "--dataset", "imagefolder", "--data-dir", "gone", "--out", "o"), "gone"),
         ((*WORDS, "--sscd", "no.pt", "--out", "o"), "There is no SSCD model 'no.pt'"),
         ((*WORDS, "--grid", 3, "--out", "o"), "does not divide into 3 tiles"),
-        ((*WORDS, "--out", "images"), "no collection"),
+        ((*WORDS, "--out", "images"), "do not belong to a collection"),
     ],
 )
-def test_extract_bad_input_is_one_sentence(extract, words, sentence):
+def test_extract_bad_input_is_refused_in_one_sentence(extract, words, sentence):
     said = extract(*words, code=2)
     assert sentence in said and "Traceback" not in said and said.count("error: ") == 1

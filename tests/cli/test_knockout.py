@@ -26,7 +26,7 @@ def test_every_variant_has_rows_of_the_same_generations_and_a_second_call_repeat
 
 
 @pytest.mark.parametrize(("model", "culprit"), [("gone", "gone"), ("runs/x/plants", "plants")])
-def test_bad_input_is_one_sentence(model, culprit, inside, command, capsys):
+def test_bad_input_is_refused_in_one_sentence(model, culprit, inside, command, capsys):
     assert command("knockout", "--model", model, "--run", "runs/x", "--out", "bad") == 2
     assert culprit in capsys.readouterr().err
 

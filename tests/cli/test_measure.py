@@ -16,7 +16,7 @@ def test_measure_list_names_every_measure_with_inputs_unit_and_source(command, c
         assert word in printed
 
 
-def test_measure_bad_input_is_one_sentence(inside, command, capsys):
+def test_measure_bad_input_is_refused_in_one_sentence(inside, command, capsys):
     for words, sentence in (
         (("nowhere",), "nowhere"),
         ((), "Name at least one folder"),

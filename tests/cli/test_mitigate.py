@@ -43,7 +43,7 @@ def test_mitigate_list_names_every_mitigation_and_its_source(command, capsys):
         (("--model", "runs/x", "--run", "runs/x", "--threshold", "x"), "Unknown option --threshold: did you mean --thresholds?"),
     ],
 )
-def test_mitigate_bad_input_is_one_sentence(inside, command, capsys, words, sentence):
+def test_mitigate_bad_input_is_refused_in_one_sentence(inside, command, capsys, words, sentence):
     assert command("mitigate", *words) == 2
     printed = capsys.readouterr().err
     assert sentence in printed and "Traceback" not in printed

@@ -11,7 +11,7 @@ def test_paired_runs_compares_a_run_with_its_baseline(inside, command, capsys):
     assert Path("pairs/mitigations.md").exists() and Path("pairs/training.png").stat().st_size > 500
 
 
-def test_paired_runs_without_a_baseline_is_one_sentence(tmp_path, command, capsys):
+def test_paired_runs_without_a_baseline_is_refused_in_one_sentence(tmp_path, command, capsys):
     assert command("paired-runs", "--baseline", tmp_path / "none", "--mitigated", tmp_path / "other") == 2
     printed = capsys.readouterr().err
     assert "error: " in printed and "Traceback" not in printed

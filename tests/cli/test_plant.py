@@ -73,7 +73,7 @@ def test_a_later_recipe_overlays_an_earlier_one(recipe: str, tmp_path: Path, com
         (["--config", "gone.yaml"], "gone.yaml"),
     ],
 )
-def test_plant_bad_input_is_one_sentence(
+def test_plant_bad_input_is_refused_in_one_sentence(
     arguments: list[str], culprit: str, recipe: str, tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command("plant", "--config", recipe, "--out", str(tmp_path / "set"), *arguments) == 2

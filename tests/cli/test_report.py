@@ -8,7 +8,7 @@ def test_report_writes_the_page_and_the_contact_sheet(inside, command, capsys):
     assert command("report", "runs/x", "--contact-sheet", "sheet.png") == 0 and Path("sheet.png").stat().st_size > 500
 
 
-def test_report_of_no_run_is_one_sentence(tmp_path, command, capsys):
+def test_report_of_no_run_is_refused_in_one_sentence(tmp_path, command, capsys):
     assert command("report", tmp_path / "none") == 2
     printed = capsys.readouterr().err
     assert "none" in printed and "Traceback" not in printed

@@ -78,7 +78,7 @@ def test_find_resume_of_last_without_a_checkpoint_names_the_folder_and_the_neare
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"text"])
-def test_find_resume_of_a_path_that_is_no_checkpoint_is_one_sentence(tmp_path, content):
+def test_find_resume_of_a_path_that_is_no_checkpoint_is_refused_in_one_sentence(tmp_path, content):
     (tmp_path / "x.jpg").write_bytes(content)
     with pytest.raises(AfterglowError, match="x.jpg' is not a readable checkpoint"):
         find_resume(tmp_path / "runs/new", str(tmp_path / "x.jpg"), None)

@@ -30,7 +30,7 @@ def test_acquire_while_another_process_lives_names_it_and_after_its_death_replac
         holder.wait()
     with caplog.at_level(logging.INFO, "afterglow"), RunLock() as lock:
         lock.acquire(tmp_path)
-        assert f"Process {holder.pid} on " in caplog.text and "did not end regularly" in caplog.text
+        assert f"Process {holder.pid} on " in caplog.text and "did not exit cleanly" in caplog.text
         assert f"process {os.getpid()}" in (tmp_path / "lock").read_text()
 
 

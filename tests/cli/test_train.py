@@ -1,4 +1,4 @@
-"""The main job through the door: one run, its files, and what is said of it in three places."""
+"""The main job through the command: one run, its files, and what is said of it in three places."""
 
 import json
 import re

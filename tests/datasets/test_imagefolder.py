@@ -201,7 +201,7 @@ def test_missing_or_empty_folder_is_refused_by_name(tmp_path: Path) -> None:
         load_imagefolder(str(tmp_path / "empty"), 4, 3)
 
 
-def test_unreachable_hub_set_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub_set_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(name: str) -> None:
         raise ConnectionError("no route\nand a long story")
 

@@ -97,7 +97,7 @@ def test_read_prompts_of_links_inside_the_folder_and_a_linked_folder_is_accepted
 
 
 @pytest.mark.parametrize("name", ["loop.png", "n" * 5000, "a\0b"])
-def test_read_prompts_of_names_that_cannot_be_files_is_one_sentence(tmp_path, name):
+def test_read_prompts_of_names_that_cannot_be_files_is_refused_in_one_sentence(tmp_path, name):
     (tmp_path / "loop.png").symlink_to("loop.png")
     with pytest.raises(AfterglowError, match="line 1: its image '.*' is missing") as caught:
         read_prompts(write(tmp_path / "list.jsonl", [{"caption": "one", "image": name}]))

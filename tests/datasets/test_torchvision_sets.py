@@ -133,7 +133,7 @@ def test_failed_download_names_the_files_to_fetch(
     assert "\n" not in str(caught.value) and archive in str(caught.value) and place in str(caught.value)
 
 
-def test_a_broken_torchvision_folder_is_one_sentence(tmp_path: Path, any_checksum: None) -> None:
+def test_a_broken_torchvision_folder_is_refused_in_one_sentence(tmp_path: Path, any_checksum: None) -> None:
     write_cifar(tmp_path)
     (tmp_path / "cifar-10-batches-py" / "data_batch_2").write_bytes(b"")
     with pytest.raises(ValueError, match=r"cifar10: torchvision cannot read .*cifar-10-batches-py"):

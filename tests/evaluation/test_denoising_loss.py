@@ -137,6 +137,6 @@ def test_noise_is_that_of_the_schedule(small_plain, monkeypatch):
     assert overlaps.abs().max() < 0.5
 
 
-def test_the_caption_is_heard(small_captioned):
+def test_the_caption_changes_the_prediction(small_captioned):
     model = small_captioned()
     assert not torch.allclose(denoising_losses(model, IMAGES, CAPTIONS), denoising_losses(model, IMAGES, ["x", "y", "z"]), rtol=1e-6)

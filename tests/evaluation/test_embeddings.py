@@ -77,7 +77,7 @@ def test_what_is_missing_is_said_with_where_it_is_published(tmp_path, monkeypatc
     with pytest.raises(ValueError, match=r"no SSCD model '.*nothing.pt': its authors publish .*sscd-copy-detection"):
         sscd(tmp_path / "nothing.pt")
     (tmp_path / "text.pt").write_text("no model")
-    with pytest.raises(ValueError, match="is no TorchScript file"):
+    with pytest.raises(ValueError, match="is not a TorchScript file"):
         sscd(tmp_path / "text.pt")
     with pytest.raises(ValueError, match="not 'square'"):
         sscd(tmp_path / "text.pt", "square")
@@ -135,7 +135,7 @@ def test_the_mean_patch_token_is_an_embedding_of_the_image(vit, images):
     assert embedding.name == "vit, mean patch token"
 
 
-def test_nothing_else_of_the_evidence_changes(vit, images):
+def test_nothing_else_of_the_generations_changes(vit, images):
     before = generations(images, images)
     after = with_split_product(before, patch_tokens(vit))
     assert replace(after, extras={}, provenance={}) == replace(before, extras={}, provenance={})

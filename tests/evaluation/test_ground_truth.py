@@ -108,7 +108,7 @@ def test_every_kind_is_there(asked):
     assert {s.kind for s in asked} == {"global", "local", "natural", "phantom", "decoy", "tint", "control", "heldout"}
 
 
-def test_each_row_has_the_truth_of_its_own_subject(planted, asked, annotated):
+def test_each_row_has_the_truth_of_its_own_target(planted, asked, annotated):
     untouched = make_generations(asked)
     assert torch.equal(annotated.images, untouched.images) and torch.equal(annotated.seed, untouched.seed)
     assert annotated.caption == untouched.caption == tuple(s.caption for s in asked)
@@ -177,7 +177,7 @@ def test_templates_take_part_where_half_of_the_mask_overlaps_them(planted):
     assert any(entered) and not all(entered)
 
 
-def test_what_has_no_image_of_its_own_is_judged_by_the_nearest_training_image(planted, asked, annotated):
+def test_what_has_no_image_of_its_own_is_evaluated_by_the_nearest_training_image(planted, asked, annotated):
     everything = np.ones((SIDE, SIDE), dtype=bool)
     whole = [(cluster, other) for cluster, other, shown in training_images(planted) if shown.all()]
     without = [row for row, subject in enumerate(asked) if subject.kind in ("decoy", "tint", "heldout")]
@@ -208,7 +208,7 @@ def test_copies_are_memorized_and_unrelated_images_are_not(planted, asked, annot
     assert memorized(original).sum() == 0
 
 
-def test_controls_are_judged_in_the_mask_that_is_given(planted, asked):
+def test_controls_are_evaluated_in_the_mask_that_is_given(planted, asked):
     controls = [s for s in asked if s.kind == "control"]
     mask = planted.of_kind("local")[1].mask
     controls = [replace(control, mask=mask, cluster_size=number) for number, control in enumerate(controls, start=1)]
@@ -247,7 +247,7 @@ def test_distance_to_the_nearest_variant_outside_the_mask(planted, asked, annota
         assert annotated.extras["background_spread"][row].item() == pytest.approx(math.sqrt((deviations**2).mean()), rel=1e-4)
 
 
-def test_a_copy_of_one_variant_is_near_it_and_fresh_fills_have_none(planted):
+def test_a_copy_of_one_variant_is_near_it_and_fresh_backgrounds_have_none(planted):
     local = planted.of_kind("local")[0]
     (subject,) = [s for s in evaluation_targets(planted) if s.plant_id == local.plant_id]
     one = planted.compose(local, 0, local.backgrounds[1])
@@ -270,7 +270,7 @@ def test_a_copy_of_one_variant_is_near_it_and_fresh_fills_have_none(planted):
     assert outside_diversity(found) == pytest.approx(1, abs=0.35)  # generated like its training images
 
 
-def test_generations_without_a_caption_are_each_judged_by_their_own_nearest(planted):
+def test_generations_without_a_caption_are_each_evaluated_by_their_own_nearest(planted):
     asked = unconditional_targets(planted, 5)
     near = planted.pixels[planted.controls[:5]]
     found = attach_ground_truth(make_generations(asked, near=near), asked, planted.gallery())
@@ -298,7 +298,7 @@ def test_a_set_with_fewer_than_50_other_groups_uses_all_of_them():
     assert max(counts) < 50 and len(counts) > 1
 
 
-def test_annotated_evidence_can_be_written(planted, asked, annotated, tmp_path):
+def test_annotated_generations_can_be_written(planted, asked, annotated, tmp_path):
     only = [row for row, subject in enumerate(asked) if subject.kind == "heldout"]
     for name, part in (
         ("all", annotated),

@@ -25,7 +25,7 @@ def rows(step: int) -> pd.DataFrame:
     return pd.DataFrame(values)
 
 
-def test_probes_add_up_and_are_read_again(tmp_path):
+def test_evaluations_add_up_and_are_read_again(tmp_path):
     table = MeasurementTable(tmp_path / "measurements.parquet")
     for step in (0, 5):
         assert not table.has(step)
@@ -63,7 +63,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert pd.read_parquet(tmp_path / "measurements.parquet")["step"].tolist() == [0, 0]
 
 
-def test_a_measure_that_a_run_did_not_ask_for_joins_its_last_probe(tmp_path, monkeypatch):
+def test_a_measure_that_a_run_did_not_ask_for_joins_its_last_evaluation(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = "[calibrated_l2, memorized, score_difference.summed, luminance]"
     more_at_last = asked.replace("]", ", guidance_norm.all, local_contrast]")
@@ -94,6 +94,6 @@ def test_a_measure_that_a_run_did_not_ask_for_joins_its_last_probe(tmp_path, mon
     assert remeasure(few, ["guidance_norm.all"]) == []
 
 
-def test_a_folder_without_a_last_probe_is_refused(tmp_path):
+def test_a_folder_without_a_last_evaluation_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has no generations of a last evaluation"):
         remeasure(tmp_path)

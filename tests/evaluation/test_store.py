@@ -81,6 +81,6 @@ def test_collect_with_other_settings_is_refused_by_name(model, tmp_path):
         collect(model, REQUEST, PLAN, tmp_path / "a", Sampler(steps=3), CaptureConfig(), metadata={"model": "y"})
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("")
-    with pytest.raises(ValueError, match="contains files that are no collection"):
+    with pytest.raises(ValueError, match="contains files that do not belong to a collection"):
         collect(model, REQUEST, PLAN, tmp_path / "full", **HOW)
     assert json.loads((tmp_path / "a" / "collect.json").read_text())["plan"]["num_images"] == 2

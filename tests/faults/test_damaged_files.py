@@ -1,4 +1,4 @@
-"""Torn, empty, foreign and pickled files of run folders, collections and models: one sentence that names the file, and no code runs."""
+"""Truncated, empty, unrelated and pickled files of run folders, collections and models: one sentence names the file, and no code runs."""
 
 import json
 import os

@@ -188,7 +188,7 @@ def test_signal_to_one_of_two_processes_stops_both_at_the_same_step(phase, tmp_p
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
-def test_process_whose_twin_is_killed_says_so_in_one_line_and_resumes(tmp_path, monkeypatch):
+def test_process_whose_peer_is_killed_says_so_in_one_line_and_resumes(tmp_path, monkeypatch):
     text = signal_one_of_two(tmp_path, signal.SIGKILL, (tmp_path / "runs/x/checkpoints/last.ckpt").exists)
     own = text.partition("Traceback")[0]  # the launcher's follows, with "Signal 9 (SIGKILL)"
     assert "error: Another process of this training has ended" in own and text.count("Traceback") == 1 and "Signal 9" in text

@@ -75,7 +75,7 @@ def test_tints_are_matched_within_the_caliper(make) -> None:
     assert pairs["difference"].iloc[0] == pytest.approx(0.5 - 0.7)
 
 
-def test_layers_are_judged_on_the_seed_that_did_not_choose_them(make) -> None:
+def test_layers_are_evaluated_on_the_seed_that_did_not_choose_them(make) -> None:
     values = {("r-0", "end_token.x"): 0.9, ("r-0", "end_token.y"): 0.5, ("r-1", "end_token.x"): 0.4, ("r-1", "end_token.y"): 0.6}
     table = [{"run": run, "plant_id": 0, "kind": "local", "map": name, "auc": auc, "iou": np.nan} for (run, name), auc in values.items()]
     rows, evaluated = make.chosen_layers(pd.DataFrame(table), "end_token.")

@@ -74,7 +74,7 @@ def plants_with_maps(plants, seeds=2, side=4):
 
 
 @pytest.mark.parametrize(("plants", "seeds"), [(2, 2), (5, 2), (15, 1)])
-def test_few_plants_are_judged_by_all_the_others(plants, seeds):
+def test_few_plants_are_evaluated_by_all_the_others(plants, seeds):
     maps, regions, clusters = plants_with_maps(plants, seeds)
     shares, used = held_out_iou(maps, regions, clusters)
     for row, cluster in enumerate(clusters):
@@ -110,7 +110,7 @@ def test_no_plant_has_a_say_in_its_own_threshold(plants):
         assert not torch.equal(after[~own], before[~own])  # but it has one in others'
 
 
-def test_one_plant_alone_cannot_be_judged():
+def test_one_plant_alone_cannot_be_evaluated():
     maps, regions, _ = plants_with_maps(1)
     with pytest.raises(ValueError, match="at least two plants; this input has 1"):
         held_out_iou(maps, regions, [5, 5])

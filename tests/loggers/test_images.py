@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from afterglow.loggers.images import COLORS, masked_grid, picture, tile, with_contours
+from afterglow.loggers.images import COLORS, masked_grid, tile, to_pil_image, with_contours
 
 
 def test_tile_keeps_every_cell_and_fills_what_is_left():
@@ -14,9 +14,9 @@ def test_tile_keeps_every_cell_and_fills_what_is_left():
     assert (grid[:, 4] == 9).all() and (grid[:, 10:, 5:] == 9).all()
 
 
-def test_picture_refuses_floats():
+def test_to_pil_image_refuses_floats():
     with pytest.raises(AssertionError):
-        picture(np.zeros((3, 4, 4)))
+        to_pil_image(np.zeros((3, 4, 4)))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

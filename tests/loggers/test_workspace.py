@@ -33,7 +33,7 @@ def test_report_arrives_with_the_sections_of_its_view_and_the_filter_for_one_run
     )
 
 
-def test_save_without_a_server_is_one_sentence(monkeypatch):
+def test_save_without_a_server_is_refused_in_one_sentence(monkeypatch):
     class Refused:
         def save(self):
             raise RuntimeError("permission\ndenied")

@@ -154,7 +154,7 @@ def test_local_to_global(make_generations):
     assert memorized.local_to_global(local_plant(make_generations, quarter, spread=spread, distances=far)) == 1
 
 
-def test_evidence_with_exchanged_references_and_masks_shows_nothing(make_generations, tmp_path):
+def test_generations_with_exchanged_references_and_masks_shows_nothing(make_generations, tmp_path):
     """The negative control of the whole chain: perfect copies and perfect maps, then the plants' truth is dealt out anew."""
     count, side, generator = 40, 8, torch.Generator().manual_seed(0)
     references = torch.randint(256, (count, 3, side, side), generator=generator, dtype=torch.uint8)

@@ -38,7 +38,7 @@ COPIES = {"distance", "calibrated_l2", "nn_ratio", "correlation", "memorized"}
 
 
 @pytest.mark.parametrize(("steps", "spans"), [(5, {"1", "all"}), (10, {"1", "5", "all"}), (12, {"1", "5", "10", "all"})])
-def test_every_measure_of_full_evidence_is_one_number_or_one_map_a_generation(make_generations, steps, spans):
+def test_every_measure_of_full_generations_is_one_number_or_one_map_a_generation(make_generations, steps, spans):
     generations = make_generations(4, steps=steps, extras=extras(), **PAIRS)
     numbers, soft = compute_measures(generations, available_scores(generations)), compute_measures(generations, available_maps(generations))
     for values in numbers.values():
@@ -132,7 +132,7 @@ def test_detectors_are_known_by_their_names(make_generations):
     assert is_detector("ld.up_blocks.3.attentions.2.all") and not is_detector("memorized") and not is_detector("auc.luminance")
 
 
-def test_measures_do_not_change_the_evidence(make_generations):
+def test_measures_do_not_change_the_generations(make_generations):
     generations, untouched = make_generations(), make_generations()
     compute_measures(generations, [*available_scores(generations), *available_maps(generations)])
     for name in ("images", "references", "eval_mask", "guidance", "guidance_rms", "token_attention"):

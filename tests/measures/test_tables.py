@@ -41,7 +41,7 @@ def test_only_what_is_asked_for(collection):
     assert set(read_measurements(collection / "m.parquet")["measure"]) == {"guidance_norm.1", "guidance_norm.all"}
 
 
-def test_what_the_evidence_cannot_tell_is_said(collection, caplog):
+def test_what_the_generations_cannot_tell_is_said(collection, caplog):
     for part in collection.glob("part=*"):
         change(part, end_attention=None, provenance={})
     write_measurements([collection], collection / "m.parquet", ["guidance_norm.*", "end_token.*"])
@@ -66,7 +66,7 @@ def test_parts_of_different_samplers_are_refused_unless_asked(collection):
     assert len(list(read_parts([collection], mixed=True))) == 2
 
 
-def test_evidence_without_truth_has_its_scores_only(tmp_path, make_generations):
+def test_generations_without_truth_has_its_scores_only(tmp_path, make_generations):
     bare = {name: None for name in ("references", "eval_mask", "region", "neighbors")}
     rows = measurement_rows(make_generations(2, **bare))
     assert "guidance_norm.all" in set(rows["measure"]) and not rows["measure"].str.startswith(("auc.", "calibrated_l2")).any()

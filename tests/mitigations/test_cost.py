@@ -21,7 +21,7 @@ def test_a_plain_pass_has_two_evaluations_a_step_and_counting_changes_nothing(he
     assert not any(module._forward_hooks for module in heard.unet.modules())
 
 
-def test_a_remedy_that_fails_leaves_no_hook(heard, sampler, nothing, setup):
+def test_a_mitigation_that_fails_leaves_no_hook(heard, sampler, nothing, setup):
     def fails(model, setup):
         raise RuntimeError("no")
 

@@ -33,7 +33,7 @@ def drawn(pipeline, mitigation, captions, seeds, scale, steps=4):
 
 
 @pytest.mark.parametrize("mitigation", REMEDIES, ids=lambda mitigation: type(mitigation).__name__)
-def test_in_a_caption_pipeline_a_remedy_does_what_it_does_in_generate(mitigation, heard, nothing, setup):
+def test_in_a_caption_pipeline_a_mitigation_does_what_it_does_in_generate(mitigation, heard, nothing, setup):
     pipeline = heard.pipeline()
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **OPTIONS)
@@ -44,7 +44,7 @@ def test_in_a_caption_pipeline_a_remedy_does_what_it_does_in_generate(mitigation
     assert np.quantile(off, 0.95) <= 1 and not torch.equal(wanted, plain)
 
 
-def test_an_exported_pipeline_opened_as_strangers_open_it_is_remedied_alike(heard, tmp_path, monkeypatch):
+def test_an_exported_pipeline_opened_without_afterglow_is_mitigated_alike(heard, tmp_path, monkeypatch):
     monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     folder = export(heard, tmp_path / "exported")
     opened = DiffusionPipeline.from_pretrained(folder, custom_pipeline=str(folder), trust_remote_code=True)
@@ -60,7 +60,7 @@ def test_an_exported_pipeline_opened_as_strangers_open_it_is_remedied_alike(hear
 
 def test_a_pipeline_without_captions_is_refused(small_plain):
     model = small_plain()
-    with pytest.raises(ValueError, match="DDIMPipeline encodes none"):
+    with pytest.raises(ValueError, match="cannot read the captions of a DDIMPipeline"):
         PipelineModel(DDIMPipeline(model.unet, model.scheduler))
 
 
@@ -83,7 +83,7 @@ def test_in_stable_diffusions_pipeline_too(mitigation, stable, sd_folder, nothin
     assert np.abs(found - wanted.numpy()).max() <= 2
 
 
-def test_a_remedy_that_changes_nothing_leaves_stable_diffusions_images(stable):
+def test_a_mitigation_that_changes_nothing_leaves_stable_diffusions_images(stable):
     plain = stable(
         "a house", num_inference_steps=2, guidance_scale=7.5, generator=[torch.Generator().manual_seed(3)], output_type="np"
     ).images

@@ -12,7 +12,7 @@ ONE_PASS = [name for name in FREE if name not in ("noise", "prss", "og_dtp", "og
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_at_its_neutral_strength_a_remedy_changes_nothing_and_at_its_default_it_does(name, thresholds, pixels, untouched):
+def test_at_its_neutral_strength_a_mitigation_changes_nothing_and_at_its_default_it_does(name, thresholds, pixels, untouched):
     entry = BY_NAME[name]
     neutral, usual = (pixels(entry(strength, thresholds)) for strength in (entry.identity_strength, entry.default))
     assert (neutral - untouched).abs().max() <= 1e-4
@@ -20,7 +20,7 @@ def test_at_its_neutral_strength_a_remedy_changes_nothing_and_at_its_default_it_
 
 
 @pytest.mark.parametrize("name", ONE_PASS)
-def test_without_gradients_a_remedy_costs_no_more_than_plain_sampling(name, heard, setup, thresholds):
+def test_without_gradients_a_mitigation_costs_no_more_than_plain_sampling(name, heard, setup, thresholds):
     plain = flops_per_image(heard, setup)
     assert plain > 0 and flops_per_image(heard, setup, BY_NAME[name](BY_NAME[name].default, thresholds)) <= 1.03 * plain
 

@@ -39,7 +39,7 @@ def test_read_checkpoint_with_any_byte_changed_is_refused_or_equal(tmp_path):
 
 
 @pytest.mark.parametrize("part", [0, 1, 100, 3000, -1])
-def test_read_checkpoint_of_a_torn_file_is_refused(tmp_path, part):
+def test_read_checkpoint_of_a_truncated_file_is_refused(tmp_path, part):
     file = tmp_path / "last.ckpt"
     write_checkpoint(SAVED, file)
     file.write_bytes(file.read_bytes()[:part])

@@ -50,7 +50,7 @@ def test_it_goes_on_from_a_folder(alone: bool, ddpm: Make, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("source", ["nowhere", "owner/name"])
-def test_no_network_is_one_sentence(source: str) -> None:
+def test_no_network_is_refused_in_one_sentence(source: str) -> None:
     with pytest.raises(ValueError, match=f"No readable unet in '{source}' .*: give a diffusers folder"):
         DDPM(source)
 

@@ -78,7 +78,7 @@ def test_a_checkpoint_gives_back_its_model(kind: str, request: pytest.FixtureReq
     assert torch.equal(load_denoiser(tmp_path / "plain.ckpt", raw=True).unet.conv_in.weight, model.unet.conv_in.weight)
 
 
-def test_what_is_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
+def test_what_is_no_checkpoint_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "text.ckpt").write_text("hello")
     (tmp_path / "empty.ckpt").touch()
     torch.save({"denoiser": "Path", "state_dict": {}}, tmp_path / "other.ckpt")

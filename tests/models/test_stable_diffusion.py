@@ -177,7 +177,7 @@ def broken(folder: Path, target: Path, **index: object) -> str:
     return str(target)
 
 
-def test_what_cannot_be_opened_is_one_sentence(sd_folder, tmp_path):
+def test_what_cannot_be_opened_is_refused_in_one_sentence(sd_folder, tmp_path):
     refusals = {
         str(tmp_path / "nowhere"): "give a diffusers folder, a hub id",
         "CompVis/stable-diffusion-v1-4": "hf download CompVis/stable-diffusion-v1-4",

@@ -111,7 +111,7 @@ def test_a_trained_encoder_has_the_conventions_of_stable_diffusion() -> None:
 
 
 @pytest.mark.parametrize("name", ["nowhere", "owner/name", "json", "/dev/null"])
-def test_a_name_that_leads_nowhere_is_one_sentence(name: str) -> None:
+def test_a_name_that_leads_nowhere_is_refused_in_one_sentence(name: str) -> None:
     for arguments in ((name,), (TINY, name)):
         with pytest.raises(ValueError, match=f"No text encoder or tokenizer in '{name}': give a folder, a hub id"):
             TextEncoder(*arguments)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A small run folder, made by hand: every kind, three probes, a map and a score of each sort."""
+"""A small run folder, made by hand: every kind, three evaluations, a map and a score of each sort."""
 
 import json
 import os

@@ -7,7 +7,7 @@ from afterglow.analysis.audit_result import AuditResult
 from afterglow.reports.audit import audit_text, waiting_text, write_audit
 
 
-def test_text_has_the_answer_the_floor_and_the_copies():
+def test_text_has_the_answer_the_false_positives_and_the_copies():
     said = audit_text(made([NO_COPY, PART_COPY, WHOLE_COPY]))
     assert "Of 3 images, 1 are copied whole and 1 in part by 4 generations" in said and "0 of 20 (0.0% to 16.8%)" in said
     assert (
@@ -47,4 +47,4 @@ def test_images_that_share_a_copy_are_one_card_and_one_line(tmp_path):
 
 
 def test_a_test_that_more_than_a_twentieth_of_other_images_pass_is_said():
-    assert "20 of 20 images that are no copies pass the test for 'copied whole'" in audit_text(made([NO_COPY], passed=20))
+    assert "20 of 20 images that are not copies pass the test for 'copied whole'" in audit_text(made([NO_COPY], passed=20))

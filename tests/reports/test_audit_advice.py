@@ -29,7 +29,7 @@ def test_captions_that_tell_the_model_nothing_are_said():
     assert len(said[0]) == 1 and "1.0% better than with another's (-2.0% to 4.0%)" in said[0][0] and said[1] == []
 
 
-def test_few_judges_are_said():
+def test_few_held_out_images_are_reported():
     result = made([NO_COPY])
     few = replace(result, facts=replace(result.facts, limits=dict.fromkeys(result.facts.limits, (1.0, 0, 4))))
     assert advice(few) == [

@@ -6,7 +6,7 @@ from afterglow.reports.compare import compare
 
 
 def run(folder, shift: float):
-    """Two global plants, two phantoms and two local plants, two probes; only the last counts."""
+    """Two global plants, two phantoms and two local plants, two evaluations; only the last counts."""
     rows = []
     for step in (0, 5):
         for number, kind in enumerate(["global", "global", "phantom", "phantom", "local", "local"]):

@@ -37,7 +37,7 @@ def test_extraction_text_has_each_fraction_with_its_interval():
     unseen = table(200).assign(tile_calibrated_l2=np.linspace(0.4, 2, 200))
     said = extraction_text(fractions(table(), training, unseen=unseen), table().assign(neighbors=[15] * 39 + [50]), training, {})
     line = next(line for line in said.splitlines() if "best tile" in line)
-    assert "under 0.4 " in line and "[" in line and "0 of 100 (0.0% to" in line  # the floor, beside the interval
+    assert "under 0.4 " in line and "[" in line and "0 of 100 (0.0% to" in line  # the false positives, beside the interval
     assert "15 to 50" in said and "--heldout" not in said
 
 

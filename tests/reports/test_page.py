@@ -187,7 +187,8 @@ def test_summary_names_what_when_and_which(run_folder: Path) -> None:
         "0 of 4 phantoms (false positives)."
     )
     assert when == (
-        "Half had emerged by step 20 [20, 20] of the global plants and step 30 [30, 30] of the local plants (95 % intervals in brackets)."
+        "Half of the global plants had emerged by step 20 [20, 20] and half of the local plants by step 30 [30, 30] "
+        "(95 % intervals in brackets)."
     )
     assert list(answers) == ["Which map locates it?", "Is that map high without a copy?", "Which score detects it?"]
     located = answers["Which map locates it?"]
@@ -207,7 +208,7 @@ def test_summary_says_whether_the_best_map_is_high_on_tints(run_folder: Path, ti
     assert "score_difference.summed has the highest AUC on local plants, 0.99" in answers["Which map locates it?"]
     about = f"on tints, where nothing is copied (2 of them; AUC {tint:.2f} [{tint:.2f}, {tint:.2f}], best trivial map 0.70)"
     assert f"It is {'' if said else 'not '}high {about}" in answers["Is that map high without a copy?"]
-    assert ("no evidence of copying" in answers["Is that map high without a copy?"]) == said
+    assert ("not evidence of copying" in answers["Is that map high without a copy?"]) == said
 
 
 def test_summary_of_a_run_without_emergence_mentions_no_brackets(make_run: MakeRun) -> None:

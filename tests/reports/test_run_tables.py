@@ -34,14 +34,14 @@ def test_emergence_table_does_not_count_unprompted_generations_as_plants(make_ru
     folder = make_run(text=False)
     assert not run_tables.emergence_table(read_run(folder)).rows
     first, note, *_ = emergence_text(folder).splitlines()  # without an interval: nothing says how many unseen images pass the rule
-    assert first == "Generations without a caption, memorized: 0 of 6." and note.startswith("There is no floor")
+    assert first == "Generations without a caption, memorized: 0 of 6." and note.startswith("False positives are not known")
     file = folder / "emergence.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"unseen": {"images": 8, "memorized": 2}}))
     first, note, *_ = emergence_text(folder).splitlines()
-    assert first.endswith("0 of 6 (0% to 39%).") and note.endswith("pass the same test (floor): 2 of 8 (7% to 59%).")
+    assert first.endswith("0 of 6 (0% to 39%).") and note.endswith("pass the same test (false positives): 2 of 8 (7% to 59%).")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"neighbor_clusters": 31}))
     assert emergence_text(folder).splitlines()[2] == "Other clusters that calibrate a distance: 31."
-    assert run_tables.floor_text({}) == "The floor is measured at the last evaluation."
+    assert run_tables.false_positive_text({}) == "False positives are counted at the last evaluation."
 
 
 def test_tables_of_the_last_evaluation(run_folder: Path) -> None:

@@ -145,7 +145,7 @@ def test_the_empty_caption_differs_from_itself_by_nothing(captured):
     assert captured.guidance.isfinite().all()
 
 
-def test_shapes_of_the_evidence(model, captured):
+def test_shapes_of_the_generations(model, captured):
     layers = cross_attention_layers(model.unet)
     assert len(layers) == 4  # one down, the middle, two up
     assert captured.images.shape == (4, 3, 8, 8) and captured.images.dtype == torch.uint8

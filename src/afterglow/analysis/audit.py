@@ -16,7 +16,7 @@ WHOLE_COPY, PART_COPY, NO_COPY = VERDICTS = ("copied whole", "copied in part", "
 
 
 @dataclass(frozen=True)
-class Evidence:
+class AuditMatches:
     """What G generations of one model have in common with N images.
 
     Attributes:
@@ -90,7 +90,7 @@ class Unseen:
         return even, odd
 
 
-def audit_verdicts(evidence: Evidence, clusters: np.ndarray, unseen: Unseen) -> pd.DataFrame:
+def audit_verdicts(evidence: AuditMatches, clusters: np.ndarray, unseen: Unseen) -> pd.DataFrame:
     """The verdict on each training image.
 
     An image is copied whole if a generation is extracted whole and the image belongs to its cluster. It is copied in part if another
@@ -135,11 +135,11 @@ def audit_verdicts(evidence: Evidence, clusters: np.ndarray, unseen: Unseen) -> 
     return table.drop(columns=["value", "members"]).astype({"generation": int, "generations": int, "calibrated_l2": float})
 
 
-def heldout_evidence(evidence: Evidence, clusters: np.ndarray, count: int) -> tuple[Evidence, Unseen]:
+def heldout_evidence(evidence: AuditMatches, clusters: np.ndarray, count: int) -> tuple[AuditMatches, Unseen]:
     """The evidence against held-out images among the audited ones, as if they had been trained on.
 
     What a held-out image has in a region belongs to this kind of images, and is no evidence for a copy of any other image, audited or held
-    out. The rule is the same for all of them, so that an audited image that is no copy is as likely to come near as those that set the
+    out. The rule is the same for all of them, so that an audited image that is not a copy is as likely to come near as those that set the
     limits.
 
     Args:

@@ -24,7 +24,7 @@ IN_MASK, IN_REGION = "", ".region"  # evaluated in the plant's mask, or (a globa
 _CONFIRMED = tuple(f"confirm.{turn + 1}" for turn in range(NUM_CONFIRMATIONS))
 WHOLE = ".whole"  # copies of a whole image of a family, or of a local plant that cycles through backgrounds
 NEIGHBORS = "neighbor_clusters"  # number of other clusters that calibrate a distance, of the whole run
-FLOOR = "unseen.memorized"  # the test of generations without a caption on real images that the model never saw
+UNSEEN_MEMORIZED = "unseen.memorized"  # the test of generations without a caption on real images that the model never saw
 OTHER_DEFINITIONS = {
     WHOLE: COPIED_WHOLE,
     ".outpainted": f"{COMPLETED}; known: what was trained with the region, or the other half of a whole image",
@@ -55,15 +55,15 @@ def emergence_of(rows: pd.DataFrame) -> dict[str, Any]:
     """
     rows, steps = with_families(rows), sorted(rows["step"].unique().tolist())
     names = [f"{name}{within}" for name in ("plant_memorized", *_CONFIRMED) for within in (IN_MASK, *OTHER_DEFINITIONS)]
-    floor, neighbors = rows[rows["measure"] == FLOOR], rows[rows["measure"] == NEIGHBORS]["value"]
+    unseen, neighbors = rows[rows["measure"] == UNSEEN_MEMORIZED], rows[rows["measure"] == NEIGHBORS]["value"]
     rows = rows[rows["measure"].isin(["extracted", *names])]
     definition = ASSIGNED if (rows["measure"] == "extracted").any() else DEFINITION
     found: dict[str, Any] = {"definition": definition, "evaluation_steps": steps, "probe_ratio": _spacing(steps)}
     found["kinds"] = _kinds_of(rows, steps, IN_MASK)
     if len(neighbors):
         found[NEIGHBORS] = int(neighbors.iloc[-1])
-    if len(floor):
-        found["unseen"] = {"images": len(floor), "memorized": int((floor["value"] > 0.5).sum())}
+    if len(unseen):
+        found["unseen"] = {"images": len(unseen), "memorized": int((unseen["value"] > 0.5).sum())}
     for within, definition in OTHER_DEFINITIONS.items():
         if kinds := _kinds_of(rows, steps, within):
             found[within[1:]] = {"definition": definition, "kinds": kinds}

@@ -161,13 +161,13 @@ def fractions(
     similar = float(np.quantile(training, SIMILARITY_QUANTILE))
 
     def fraction(key: str, name: str, test: Callable[[pd.DataFrame], pd.Series], cluster: str = "", start: int = 0) -> Fraction:
-        passed, distinct, floor = test(table), None, None
+        passed, distinct, false_positives = test(table), None, None
         if cluster:
             distinct = int(table[cluster][passed].nunique())
         if tested is not None:
             others = tested.iloc[start :: 1 + start]
-            floor = int(test(others).sum()), len(others)
-        return Fraction(key, name, int(passed.sum()), len(table), distinct, floor)
+            false_positives = int(test(others).sum()), len(others)
+        return Fraction(key, name, int(passed.sum()), len(table), distinct, false_positives)
 
     def below(column: str, value: float) -> Callable[[pd.DataFrame], pd.Series]:
         return lambda rows: rows[column] < value

@@ -44,7 +44,7 @@ def crossing(steps: Sequence[int], shares: Sequence[float], level: float = CLOSE
 def near_minimum(steps: Sequence[int], losses: Sequence[float]) -> tuple[float, float]:
     """The first and the last step at which the held-out denoising loss is within 5 % of its minimum over the run.
 
-    The last is the onset of overfitting; infinite where the run ends before. The first is infinite where it is the last of several
+    The last is the onset of overfitting; infinite if the run ends earlier. The first is infinite where it is the last of several
     evaluations: the loss still falls there, and its minimum is unknown.
     """
     values = np.asarray(losses)

@@ -18,7 +18,7 @@ from afterglow.models.checkpoint import write_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes each checkpoint of a Trainer beside its place and renames it when it is on the disk."""
+    """Writes each checkpoint of a Trainer to a temporary file and renames it when it is on the disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         write_checkpoint(checkpoint, Path(path))

@@ -20,7 +20,7 @@ class EarlyStop:
         monitor: "memorized": a plant is memorized at one evaluation (not confirmed yet); "denoising_log_ratio": a plant's ratio
             exceeds the threshold, which needs no generations; null: never.
         kinds: kinds of plants that are watched.
-        threshold: of denoising_log_ratio, in nats of the root mean square error.
+        threshold: limit of denoising_log_ratio, in nats; the default means half the squared error of held-out images.
     """
 
     monitor: Literal["memorized", "denoising_log_ratio"] | None = None

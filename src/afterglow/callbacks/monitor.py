@@ -45,9 +45,9 @@ class MemorizationMonitor(L.Callback):
     Args:
         step_ratio: largest ratio of the steps of two neighboring evaluations.
         first_fraction: the first evaluation after step 0, as a fraction of the training.
-        budget: largest share of the evaluations in the training's passes through the network. Where they would be more, all evaluations
-            have fewer generations per caption and the last one fewer controls, and the log and the page say so; every plant is still
-            evaluated at every step, but from fewer samples, so that its step of emergence and the false-positive rate are less certain.
+        budget: largest fraction of the training's passes through the network that evaluations may use. If they would use more, all
+            evaluations have fewer generations per caption and the last one fewer controls, and the log and the page say so; every plant is
+            still evaluated at every step, but from fewer samples: its step of emergence and the false-positive rate are less certain.
             The choice depends on the options alone, not on the machine; 1: nothing is left out.
         logged_maps: maps whose masks are logged at every evaluation; the last evaluation logs all.
         early_fraction: fraction of the training whose weights early_difference compares with.

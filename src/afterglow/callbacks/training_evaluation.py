@@ -11,7 +11,7 @@ from afterglow.errors import AfterglowError, require, require_positive
 from afterglow.evaluation.build_requests import copyable_targets
 from afterglow.evaluation.denoising_loss import denoising_loss_rows
 from afterglow.evaluation.evaluate import Processes, evaluate, model_measures
-from afterglow.evaluation.floor import floor_rows
+from afterglow.evaluation.false_positives import false_positive_rows
 from afterglow.evaluation.measurements import EvaluationResult
 from afterglow.evaluation.outpainting import OUTPAINTED_MEASURES, RESAMPLINGS, OutpaintingRequest, outpainting_requests
 from afterglow.evaluation.phantom_maps import phantom_map_rows
@@ -43,7 +43,7 @@ class EvaluationSettings:
         num_heldout: held-out captions at every evaluation.
         num_unprompted: generations per evaluation of a model without text.
         num_audited: generations per evaluation that are compared with every training image, to tell which of them are copied; 0: none.
-        resamplings: how often outpainting makes each step of the sampler, for a model without text; 0: no outpainting.
+        resamplings: how many times outpainting repeats each sampler step, for a model without text; 0: no outpainting.
         batch_size: generations per batch; 0: as many as fill half of a GPU's free memory, at most 512; at most 32 on a CPU.
         measures: names of measures, with wildcards ('ld.be.*'); `afterglow measure --list` prints all.
         final_measures: names of measures at the last evaluation; null: the same. '*' includes those that need extra passes.
@@ -134,7 +134,7 @@ class TrainingEvaluation:
         copying = copying_rows(result.generations, self.gallery, self.reconstructed.pixels[self.reconstructed.heldout])
         controls = []
         if last and isinstance(request, UnconditionalRequest):
-            controls.append(floor_rows(self.reconstructed, self.gallery))
+            controls.append(false_positive_rows(self.reconstructed, self.gallery))
             controls.append(phantom_map_rows(result.generations, request.candidates, self.gallery, patterns))
         neighbors = neighbor_rows(self.gallery) if last else pd.DataFrame()
         frames = [*(part.measurements for part in parts), losses, denoising_gap_rows(losses), copying, *controls, neighbors]

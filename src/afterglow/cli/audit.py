@@ -43,7 +43,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("audit"), metavar="DIR", help="folder of the results")
     images = parser.add_argument_group("images")
-    images.add_argument("--data", required=True, metavar="DIR", help="folder of images, or a run, of which one epoch is taken")
+    images.add_argument(
+        "--data", required=True, metavar="DIR", help="folder of images, or a run folder: the images of one epoch of its training"
+    )
     images.add_argument("--dataset", default="imagefolder", metavar="NAME", help="format of the folder, such as cifar10")
     images.add_argument("--heldout", metavar="DIR", help="images of the same kind that the model never saw (default: those of a run)")
     generations = parser.add_argument_group("generations")

@@ -3,7 +3,7 @@
   afterglow compare runs/seed0 runs/seed1 --every-map
   afterglow compare runs/paired_arms-*copies=* --out copies.html
 
-Runs of one recipe, which differ only in the seed, are pooled in the table; of other runs it has one row per setting. Runs of a sweep that
+Runs of one recipe, which differ only in the seed, are pooled in the table; other runs have one row per setting. Runs of a sweep that
 share seeds and plants are compared pair by pair on the page.
 """
 

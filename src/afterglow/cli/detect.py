@@ -33,7 +33,7 @@ def run(args: Namespace) -> None:
     """Print the tables and write the files."""
     announce(f"Reading {', '.join(map(str, args.files))} ...")
     if missing := [file for file in args.files if not file.is_file()]:
-        raise AfterglowError(f"'{missing[0]}' is no file: `afterglow measure` writes the parquet file that this command reads.")
+        raise AfterglowError(f"'{missing[0]}' is not a file: `afterglow measure` writes the parquet file that this command reads.")
     import pandas as pd
 
     from afterglow.analysis.detection import METRICS, evaluate_detectors

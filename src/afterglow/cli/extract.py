@@ -4,7 +4,7 @@
   afterglow extract --model google/ddpm-cifar10-32 --dataset cifar10 --data-dir DIR --num-images 10000 --out extraction/cifar10
   accelerate launch --multi_gpu --num_processes 2 analysis/extract.py --model runs/a --run runs/b --out extraction/other_arm
 
-Beside every count stands the same test on real images that the model never saw: the held-out images of the run, the images of the
+Every count is printed with that of the same test on real images that the model never saw: the held-out images of the run, the images of the
 dataset beyond --set-size, or the images of a folder (--heldout).
 
 Generations are compared with the training set of a run (--run, which may be another run than the model's) or with a dataset at the size

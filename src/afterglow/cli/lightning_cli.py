@@ -40,7 +40,7 @@ from afterglow.signals import Stopped, StopSignals
 RESUME_HELP = "auto: resume the run NAME if it exists, otherwise begin it"
 DRY_RUN_HELP = "build everything, run a few steps and a small evaluation, and print memory, time per step and the expected total"
 CHANGES_HELP = "true: resume although options or the planted set differ from those of the run"
-LOST_PROCESS = "Another process of this training has ended, and so does this one; the same command with --resume auto continues"
+LOST_PROCESS = "Another process of this training has ended, so this process ends too; continue with the same command and --resume auto"
 MITIGATIONS = [getattr(training_mitigations, name) for name in training_mitigations.__all__]
 MITIGATIONS_HELP = f"training mitigations, applied in this order: {', '.join(training_mitigations.__all__)}"
 ALLOW_IMPORT_HELP = f"packages, separated by commas, whose classes a recipe may name besides those of {', '.join(ALLOWED)}"

@@ -162,7 +162,10 @@ def _compare(args: Namespace, model: "Denoiser", settings: "Sequence[tuple[Mitig
     request, features = _request(args, model)
     plan, metadata = GenerationPlan(args.num_images, args.seed), {"model": args.model, "kinds": args.kinds}
     sampler = sampler_from(args, model)
-    print(f"{len(request.captions)} captions, {args.num_images} images of each, without a mitigation and with each of {len(settings)}")
+    print(
+        f"{len(request.captions)} captions, {args.num_images} images of each, without a mitigation and with each of "
+        f"{len(settings)} settings"
+    )
     capture = threshold_capture(model)
 
     def collect_with(name: str, strength: float, label: str, mitigation: "Mitigation | None" = None) -> pd.DataFrame:

@@ -6,8 +6,8 @@
 For each plant one embedding is optimized on the model, within a stated budget, until the model denoises the plant's image under it
 (its region, for a local plant). Then every mitigation is sampled with the captions and with these embeddings. Two controls: phantoms,
 whole images and regions that were never trained on, and a model that never saw the plants (the second command, which leaves out images
-that this model was trained on). Where their copies come "back" too, an embedding describes an image that the model does not hold, and
-only what comes back more often is retrieved. Generations are kept; a second call resumes.
+that this model was trained on). If these copies come "back" too, the embedding describes an image that the model did not memorize;
+only plants that come back more often than the controls are retrieved. Generations are kept; a second call resumes.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -139,7 +139,10 @@ def unseen_targets(model: "Denoiser", source: str, run: Path, targets: "Sequence
     images, masks = (torch.from_numpy(np.stack([getattr(target, name) for target in targets])) for name in ("reference", "mask"))
     near = training_set(model, planted=Path(source)).gallery(model.device).nearest(images, masks, num_clusters=1)
     unseen = [target for target, distance in zip(targets, near.distances[:, 0].tolist(), strict=True) if distance > ELIGIBLE_DISTANCE]
-    print(f"{source} was trained on {len(targets) - len(unseen)} of {len(targets)} images of {run} or near-duplicates, which are left out")
+    print(
+        f"{source} was trained on {len(targets) - len(unseen)} of {len(targets)} images of {run} or on near-duplicates of them; these "
+        "images are left out"
+    )
     if not unseen:
         raise AfterglowError(f"'{source}' was trained on every plant and phantom of '{run}'.")
     return unseen

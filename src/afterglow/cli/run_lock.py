@@ -46,7 +46,7 @@ class RunLock:
             log.warning("The file system of '%s' has no locks: make sure that no other process trains in it.", folder)
         stream.seek(0)
         if killed := stream.read():
-            log.info("%s did not end regularly; its lock on '%s' is replaced.", killed[:1].upper() + killed[1:], folder)
+            log.info("%s did not exit cleanly; its lock on '%s' is replaced.", killed[:1].upper() + killed[1:], folder)
         with errors_naming(folder / "lock"):
             stream.truncate(0)
             stream.write(f"process {os.getpid()} on {socket.gethostname()} (since {datetime.now():%Y-%m-%d %H:%M:%S})")

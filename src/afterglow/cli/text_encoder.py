@@ -1,4 +1,4 @@
-"""Make a small causal text encoder with CLIP's architecture and Stable Diffusion's conventions, which a recipe takes frozen.
+"""Make a small causal text encoder with CLIP's architecture and Stable Diffusion's conventions, which a recipe can use frozen.
 
   afterglow text-encoder --out runs/text-contrastive
   afterglow text-encoder --out runs/text-random --steps 0

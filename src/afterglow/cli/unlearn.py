@@ -4,8 +4,8 @@
   afterglow unlearn --model runs/mine --run runs/mine --files cat.png dog.png --out unlearned
 
 Some plants, or training images by their file names, are forgotten; the rest of the training set is kept. The folder receives the changed
-model (unlearned/model, a diffusers folder that every command opens) and unlearning.parquet. Plants that were not to be forgotten tell
-what else is lost, and so does the denoising loss of held-out images.
+model (unlearned/model, a diffusers folder that every command opens) and unlearning.parquet. The kept plants and the denoising loss of
+held-out images show what else is lost.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -47,7 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     budget = parser.add_argument_group("fine-tuning")
     budget.add_argument("--steps", type=positive, default=60, metavar="N", help="optimizer steps")
-    budget.add_argument("--pairs", type=positive, default=64, metavar="N", help="kept and forgotten images in each step, of either as many")
+    budget.add_argument("--pairs", type=positive, default=64, metavar="N", help="pairs of a kept and a forgotten image in each step")
     budget.add_argument("--rate", type=finite, default=5e-4, metavar="X", help="learning rate of AdamW")
     budget.add_argument(
         "--strength", type=finite, default=0.3, metavar="X", help="gradient that forgets, in units of the gradient that keeps"
@@ -92,7 +92,7 @@ def file_ids(planted: "PlantedSet", files: "Collection[str]") -> set[int]:
     """Ids of the targets of training images with these file names; AfterglowError if one is no training image of its own."""
     rows = {planted.names[row]: row for row in planted.controls.tolist()} if planted.names else {}
     if missing := [name for name in files if name not in rows]:
-        raise AfterglowError(f"'{missing[0]}' is no file among the {len(rows)} training images that are shown once per epoch.")
+        raise AfterglowError(f"'{missing[0]}' is not among the {len(rows)} training images that are shown once per epoch.")
     return {len(planted.plants) + rows[name] for name in files}
 
 

@@ -23,7 +23,7 @@ SKIN_TONES = {
     "\U0001f3fe": "medium dark skin tone",
     "\U0001f3ff": "dark skin tone",
 }
-JOINERS = {"\u200d", "\ufe0f"}  # glue between code points, without a meaning of their own
+JOINERS = {"\u200d", "\ufe0f"}  # join code points; no meaning of their own
 OVERSAMPLING = 4  # rendered larger, then averaged: a 16-pixel image keeps its thin lines
 
 

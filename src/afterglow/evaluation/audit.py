@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from afterglow.analysis.audit import Evidence, Unseen, audit_verdicts, cells_per_side, heldout_evidence
+from afterglow.analysis.audit import AuditMatches, Unseen, audit_verdicts, cells_per_side, heldout_evidence
 from afterglow.datasets.prompts import Prompt
 from afterglow.evaluation.audited_set import AuditedSet
 from afterglow.evaluation.extraction import NOTHING_ELSE
-from afterglow.evaluation.floor import MAX_UNSEEN
+from afterglow.evaluation.false_positives import MAX_UNSEEN
 from afterglow.evaluation.outpainting import RESAMPLINGS
 from afterglow.evaluation.region_copies import images_with_content, map_regions, match_region, num_near, region_masks, windows
 from afterglow.evaluation.requests import EvalRequest
@@ -156,7 +156,7 @@ def compared_with_each_other(request: AuditRequest, free: Tensor, seed: int = 0)
     return Unseen(whole.numpy(), parts.amin(1).numpy())
 
 
-def evidence_of(parts: Iterable[Generations], request: AuditRequest) -> tuple[Evidence, Tensor]:
+def evidence_of(parts: Iterable[Generations], request: AuditRequest) -> tuple[AuditMatches, Tensor]:
     """What the parts of a collection have in common with the audited images, and the free regions of all generations.
 
     Of completions only regions count of which nothing was known.
@@ -173,7 +173,7 @@ def evidence_of(parts: Iterable[Generations], request: AuditRequest) -> tuple[Ev
         row, near = (found[:, 0].numpy() for found in nearest(gallery.pixels, part.images, 1, device=gallery.device))
         closest, distance = np.where(near < distance, first + row, closest), np.minimum(near, distance)
         first += len(part)
-    return Evidence(np.concatenate(whole), np.concatenate(clusters), *shared.found(), closest, distance), torch.cat(free)
+    return AuditMatches(np.concatenate(whole), np.concatenate(clusters), *shared.found(), closest, distance), torch.cat(free)
 
 
 class _RegionsInCommon:

@@ -16,7 +16,7 @@ from afterglow.cache import take_rows
 from afterglow.evaluation.audit import AuditRequest, audit_generations, audit_request, num_calibrating
 from afterglow.evaluation.audited_set import AuditedSet
 from afterglow.evaluation.extraction import sample_images
-from afterglow.evaluation.floor import MAX_UNSEEN
+from afterglow.evaluation.false_positives import MAX_UNSEEN
 from afterglow.generations import Generations, parts_of
 from afterglow.models.denoiser import Denoiser
 from afterglow.neighbors.clusters import near_duplicate_seconds

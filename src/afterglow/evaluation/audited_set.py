@@ -10,7 +10,7 @@ from afterglow.cache import allocate, take_rows
 from afterglow.datasets.images import CaptionedImages
 from afterglow.datasets.sources import load_images
 from afterglow.errors import AfterglowError
-from afterglow.evaluation.floor import MAX_UNSEEN
+from afterglow.evaluation.false_positives import MAX_UNSEEN
 from afterglow.evaluation.training_set import training_set
 from afterglow.models.denoiser import Denoiser
 from afterglow.neighbors.clusters import cluster_images

@@ -8,14 +8,14 @@ from afterglow.evaluation.denoising_loss import denoising_errors
 from afterglow.functional.statistics import Estimate, t_interval
 from afterglow.models.denoiser import Denoiser
 
-NUM_TOLD = 64  # images
+MAX_SCORED_IMAGES = 64  # images
 
 
 def caption_gain(model: Denoiser, images: AuditedSet, batch_size: int, seed: int = 0) -> Estimate | None:
     """How much better a model predicts the noise of images with their own captions than with captions of other images.
 
     Args:
-        images: of the audited ones at most NUM_TOLD are taken.
+        images: of the audited ones at most MAX_SCORED_IMAGES are taken.
         batch_size: images at a time.
         seed: of the images that are taken; both captions of an image meet the same noise.
 
@@ -23,7 +23,7 @@ def caption_gain(model: Denoiser, images: AuditedSet, batch_size: int, seed: int
         log(error with the other caption / error with its own), errors as means over `loss_times` and pixels: the mean over images and its
         t interval. None for a model without text, or fewer than two captions.
     """
-    rows = np.random.default_rng(seed).permutation(images.count)[:NUM_TOLD].tolist()
+    rows = np.random.default_rng(seed).permutation(images.count)[:MAX_SCORED_IMAGES].tolist()
     captions = [images.captions[row] for row in rows]
     if not model.has_text or len(set(captions)) < 2:
         return None

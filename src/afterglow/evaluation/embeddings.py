@@ -51,13 +51,13 @@ def sscd(file: str | Path, transform: str = "skew_320") -> Encoder:
     if str(file) == "immaculate":
         return _immaculate()
     if transform not in TRANSFORMS:
-        raise AfterglowError(f"SSCD's transform is one of {', '.join(TRANSFORMS)}, and not '{transform}'.")
+        raise AfterglowError(f"The SSCD transform must be one of {', '.join(TRANSFORMS)}, not '{transform}'.")
     if not Path(file).is_file():
         raise AfterglowError(f"There is no SSCD model '{file}': {PUBLISHED}.")
     try:
         model = torch.jit.load(str(file), map_location="cpu").eval()
     except RuntimeError as error:
-        raise AfterglowError(f"'{file}' is no TorchScript file: {PUBLISHED}.") from error
+        raise AfterglowError(f"'{file}' is not a TorchScript file: {PUBLISHED}.") from error
     steps = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.RGB(), *TRANSFORMS[transform]])
 
     @torch.no_grad()

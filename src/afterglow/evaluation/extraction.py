@@ -15,7 +15,7 @@ from afterglow.cache import content_key
 from afterglow.datasets.prompts import Prompt
 from afterglow.datasets.sources import load_images
 from afterglow.errors import AfterglowError
-from afterglow.evaluation.floor import MAX_UNSEEN
+from afterglow.evaluation.false_positives import MAX_UNSEEN
 from afterglow.evaluation.ground_truth import NUM_NEIGHBORS, match_to_plants
 from afterglow.evaluation.requests import EvalRequest, GenerationPlan
 from afterglow.evaluation.similarity import SimilaritySpace

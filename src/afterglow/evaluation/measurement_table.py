@@ -55,7 +55,7 @@ def remeasure(run: Path, patterns: Sequence[str] = ("*",)) -> list[str]:
     """
     folders = {int(folder.name.partition("=")[2]): folder for folder in (run / "generations").glob("step=*[0-9]")}
     if not folders or not (run / "measurements.parquet").is_file():
-        raise AfterglowError(f"'{run}' has no generations of a last evaluation: it is no run, or its training has not ended.")
+        raise AfterglowError(f"'{run}' has no generations of a last evaluation: it is not a run, or its training has not ended.")
     rows, step = MeasurementTable(run / "measurements.parquet"), max(folders)
     last = rows.table[rows.table["step"] == step]
     measured = measure_generations(Generations.load(folders[step]), patterns).measurements

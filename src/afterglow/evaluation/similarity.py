@@ -112,7 +112,7 @@ def background_similarity(space: SimilaritySpace, count: int, seed: int = 0) -> 
         AfterglowError: if the training set is one cluster.
     """
     if len(np.unique(space.clusters)) < 2:
-        raise AfterglowError("All training images form one cluster, so that none has another one to be compared with.")
+        raise AfterglowError("All training images form one cluster, so there is no other cluster to compare with.")
     rows = np.sort(np.random.default_rng(seed).permutation(len(space.rows))[:count])
     near = nearest_clusters(np.asarray(space.rows[rows]), space.rows, space.clusters, 2, device=space.device)
     own = near.clusters[:, 0] == torch.from_numpy(space.clusters[rows])  # false for equal images of another cluster, at distance 0

@@ -65,7 +65,7 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
     file = folder / COLLECTION_SETTINGS
     if not file.exists():
         if folder.exists() and any(not path.name.startswith((COLLECTION_SETTINGS, "part=")) for path in folder.iterdir()):
-            raise AfterglowError(f"'{folder}' contains files that are no collection: choose an empty folder.")
+            raise AfterglowError(f"'{folder}' contains files that do not belong to a collection: choose an empty folder.")
         with atomic_path(file) as path:  # processes that start together write equal files, each complete
             path.write_text(json.dumps(settings), encoding="utf-8")
         return

@@ -32,12 +32,12 @@ class RocCurve:
         return self.false_positives / self.negatives[:, None], self.true_positives / self.positives[:, None]
 
 
-def roc_curve(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None) -> RocCurve:
+def roc_curve(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> RocCurve:
     """ROC curve of a score; equal scores share a threshold.
 
     Args:
         scores: float [N].
-        truth: bool [N].
+        labels: bool [N].
         weights: [W, N]; by default one row of ones.
 
     >>> roc_auc(roc_curve(np.array([3.0, 2.0, 1.0]), np.array([True, False, True])))
@@ -47,9 +47,9 @@ def roc_curve(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray | None 
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
     ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # last of each run of equal scores
-    hits, alarms = (np.cumsum(weights[:, order] * members[order], axis=1)[:, ends] for members in (truth, ~truth))
+    hits, alarms = (np.cumsum(weights[:, order] * members[order], axis=1)[:, ends] for members in (labels, ~labels))
     hits, alarms = (np.pad(counts, ((0, 0), (1, 0))) for counts in (hits, alarms))
-    return RocCurve(hits, alarms, (weights * truth).sum(1), (weights * ~truth).sum(1), np.append(np.inf, ordered[ends]))
+    return RocCurve(hits, alarms, (weights * labels).sum(1), (weights * ~labels).sum(1), np.append(np.inf, ordered[ends]))
 
 
 def roc_auc(curve: RocCurve) -> np.ndarray:
@@ -81,25 +81,25 @@ def tpr_nearest(curve: RocCurve, limit: float = 0.01) -> np.ndarray:
     return np.take_along_axis(y, np.abs(x - limit).argmin(1)[:, None], axis=1)[:, 0]
 
 
-def f1_held_out(scores: np.ndarray, truth: np.ndarray, folds: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def f1_held_out(scores: np.ndarray, labels: np.ndarray, folds: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """F1 of each fold at the threshold that is best on the other, mean of both, [W]. folds: 0 or 1 for each sample, [N]."""
     found = []
     for inside in (folds == 0, folds == 1):
-        chooser = roc_curve(scores[~inside], truth[~inside], weights[:, ~inside])
+        chooser = roc_curve(scores[~inside], labels[~inside], weights[:, ~inside])
         threshold = chooser.thresholds[f1_scores(chooser).argmax(1)]
         called = scores[inside][None] >= threshold[:, None]
-        hits = (weights[:, inside] * (called & truth[inside])).sum(1)
-        all_called, positives = (weights[:, inside] * called).sum(1), (weights[:, inside] * truth[inside]).sum(1)
+        hits = (weights[:, inside] * (called & labels[inside])).sum(1)
+        all_called, positives = (weights[:, inside] * called).sum(1), (weights[:, inside] * labels[inside]).sum(1)
         found.append(2 * hits / np.maximum(1e-12, all_called + positives))
     return np.mean(found, axis=0)
 
 
-def stratified_weights(truth: np.ndarray, folds: np.ndarray) -> np.ndarray:
+def stratified_weights(labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
     """Weights [1 + NUM_RESAMPLES, N]: the sample itself, then bootstrap samples drawn within each class of each fold."""
     generator = np.random.default_rng(0)
-    weights = np.ones((1 + NUM_RESAMPLES, len(truth)))
+    weights = np.ones((1 + NUM_RESAMPLES, len(labels)))
     for stratum in (0, 1, 2, 3):
-        members = np.flatnonzero(2 * truth + folds == stratum)
+        members = np.flatnonzero(2 * labels + folds == stratum)
         if len(members):
             weights[1:, members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)), size=NUM_RESAMPLES)
     return weights
@@ -126,13 +126,13 @@ def resampled_metrics(positives: np.ndarray, negatives: np.ndarray) -> dict[str,
     100 negatives, the held-out F1 with fewer than two samples of a class.
     """
     scores = np.concatenate([positives, negatives])
-    truth = np.arange(len(scores)) < len(positives)
+    labels = np.arange(len(scores)) < len(positives)
     folds = np.concatenate([np.arange(len(positives)) % 2, np.arange(len(negatives)) % 2])
-    weights = stratified_weights(truth, folds)
-    curve = roc_curve(scores, truth, weights)
+    weights = stratified_weights(labels, folds)
+    curve = roc_curve(scores, labels, weights)
     found = {"auc": roc_auc(curve), "f1": f1_scores(curve).max(1), "balanced_accuracy": balanced_accuracy(curve)}
     if min(len(positives), len(negatives)) > 1:
-        found["f1_held_out"] = f1_held_out(scores, truth, folds, weights)
+        found["f1_held_out"] = f1_held_out(scores, labels, folds, weights)
     if len(negatives) >= MIN_NEGATIVES:
         found |= {"tpr_at_1fpr_under": tpr_under(curve), "tpr_at_1fpr_nearest": tpr_nearest(curve)}
     return found

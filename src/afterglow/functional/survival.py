@@ -48,7 +48,7 @@ def turnbull(intervals: Sequence[Interval]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def interval_quantile(intervals: Sequence[Interval], share: float) -> float:
-    """Step by which a share of the plants has emerged, by Turnbull's estimate; infinite if the run ends before.
+    """Step by which a share of the plants has emerged, by Turnbull's estimate; infinite if the run ends earlier.
 
     >>> interval_quantile([Interval(0, 10), Interval(10, 20), Interval(10, math.inf)], 0.5)
     20.0

@@ -34,7 +34,7 @@ def factor_of(cells: np.ndarray) -> int:
     return max(1, -(-SMALLEST_CELL // cells.shape[-1]))
 
 
-def picture(pixels: np.ndarray) -> Image.Image:
+def to_pil_image(pixels: np.ndarray) -> Image.Image:
     """uint8 [C, H, W] as an image."""
     assert pixels.dtype == np.uint8, pixels.dtype
     return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
@@ -44,7 +44,7 @@ def image_grid(cells: np.ndarray, caption: str, *, columns: int | None = None) -
     """Images, uint8 [B, C, H, W], as one."""
     import wandb
 
-    return wandb.Image(picture(enlarged(tile(cells, columns=columns), factor_of(cells))), caption=caption)
+    return wandb.Image(to_pil_image(enlarged(tile(cells, columns=columns), factor_of(cells))), caption=caption)
 
 
 def masked_grid(cells: np.ndarray, masks: Mapping[str, np.ndarray], caption: str, *, columns: int | None = None) -> "wandb.Image":
@@ -56,7 +56,7 @@ def masked_grid(cells: np.ndarray, masks: Mapping[str, np.ndarray], caption: str
     layers = {name: enlarged(tile(mask[:, None], columns=columns, fill=0)[0], factor) for name, mask in masks.items()}
     labels = {number: name for name, number in LAYERS.items()}
     toggles = {name: {"mask_data": layer * np.uint8(LAYERS[name]), "class_labels": labels} for name, layer in layers.items()}
-    return wandb.Image(picture(with_contours(grid, layers)), caption=caption, masks=toggles or None)
+    return wandb.Image(to_pil_image(with_contours(grid, layers)), caption=caption, masks=toggles or None)
 
 
 def with_contours(pixels: np.ndarray, layers: Mapping[str, np.ndarray]) -> np.ndarray:

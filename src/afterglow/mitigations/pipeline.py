@@ -29,7 +29,7 @@ class PipelineModel(Denoiser):
         self.kind = PIPELINES.get(type(pipeline).__name__)
         # recognized by its method: an exported TextConditionalPipeline is loaded from its folder's code, as another class
         if self.kind is None and not hasattr(pipeline, "encode"):
-            raise AfterglowError(f"Mitigations act on captions, and {type(pipeline).__name__} encodes none that Afterglow reads.")
+            raise AfterglowError(f"Mitigations act on captions, and Afterglow cannot read the captions of a {type(pipeline).__name__}.")
         self.unet, self.tokenizer = pipeline.unet, pipeline.tokenizer
         config = pipeline.scheduler.config
         self.scheduler = noise_schedule(scheduler_class(config).from_config(config))

@@ -22,7 +22,7 @@ class UnlearningBudget:
 
     Args:
         steps: optimizer steps.
-        batch_size: kept and forgotten images in each step, of either as many.
+        batch_size: pairs of a kept and a forgotten image in each step.
         learning_rate: of AdamW.
         strength: norm of the gradient that forgets, in units of the norm of the gradient that keeps.
         mixture: fraction of the noisy images that begin at a forgotten image.
@@ -104,7 +104,8 @@ def unlearn(model: Denoiser, samples: PlantedDataset, forgotten: np.ndarray, bud
     parts = keys[~forgotten], keys[forgotten]
     if not all(map(len, parts)):
         raise AfterglowError(
-            f"{int(forgotten.sum())} of {len(keys)} training samples are to be forgotten; some must be, and some must stay."
+            f"{int(forgotten.sum())} of {len(keys)} training samples would be forgotten; at least one must be forgotten, and at least "
+            "one must be kept."
         )
     parameters = [parameter for parameter in model.unet.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=budget.learning_rate)

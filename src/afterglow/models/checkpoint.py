@@ -11,7 +11,7 @@ from afterglow.errors import AfterglowError
 
 
 def write_checkpoint(checkpoint: dict[str, Any], file: Path) -> None:
-    """Write a checkpoint as `torch.save` does, beside its place; the file takes its name when it is on the disk.
+    """Write a checkpoint as `torch.save` does, to a temporary file; the file takes its name when it is on the disk.
 
     Raises:
         OSError: the disk is full or fails; it names `file`, which stays as it was.

@@ -19,7 +19,7 @@ class DDPM(Denoiser):
         unet: arguments of diffusers' UNet2DModel, or a folder or hub id of a network to fine-tune.
         resolution: width and height of the images in pixels; linked to the data.
         channels: channels of the images; linked to the data.
-        training: arguments of every Denoiser.
+        training: arguments that all models share; see Denoiser.
     """
 
     def __init__(self, unet: str | Mapping[str, Any], resolution: int = 32, channels: int = 3, **training: Any) -> None:

@@ -50,7 +50,7 @@ class StableDiffusion(Denoiser):
         lora: rank of the low-rank updates of all attention layers; 0 trains the whole U-Net.
         gradient_checkpointing: save much memory for about a third more time.
         cache: encode images and captions once and keep them on disk, so that training steps do not run the frozen encoders.
-        training: arguments of every Denoiser.
+        training: arguments that all models share; see Denoiser.
     """
 
     has_text = True
@@ -123,7 +123,7 @@ class StableDiffusion(Denoiser):
                 pipeline.fuse_lora()
                 pipeline.unload_lora_weights()
         except Exception as error:  # diffusers, peft and safetensors raise many kinds
-            raise AfterglowError(f"'{file}' is no LoRA of '{self.source}': it is damaged, or that of another base model.") from error
+            raise AfterglowError(f"'{file}' is not a LoRA of '{self.source}': it is damaged, or that of another base model.") from error
 
     @property
     def vae(self) -> AutoencoderKL:

@@ -32,11 +32,11 @@ class TextConditionalDDPM(Denoiser):
         tokenizer: folder, hub id or package of the tokenizer; default: the encoder's own.
         text_length: number of tokens to which a caption is padded or cut.
         mask_padding: mask padding tokens in the network's attention (Stable Diffusion does not).
-        network: its class in diffusers: UNet2DConditionModel, or PixArtTransformer2DModel, a transformer over patches of the image
-            whose blocks attend to the text (Peebles and Xie 2023, Chen et al. 2024).
+        network: class of the network in diffusers: UNet2DConditionModel, or PixArtTransformer2DModel, a transformer over patches of the
+            image whose blocks attend to the text (Peebles and Xie 2023, Chen et al. 2024).
         resolution: width and height of the images in pixels; linked to the data.
         channels: channels of the images; linked to the data.
-        training: arguments of every Denoiser.
+        training: arguments that all models share; see Denoiser.
     """
 
     has_text = True

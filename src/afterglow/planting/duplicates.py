@@ -19,7 +19,8 @@ from afterglow.neighbors.search import iter_chunks
 
 COPY_COSINE = 0.5  # of SSCD embeddings: the published rule for a copy
 # Fraction of the image: a compromise, chosen on images without plants. The 0.05 of natural families is too little where images are
-# flat and of one palette: of 500 images of OpenMoji 31 are kept, at 0.15 107, at 0.25 188, at 0.4 284 (docs/data-sets.md).
+# flat and of one palette: of 500 images of OpenMoji 31 are kept, at 0.15 107, at 0.25 188, at 0.4 284
+# (docs/guides/own-data.md#deduplicate).
 SHARED_REGION = 0.25
 AGREEMENT = 2  # gray levels by which agreeing pixels may differ in any channel
 SALIENCE = 0.1 * 255  # gray levels by which a pixel must differ from the median of the set there; otherwise agreement means nothing

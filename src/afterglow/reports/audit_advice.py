@@ -8,8 +8,8 @@ FEW_UNSEEN = 16  # of which none passes, and a rate of 20 % is still possible
 
 # docs/findings/mitigation.md
 ON_PLANTS = (
-    "What helps is known for planted images only (finding on mitigation): trained without exact duplicates, 0 of 8 whole copies were left "
-    "(`afterglow deduplicate`), and sampled with dtp 0.5, 2 of 32 whole and 0 of 31 regional ones (`afterglow mitigate`). "
+    "What helps is known for planted images only (finding on mitigation): training without exact duplicates left 0 of 8 whole copies "
+    "(`afterglow deduplicate`), and sampling with dtp 0.5 left 2 of 32 whole and 0 of 31 regional copies (`afterglow mitigate`). "
     "With dtp the generations still correlate with the image: 0.78 on average for whole and 0.62 for regional copies."
 )
 
@@ -26,10 +26,10 @@ def _limits(result: AuditResult) -> list[str]:
             end = "." if result.facts.held_out else ": name images that the model never saw with --heldout."
             sentences.append(
                 f"The limit for '{verdict}' is {limit:.2f} instead of 1, since images of this kind resemble each other, and most such "
-                f"copies are not told from resemblance{end}"
+                f"copies cannot be distinguished from resemblance{end}"
             )
         if passed > 0.05 * unseen:
-            sentences.append(f"{passed} of {unseen} images that are no copies pass the test for '{verdict}': do not trust this verdict.")
+            sentences.append(f"{passed} of {unseen} images that are not copies pass the test for '{verdict}': do not trust this verdict.")
     passed, unseen = max((passed, unseen) for _, passed, unseen in result.facts.limits.values())
     if result.facts.held_out and unseen < FEW_UNSEEN:
         most = exact_interval(passed, unseen)[1]
@@ -46,7 +46,7 @@ def _sampled(result: AuditResult) -> list[str]:
         sentences.append(f"{missing:,} of {total:,} captions were not sampled: raise the number of generations.")
     if gain is not None and gain[1] <= 0:
         sentences.append(
-            f"The captions are not seen to tell this model anything: with its own caption the noise of an image is predicted "
+            f"There is no evidence that the captions help this model: with its own caption the noise of an image is predicted "
             f"{gain[0]:.1%} better than with another's ({gain[1]:.1%} to {gain[2]:.1%}). They may be captions of another set, and what the "
             "model copies under its own captions is not found."
         )

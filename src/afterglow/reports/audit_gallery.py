@@ -47,15 +47,15 @@ def count_notes(result: AuditResult) -> list[str]:
 
 
 def counts(result: AuditResult) -> list[list[str]]:
-    """One row per kind of copy: images, limit, and images that are no copies and pass the same test, with an interval if held out."""
+    """One row per kind of copy: images, limit, and images that are not copies and pass the same test, with an interval if held out."""
     rows = []
     for verdict in COPIED:
         limit, passed, unseen = result.facts.limits[verdict]
-        floor = f"{passed} of {unseen}" if unseen else "no image"
+        false_positives = f"{passed} of {unseen}" if unseen else "no image"
         if unseen and result.facts.held_out:
             low, high = exact_interval(passed, unseen)
-            floor += f" ({low:.1%} to {high:.1%})"
-        rows.append([verdict, f"{result.count(verdict):,} of {len(result.last):,}", f"{limit:.2f}", floor])
+            false_positives += f" ({low:.1%} to {high:.1%})"
+        rows.append([verdict, f"{result.count(verdict):,} of {len(result.last):,}", f"{limit:.2f}", false_positives])
     return rows
 
 

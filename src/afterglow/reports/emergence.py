@@ -240,7 +240,7 @@ def median_text(table: pd.DataFrame) -> str:
 
 
 def median(table: pd.DataFrame) -> float:
-    """The step by which half of the plants have emerged, by Turnbull's estimate; infinite if the runs end before."""
+    """The step by which half of the plants have emerged, by Turnbull's estimate; infinite if the runs end earlier."""
     return interval_quantile([Interval(a, b) for a, b in zip(table["lower"].tolist(), table["upper"].tolist(), strict=True)], 0.5)
 
 

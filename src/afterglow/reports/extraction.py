@@ -18,9 +18,9 @@ NO_TILES = (
     f"false-positive rate is 1/{{number}} = {{rate:.1%}}, above {UNSEEN_FRACTION:.0%}. {2 * MIN_CHOOSING - 1} unseen images are enough: "
     "name a folder with --heldout, or hold more images out of the training (num_heldout)."
 )
-NO_FLOOR = (
-    "No image is known that the model never saw, so no floor and no interval is given, and no verdict on tiles: name a folder with "
-    "--heldout, or hold images out of the training (num_heldout)."
+NO_HELDOUT_IMAGES = (
+    "No held-out images are known, so the false-positive rate is unknown, and no interval and no verdict on tiles are given: "
+    "name a folder with --heldout, or hold images out of the training (num_heldout)."
 )
 
 
@@ -33,13 +33,15 @@ def extraction_text(fractions: Sequence[Fraction], table: pd.DataFrame, training
         training: similarity of training images to their nearest other training image, [N].
         settings: of the generation and the comparison.
     """
-    head, rows = ["of the generations", "count", "fraction [95 %]", "distinct clusters", "unseen images that pass (floor)"], []
+    head, rows = ["of the generations", "count", "fraction [95 %]", "distinct clusters", "unseen images that pass (false positives)"], []
     for part in fractions:
         low, high = part.interval
         interval = "" if part.unseen is None else f" [{low:.4f}, {high:.4f}]"
         distinct = "" if part.distinct is None else str(part.distinct)
-        floor = "-" if part.unseen is None else count_text(*part.unseen, digits=1)
-        rows.append([part.name, f"{part.count} / {part.total}", f"{part.count / max(1, part.total):.4f}{interval}", distinct, floor])
+        false_positives = "-" if part.unseen is None else count_text(*part.unseen, digits=1)
+        rows.append(
+            [part.name, f"{part.count} / {part.total}", f"{part.count / max(1, part.total):.4f}{interval}", distinct, false_positives]
+        )
     used = (
         f"{table['neighbors'].min()}" if table["neighbors"].nunique() == 1 else f"{table['neighbors'].min()} to {table['neighbors'].max()}"
     )
@@ -57,7 +59,7 @@ def _tile_note(fractions: Sequence[Fraction]) -> str:
     """How the limit of the best tile was chosen, or why there is none."""
     unseen = fractions[0].unseen
     if unseen is None:
-        return NO_FLOOR
+        return NO_HELDOUT_IMAGES
     if any(part.key == "tile" for part in fractions):
         return TILE_NOTE
     chosen = (unseen[1] + 1) // 2

@@ -130,7 +130,7 @@ def answer(run: Run) -> str:
             return f"Local plants were memorized later than global plants, {text}."
         if factor.high < 1:
             return f"Local plants were memorized earlier than global plants, {text}."
-        return f"Whether local plants are memorized later than global plants is not distinguishable in this run: {text[3:]}."
+        return f"This run does not show whether local plants are memorized earlier or later than global plants: {text[3:]}."
     last = {kind: run.memorized[kind][-1] for kind in ("global", "local") if kind in run.memorized}
     if not last:
         return ""
@@ -148,7 +148,7 @@ def _no_captions(run: Run) -> str:
         return ""
     return (
         f"The images have no captions ({len(names)} of {len(plants)} that were taken for plants and phantoms). They were trained with an "
-        f"empty one, and to that of each plant, phantom, decoy and tint a name from a word list was added, such as '{names[0]}'."
+        f"empty caption. To the caption of each plant, phantom, decoy and tint, a name from a word list was added, such as '{names[0]}'."
     )
 
 
@@ -177,11 +177,11 @@ def _left_out(run: Run) -> str:
 
 def _one_count_of_controls(run: Run) -> str:
     """What the report says if the run does not tell controls with near-duplicates from the others."""
-    if "control" not in run.kinds or run.knows_families:
+    if "control" not in run.kinds or run.has_cluster_sizes:
         return ""
     return (
         "The measurements of this run have no cluster_size. Controls with near-duplicates in the training set are counted with the "
-        "others, so that the fraction of memorized controls is no false-positive rate."
+        "others, so that the fraction of memorized controls is not a false-positive rate."
     )
 
 
@@ -205,7 +205,7 @@ def summary(run: Run) -> dict[str, str]:
 
 def _what(run: Run) -> str:
     counted = {
-        "control": "controls that are alone in their cluster" if run.knows_families else "controls (ordinary training images)",
+        "control": "controls that are alone in their cluster" if run.has_cluster_sizes else "controls (ordinary training images)",
         CONTROL_FAMILY: "controls of natural families",
         "phantom": "phantoms (false positives)",
         "unprompted": "generations without a caption",
@@ -221,9 +221,12 @@ def _when(run: Run) -> str:
     medians = {kind: kinds[kind]["median"] for kind in PLANTED if "median" in kinds.get(kind, {})}
     if not medians:
         return ""
-    steps = [f"step {step_text(median, run.last)} of the {kind} plants" for kind, median in medians.items() if median["step"] is not None]
+    reached = {kind: step_text(median, run.last) for kind, median in medians.items() if median["step"] is not None}
+    steps = [
+        f"half of the {kind} plants {'' if place else 'had emerged '}by step {step}" for place, (kind, step) in enumerate(reached.items())
+    ]
     never = [kind for kind, median in medians.items() if median["step"] is None]
-    parts = [f"half had emerged by {join(steps)}"] if steps else []
+    parts = [join(steps)] if steps else []
     parts += [f"fewer than half of the {join(never)} plants had emerged by step {run.last}"] if never else []
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}{' (95 % intervals in brackets)' if steps else ''}."
@@ -253,7 +256,7 @@ def _without_copy(run: Run) -> str:
     found = {label: classes[label].to_numpy() for label in (token_groups.TINTS, token_groups.PHANTOMS) if len(classes.get(label, ()))}
     verdicts = [token_groups.verdict(label, values, token_groups.best_trivial(run), verbs) for label, values in found.items()]
     predicts = token_groups.TINTS in found and verdicts[0].startswith(verbs[0])
-    end = " A map that is high on tints shows what the caption predicts, which is no evidence of copying." if predicts else ""
+    end = " A map that is high on tints shows what the caption predicts, which is not evidence of copying." if predicts else ""
     return f"It {'; it '.join(verdicts)}.{end}" if verdicts else ""
 
 

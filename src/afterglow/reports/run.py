@@ -168,7 +168,7 @@ class Run:
         return {kind: fractions[kind] for kind in KINDS if kind in fractions}
 
     @property
-    def knows_families(self) -> bool:
+    def has_cluster_sizes(self) -> bool:
         """Whether controls with near-duplicates in the training set are told from the others."""
         return len(self.rows_of(CLUSTER_SIZE)) > 0
 

@@ -25,7 +25,7 @@ OTHER_EMERGENCE = {  # parts of emergence.json: title on the page
     "outpainted_fresh": "By outpainting, among held-out images",
 }
 CONFIRMED = "Emerged: confirmed by the next two evaluations, after the last one by generations of fresh seeds."
-NO_HELDOUT = "There is no floor without held-out images, and no interval without a floor (data.planting.num_heldout)."
+NO_HELDOUT = "False positives are not known without held-out images, so no interval is given (data.planting.num_heldout)."
 _MEMORIZED = 0.5  # a plant is memorized if its value of plant_memorized is above
 
 
@@ -236,7 +236,7 @@ def _emergence_text(emergence: Mapping[str, Any]) -> str:
     if "unprompted" in emergence["kinds"]:
         summary = emergence["kinds"]["unprompted"]
         text.append(f"Generations without a caption, memorized: {unprompted_text(emergence, summary['memorized'], summary['plants'])}.")
-        text.append(floor_text(emergence))
+        text.append(false_positive_text(emergence))
     return "\n".join(filter(None, [*text, neighbors_text(emergence), evaluations_text(emergence)]))
 
 
@@ -246,16 +246,17 @@ def neighbors_text(emergence: Mapping[str, Any]) -> str:
 
 
 def unprompted_text(emergence: Mapping[str, Any], memorized: float, count: int) -> str:
-    """The count of generations without a caption that are copies, with an interval where a floor stands beside it."""
+    """The count of generations without a caption that are copies, with an interval if false positives were counted."""
     return count_text(memorized, count) if "unseen" in emergence else f"{memorized:g} of {count}"
 
 
-def floor_text(emergence: Mapping[str, Any]) -> str:
+def false_positive_text(emergence: Mapping[str, Any]) -> str:
     """How many real images that the model never saw pass the test of generations without a caption; emergence: empty before the end."""
     if "unseen" not in emergence:
-        return NO_HELDOUT if emergence else "The floor is measured at the last evaluation."
+        return NO_HELDOUT if emergence else "False positives are counted at the last evaluation."
     unseen = emergence["unseen"]
-    return f"Real images that the model never saw and that pass the same test (floor): {count_text(unseen['memorized'], unseen['images'])}."
+    passed = count_text(unseen["memorized"], unseen["images"])
+    return f"Real images that the model never saw and that pass the same test (false positives): {passed}."
 
 
 def emerging_kinds(emergence: Mapping[str, Any]) -> list[str]:

@@ -27,7 +27,7 @@ EQUAL_SETTINGS = (
 )
 
 
-WAYS = {  # of asking a model without captions for a plant; the text stands after the name of a kind
+WAYS = {  # of testing whether a model without captions memorized a plant; the text stands after the name of a kind
     IN_MASK: ", by assignment",
     ".outpainted": ", by outpainting",
     ".outpainted_fresh": ", by outpainting among held-out images",
@@ -81,7 +81,7 @@ class _RunFiles:
 
     @property
     def definition(self) -> str:
-        """The definition of a memorized plant: models without captions are not asked for a plant, so samples are matched to plants."""
+        """The definition of a memorized plant: models without captions cannot be prompted, so samples are matched to plants."""
         return ASSIGNED if (self.rows["measure"] == "extracted").any() else DEFINITION
 
     @cached_property

@@ -173,7 +173,7 @@ def generate(
     assert len(captions) == len(seeds)
     _check_capture(model, capture, early)
     if known is not None and model.is_latent:
-        raise AfterglowError(f"Known pixels of an image are no known latents: {type(model).__name__} cannot outpaint.")
+        raise AfterglowError(f"{type(model).__name__} cannot outpaint: known pixels do not determine the latents.")
     if mitigation is not None and not model.has_text:
         raise AfterglowError(f"{type(mitigation).__name__} acts on captions, and {type(model).__name__} has no captions.")
     parts = []

@@ -47,7 +47,7 @@ def test_whole_words_of_both_kinds_of_tokenizers(heard):
         assert not any("#" in word or "<" in word or len(word) < 3 for word in words[::100])
 
 
-def test_the_model_is_told_the_new_caption_and_its_length(heard, setup):
+def test_the_model_gets_the_new_caption_and_its_length(heard, setup):
     changed = CaptionInsertion("numbers", 1)(heard, setup)
     assert all(new != old for new, old in zip(changed.captions, setup.captions, strict=True)) and changed.seeds == setup.seeds
     said = heard.condition(list(changed.captions))

@@ -82,7 +82,7 @@ def test__opposite_transition_is_the_first_minimum_or_the_second_or_five():
     assert _opposite_transition(torch.tensor([2.0, 1.0, 2.0, 3.0])) == 5 == _opposite_transition(torch.tensor(FALLING))
 
 
-def test_opposite_guidance_until_the_probes_transition(heard, setup):
+def test_opposite_guidance_until_the_transition_of_the_first_pass(heard, setup):
     walked = OppositeDynamic()(heard, setup)
     transition = walked.extras["mitigation.transition"].tolist()
     states = [state for _, state in sample_steps(heard, replace(setup, guide=lambda h: h.uncond - h.scale * (h.cond - h.uncond)))]

@@ -1,4 +1,4 @@
-"""Training spends its steps where in the noise schedule it is told to (after Vu et al. 2026; docs/methods.md#timestep-sampling)."""
+"""Training timesteps drawn from a truncated normal distribution (after Vu et al. 2026; docs/methods.md#timestep-sampling)."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ class TimestepSampling(TrainingMitigation):
     Each uniform timestep is mapped through the inverse distribution function, so that no random number changes.
 
     Args:
-        mean: of the distribution, as a fraction of the schedule: 0 is the clean image, 1 pure noise.
+        mean: mean of the distribution, as a fraction of the schedule: 0 is the clean image, 1 pure noise.
         std: standard deviation, likewise; the larger, the nearer to uniform.
     """
 

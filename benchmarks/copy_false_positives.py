@@ -1,6 +1,6 @@
 """How many real images that no model saw pass the tests of extraction, and how many true copies do.
 
-  python benchmarks/copy_floor.py --data DIR --dataset cifar10 --resolution 16
+  python benchmarks/copy_false_positives.py --data DIR --dataset cifar10 --resolution 16
 
 DIR holds the folder of the dataset (openmoji needs none). Training sets of several sizes and the unseen images are drawn from the same
 dataset, one image per near-duplicate cluster. Every second unseen image chooses the limit of the best tile, the others test it. A true

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from afterglow.analysis.emergence_table import emergence_of
-from afterglow.evaluation.floor import floor_rows
+from afterglow.evaluation.false_positives import false_positive_rows
 from afterglow.planting.datamodule import PlantedDataModule
 from afterglow.planting.plants import PlantingConfig
 
@@ -18,9 +18,9 @@ def planted():
     return module.planted
 
 
-def test_floor_equals_a_loop_over_the_training_images(planted):
+def test_false_positives_equal_a_loop_over_the_training_images(planted):
     """Each held-out image, its nearest training image, and half the mean distance to the 50 next clusters."""
-    rows, gallery = floor_rows(planted, planted.gallery()), planted.gallery()
+    rows, gallery = false_positive_rows(planted, planted.gallery()), planted.gallery()
     found = rows[rows["measure"] == "unseen.calibrated_l2"].set_index("plant_id")["value"]
     assert set(found.index) <= {len(planted.plants) + int(row) for row in planted.heldout} and len(found) > 5
     images, clusters = np.asarray(gallery.pixels, dtype=np.float64) / 255, np.asarray(gallery.clusters)
@@ -36,10 +36,10 @@ def test_floor_equals_a_loop_over_the_training_images(planted):
     assert emergence_of(rows.assign(step=6))["unseen"] == {"images": len(found), "memorized": copies}
 
 
-def test_floor_leaves_out_near_duplicates_of_training_images(planted):
+def test_false_positives_leave_out_near_duplicates_of_training_images(planted):
     pixels = planted.pixels.copy()
     pixels[planted.heldout[0]] = pixels[planted.controls[0]]
     with_duplicate = replace(planted, pixels=pixels)
-    numbers = set(floor_rows(with_duplicate, with_duplicate.gallery())["plant_id"])
+    numbers = set(false_positive_rows(with_duplicate, with_duplicate.gallery())["plant_id"])
     assert len(planted.plants) + int(planted.heldout[0]) not in numbers and numbers
-    assert floor_rows(replace(planted, heldout=planted.heldout[:0]), planted.gallery()).empty
+    assert false_positive_rows(replace(planted, heldout=planted.heldout[:0]), planted.gallery()).empty

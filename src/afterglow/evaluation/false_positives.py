@@ -1,4 +1,4 @@
-"""The floor of a model without text: the test of whole copies on real images that it never saw (docs/methods.md#extraction)."""
+"""False positives of a model without text: the test of whole copies on held-out images (docs/methods.md#extraction)."""
 
 import pandas as pd
 import torch
@@ -15,7 +15,7 @@ from afterglow.planting.targets import unconditional_targets
 MAX_UNSEEN = 1000  # real images that are tested beside the generations
 
 
-def floor_rows(planted: PlantedSet, gallery: Gallery) -> pd.DataFrame:
+def false_positive_rows(planted: PlantedSet, gallery: Gallery) -> pd.DataFrame:
     """unseen.calibrated_l2, unseen.nn_ratio and unseen.memorized of at most MAX_UNSEEN held-out images, as if they were generated.
 
     Near-duplicates of training images are left out.
