@@ -399,7 +399,6 @@ UNDERWAY = (
     "demo",
     "endings",
     "photographs",
-    "photograph_sizes",
     "unconditional",
     "backgrounds",
     "small_sd",
