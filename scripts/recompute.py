@@ -548,10 +548,32 @@ def quoted():
     text = " ".join(path.read_text() for path in FINDINGS.glob("*.md") if path.stem != "index")
     for estimate in re.findall(r"[\d.]+ \[[^\]]*\](?!\()", (FINDINGS / "index.md").read_text()):
         compare("index", estimate, f"{int(estimate in text)}", [1])
-    readme = (FINDINGS.parents[1] / "README.md").read_text()
+    readme, counted = (FINDINGS.parents[1] / "README.md").read_text(), demo()
     for kind, _, counts, limits in table(readme, "kind"):
         k, n = map(int, NUMBER.findall(counts))
+        compare("README", f"{kind}, demo-0", counts, counted[0][kind])
         compare("README", kind, limits.replace("%", ""), wilson(k, n))
+
+
+def demo():
+    """Memorized items and all of each kind, a dictionary for each seed of the demo, compared with its page."""
+    found = []
+    for name, _, rows, _ in load("demo", "demo-*"):
+        last = rows[rows.step == rows.step.max()]
+        sizes = last[last.measure == "cluster_size"].set_index("plant_id").value
+        kinds = last.kind.mask((last.kind == "control") & (last.plant_id.map(sizes) > 1), "control_family")
+        copied = last[last.measure == "plant_memorized"].value.groupby(kinds).agg(["sum", "count"])
+        close = last[last.measure == "nn_ratio"]
+        close = (close.value < 1 / 3).groupby([kinds[close.index], close.plant_id]).mean().ge(0.5).groupby(level=0).agg(["sum", "count"])
+        found.append(copied.T.to_dict("list"))
+        page = (FINDINGS / "demo.md").read_text()
+        cells = [row[2:-1] for row in table(page, "seed") if row[0] == name[-1]]
+        for rule, of, own in zip(("calibrated", "d1/d2"), (copied, close), cells, strict=True):
+            for kind, cell in zip(
+                ("global", "local", "phantom", "control", "control_family", "decoy", "tint", "heldout"), own, strict=True
+            ):
+                compare("demo", f"{name}, {kind}, {rule}", cell.split(" (")[0], of.loc[kind])
+    return found
 
 
 SECTIONS = (

@@ -396,7 +396,6 @@ FINDING_RUNS = {
 }
 PAGES = {"photographs_32": "photographs", "mitigation_causal": "mitigation"}  # findings that are a section of another page
 UNDERWAY = (
-    "demo",
     "endings",
     "photographs",
     "unconditional",

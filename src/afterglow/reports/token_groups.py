@@ -8,7 +8,7 @@ import pandas as pd
 from afterglow.functional.statistics import Estimate, bootstrap, exact_at_bounds
 from afterglow.reports.run import Run
 from afterglow.reports.run_tables import TRIVIAL
-from afterglow.reports.tables import NO_VALUE, Cell, Row, Table, mean_cell, number_cell
+from afterglow.reports.tables import Cell, Row, Table, mean_cell, number_cell
 
 ENDING = "end_token.last.first_eos.all"  # of the last sampler step, mean of all layers
 GROUP_MAPS = {  # name on the page: (map, share of the attention)
@@ -87,7 +87,7 @@ def token_group_table(run: Run) -> Table:
         classes = values_by_class(run, name)
         if any(len(values) for values in classes.values()):
             share = run.numbers[run.last].get(f"measure/local/attention_mass.{mass}.all")
-            cells = [mean_cell(values.to_numpy()) if len(values) else NO_VALUE for values in classes.values()]
+            cells = [mean_cell(of.to_numpy()) if len(of) > 1 else number_cell(next(iter(of), None), ".2f") for of in classes.values()]
             rows.append(Row(group, [*cells, number_cell(share, ".2f")]))
     trivial = best_trivial(run)
     if rows:
