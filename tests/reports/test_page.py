@@ -187,7 +187,7 @@ def test_summary_names_what_when_and_which(run_folder: Path) -> None:
         "0 of 4 phantoms (false positives)."
     )
     assert when == (
-        "Half of the global plants had emerged by step 20 [20, 20] and half of the local plants by step 30 [30, 30] "
+        "Half of the global plants had emerged by step 20 [20, 20] and half of the local plants had emerged by step 30 [30, 30] "
         "(95 % intervals in brackets)."
     )
     assert list(answers) == ["Which map locates it?", "Is that map high without a copy?", "Which score detects it?"]

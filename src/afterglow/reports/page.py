@@ -222,9 +222,7 @@ def _when(run: Run) -> str:
     if not medians:
         return ""
     reached = {kind: step_text(median, run.last) for kind, median in medians.items() if median["step"] is not None}
-    steps = [
-        f"half of the {kind} plants {'' if place else 'had emerged '}by step {step}" for place, (kind, step) in enumerate(reached.items())
-    ]
+    steps = [f"half of the {kind} plants had emerged by step {step}" for kind, step in reached.items()]
     never = [kind for kind, median in medians.items() if median["step"] is None]
     parts = [join(steps)] if steps else []
     parts += [f"fewer than half of the {join(never)} plants had emerged by step {run.last}"] if never else []
