@@ -30,7 +30,7 @@ from afterglow.attention_names import TOKEN_GROUPS
 from afterglow.evaluation.whole_model import copying_rows, denoising_gap_rows
 from afterglow.files import read_yaml
 from afterglow.functional.statistics import Estimate, exact_at_bounds, t_interval
-from afterglow.kinds import PLANTED
+from afterglow.kinds import NOT_MEMORIZED, PLANTED
 from afterglow.measures.registry import TRIVIAL_MAPS, is_detector
 from afterglow.measures.tables import read_parts, write_measurements
 from afterglow.planting.runs import load_planted_set
@@ -49,10 +49,9 @@ COPIES = {("global", "calibrated_l2"): "global, calibrated", ("global", "nn_rati
 COPIES |= {("local", "calibrated_l2"): "local, calibrated", ("local", "nn_ratio"): "local, d1/d2"}
 NUM_PROMPTS = 8  # of each kind, for Z_U
 MIN_SEEDS = 3  # with fewer, the models are the units of an interval
-NOT_YET = "local, not memorized"
 PAIRS = (("global", "phantom"), ("local", "phantom"), ("planted", "control"), ("planted", "decoy"), ("planted", "tint"))
 MAP_COLUMNS = {("local", "auc"): "local, memorized", ("local", "iou"): "IoU", ("local", "permuted_auc"): "other plants' masks"}
-MAP_COLUMNS |= {(kind, "auc"): kind for kind in (NOT_YET, "phantom", "tint")}
+MAP_COLUMNS |= {(NOT_MEMORIZED, "auc"): "local, not memorized", ("phantom", "auc"): "phantom", ("tint", "auc"): "tint"}
 TRIVIAL = {measure.name for measure in TRIVIAL_MAPS}
 
 
@@ -205,7 +204,7 @@ def copies_text(plants: pd.DataFrame) -> str:
 def map_text(maps: pd.DataFrame, scores: pd.DataFrame, seeds: Mapping[str, int]) -> str:
     """One row per map: AUC and held-out IoU on memorized local plants, and its AUC where nothing is copied."""
     copied = memorized_plants(scores).reindex(pd.MultiIndex.from_frame(maps[["run", "plant_id"]])).to_numpy(dtype=float) > 0
-    kinds = maps["kind"].where((maps["kind"] != "local") | copied, NOT_YET)
+    kinds = maps["kind"].where((maps["kind"] != "local") | copied, NOT_MEMORIZED)
     names, cells = list(dict.fromkeys(maps["map"])), {}
     for own_names, units in _with_units(maps, "map", names, seeds):
         table = localization_table(maps[maps["map"].isin(own_names)].assign(kind=kinds), seeds=units)

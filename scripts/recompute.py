@@ -507,7 +507,7 @@ def detection(finding, text):
 def unconditional():
     """Counts by each way of E4, completions by both rules, and maps; plants of `emergence` at the last evaluation."""
     page, ways = (FINDINGS / "unconditional.md").read_text(), {"assignment": "", "outpainting": ".outpainted", "as a whole": ".whole"}
-    ways["outpainting, held-out surroundings"] = ".outpainted_fresh"
+    ways |= {"outpainting, held-out surroundings": ".outpainted_fresh", "generations of its caption": ""}
     runs = {name: rows[rows.step == rows.step.max()] for name, _, rows, _ in load("unconditional", "*-?")}
     for section in page.split("\n## ")[1:]:
         for run, way, kind, cell, _ in table(section, "run") if "| by " in section else []:

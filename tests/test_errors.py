@@ -70,7 +70,7 @@ def test_did_you_mean_names_the_nearest_or_nothing():
 
 def test_import_optional_names_the_extra_of_a_missing_package():
     assert import_optional("json", "none") is __import__("json")
-    with pytest.raises(AfterglowError, match=r"no_such_package is not installed: run `pip install 'afterglow\[vit\]'`"):
+    with pytest.raises(AfterglowError, match=r"no_such_package is not installed: run `pip install -e '\.\[vit\]'`"):
         import_optional("no_such_package", "vit")
 
 

@@ -43,7 +43,6 @@ def generations(count=3, steps=4, seed=0):
         guidance_rms=random(steps, count),
         token_attention=random(steps, count, 2, 7).half(),
         end_attention={(step, layer): random(count, 16, len(ATTENTION_COLUMNS)).half() for step in (0, steps - 1) for layer in LAYERS},
-        latents={0: random(count, 4, 2, 2), 3: random(count, 4, 2, 2)},
         extras={"background_spread": random(count), "a/b": random(count, 2)},
         neighbors=neighbors(),
         provenance={
@@ -105,7 +104,6 @@ def test_the_folder_is_readable_without_afterglow(tmp_path):
     np.testing.assert_array_equal(tensors["images"], whole.images.numpy())
     np.testing.assert_array_equal(tensors[f"end_attention/3/{LAYERS[1]}"], whole.end_attention[3, LAYERS[1]].numpy())
     np.testing.assert_array_equal(tensors["neighbors/distances"], whole.neighbors.distances.numpy())
-    np.testing.assert_array_equal(tensors["latents/3"], whole.latents[3].numpy())
     assert json.loads((tmp_path / "provenance.json").read_text()) == whole.provenance
 
 

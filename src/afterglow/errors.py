@@ -79,7 +79,9 @@ def import_optional(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise AfterglowError(f"The package {module} is not installed: run `pip install 'afterglow[{extra}]'`.") from error
+        raise AfterglowError(
+            f"The package {module} is not installed: run `pip install -e '.[{extra}]'` in the clone of Afterglow."
+        ) from error
 
 
 @contextmanager

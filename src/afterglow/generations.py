@@ -59,7 +59,6 @@ class Generations:
         guidance_rms: float32 [T, B].
         token_attention: fp16 [T, B, layers, L], averaged over pixels and heads.
         end_attention: {(step index, layer): fp16 [B, h*w, 6]}, attention to the end tokens and token groups of ATTENTION_COLUMNS.
-        latents: {step index: float32 [B, C, h, w]}.
         extras: {name: [B, ...]}, inputs of measures that a model, an encoder or the training set provides.
         neighbors: nearest training clusters inside eval_mask.
         provenance: model, step, sampler, T, guidance scale, dtype, layers, whether pads are masked, sink group, library versions.
@@ -80,7 +79,6 @@ class Generations:
     guidance_rms: Tensor | None = None
     token_attention: Tensor | None = None
     end_attention: Mapping[tuple[int, str], Tensor] | None = None
-    latents: Mapping[int, Tensor] | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     neighbors: Neighbors | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -129,7 +127,7 @@ class Generations:
             value = getattr(self, item.name)
             if isinstance(value, Tensor) and item.name != "timesteps":
                 flat[item.name] = value
-            elif item.name in ("end_attention", "latents", "extras", "neighbors") and value:
+            elif item.name in ("end_attention", "extras", "neighbors") and value:
                 for key, tensor in (vars(value) if isinstance(value, Neighbors) else value).items():
                     flat["/".join(map(str, (item.name, *(key if isinstance(key, tuple) else (key,)))))] = tensor
         return flat
@@ -177,7 +175,7 @@ def _grouped(flat: Mapping[str, Tensor]) -> dict[str, Any]:
             step, _, layer = key.partition("/")
             found.setdefault(name, {})[int(step), layer] = tensor
         elif key:
-            found.setdefault(name, {})[int(key) if name == "latents" else key] = tensor
+            found.setdefault(name, {})[key] = tensor
         else:
             found[name] = tensor
     return found | ({"neighbors": Neighbors(**found["neighbors"])} if "neighbors" in found else {})

@@ -6,6 +6,7 @@ PLANTED = ("global", "local", "natural")  # repeated in the training set, so tha
 TRAINED = (*PLANTED, "decoy", "tint")  # captions that appear `copies` times per epoch
 COPYABLE = (*PLANTED, "phantom")  # have an image of their own, with which any generation can be compared
 CONTROL_FAMILY = "control_family"  # in counts only: controls of a cluster of several training images (analysis.summary.with_families)
+NOT_MEMORIZED = "local_not_memorized"  # of maps only: local plants that are not memorized at the evaluation (analysis.summary.plant_means)
 NEGATIVES = ("phantom", "control", "decoy", "tint")  # what a detector must tell from the planted kinds
 
 
@@ -31,6 +32,7 @@ KINDS = {
     for kind in (
         Kind("global", "#0072B2", "o", "the same image under the same caption, repeated"),
         Kind("local", "#D55E00", "s", "one caption, one repeated region, a different background each time"),
+        Kind(NOT_MEMORIZED, "#F0B48C", "h", "a local plant that is not memorized, on which a map finds no copy"),
         Kind("natural", "#009E73", "D", "a natural family: images of the set that share a region"),
         Kind("control", "#888888", "v", "a training image seen once per epoch"),
         Kind(

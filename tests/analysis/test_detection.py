@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from afterglow.analysis.detection import detection_table, memorized_table, prompt_scores
+from afterglow.functional import roc
 from afterglow.functional.statistics import exact_interval
 
 
@@ -46,6 +47,24 @@ def test_the_table_of_label_set_two_counts_plants_that_are_not_memorized_as_nega
     auc = table[table["metric"] == "auc"].iloc[0]
     assert (auc["positive"], auc["negative"], auc["positives"], auc["negatives"]) == ("memorized", "rest", 6, 18)
     assert 0.6 < auc["value"] < 1  # three of the plants that it scores high are not memorized
+
+
+def test_the_held_out_threshold_never_sees_a_plant_that_it_is_applied_to(monkeypatch):
+    """Plants with a memorized and another generation are in both classes, on one side."""
+    seen = {}
+
+    def recorded(scores, labels, folds, weights):
+        seen.update(scores=scores, folds=folds)
+        return np.zeros(len(weights))
+
+    monkeypatch.setattr(roc, "f1_held_out", recorded)
+    plants = [(number, seed) for number in range(9) for seed in (0, 1)]
+    about = [{"run": "a", "kind": "local", "plant_id": number, "seed": seed} for number, seed in plants]
+    table = [row | {"measure": "good", "value": float(row["plant_id"])} for row in about]  # the score names the plant
+    table += [row | {"measure": "memorized", "value": float(row["plant_id"] < 6 and row["seed"] == 0)} for row in about]
+    memorized_table(pd.DataFrame(table), ["good"])
+    sides = pd.Series(seen["folds"]).groupby(seen["scores"]).nunique()
+    assert len(seen["folds"]) == 15 and (sides == 1).all() and set(seen["folds"]) == {0, 1}
 
 
 def test_detection_table_with_runs_of_one_seed_counts_their_plants_once():

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from afterglow.analysis import localization
 from afterglow.analysis.localization import chosen_layers, collect_maps, example_rows, localization_table, map_rows
 from afterglow.functional.localization import map_auc, mask_prior, permuted_auc
 from afterglow.functional.statistics import exact_interval
+from afterglow.kinds import NOT_MEMORIZED
 
 
 @pytest.fixture
@@ -22,7 +24,10 @@ def parts(make_generations):
         region = generations.region.clone()
         region[1::2] = region[0::2][: len(region[1::2])]  # both seeds of a plant share their region
         region[6] = True
-        return type(generations)(**(vars(generations) | {"region": region, "seed": torch.tensor([0, 1] * 3 + [0])}))
+        references = generations.references.clone()
+        references[:4] = generations.images[:4]  # the local plants are copied
+        seeds = torch.tensor([0, 1] * 3 + [0])
+        return replace(generations, region=region, seed=seeds, references=references)
 
     return [(Path(f"run{run}"), part(run, half)) for run in (0, 1) for half in (0, 1)]
 
@@ -64,6 +69,19 @@ def test_what_is_evaluated_are_generations_with_an_outside_and_plants_are_means_
     assert (flat["value"] == 0.5).all() and (flat["high"] == 0.5).all()
     by_shape = localization_table(rows, ["kind", "shape"])
     assert set(by_shape["shape"]) == {"blob"}
+
+
+def test_local_plants_that_are_not_memorized_stand_apart(parts):
+    collected = collect_maps(parts, ["luminance"])
+    for sample in collected.samples:
+        if sample["run"] == "run0" and sample["plant_id"] == 0:
+            sample["memorized"] = 0.0
+    rows, before = map_rows(collected), map_rows(collect_maps(parts, ["luminance"]))
+    apart = rows[rows["kind"] == NOT_MEMORIZED]
+    assert set(zip(apart["run"], apart["plant_id"], strict=True)) == {("run0", 0)}
+    np.testing.assert_array_equal(rows["iou"], before["iou"])  # thresholds are chosen on all local plants
+    table = localization_table(rows[rows["map"] == "luminance"]).set_index(["kind", "metric"])
+    assert table.loc[("local", "auc"), "plants"] == 7 and table.loc[(NOT_MEMORIZED, "auc"), "plants"] == 1
 
 
 def test_thresholds_come_from_other_plants_of_the_same_run(parts):

@@ -82,6 +82,18 @@ def test_localization_of_local_plants_has_the_plain_name_and_that_of_others_thei
     )
 
 
+def test_maps_of_local_plants_that_are_not_memorized_stand_apart():
+    rows = table(
+        (0, "local", 0, "auc.luminance", 0.9),
+        (1, "local", 0, "auc.luminance", 0.3),
+        (1, "local", 0, "iou.luminance", 0.2),
+        *((number, "local", ALL_SEEDS, "plant_memorized", 1.0 - number) for number in (0, 1)),
+    )
+    found = summarize_evaluation(rows)
+    assert found["localization/luminance/auc"] == 0.9 and found["localization/luminance/auc_local_not_memorized"] == 0.3
+    assert found["localization/luminance/iou_local_not_memorized"] == 0.2 and found["memorized/local"] == 0.5
+
+
 def test_planted_against_each_negative_apart_and_memorized_against_the_rest():
     magnitudes = {(0, "local"): [5, 7], (1, "local"): [1, 3], (2, "phantom"): [1, 1], (3, "phantom"): [8, 8], (4, "decoy"): [0, 0]}
     copied = {(0, "local"): [1, 1], (1, "local"): [0, 1], (2, "phantom"): [0, 0], (3, "phantom"): [0, 0], (4, "decoy"): [0, 0]}
@@ -97,6 +109,13 @@ def test_planted_against_each_negative_apart_and_memorized_against_the_rest():
     assert found["detection/guidance_norm.all/memorized_vs_rest/auc"] == pytest.approx(auc([5, 7, 3], [1, 1, 1, 8, 8, 0, 0]))
     comparisons = {key.split("/")[2] for key in found if key.startswith("detection/guidance_norm.all/")}
     assert comparisons == {"local_vs_phantom", "local_vs_decoy", "memorized_vs_rest"}
+
+
+def test_a_score_that_is_undefined_for_a_sample_leaves_it_out():
+    scores = {0: 0.2, 1: 0.1, 2: 0.9, 3: np.nan}
+    rows = table(*((number, "control", 0, "tiled_l2", score) for number, score in scores.items()))
+    copied = table(*((number, "control", 0, "memorized", float(number < 2)) for number in scores))
+    assert summarize_evaluation(pd.concat([rows.dropna(), copied]))["detection/tiled_l2/memorized_vs_rest/auc"] == 0
 
 
 @pytest.mark.parametrize("answer", [0, 1])

@@ -11,6 +11,6 @@ def test_localize_writes_tables_and_figures_by_kind_and_shape(inside, command, c
 
 
 def test_localize_bad_input_is_refused_in_one_sentence(inside, command, capsys):
-    assert command("localize", "a", "b", "--seeds", "0") == 2 and "1 training seeds for 2 folders" in capsys.readouterr().err
+    assert command("localize", "a", "b", "--seeds", "0") == 2 and "1 training seeds for 2 runs" in capsys.readouterr().err
     assert command("localize", "nowhere") == 2 and "nowhere" in capsys.readouterr().err
     assert command("localize", "generations", "--group-by", "kinds") == 2 and "did you mean kind?" in capsys.readouterr().err

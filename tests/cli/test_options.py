@@ -22,6 +22,19 @@ def test_every_option_of_a_command_has_a_text_with_its_default(name):
         assert "None" not in text and "(default: )" not in text, action.option_strings
 
 
+def test_the_default_scale_of_guidance_is_that_of_the_model():
+    parser = CommandParser(prog="x")
+    options.add_sampler_arguments(parser)
+    models = [SimpleNamespace(is_latent=latent, scheduler=DDPMScheduler()) for latent in (True, False)]
+    assert [options.sampler_from(parser.parse_args([]), model).guidance_scale for model in models] == [7.5, 1]
+
+
+def test_there_is_one_training_seed_for_each_run():
+    assert options.training_seeds(None, ["a", "b"]) == {} and options.training_seeds([3, 3], ["a", "b"]) == {"a": 3, "b": 3}
+    with pytest.raises(ValueError, match="names 1 training seeds for 2 runs"):
+        options.training_seeds([3], ["a", "b"])
+
+
 @pytest.mark.parametrize(("latent_factor", "spacing", "expected"), [(1, None, "trailing"), (8, None, None), (8, "leading", "leading")])
 def test_sampler_from_keeps_the_own_spacing_of_latent_models(latent_factor, spacing, expected):
     parser = CommandParser(prog="x")

@@ -1,5 +1,6 @@
 """The page of E4 says how many seeds there are, and its factors are those of the rows."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -50,14 +51,16 @@ def test_a_t_interval_decides_over_three_seeds(make, tmp_path, later, said) -> N
     assert "3 seeds (0, 1, 2)" in page and "t interval over 3 seeds" in page and said in page
 
 
-def test_the_answer_for_the_front_page_states_the_factor_of_each_way(make, tmp_path) -> None:
+def test_the_answer_for_the_front_page_counts_completed_plants_and_states_the_factor_by_assignment(make, tmp_path) -> None:
     write_run(tmp_path / "unconditional-celeba-0", 300)
-    counts = "2 of 2 global and 2 of 2 local plants are copied by outpainting and 2 of 2 global"
-    assert f"CelebA without captions, one seed, which decides nothing: {counts}" in make.answer(tmp_path)
+    assert "outpainting completes 2 of 2 global and 2 of 2 local plants in 1 runs" in make.answer(tmp_path)
+    assert re.search(r"CelebA: factor 1\.\d\d \(one seed\), which decides nothing", make.answer(tmp_path))
     for seed, step in ((1, 400), (2, 400)):
         write_run(tmp_path / f"unconditional-celeba-{seed}", step)
-    assert "by assignment local plants emerge later than global ones (factor" in make.answer(tmp_path)
-    assert make.answer(tmp_path).count("3 of 3 seeds)") == 2
+    write_families(tmp_path / "families-0", {0: 500, 1: 600})
+    assert "outpainting completes 6 of 6 global and 6 of 6 local plants in 3 runs" in make.answer(tmp_path)
+    assert "by assignment: CelebA: local plants emerge later than global ones (factor" in make.answer(tmp_path)
+    assert make.answer(tmp_path).count("3 of 3 seeds)") == 1 and "automobiles without captions: factor 0." in make.answer(tmp_path)
 
 
 def test_local_plants_are_compared_with_held_out_images_and_unseen_images_show_the_limits_false_positives(make) -> None:

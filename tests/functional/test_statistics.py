@@ -12,6 +12,7 @@ from afterglow.functional.statistics import (
     mann_whitney_z,
     nested_bootstrap,
     nested_groups,
+    random_folds,
     resample,
     wilson_interval,
 )
@@ -107,6 +108,14 @@ def test_bootstrap_runs_of_one_seed_are_resampled_together():
     assert by_run.value == by_seed.value == 0.5
     assert by_seed.low < 0.1 < by_run.low and by_run.high < 0.9 < by_seed.high
     assert bootstrap_runs(flat, [3, 1, 2, 0, 7, 6, 5, 4]) == by_run  # a seed for each run changes nothing
+
+
+def test_random_folds_are_halves_that_do_not_follow_the_order_of_the_plants():
+    plants = np.repeat(np.arange(16), 2)
+    (folds,) = random_folds(plants)
+    assert np.bincount(folds[::2]).tolist() == [8, 8] and (folds[::2] == folds[1::2]).all()
+    for period in (2, 4):  # a plan deals copies and shapes in turn: every one of them is on both sides
+        assert all(set(folds[::2][turn::period]) == {0, 1} for turn in range(period))
 
 
 def test_nested_groups_keep_every_row_once():

@@ -84,6 +84,13 @@ def test_narrow_intervals_give_least_squares():
     assert values == pytest.approx(expected, abs=1e-3) and sigma == pytest.approx(np.sqrt(residual[0] / 200), rel=1e-2)
 
 
+def test_what_emerged_by_step_0_is_left_censored():
+    lower, upper, design = np.array([0.0, 10, 20, 20]), np.array([0.0, 20, 40, 40]), np.ones((4, 1))
+    found = interval_regression(lower, upper, design)
+    expected = interval_regression(lower, np.array([20.0, 20, 40, 40]), design)
+    assert found[0] == pytest.approx(expected[0]) and found[1] == pytest.approx(expected[1]) and np.exp(found[0][0]) < 40
+
+
 def test_the_likelihood_is_that_of_the_intervals_one_by_one_also_far_in_the_tails():
     lower, upper = np.array([10.0, 0.0, 50.0, 1e9]), np.array([20.0, 5.0, np.inf, 2e9])
     mean = np.array([3.0, 2.0, 4.0, 3.0])

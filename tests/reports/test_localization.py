@@ -35,7 +35,7 @@ def test_gallery_figure_shows_best_median_and_worst(tmp_path) -> None:
     region[:, :, :4] = True
     soft = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
     soft[1] = region[1, 0].float()
-    keys = [{"run": "r", "plant_id": n, "kind": "local", "shape": "half", "seed": 0, "caption": ""} for n in range(3)]
+    keys = [{"run": "r", "plant_id": n, "kind": "local", "shape": "half", "seed": 0, "caption": "", "memorized": 1.0} for n in range(3)]
     images = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
     located = CollectedMaps(keys, [images], [region], {"m": [soft]})
     gallery_figure(located, map_rows(located), ["m"], [tmp_path / "g.svg"])

@@ -192,7 +192,7 @@ def test_summary_names_what_when_and_which(run_folder: Path) -> None:
     )
     assert list(answers) == ["Which map locates it?", "Is that map high without a copy?", "Which score detects it?"]
     located = answers["Which map locates it?"]
-    assert located.startswith("Of 3 maps that the run measured, ") and re.search(r"; the best trivial map \(.+\) has 0\.[5-9]", located)
+    assert located.startswith("Of 3 maps, ") and re.search(r"; the best trivial map \(.+\) has 0\.[5-9]", located)
     assert answers["Which score detects it?"].startswith("Of 2 scores, ")
 
 
@@ -205,7 +205,7 @@ def test_summary_says_whether_the_best_map_is_high_on_tints(run_folder: Path, ti
     rows.loc[(rows["kind"] == "tint") & (rows["measure"] == "auc.centered_gaussian"), "value"] = 0.6
     rows.to_parquet(run_folder / "measurements.parquet", index=False)
     answers = summary(read_run(run_folder))
-    assert "score_difference.summed has the highest AUC on local plants, 0.99" in answers["Which map locates it?"]
+    assert "score_difference.summed has the highest AUC on memorized local plants, 0.99" in answers["Which map locates it?"]
     about = f"on tints, where nothing is copied (2 of them; AUC {tint:.2f} [{tint:.2f}, {tint:.2f}], best trivial map 0.70)"
     assert f"It is {'' if said else 'not '}high {about}" in answers["Is that map high without a copy?"]
     assert ("not evidence of copying" in answers["Is that map high without a copy?"]) == said

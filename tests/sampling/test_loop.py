@@ -96,7 +96,7 @@ def test_a_model_without_text(small_plain, sampler):
     found = generate(model, ["ignored", ""], [3, 4], sampler)
     for row, seed in enumerate((3, 4)):
         assert gray_levels(found.images[row], plain_loop(model, "", seed, sampler)[0]) <= 1
-    for name in ("guidance", "guidance_rms", "token_attention", "end_attention", "prompt_length", "latents"):
+    for name in ("guidance", "guidance_rms", "token_attention", "end_attention", "prompt_length"):
         assert getattr(found, name) is None, name
     assert found.provenance["layers"] == []
     assert gray_levels(generate(model, ["other", "words"], [3, 4], sampler).images, found.images) == 0

@@ -111,11 +111,16 @@ def page(folder: Path = HERE) -> tuple[str, dict[str, Figure]]:
         CONTROLS,
         controls_text(folder / "controls"),
         "## Figures",
-        *(f"![{name.replace('_', ' ')}](emergence/{name}.png)" for name in shown),
+        *(figure_text(name, figures[name][0].partition(";")[0]) for name in shown),
         "## Not measured",
         NOT_MEASURED,
     ]
     return "\n\n".join(parts) + "\n", shown
+
+
+def figure_text(name: str, title: str) -> str:
+    """The title of a figure, and the figure."""
+    return f"{title}:\n\n![{title}](emergence/{name}.png)"
 
 
 def start_ups(table: pd.DataFrame) -> dict[str, tuple[int, float]]:

@@ -239,7 +239,7 @@ def maps_table(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
             cells = [seeds_text([m.get(kind, np.nan) for m in means]) for kind in CLASSES]
             table.append([ARMS[arm], label, *cells, seeds_text([follows(rows, f"{name}.all") for rows in runs.values()])])
         table.append([ARMS[arm], "best trivial map", seeds_text([best_trivial(rows) for rows in runs.values()]), *["-"] * len(CLASSES)])
-    return text_table(["arm", "map", *CLASSES, "after less before emergence"], table)
+    return text_table(["arm", "map", *CLASSES, "AUC after minus before emergence"], table)
 
 
 def emergence_table(arms: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
@@ -395,10 +395,10 @@ def answer(folder: Path = HERE) -> str:
     trivial = sum(bool(trivial_followers(runs)) for runs in arms.values())
     needed = Counter(needed_states(folder, arm, runs) for arm, runs in arms.items())
     return (
-        f"The map of the first end token is shown to exceed the best trivial map on memorized regions with {named(brighter, len(arms))}, and "
-        f"follows memorization with {named(followed, len(arms))}, as a trivial map does with {trivial} of them; without the states of the words fewer "
-        f"local copies remain than without those of the end and pads in every seed with {needed['words']} encoders, the reverse "
-        f"with {needed['end_and_pads']}, and with {needed['']} the order changes between seeds."
+        f"The map of the first end token is shown to exceed the best trivial map on memorized regions with {named(brighter, len(arms))}. "
+        f"It follows memorization with {named(followed, len(arms))}, and a trivial map does so with {trivial} of them. Replacing the states of the "
+        f"words by their mean removes more local copies in every seed than replacing those of the end and pads with {needed['words']} encoders, "
+        f"the reverse holds with {needed['end_and_pads']}, and with {needed['']} the order changes between seeds."
     )
 
 

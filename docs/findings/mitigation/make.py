@@ -44,7 +44,7 @@ INTRODUCTION = """# What removes memorization, and what does it cost?
 
 `python docs/findings/mitigation/make.py` writes this page from the rows in `docs/findings/mitigation/`. `python scripts/reproduce.py mitigation` makes the comparisons and the runs again.
 
-Setup: four models (two recipes with two training seeds each: `runs/demo` and `runs/shapes-0` with seed 0, `runs/seed1` and `runs/shapes-1` with seed 1). The same captions and initial noises are sampled without and with each mitigation at its default strength (`afterglow mitigate --list`), at guidance scale 1 with the sampler of the evaluations (DDIM, 12 steps, the last at t = 82) and 4 generations per caption. A plant counts as memorized if at least half of its generations do. Thresholds are the 99th percentile of the controls of each model. The U-Nets have 1 and 2 attention heads. All local plants of a model share one pool of 256 backgrounds.
+Setup: four models (two recipes with two training seeds each: `runs/demo`, an earlier version of the demo, and `runs/shapes-0` with seed 0, `runs/seed1` and `runs/shapes-1` with seed 1). The same captions and initial noises are sampled without and with each mitigation at its default strength (`afterglow mitigate --list`), at guidance scale 1 with the sampler of the evaluations (DDIM, 12 steps, the last at t = 82) and 4 generations per caption. A plant counts as memorized if at least half of its generations do. Thresholds are the 99th percentile of the controls of each model. The U-Nets have 1 and 2 attention heads. All local plants of a model share one pool of 256 backgrounds.
 
 The four models have **two training seeds**, and the models of one seed share plants: the 32 global and 32 local plants are 16 and 16 distinct images. The unit is the seed. Counts are sums over models; parentheses hold the count of each seed, of 16 plants (8 images in each of two models). Other values are means over models with the mean of each seed in parentheses. No interval and no test is computed from two seeds. A copy is a generation with a calibrated distance below 1; the rows of these runs hold no d1/d2, which the [plan](plan.md) asks for beside it. Caption agreement and SSCD were not measured, because no weights were available."""
 
@@ -171,11 +171,13 @@ def page(folder: Path = HERE) -> tuple[str, dict[str, Figure]]:
         "## Mitigations at inference",
         INFERENCE,
         mitigations_text(rows),
-        "![Remaining copies](mitigation/copies_left.png)",
+        "Mean over the seeds; a line goes from the lowest to the highest seed and is no interval.",
+        "![Remaining copies of global and local plants by mitigation](mitigation/copies_left.png)",
         "## Strengths",
         f"Some mitigations over a grid of strengths, on {models}: one seed, two generations per caption, of which one makes a plant memorized.",
         mitigations_text(strengths),
-        "![Strengths](mitigation/strengths.png)",
+        "One curve per mitigation over its strengths, the square is the baseline.",
+        "![Remaining copies over the distance of held-out captions to the training images, by strength](mitigation/strengths.png)",
         "## Does the local loss help?",
         LOCAL_LOSS,
         trigger_text(rows),
@@ -188,7 +190,8 @@ def page(folder: Path = HERE) -> tuple[str, dict[str, Figure]]:
         "## Mitigations at training time",
         TRAINING,
         training_text(paired),
-        "![Training](mitigation/training.png)",
+        "Means over the seeds (their number in parentheses).",
+        "![Memorized fraction of global and local plants, and held-out loss over the baseline's, over training steps](mitigation/training.png)",
         "## Not measured",
         NOT_MEASURED,
     ]

@@ -36,7 +36,7 @@ INTRODUCTION = """# Does the ending brighten in Stable Diffusion's structure?
 
 `python docs/findings/small_sd/make.py` writes this page from the rows in `docs/findings/small_sd/`. `python scripts/reproduce.py small_sd` trains the runs again. The question, the primary quantity and the rule are those of [E6](plan.md#e6-stable-diffusions-structure).
 
-Setup: Stable Diffusion's structure with all widths divided by eight, OpenMoji at 64 pixels, 2,600 steps; a text encoder of CLIP's architecture, causal, random and frozen, which pads with end tokens that are attended. Each seed has its own autoencoder, U-Net and encoder. "leading, W": the final weights are sampled again with 50 steps of leading spacing (the last at t = 1) at guidance scale W; "trailing": the evaluations during training, 12 steps of trailing spacing at guidance scale 1. A plant counts as memorized by its own generations at that setting. AUC: as in the page on [text encoders](plan.md#e3-when-does-the-ending-brighten), maps of the last sampling step, mean of all layers. Values are those of the seeds in order; no interval is given for two seeds."""
+Setup: Stable Diffusion's structure with all widths divided by eight, OpenMoji at 64 pixels, 2,600 steps; a text encoder of CLIP's architecture, causal, random and frozen, which pads with end tokens that are attended. Each seed has its own autoencoder, U-Net and encoder. "leading, W": the final weights are sampled again with 50 steps of leading spacing (the last at t = 1) at guidance scale W; "trailing": the evaluations during training, 12 steps of trailing spacing at guidance scale 1. A plant counts as memorized by its own generations at that setting. AUC: as in the page on [text encoders](endings.md), maps of the last sampling step, mean of all layers. Values are those of the seeds in order; no interval is given for two seeds."""
 
 
 def read_settings(folder: Path) -> dict[str, dict[int, pd.DataFrame]]:
@@ -122,7 +122,7 @@ def maps_text(settings: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:
             lines.append([setting, label, *cells, around])
         trivial = listed([E3.best_trivial(rows) for rows in runs.values()])
         lines.append([setting, "best trivial map", trivial, *["-"] * len(E3.CLASSES)])
-    return text_table(["setting", "map", *E3.CLASSES, "after less before emergence"], lines)
+    return text_table(["setting", "map", *E3.CLASSES, "AUC after minus before emergence"], lines)
 
 
 def layers_text(settings: Mapping[str, Mapping[int, pd.DataFrame]]) -> str:

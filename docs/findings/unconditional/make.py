@@ -24,7 +24,7 @@ from afterglow.reports.tables import count_text, interval_text, step_text, text_
 
 HERE = Path(__file__).parent
 WAYS = {"assignment": "", "outpainting": "outpainted", "outpainting, held-out surroundings": "outpainted_fresh", "as a whole": "whole"}
-FAMILY = "natural"
+CAPTIONED, FAMILY = "generations of its caption", "natural"
 ORDERS = ("region first", "same evaluation", "whole first", "region alone", "neither copied")
 PLANT_WORDS = ("local plants are completed later than global plants, by outpainting", "local plants", "global ones", "memorized")
 ASSIGNED_WORDS = ("local plants are copied later than global plants, by assignment", "local plants", "global ones", "copied")
@@ -35,7 +35,7 @@ TITLES = {
     "cifar10": "CIFAR-10",
     "celeba": "CelebA",
     "families": "natural families of CIFAR-10 automobiles without captions",
-    "families_captioned": "with captions",
+    "families_captioned": "natural families with captions",
 }
 RULES = ("outpainted.calibrated_l2", "outpainted.nn_ratio")
 
@@ -43,7 +43,7 @@ INTRODUCTION = """# Local and global plants in a model without captions
 
 `python docs/findings/unconditional/make.py` writes this page from the rows in `docs/findings/unconditional/`. `python scripts/reproduce.py unconditional` trains the runs again. The question, the primary quantity and the rule are those of [E4](plan.md#e4-unconditional-models-with-plants).
 
-*Assignment*: at least one of 256 undirected generations copies the plant. *Outpainting*: at least half of the completions of the plant's unknown region copy it ([method](../methods.md#outpainting)); this is the primary quantity. Phantoms show the false-positive rate of both; outpainting is also applied to control images, each of which is in the training set once, and to held-out images. Captions of plants are not committed.
+*Assignment*: each of 256 unconditional samples is matched to the nearest plant, and at least one of them copies it. *Outpainting*: at least half of the completions of the plant's unknown region copy it ([method](../methods.md#outpainting)); this is the primary quantity. Phantoms show the false-positive rate of both; outpainting is also applied to control images, each of which is in the training set once, and to held-out images. Captions of plants are not committed.
 
 *Natural families* are near-duplicates in the set itself; their shared region was not planted. It is asked whether the shared region is copied before one of the family's images as a whole."""
 FAMILIES = (
@@ -78,7 +78,7 @@ def page(folder: Path = HERE) -> str:
         data = runs[names[0]][0]["data"]["init_args"]
         seeds = ", ".join(name.rpartition("-")[2] for name in names)
         noun = "seed" if len(names) == 1 else "seeds"
-        title = f"## {experiment}: {data['dataset']}, {data['resolution']} pixels, {len(names)} {noun} ({seeds})"
+        title = f"## {experiment}: {TITLES.get(experiment, data['dataset'])}, {data['resolution']} pixels, {len(names)} {noun} ({seeds})"
         found = {name: emergence_of(runs[name][1]) for name in names}
         parts += [title, *verdicts(found)]
         if all(FAMILY in about["kinds"] for about in found.values()):
@@ -154,6 +154,7 @@ def emergence_text(found: Mapping[str, Mapping[str, Any]]) -> str:
 def _emergence_rows(name: str, about: Mapping[str, Any]) -> Iterator[list[str]]:
     last = about["evaluation_steps"][-1]
     for way, key in WAYS.items():
+        way = CAPTIONED if not key and "outpainted" not in about else way  # a model with captions is not outpainted
         for kind, summary in (about.get(key, {}) if key else about).get("kinds", {}).items():
             median = step_text(summary["median"], last) if "median" in summary else "-"
             yield [name, way, kind, count_text(summary["memorized"], summary["plants"]), median]
@@ -173,7 +174,7 @@ def rules_text(runs: Mapping[str, pd.DataFrame]) -> str:
 
 
 def controls_lines(name: str, rows: pd.DataFrame) -> Iterator[str]:
-    """Of one run: completed local plants against held-out images, and the held-out real images that pass as undirected generations."""
+    """Of one run: completed local plants against held-out images, and the held-out real images that pass as unconditional samples."""
     last = rows[rows["step"] == rows["step"].max()]
     completed = last[last["measure"] == "plant_memorized.outpainted"].groupby("kind")["value"].agg(["sum", "count"]).astype(int)
     if {"local", "heldout"} <= set(completed.index):
@@ -191,10 +192,10 @@ def controls_lines(name: str, rows: pd.DataFrame) -> Iterator[str]:
             for measure, limit in zip(("unseen.calibrated_l2", "unseen.nn_ratio"), (1.0, CLOSE_RATIO), strict=True)
             if len(part := unseen[unseen["measure"] == measure])
         }
+        phantoms = " So assignment, which asks for one of 256 generations, rests on its phantoms." if "phantom" in set(rows["kind"]) else ""
         yield (
-            f"`{name}`: of real images that the model never saw, {passes['unseen.calibrated_l2']} pass the limit of an undirected generation by "
-            f"the calibrated distance and {passes['unseen.nn_ratio']} by d1/d2. So assignment, which asks for one of 256 generations, rests on "
-            "its phantoms."
+            f"`{name}`: of real images that the model never saw, {passes['unseen.calibrated_l2']} pass the limit of an unconditional sample by "
+            f"the calibrated distance and {passes['unseen.nn_ratio']} by d1/d2.{phantoms}"
         )
 
 
@@ -226,44 +227,41 @@ def seeds_text(means: Iterable[pd.DataFrame], measure: str, kind: str) -> str:
 
 
 def answer(folder: Path = HERE) -> str:
-    """The answer for the front page: how often, by the primary quantity of the plan, local plants and shared regions came later."""
+    """The answer for the front page: counts and factors of the plants of all sets, and the factors of the natural families."""
     if not any(folder.glob("*/measurements.parquet")):
         return "Plants in models without captions are not measured yet (E4)."
     experiments: dict[str, dict[str, Mapping[str, Any]]] = {}
     for name, (_, rows) in read_runs(folder).items():
         experiments.setdefault(name.rpartition("-")[0].removeprefix("unconditional-"), {})[name] = emergence_of(rows)
-    return "; ".join(short_verdict(TITLES.get(name, name), found) for name, found in experiments.items()) + "."
+    of_families = {name: found for name, found in experiments.items() if any(FAMILY in about["kinds"] for about in found.values())}
+    plants = {name: found for name, found in experiments.items() if name not in of_families}
+    texts = [plants_answer(plants)] if plants else []
+    for name, found in of_families.items():
+        factors = [region_over_whole(about) for about in found.values()]
+        texts.append(f"{TITLES.get(name, name)}: {factor_text(factors, 'shared regions', 'a whole image')}")
+    return "; ".join(texts) + "."
 
 
-def short_verdict(title: str, found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Of one experiment: the mean factor and its interval over seeds, by the primary quantity and, of plants, by assignment."""
-    if any(FAMILY in about["kinds"] for about in found.values()):
-        return f"{title}: {factor_text([region_over_whole(about) for about in found.values()], 'shared regions', 'a whole image')}"
-    ways = {"outpainting": "outpainted", "assignment": ""}
-    if len(found) < 2:
-        (about,) = found.values()
-        counts = [f"{copied_text((about[key] if key else about)['kinds'])} by {way}" for way, key in ways.items()]
-        return f"{title} without captions, one seed, which decides nothing: {' and '.join(counts)}"
-    texts = [
-        f"by {way} {factor_text([local_over_global(about[key] if key else about) for about in found.values()], 'local plants', 'global ones')}"
-        for way, key in ways.items()
+def plants_answer(experiments: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Completed plants of all runs (the primary quantity), and the factor of each set by assignment."""
+    runs = [about for found in experiments.values() for about in found.values()]
+    completed = [about["outpainted"]["kinds"] for about in runs]
+    counts = [f"{sum(c[k]['memorized'] for c in completed)} of {sum(c[k]['plants'] for c in completed)} {k}" for k in ("global", "local")]
+    assigned = [
+        f"{TITLES.get(name, name)}: {factor_text([local_over_global(about) for about in found.values()], 'local plants', 'global ones')}"
+        for name, found in experiments.items()
     ]
-    return f"{title} without captions: {', '.join(texts)}"
-
-
-def copied_text(kinds: Mapping[str, Any]) -> str:
-    """'8 of 8 global and 1 of 8 local plants are copied'."""
-    counts = [f"{kinds[kind]['memorized']} of {kinds[kind]['plants']} {kind}" for kind in ("global", "local")]
-    return f"{' and '.join(counts)} plants are copied"
+    return (
+        f"Without captions, outpainting completes {' and '.join(counts)} plants in {len(runs)} runs; by assignment: {'; '.join(assigned)}"
+    )
 
 
 def factor_text(factors: Sequence[Estimate | None], first: str, second: str) -> str:
     """'local plants emerge later than global ones by a factor of 1.70 [1.50, 1.90]'; with fewer than two seeds no verdict."""
     known = [factor for factor in factors if factor is not None]
-    count = f"{len(known)} of {len(factors)} seeds"
+    count = "one seed" if len(factors) == 1 else f"{len(known)} of {len(factors)} seeds"
     if len(known) < 2:
-        value = f" (factor {known[0].value:.2f})" if known else ""
-        return f"both emerge in {count}{value}, which decides nothing"
+        return f"{f'factor {known[0].value:.2f}' if known else 'no factor'} ({count}), which decides nothing"
     mean = t_interval([np.log(factor.value) for factor in known]).map(np.exp)
     order = "later than" if mean.low > 1 else "earlier than" if mean.high < 1 else "not distinguishable in time from"
     return f"{first} {f'emerge {order}' if order.endswith('than') else f'are {order}'} {second} (factor {interval_text(mean)}, {count})"

@@ -1,6 +1,7 @@
 """Tables of how well scores detect copies: each metric by its named rule, with intervals (docs/methods.md#detection-metrics)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -12,9 +13,16 @@ from afterglow.functional.roc import METRICS, resampled_metrics
 from afterglow.functional.statistics import bootstrap_runs, exact_at_bounds
 from afterglow.measures.registry import is_detector
 
-Samples = tuple[np.ndarray, np.ndarray]  # scores of positives and of negatives
 Seeds = Mapping[Any, int | str]
 NO_SEEDS: Seeds = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Scores of positives [P] and of negatives [N], and the plant of each."""
+
+    scores: tuple[np.ndarray, np.ndarray]
+    plants: tuple[np.ndarray, np.ndarray]
 
 
 def prompt_scores(rows: pd.DataFrame, num_images: int) -> pd.DataFrame:
@@ -77,22 +85,20 @@ def memorized_table(rows: pd.DataFrame, detectors: Sequence[str], seeds: Seeds =
 
 
 def _samples(rows: pd.DataFrame, labels: pd.Series, positive: Any, negative: Any) -> Samples:
-    values = rows["value"].to_numpy()
-    return values[(labels == positive).to_numpy()], values[(labels == negative).to_numpy()]
+    classes = rows[labels == positive], rows[labels == negative]
+    scores, plants = ([part[column].to_numpy() for part in classes] for column in ("value", "plant_id"))
+    return Samples((scores[0], scores[1]), (plants[0], plants[1]))
 
 
 def _metric_rows(samples: Mapping[Any, Samples], columns: dict[str, Any], seeds: Seeds) -> list[dict[str, Any]]:
     """Rows of each metric that all runs have, mean over runs; runs without positives or negatives are left out."""
-    pairs = {run: pair for run, pair in samples.items() if all(map(len, pair))}
-    resampled = [resampled_metrics(*pair) for pair in pairs.values()]
-    counts = {
-        "positives": sum(len(p) for p, _ in pairs.values()),
-        "negatives": sum(len(n) for _, n in pairs.values()),
-        "runs": len(pairs),
-    }
+    pairs = {run: found for run, found in samples.items() if all(map(len, found.scores))}
+    resampled = [resampled_metrics(*found.scores, found.plants) for found in pairs.values()]
+    sizes = [[len(scores) for scores in found.scores] for found in pairs.values()]
+    counts = {"positives": sum(p for p, _ in sizes), "negatives": sum(n for _, n in sizes), "runs": len(pairs)}
     labels = [seeds.get(run, run) for run in pairs]
     # pairs of a positive and a negative without a common member; runs of one seed share their plants
-    disjoint = pd.Series([min(map(len, pair)) for pair in pairs.values()], dtype=int).groupby(labels).max().sum() if pairs else 0
+    disjoint = pd.Series([min(pair) for pair in sizes], dtype=int).groupby(labels).max().sum() if pairs else 0
     table = []
     for metric in METRICS if pairs else ():
         if all(metric in values for values in resampled):
@@ -102,7 +108,11 @@ def _metric_rows(samples: Mapping[Any, Samples], columns: dict[str, Any], seeds:
 
 
 def evaluate_detectors(
-    rows: pd.DataFrame, detectors: Sequence[str] | None, pairs: Sequence[tuple[str, str]], num_images: Sequence[int]
+    rows: pd.DataFrame,
+    detectors: Sequence[str] | None,
+    pairs: Sequence[tuple[str, str]],
+    num_images: Sequence[int],
+    seeds: Seeds = NO_SEEDS,
 ) -> pd.DataFrame:
     """`detection_table` and `memorized_table` of some detectors (None: all).
 
@@ -113,9 +123,10 @@ def evaluate_detectors(
     names = list(detectors) if detectors else [name for name in known if is_detector(name)]
     if missing := [name for name in names if name not in known]:
         raise AfterglowError(f"The files have no measure '{missing[0]}'; they have {', '.join(known[:12])} ...")
-    tables = [detection_table(rows, names, pairs, num_images), memorized_table(rows, names)]
+    tables = [detection_table(rows, names, pairs, num_images, seeds), memorized_table(rows, names, seeds)]
     table = pd.concat([part for part in tables if len(part)] or [pd.DataFrame()], ignore_index=True)
     if not len(table):
         kinds = ", ".join(sorted(set(rows["kind"])))
-        raise AfterglowError(f"No pair of positives and negatives found: the files contain only the kinds {kinds}.")
+        counts = f"with {' or '.join(map(str, num_images))} generations each"
+        raise AfterglowError(f"The files contain no prompts of a pair of positives and negatives {counts}; they have the kinds {kinds}.")
     return table

@@ -17,7 +17,8 @@ from afterglow.functional.localization import held_out_iou, map_auc, permuted_au
 from afterglow.functional.pixels import resize
 from afterglow.functional.statistics import bootstrap_runs, exact_at_bounds, resample
 from afterglow.generations import Generations
-from afterglow.measures.registry import available_maps, compute_measures, filter_measures
+from afterglow.kinds import NOT_MEMORIZED
+from afterglow.measures.registry import COPY_MEASURES, available_maps, compute_measures, filter_measures
 from afterglow.measures.tables import rows_with_region
 
 TRUE_KINDS = ("local", "natural")
@@ -29,8 +30,8 @@ MASK_PRIOR = "mask_prior"
 class CollectedMaps:
     """Maps of the samples that have a region and an outside, at image size.
 
-    samples: run, plant_id, kind, shape, seed, caption of each; images: uint8 [B, C, H, W] per part; regions: bool [B, 1, H, W] per
-    part; maps: {name: [B, H, W] per part}.
+    samples: run, plant_id, kind, shape, seed, caption, memorized of each; images: uint8 [B, C, H, W] per part; regions: bool
+    [B, 1, H, W] per part; maps: {name: [B, H, W] per part}.
     """
 
     samples: list[dict[str, Any]] = field(default_factory=list)
@@ -45,8 +46,10 @@ class CollectedMaps:
             return
         part = generations[rows]
         assert part.region is not None and part.plant_id is not None
-        columns = zip(part.plant_id.tolist(), part.kind, part.shape, part.seed.tolist(), part.caption, strict=True)
-        self.samples += [{"run": run, "plant_id": p, "kind": k, "shape": s, "seed": n, "caption": c} for p, k, s, n, c in columns]
+        copied = compute_measures(part, filter_measures(COPY_MEASURES, ["memorized"])).get("memorized", torch.full((len(part),), torch.nan))
+        columns = zip(part.plant_id.tolist(), part.kind, part.shape, part.seed.tolist(), part.caption, copied.tolist(), strict=True)
+        names = ("plant_id", "kind", "shape", "seed", "caption", "memorized")
+        self.samples += [{"run": run} | dict(zip(names, of_sample, strict=True)) for of_sample in columns]
         self.images.append(part.images)
         self.regions.append(part.region)
         for name, values in compute_measures(part, filter_measures(available_maps(part), patterns)).items():
@@ -68,8 +71,9 @@ def collect_maps(parts: Iterable[tuple[Path, Generations]], patterns: Sequence[s
 
 
 def map_rows(collected: CollectedMaps) -> pd.DataFrame:
-    """AUC and IoU of each sample and map: columns run, plant_id, kind, shape, seed, caption, map, auc, permuted_auc, iou.
+    """AUC and IoU of each sample and map: columns run, plant_id, kind, shape, seed, caption, memorized, map, auc, permuted_auc, iou.
 
+    Local plants of which fewer than half of the samples are memorized have the kind NOT_MEMORIZED, as in `summary.plant_means`.
     Of local plants only, within one run and NaN with one plant: permuted_auc, against the masks of other plants of the shape class; iou,
     at a threshold chosen on other plants. Controls are maps of their own: trivial maps with the opposite sign (NAME.inverted), and the
     mean of the other plants' masks (mask_prior).
@@ -80,6 +84,8 @@ def map_rows(collected: CollectedMaps) -> pd.DataFrame:
     for _, rows in samples[samples["kind"].isin(TRUE_KINDS)].groupby("run"):
         if rows["plant_id"].nunique() > 1:
             local.append((rows.index.to_numpy(), rows["plant_id"].tolist(), rows["shape"].map(shape_class).tolist()))
+    share = samples.groupby(["run", "plant_id"])["memorized"].transform("mean")
+    samples["kind"] = samples["kind"].mask((samples["kind"] == "local") & (share < 0.5), NOT_MEMORIZED)
     frames = []
     for name, parts in collected.maps.items():
         values = torch.cat(parts)
@@ -137,5 +143,6 @@ def localization_table(rows: pd.DataFrame, by: Sequence[str] = ("kind",), seeds:
 
 def example_rows(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     """The samples of local plants with the highest, middle and lowest AUC of one map: three rows, in this order."""
-    ordered = rows[(rows["map"] == name) & rows["kind"].isin(TRUE_KINDS)].sort_values("auc", ascending=False, kind="stable")
+    of_local = rows[(rows["map"] == name) & rows["kind"].isin((*TRUE_KINDS, NOT_MEMORIZED))]
+    ordered = of_local.sort_values("auc", ascending=False, kind="stable")
     return ordered.iloc[[0, len(ordered) // 2, len(ordered) - 1]]

@@ -13,10 +13,11 @@ from afterglow import keys
 from afterglow.errors import reading
 from afterglow.files import read_parquet
 from afterglow.functional.roc import detection_metrics
-from afterglow.kinds import CONTROL_FAMILY, NEGATIVES, PLANTED
+from afterglow.kinds import CONTROL_FAMILY, NEGATIVES, NOT_MEMORIZED, PLANTED
 from afterglow.measures.registry import COPY_MEASURES, TRIVIAL_MAPS, is_detector
 
 ALL_SEEDS, INVERTED, CLUSTER_SIZE = -1, ".inverted", "cluster_size"
+MAP_PREFIXES = ("auc.", "permuted_auc.", "iou.")
 NEAREST_CLUSTER = "nearest_cluster"  # a name, not a quantity: it has no mean
 _OF_COPIES = rf"(?:ema_off\.|outpainted\.)?(?:plant_memorized|memorized_in|{'|'.join(measure.name for measure in COPY_MEASURES)})\b"
 INVERTIBLE = tuple(measure.name for measure in TRIVIAL_MAPS if measure.name != "all_ones")  # the inversion of all_ones is itself
@@ -50,8 +51,15 @@ def with_families(rows: pd.DataFrame, sizes: Mapping[int, int] | None = None) ->
 
 
 def plant_means(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds: columns kind, measure, plant_id, value; without the names of clusters, which have none."""
-    return rows[rows["measure"] != NEAREST_CLUSTER].groupby(["kind", "measure", "plant_id"], sort=True)["value"].mean().reset_index()
+    """Mean over seeds of one evaluation: columns kind, measure, plant_id, value; without the names of clusters, which have none.
+
+    Maps of local plants that are not memorized have the kind NOT_MEMORIZED: they are never averaged with those that find copies.
+    """
+    rows = rows[rows["measure"] != NEAREST_CLUSTER]
+    means = rows.groupby(["kind", "measure", "plant_id"], sort=True)["value"].mean().reset_index()
+    missed = means[(means["measure"] == "plant_memorized") & (means["value"] < 0.5)]["plant_id"]
+    of_maps = means["measure"].str.startswith(MAP_PREFIXES) & (means["kind"] == "local") & means["plant_id"].isin(missed)
+    return means.assign(kind=means["kind"].mask(of_maps, NOT_MEMORIZED))
 
 
 def with_inversions(means: pd.DataFrame) -> pd.DataFrame:
@@ -91,6 +99,6 @@ def _memorized_against_rest(samples: pd.DataFrame, name: str) -> dict[str, float
     """Over samples of every kind; plants that are not memorized yet are among the negatives."""
     if name not in samples or "memorized" not in samples:
         return {}
-    wide = samples[[name, "memorized"]].dropna(how="all")
+    wide = samples[[name, "memorized"]].dropna()
     copied = wide["memorized"].to_numpy() > 0.5
     return detection_metrics(wide[name].to_numpy()[copied], wide[name].to_numpy()[~copied]) if 0 < copied.sum() < len(copied) else {}

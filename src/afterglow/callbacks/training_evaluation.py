@@ -68,7 +68,8 @@ class EvaluationSettings:
             require_positive(**{f"monitor.{name}": getattr(self, name)})
         for name in ("num_controls", "num_heldout", "num_audited", "resamplings", "batch_size"):
             require(f"monitor.{name}", getattr(self, name), getattr(self, name) >= 0, "at least 0")
-        check_families((*self.measures, *(self.final_measures or ())), "monitor.measures")
+        check_families(self.measures, "monitor.measures")
+        check_families(self.final_measures or (), "monitor.final_measures")
 
     def on(self, model: Denoiser) -> "EvaluationSettings":
         """The settings with the size of a batch that fits a model on its device."""

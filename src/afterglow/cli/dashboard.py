@@ -6,7 +6,7 @@
   afterglow dashboard --entity TEAM --project afterglow --report --run demo        the same of one run
   afterglow dashboard --entity TEAM --project afterglow --print         print the workspace's specification; needs no network
 
-It needs the extra `dashboard` (`pip install 'afterglow[dashboard]'`).
+It needs the extra `dashboard` (in the clone: `pip install -e '.[dashboard]'`).
 """
 
 from argparse import ArgumentParser, Namespace

@@ -5,14 +5,14 @@
 
 Label set (i): each positive kind against each negative kind, separately.
 Label set (ii): memorized generations against all others.
-The score of a caption is the mean over its first n generations.
+The score of a caption is the mean over its first n generations. Runs of one training seed share their plants: name the seeds (--seeds).
 """
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from afterglow.cli.options import IMAGE_FILES, PRINTED, add_wandb_run_argument, log_to_wandb
-from afterglow.cli.parser import announce, positive
+from afterglow.cli.options import IMAGE_FILES, PRINTED, add_wandb_run_argument, log_to_wandb, training_seeds
+from afterglow.cli.parser import announce, count, positive
 from afterglow.errors import AfterglowError
 
 
@@ -21,6 +21,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="parquet file that `afterglow measure` wrote")
     parser.add_argument("--images", type=positive, nargs="+", default=[1, 4, 16], metavar="N", help="numbers of generations to average")
     parser.add_argument("--detectors", nargs="+", metavar="NAME", help="measures to evaluate (default: all detectors)")
+    parser.add_argument(
+        "--seeds", type=count, nargs="+", metavar="N", help="training seed of each run of the files, in order (default: each its own)"
+    )
     labels = parser.add_argument_group("labels")
     labels.add_argument("--positive", nargs="+", default=["global", "local", "natural"], metavar="KIND", help="positive kinds")
     labels.add_argument("--negative", nargs="+", default=["phantom", "control", "decoy", "tint"], metavar="KIND", help="negative kinds")
@@ -42,7 +45,7 @@ def run(args: Namespace) -> None:
 
     rows = pd.concat([read_measurements(file) for file in args.files], ignore_index=True)
     pairs = [(positive, negative) for positive in args.positive for negative in args.negative]
-    table = evaluate_detectors(rows, args.detectors, pairs, args.images)
+    table = evaluate_detectors(rows, args.detectors, pairs, args.images, training_seeds(args.seeds, list(dict.fromkeys(rows["run"]))))
     args.out.mkdir(parents=True, exist_ok=True)
     table.to_parquet(args.out / "detection.parquet", index=False)
     (args.out / "detection.md").write_text(detection_text(table, METRICS) + "\n", encoding="utf-8")

@@ -3,18 +3,19 @@
   afterglow localize generations/demo --out localization
   afterglow localize generations/demo --maps 'score_difference.*' luminance --group-by kind shape
 
-A mask is a map thresholded at the value that gives the best mean IoU on other plants of the same run. Controls: trivial maps and their
-inversions, the mean of the other plants' masks, and each map against the masks of other plants. With folders of several runs the
-end-token map is chosen on the other runs; name the training seeds of runs that share plants (--seeds).
+A mask is a map thresholded at the value that gives the best mean IoU on other plants of the same run. Local plants that are not
+memorized stand apart (local_not_memorized). Controls: trivial maps and their inversions, the mean of the other plants' masks, and each
+map against the masks of other plants. With folders of several runs the end-token map is chosen on the other runs; name the training
+seeds of runs that share plants (--seeds).
 """
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from afterglow import keys
-from afterglow.cli.options import IMAGE_FILES, PRINTED, add_wandb_run_argument, log_to_wandb
+from afterglow.cli.options import IMAGE_FILES, PRINTED, add_wandb_run_argument, log_to_wandb, training_seeds
 from afterglow.cli.parser import announce, count
-from afterglow.errors import AfterglowError
+from afterglow.kinds import NOT_MEMORIZED
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -33,8 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Print the table and write the files."""
-    if args.seeds and len(args.seeds) != len(args.folders):
-        raise AfterglowError(f"--seeds names {len(args.seeds)} training seeds for {len(args.folders)} folders: give one for each.")
+    seeds = training_seeds(args.seeds, [folder.name for folder in args.folders])
     announce(f"Reading {', '.join(map(str, args.folders))} ...")
     from afterglow.analysis.localization import chosen_layers, collect_maps, localization_table, map_rows
     from afterglow.measures.tables import read_parts
@@ -43,7 +43,6 @@ def run(args: Namespace) -> None:
 
     collected = collect_maps(read_parts(args.folders, mixed=args.allow_mixed), args.maps)
     rows = map_rows(collected)
-    seeds = dict(zip((folder.name for folder in args.folders), args.seeds, strict=True)) if args.seeds else {}
     table = localization_table(rows, args.group_by, seeds)
     args.out.mkdir(parents=True, exist_ok=True)
     table.to_parquet(args.out / "localization.parquet", index=False)
@@ -53,7 +52,9 @@ def run(args: Namespace) -> None:
     figures = {name: [args.out / f"{name}.{ending}" for ending in IMAGE_FILES] for name in ("localization", "gallery")}
     auc = table[table["metric"] == "auc"].assign(label=table[args.group_by].agg(" ".join, axis=1))
     interval_figure(auc, "map", "label", "AUC against the region, 95 % interval", figures["localization"])
-    local = auc[auc["kind"] == "local"].sort_values("value", ascending=False) if "kind" in args.group_by else auc
+    local = auc
+    if "kind" in args.group_by:  # memorized plants first
+        local = auc[auc["kind"].isin(("local", NOT_MEMORIZED))].sort_values(["kind", "value"], ascending=[True, False])
     if len(local):
         drawn = [name for name in dict.fromkeys(local["map"]) if name in collected.maps]  # not the controls
         gallery_figure(collected, rows, drawn[:12], figures["gallery"])

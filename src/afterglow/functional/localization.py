@@ -8,6 +8,7 @@ from torch import Tensor
 
 from afterglow.errors import AfterglowError
 from afterglow.functional.pixels import resize
+from afterglow.functional.statistics import random_folds
 
 NUM_THRESHOLDS = 101
 LEAVE_ONE_OUT_BELOW = 16  # plants
@@ -126,8 +127,8 @@ def best_threshold(maps: np.ndarray, regions: np.ndarray) -> float:
 def held_out_iou(maps: Tensor, regions: Tensor, plants: Sequence[int]) -> tuple[Tensor, Tensor]:
     """IoU of each map with its region at a threshold chosen on other plants, and these thresholds, float64 [B].
 
-    Half of the plants choose the threshold for the other half, both ways. With fewer than 16 plants, each plant's threshold is
-    chosen by all the others.
+    A random half of the plants chooses the threshold for the other half, both ways. With fewer than 16 plants, each plant's threshold
+    is chosen by all the others.
 
     Args:
         maps: float [B, h, w].
@@ -149,4 +150,5 @@ def _folds(numbers: np.ndarray) -> list[np.ndarray]:
         raise AfterglowError(f"A held-out threshold needs at least two plants; this input has {len(distinct)}.")
     if len(distinct) < LEAVE_ONE_OUT_BELOW:
         return [numbers == number for number in distinct]
-    return [np.isin(numbers, distinct[turn::2]) for turn in (0, 1)]
+    (folds,) = random_folds(numbers)
+    return [folds == fold for fold in (0, 1)]

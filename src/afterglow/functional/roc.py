@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from afterglow.functional.statistics import NUM_RESAMPLES
+from afterglow.functional.statistics import NUM_RESAMPLES, random_folds
 
 METRICS = ("auc", "f1", "f1_held_out", "balanced_accuracy", "tpr_at_1fpr_under", "tpr_at_1fpr_nearest")
 MIN_NEGATIVES = 100  # fewer negatives cannot show a false-positive rate of 1 %
@@ -119,19 +119,26 @@ def detection_metrics(positives: np.ndarray, negatives: np.ndarray) -> dict[str,
     return {name: float(value[0]) for name, value in found.items()}
 
 
-def resampled_metrics(positives: np.ndarray, negatives: np.ndarray) -> dict[str, np.ndarray]:
+def resampled_metrics(
+    positives: np.ndarray, negatives: np.ndarray, plants: tuple[np.ndarray, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
     """Each metric of METRICS for two samples of scores, and its bootstrap resamples, float [1 + NUM_RESAMPLES].
 
-    The folds of `f1_held_out` are every other sample of each class, in the given order. The TPR at 1 % FPR is absent with fewer than
-    100 negatives, the held-out F1 with fewer than two samples of a class.
+    The folds of `f1_held_out` are `random_folds`. The TPR at 1 % FPR is absent with fewer than 100 negatives, the held-out F1 where a
+    fold lacks a class.
+
+    Args:
+        positives: scores, [P].
+        negatives: scores, [N].
+        plants: the plant of each positive and of each negative; default: each sample is another plant.
     """
     scores = np.concatenate([positives, negatives])
     labels = np.arange(len(scores)) < len(positives)
-    folds = np.concatenate([np.arange(len(positives)) % 2, np.arange(len(negatives)) % 2])
+    folds = np.concatenate(random_folds(*(plants or (np.arange(len(positives)), len(positives) + np.arange(len(negatives))))))
     weights = stratified_weights(labels, folds)
     curve = roc_curve(scores, labels, weights)
     found = {"auc": roc_auc(curve), "f1": f1_scores(curve).max(1), "balanced_accuracy": balanced_accuracy(curve)}
-    if min(len(positives), len(negatives)) > 1:
+    if len(np.unique(2 * labels + folds)) == 4:
         found["f1_held_out"] = f1_held_out(scores, labels, folds, weights)
     if len(negatives) >= MIN_NEGATIVES:
         found |= {"tpr_at_1fpr_under": tpr_under(curve), "tpr_at_1fpr_nearest": tpr_nearest(curve)}

@@ -164,6 +164,25 @@ def _drawn_shares(seeds: tuple[Any, ...], num_draws: int) -> np.ndarray:
     return np.stack([np.bincount(draw, minlength=count) / len(draw) for draw in drawn], axis=1)
 
 
+def random_folds(*classes: Sequence[Any] | np.ndarray) -> list[np.ndarray]:
+    """Fold, 0 or 1, of each sample of some classes; samples of one plant share it, also across classes.
+
+    The plants of each class are dealt to the folds in turn, in a random order (seed 0): in the order of their numbers, shapes and
+    copies, which plans deal in turn, would be divided between the folds.
+
+    Args:
+        classes: the plant of each sample of a class.
+
+    >>> [folds.tolist() for folds in random_folds([7, 7, 8], [8, 9])]
+    [[0, 0, 1], [1, 0]]
+    """
+    generator, folds = np.random.default_rng(0), dict[Any, int]()
+    for plants in classes:
+        new = [plant for plant in np.unique(plants) if plant not in folds]
+        folds |= {plant: turn % 2 for turn, plant in enumerate(generator.permutation(new))}
+    return [np.array([folds[plant] for plant in plants], dtype=int) for plants in classes]
+
+
 def nested_groups(*labels: Any) -> Groups:
     """Row numbers grouped by labels, the outermost first: labels of seeds and runs give a list of seeds of runs of rows.
 

@@ -84,6 +84,8 @@ def log_likelihood(lower: np.ndarray, upper: np.ndarray, mean: np.ndarray, sigma
 def interval_regression(lower: np.ndarray, upper: np.ndarray, design: np.ndarray) -> tuple[np.ndarray, float]:
     """Interval-censored log-normal regression by maximum likelihood: ln step = design @ coefficients + sigma * normal.
 
+    What emerged by step 0 has no logarithm: its interval ends at the first positive end of the others, or at step 1.
+
     Args:
         lower: lower ends of the intervals, [N].
         upper: upper ends, [N]; infinite where right-censored.
@@ -94,6 +96,8 @@ def interval_regression(lower: np.ndarray, upper: np.ndarray, design: np.ndarray
     """
     from scipy.optimize import minimize  # takes a quarter of a second to import
 
+    finite = upper[np.isfinite(upper) & (upper > 0)]
+    upper = np.where(upper > 0, upper, finite.min() if len(finite) else 1.0)
     # a start from the middle of each interval; a right-censored one is taken to end at twice its lower end
     ends = np.where(np.isinf(upper), 2 * np.maximum(lower, 1), upper)
     start = np.linalg.lstsq(design, np.log(np.maximum(1, np.sqrt(np.maximum(lower, 1) * ends))), rcond=None)[0]

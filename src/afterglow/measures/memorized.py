@@ -30,8 +30,9 @@ def calibrated_l2(generations: Generations) -> Tensor:
 
 
 def memorized(generations: Generations) -> Tensor:
-    """1 where the calibrated distance is below 1, else 0, [B]."""
-    return (calibrated_l2(generations) < 1).float()
+    """1 where the calibrated distance is below 1, else 0, [B]; NaN where it is undefined."""
+    distance = calibrated_l2(generations)
+    return (distance < 1).float().where(~distance.isnan(), distance)
 
 
 def nn_ratio(generations: Generations) -> Tensor:

@@ -149,7 +149,7 @@ def _maps(comparison: Comparison) -> list[str]:
 
 
 def map_table(comparison: Comparison) -> Table | None:
-    """Mean AUC of the main maps on local plants in each group; None without local plants."""
+    """Mean AUC of the main maps on memorized local plants in each group; None without any."""
     names, groups = _maps(comparison), comparison.groups
     if not names or not any(len(comparison.values(run, "local", f"auc.{names[0]}")) for run in comparison.rows):
         return None
@@ -171,7 +171,7 @@ def map_table(comparison: Comparison) -> Table | None:
         )
         for name in names
     ]
-    heads = [("", 1), ("local plants", len(groups)), ("all runs, kinds without a copy", len(COMPARED_KINDS))]
+    heads = [("", 1), ("memorized local plants", len(groups)), ("all runs, kinds without a copy", len(COMPARED_KINDS))]
     return Table(["map", *groups, *COMPARED_KINDS], rows, heads)
 
 

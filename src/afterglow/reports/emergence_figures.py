@@ -164,7 +164,7 @@ def _label(name: str) -> str:
     return {
         "step": "training step",
         "exposures": "exposures: number of times the plant was shown",
-        "n": "training images beside the plants (n)",
+        "n": "training images (n)",
         "copies": "copies per epoch",
         "area": "area of the region, fraction of the image",
         "width": "channels of the first level",

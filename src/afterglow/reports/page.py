@@ -244,7 +244,7 @@ def _which_map(run: Run) -> str:
     auc = {other: run.last_values["local", f"auc.{other}"].mean() for other in (name, *trivial[:1])}
     rival = f"; the best trivial map ({trivial[0]}) has {auc[trivial[0]]:.2f}" if trivial else ""
     count = len(run.map_names) - len(trivial)
-    return f"Of {count} maps that the run measured, {name} has the highest AUC on local plants, {auc[name]:.2f}{rival}. {OPTIMISTIC}"
+    return f"Of {count} maps, {name} has the highest AUC on memorized local plants, {auc[name]:.2f}{rival}. {OPTIMISTIC}"
 
 
 def _without_copy(run: Run) -> str:

@@ -23,7 +23,7 @@ from afterglow.analysis.summary import (
 from afterglow.errors import AfterglowError, reading
 from afterglow.files import read_json, read_json_lines, read_yaml
 from afterglow.functional.statistics import wilson_interval
-from afterglow.kinds import KINDS
+from afterglow.kinds import KINDS, NOT_MEMORIZED
 
 
 class EvaluationFile:
@@ -154,8 +154,13 @@ class Run:
     @cached_property
     def map_names(self) -> list[str]:
         """Maps measured on local plants at the last evaluation, best mean AUC first, ties by name."""
-        names = [name.removeprefix("auc.") for kind, name in self.last_values if kind == "local" and name.startswith("auc.")]
-        return sorted(names, key=lambda name: (-self.last_values["local", f"auc.{name}"].mean(), name))
+        found = {
+            name.removeprefix("auc."): values.mean()
+            for of in (NOT_MEMORIZED, "local")
+            for (kind, name), values in self.last_values.items()
+            if kind == of and name.startswith("auc.")
+        }
+        return sorted(found, key=lambda name: (-found[name], name))
 
     @cached_property
     def memorized(self) -> dict[str, list[MemorizedFraction]]:

@@ -10,7 +10,7 @@ from afterglow.analysis.emergence_table import NEIGHBORS
 from afterglow.analysis.summary import INVERTED, INVERTIBLE
 from afterglow.errors import AfterglowError, reading
 from afterglow.files import read_json
-from afterglow.kinds import CONTROL_FAMILY, KINDS, NEGATIVES, PLANTED
+from afterglow.kinds import CONTROL_FAMILY, KINDS, NEGATIVES, NOT_MEMORIZED, PLANTED
 from afterglow.measures.registry import TRIVIAL_MAPS, is_detector
 from afterglow.reports.run import Run
 from afterglow.reports.tables import NO_VALUE, Cell, Row, Table, count_cell, count_text, mean_cell, number_cell, step_text, text_table
@@ -18,7 +18,7 @@ from afterglow.reports.tables import NO_VALUE, Cell, Row, Table, count_cell, cou
 TRIVIAL = (*(measure.name for measure in TRIVIAL_MAPS), *(name + INVERTED for name in INVERTIBLE), "mask_prior")
 MAIN_MAPS = ("score_difference.summed", "end_token.last.first_eos.be", "end_token.last.first_eos.all")
 MAPS_WITHOUT_TEXT = ("early_difference.summed", "early_difference.last", "patch_nearness", "self_attention")
-COMPARED_KINDS = ("phantom", "tint", "decoy")  # a map that finds their regions does not find copies
+COMPARED_KINDS = (NOT_MEMORIZED, "phantom", "tint", "decoy")  # a map that finds their regions does not find copies
 OTHER_EMERGENCE = {  # parts of emergence.json: title on the page
     "whole": "As a whole image",
     "outpainted": "By outpainting",
@@ -163,20 +163,22 @@ def localization_tables(run: Run) -> tuple[Table, Table] | None:
 def _localization_table(run: Run, names: Sequence[str], rival: str | None) -> Table:
     counts = {kind: len(run.last_values.get((kind, f"auc.{run.map_names[0]}"), ())) for kind in ("local", *COMPARED_KINDS)}
     kinds = [kind for kind in COMPARED_KINDS if counts[kind]]
-    groups = [("", 1), (f"local plants ({counts['local']})", 3), *([("AUC on kinds without a copy", len(kinds))] if kinds else [])]
+    without = [("AUC on kinds without a copy", len(kinds))] if kinds else []
+    groups = [("", 1), (f"memorized local plants ({counts['local']})", 3), *without]
     head = ["map", "AUC", "minus the best trivial map", "IoU, threshold from other plants", *(f"{kind} ({counts[kind]})" for kind in kinds)]
     return Table(head, [_map_row(run, name, rival, kinds) for name in names], groups)
 
 
 def _map_row(run: Run, name: str, rival: str | None, kinds: Sequence[str]) -> Row:
     values, numbers, trivial = run.last_values, run.numbers[run.last], name in TRIVIAL
-    auc, iou = values["local", f"auc.{name}"], values.get(("local", f"iou.{name}"))
-    gain = NO_VALUE if rival is None or trivial else mean_cell((auc - values["local", f"auc.{rival}"]).to_numpy(), spec="+.2f")
+    auc, iou, best = (values.get(("local", key)) for key in (f"auc.{name}", f"iou.{name}", f"auc.{rival}"))
+    gain = NO_VALUE if auc is None or best is None or trivial else mean_cell((auc - best).to_numpy(), spec="+.2f")
     overlap = NO_VALUE if iou is None else mean_cell(iou.to_numpy(), numbers[f"localization/{name}/iou"])
-    found = [values.get((kind, f"auc.{name}")) for kind in kinds]
-    others = [NO_VALUE if aucs is None else number_cell(aucs.mean(), ".2f") for aucs in found]
+    found = NO_VALUE if auc is None else mean_cell(auc.to_numpy())
+    without = [values.get((kind, f"auc.{name}")) for kind in kinds]
+    others = [NO_VALUE if aucs is None else number_cell(aucs.mean(), ".2f") for aucs in without]
     remark = "trivial" if trivial else "selected after seeing the results" if name == best_end_token_map(run) else ""
-    return Row(name, [mean_cell(auc.to_numpy()), gain, overlap, *others], remark=remark, shaded=trivial)
+    return Row(name, [found, gain, overlap, *others], remark=remark, shaded=trivial)
 
 
 def detection_tables(run: Run) -> tuple[Table, Table] | None:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from afterglow.functional.statistics import Estimate, bootstrap, exact_at_bounds
+from afterglow.kinds import NOT_MEMORIZED
 from afterglow.reports.run import Run
 from afterglow.reports.run_tables import TRIVIAL
 from afterglow.reports.tables import Cell, Row, Table, mean_cell, number_cell
@@ -26,9 +27,8 @@ PHANTOMS = "phantoms, which were never trained on"
 def values_by_class(run: Run, name: str) -> dict[str, pd.Series]:
     """{class: AUC of a map for each plant, mean over seeds} at the last evaluation; local plants by whether they are memorized there."""
     missing = pd.Series(dtype=float)
-    local, tint, phantom = (run.last_values.get((kind, f"auc.{name}"), missing) for kind in ("local", "tint", "phantom"))
-    copied = run.last_values.get(("local", "plant_memorized"), missing).reindex(local.index) > 0.5
-    return {MEMORIZED: local[copied], NOT_YET: local[~copied], TINTS: tint, PHANTOMS: phantom}
+    classes = {MEMORIZED: "local", NOT_YET: NOT_MEMORIZED, TINTS: "tint", PHANTOMS: "phantom"}
+    return {label: run.last_values.get((kind, f"auc.{name}"), missing) for label, kind in classes.items()}
 
 
 def best_trivial(run: Run) -> dict[str, float]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from afterglow.models.conditioning import TextConditioning
 from afterglow.models.denoiser import Denoiser
+from afterglow.models.noise import is_flow
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,11 @@ def predict_both(model: Denoiser, condition: TextConditioning | None, noisy: Ten
 
 
 def guidance_delta(model: Denoiser, uncond: Tensor, cond: Tensor, noisy: Tensor, timestep: float | Tensor) -> Tensor:
-    """Delta = eps_c - eps_u in float32, [B, C, h, w] (docs/methods.md#magnitude).
+    """Delta = eps_c - eps_u, in flow matching u_c - u_u, in float32, [B, C, h, w] (docs/methods.md#magnitude).
+
+    The conversion to noise is affine, so that the difference of the outputs is converted with x_t = 0: in float16 the rounding of two
+    converted outputs would exceed a small difference. A flow starts where eps is x_t itself, whatever the caption, so that its first
+    eps_c - eps_u = a (u_c - u_u) would be 0.
 
     Args:
         model: the model, which knows what its network predicts.
@@ -68,7 +73,8 @@ def guidance_delta(model: Denoiser, uncond: Tensor, cond: Tensor, noisy: Tensor,
         noisy: x_t, [B, C, h, w].
         timestep: one for all rows, or [B].
     """
-    return (model.to_noise(cond, noisy, timestep) - model.to_noise(uncond, noisy, timestep)).float()
+    difference = cond.float() - uncond.float()
+    return difference if is_flow(model.scheduler) else model.to_noise(difference, torch.zeros_like(difference), timestep)
 
 
 def delta_norm(delta: Tensor) -> Tensor:
