@@ -23,12 +23,13 @@ import torch
 
 from afterglow import cli
 from afterglow.analysis.detection import detection_table, memorized_table
-from afterglow.analysis.knockout import COPY_LIMITS, count_copies
+from afterglow.analysis.knockout import count_copies
 from afterglow.analysis.localization import MASK_PRIOR, collect_maps, localization_table, map_rows
 from afterglow.analysis.summary import INVERTED, read_measurements, with_families
 from afterglow.attention_names import TOKEN_GROUPS
 from afterglow.evaluation.whole_model import copying_rows, denoising_gap_rows
 from afterglow.files import read_yaml
+from afterglow.functional.distances import COPY_LIMITS
 from afterglow.functional.statistics import Estimate, exact_at_bounds, t_interval
 from afterglow.kinds import NOT_MEMORIZED, PLANTED
 from afterglow.measures.registry import TRIVIAL_MAPS, is_detector

@@ -104,7 +104,8 @@ def load(folder, pattern, *measures):
         columns = ["step", "plant_id", "kind", "seed", "measure", "value"]
         rows = pd.read_parquet(run / "measurements.parquet", columns=columns, filters=[("measure", "in", measures)] if measures else None)
         text = (run / "config.yaml").read_text()
-        option = {k: int(re.search(rf"^\s*{k}: (\d+)", text, re.M)[1]) for k in ("seed_everything", "set_size") if f"{k}: " in text}
+        found = {k: re.search(rf"^\s*{k}: (\d+)", text, re.M) for k in ("seed_everything", "set_size")}  # a recipe may leave the size open
+        option = {k: int(match[1]) for k, match in found.items() if match}
         plants = run / "plants" / "metadata.jsonl"
         listed = pd.read_json(plants, lines=True) if plants.exists() else pd.DataFrame()
         yield run.name, option, rows, listed.set_index("plant_id") if len(listed) else None
@@ -510,7 +511,8 @@ def unconditional():
     ways |= {"outpainting, held-out surroundings": ".outpainted_fresh", "generations of its caption": ""}
     runs = {name: rows[rows.step == rows.step.max()] for name, _, rows, _ in load("unconditional", "*-?")}
     for section in page.split("\n## ")[1:]:
-        for run, way, kind, cell, _ in table(section, "run") if "| by " in section else []:
+        counts = section[section.rindex("\n", 0, section.index("| by ")) :]  # families have a table of orders before
+        for run, way, kind, cell, _ in table(counts, "run"):
             own = runs[run][(runs[run].measure == f"plant_memorized{ways[way]}") & (runs[run].kind == kind)].value
             compare("unconditional", f"{run}, {way}, {kind}", cell.split(" (")[0], [(own >= 0.5).sum(), len(own)])
         rules = section[section.index("Both rules:") :] if "Both rules:" in section else ""
@@ -523,6 +525,7 @@ def unconditional():
             for kind, cell in zip(("local", "phantom"), cells, strict=False):
                 maps = [runs[run][(runs[run].measure == f"auc.{name}") & (runs[run].kind == kind)] for run in names]
                 found = [of.groupby("plant_id").value.mean().mean() for of in maps if len(of)]
+                found += [min(max(end, 0), 1) for end in interval(found)[1:]] if len(found) > 1 else []
                 compare("unconditional", f"{names[0]}, {name}, {kind}", cell, found)
 
 

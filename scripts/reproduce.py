@@ -395,15 +395,7 @@ FINDING_RUNS = {
     "mitigation_causal": mitigation_causal,
 }
 PAGES = {"photographs_32": "photographs", "mitigation_causal": "mitigation"}  # findings that are a section of another page
-UNDERWAY = (
-    "endings",
-    "photographs",
-    "unconditional",
-    "backgrounds",
-    "small_sd",
-    "photographs_32",
-    "mitigation_causal",
-)  # findings whose runs are committed as they finish
+UNDERWAY = ("unconditional", "backgrounds", "small_sd", "photographs_32")  # findings whose runs are committed as they finish
 
 
 def missing_commands(run: Run) -> list[Command]:

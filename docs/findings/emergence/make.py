@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from afterglow.analysis.scaling import compare_laws
 from afterglow.analysis.summary import read_measurements
+from afterglow.functional.distances import CLOSE_RATIO
 from afterglow.functional.statistics import Estimate, exact_interval
 from afterglow.functional.survival import interval_regression, log_likelihood
 from afterglow.planting.runs import load_planted_set
@@ -312,7 +313,7 @@ def controls_text(folder: Path) -> str:
         table, file = pd.read_parquet(path), path.parent / "plants.parquet"
         plants = pd.read_parquet(file) if file.is_file() else pd.DataFrame({"kind": [], "generations": []})
         extracted = [plants[plants["kind"] == kind]["generations"] > 0 for kind in ("global", "local", "phantom")]
-        copies, close = int((table["calibrated_l2"] < 1).sum()), int((table["nn_ratio"] < 1 / 3).sum())
+        copies, close = int((table["calibrated_l2"] < 1).sum()), int((table["nn_ratio"] < CLOSE_RATIO).sum())
         counts = [f"{int(part.sum())} of {len(part)}" if len(part) else "-" for part in extracted]
         rows.append([path.parent.name, count_text(copies, len(table)), f"{close} of {len(table)}", *counts])
     return text_table(["control", "calibrated distance below 1", "d1/d2 below 1/3", "global extracted", "local", "phantoms"], rows)

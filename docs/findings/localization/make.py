@@ -20,6 +20,7 @@ import yaml
 from afterglow.analysis.detection import prompt_scores
 from afterglow.analysis.emergence_table import emergence_intervals
 from afterglow.analysis.summary import ALL_SEEDS, read_measurements, with_families
+from afterglow.functional.distances import CLOSE_RATIO
 from afterglow.functional.localization import map_auc, mask_prior
 from afterglow.functional.roc import detection_metrics
 from afterglow.functional.statistics import Estimate, exact_at_bounds, exact_interval
@@ -39,7 +40,6 @@ INVERTED = ".inverted"
 ALIGNED, OFFSETS = (DIFFERENCE_MAP, PAPER_MAP), (-3, -2, -1, 0, 1)
 NUM_CONTROLS = 64  # that the last evaluation samples
 CALIPER = 0.1  # of a tint's guidance norm; set before the pairs were computed
-RATIO_LIMIT = 1 / 3  # second rule: d1/d2
 MAX_DETECTORS, MAX_SMALL_MAPS = 25, 15  # rows of the two longest tables
 
 INTRODUCTION = """# Which map finds a planted region, and which score detects it
@@ -492,7 +492,7 @@ def memorized_text(rows: pd.DataFrame, folder: Path) -> str:
     sizes = pd.read_csv(folder / "clusters.csv").set_index(["run", "plant_id"])["size"]
     rows = pd.concat([with_families(part, sizes.loc[str(run)].to_dict()) for run, part in rows.groupby("run")])
     ratios = rows[(rows["measure"] == "nn_ratio") & (rows["seed"] != ALL_SEEDS)]
-    second = (ratios["value"] < RATIO_LIMIT).groupby([ratios["kind"], ratios["run"], ratios["plant_id"]]).mean() >= 0.5
+    second = (ratios["value"] < CLOSE_RATIO).groupby([ratios["kind"], ratios["run"], ratios["plant_id"]]).mean() >= 0.5
     lines = []
     for kind, part in rows[rows["measure"] == "plant_memorized"].groupby("kind"):
         copied = part.assign(seed=part["run"].map(training_seed)).groupby(["seed", "caption"])["value"].max()

@@ -68,8 +68,8 @@ def usable(folder: Path, runs: pd.DataFrame, rule: CopyLimit) -> pd.DataFrame:
     """The runs of the set sizes at which the model of the disjoint set stays below 10 % by the rule in every committed seed."""
     kept = []
     for n, part in runs.groupby("n"):
-        floors = [copies(folder, f"{run}-disjoint", rule) for run in part["run"]]
-        if all(floor is not None and floor[0] < CLOSE_SHARE * floor[1] for floor in floors):
+        passing = [copies(folder, f"{run}-disjoint", rule) for run in part["run"]]
+        if all(count is not None and count[0] < CLOSE_SHARE * count[1] for count in passing):
             kept.append(n)
     used = runs[runs["n"].isin(kept)]
     return used.assign(tau=used[rule.column], lower=used[f"{rule.column}_lower"], upper=used[f"{rule.column}_upper"])
@@ -140,7 +140,7 @@ def section(folder: Path, runs: pd.DataFrame) -> Iterator[str]:
             rests = f"rests on {len(found.reached)} sizes and {len(found.slopes)} seeds"
             yield " ".join([f"The slope by {rule.name} is over {found.range_text} and {rests}.", *bounds])
     yield times_text(runs)
-    yield floors_text(folder, runs)
+    yield false_positives_text(folder, runs)
     yield (
         f"tau_gen exists in {int(runs['tau_gen'].notna().sum())} of {len(runs)} runs, those whose held-out loss has a plateau "
         "([definition](../methods.md#scaling))."
@@ -189,7 +189,7 @@ def neighbors_text(folder: Path, run: str) -> str:
     return str(used.min()) if used.min() == used.max() else f"{used.min()} to {used.max()}"
 
 
-def floors_text(folder: Path, runs: pd.DataFrame) -> str:
+def false_positives_text(folder: Path, runs: pd.DataFrame) -> str:
     """One row per run and rule: the clusters that calibrate, copies of its model and of the disjoint set's, and among unseen images."""
     lines = []
     for run in runs.itertuples():

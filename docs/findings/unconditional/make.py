@@ -18,7 +18,7 @@ from afterglow.analysis.emergence_table import emergence_of
 from afterglow.analysis.order import local_over_global
 from afterglow.analysis.summary import ALL_SEEDS, MEASUREMENT_COLUMNS, read_measurements
 from afterglow.errors import AfterglowError
-from afterglow.functional.distances import CLOSE_RATIO
+from afterglow.functional.distances import COPY_LIMITS
 from afterglow.functional.statistics import Estimate, t_interval
 from afterglow.reports.tables import count_text, interval_text, step_text, text_table
 
@@ -37,13 +37,13 @@ TITLES = {
     "families": "natural families of CIFAR-10 automobiles without captions",
     "families_captioned": "natural families with captions",
 }
-RULES = ("outpainted.calibrated_l2", "outpainted.nn_ratio")
+LIMITS = {f"outpainted.{measure}": limit for measure, limit in COPY_LIMITS.items()}
 
 INTRODUCTION = """# Local and global plants in a model without captions
 
 `python docs/findings/unconditional/make.py` writes this page from the rows in `docs/findings/unconditional/`. `python scripts/reproduce.py unconditional` trains the runs again. The question, the primary quantity and the rule are those of [E4](plan.md#e4-unconditional-models-with-plants).
 
-*Assignment*: each of 256 unconditional samples is matched to the nearest plant, and at least one of them copies it. *Outpainting*: at least half of the completions of the plant's unknown region copy it ([method](../methods.md#outpainting)); this is the primary quantity. Phantoms show the false-positive rate of both; outpainting is also applied to control images, each of which is in the training set once, and to held-out images. Captions of plants are not committed.
+*Assignment*: each of 256 unconditional samples is matched to the nearest plant, and at least one of them copies it. *Outpainting*: at least half of the completions of the plant's unknown region copy it ([method](../methods.md#outpainting)); this is the primary quantity. Assignment asks whether the model draws the plant at all, outpainting whether the surroundings lead to it; those of a local plant differ from image to image. Phantoms show the false-positive rate of both; outpainting is also applied to control images, each of which is in the training set once, and to held-out images. Captions of plants are not committed.
 
 *Natural families* are near-duplicates in the set itself; their shared region was not planted. It is asked whether the shared region is copied before one of the family's images as a whole."""
 FAMILIES = (
@@ -109,7 +109,9 @@ def verdict(factors: Mapping[str, Estimate | None], words: tuple[str, str, str, 
     known = {name: factor for name, factor in factors.items() if factor is not None}
     listed = "; ".join(f"seed {name.rpartition('-')[2]}: {interval_text(factor)}" for name, factor in known.items())
     missing = ", ".join(name.rpartition("-")[2] for name in factors if name not in known)
-    none = f"{'; ' if listed else ''}none for seed {missing}, in which not both emerged" if missing else ""
+    none = (
+        f"{'; ' if listed else ''}none for {'seeds' if ', ' in missing else 'seed'} {missing}, in which not both emerged" if missing else ""
+    )
     text = f"Factor by which {what} (95 % over {first}): {listed}{none}."
     if len(known) < 2:
         return f"{text} With {len(known)} such seed{'' if len(known) == 1 else 's'} there is no interval over seeds, and the rule decides nothing."
@@ -164,11 +166,11 @@ def rules_text(runs: Mapping[str, pd.DataFrame]) -> str:
     """Share of the completions of each kind that are copies by the calibrated distance and by d1/d2."""
     lines = []
     for name, rows in runs.items():
-        last = rows[(rows["step"] == rows["step"].max()) & rows["measure"].isin(RULES)]
-        copied = last.assign(copied=last["value"] < last["measure"].map(dict(zip(RULES, (1.0, CLOSE_RATIO), strict=True))))
+        last = rows[(rows["step"] == rows["step"].max()) & rows["measure"].isin(LIMITS)]
+        copied = last.assign(copied=last["value"] < last["measure"].map(LIMITS))
         shares = copied.groupby(["kind", "measure"], sort=False)["copied"].agg(["sum", "count"])
         for kind in copied["kind"].unique():
-            counts = [shares.loc[(kind, rule)] if (kind, rule) in shares.index else None for rule in RULES]
+            counts = [shares.loc[(kind, rule)] if (kind, rule) in shares.index else None for rule in LIMITS]
             lines.append([name, kind, *("-" if c is None else f"{c['sum']:.0f} of {c['count']:.0f}" for c in counts)])
     return text_table(["run", "kind", "calibrated distance below 1", "d1/d2 below 1/3"], lines)
 
@@ -189,13 +191,13 @@ def controls_lines(name: str, rows: pd.DataFrame) -> Iterator[str]:
     if len(unseen := last[last["measure"].str.startswith("unseen.")]):
         passes = {
             measure: count_text(int((part["value"] < limit).sum()), len(part))
-            for measure, limit in zip(("unseen.calibrated_l2", "unseen.nn_ratio"), (1.0, CLOSE_RATIO), strict=True)
-            if len(part := unseen[unseen["measure"] == measure])
+            for measure, limit in COPY_LIMITS.items()
+            if len(part := unseen[unseen["measure"] == f"unseen.{measure}"])
         }
         phantoms = " So assignment, which asks for one of 256 generations, rests on its phantoms." if "phantom" in set(rows["kind"]) else ""
         yield (
-            f"`{name}`: of real images that the model never saw, {passes['unseen.calibrated_l2']} pass the limit of an unconditional sample by "
-            f"the calibrated distance and {passes['unseen.nn_ratio']} by d1/d2.{phantoms}"
+            f"`{name}`: of real images that the model never saw, {passes['calibrated_l2']} pass the limit of an unconditional sample by "
+            f"the calibrated distance and {passes['nn_ratio']} by d1/d2.{phantoms}"
         )
 
 

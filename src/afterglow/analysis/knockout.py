@@ -2,9 +2,7 @@
 
 import pandas as pd
 
-from afterglow.functional.distances import CLOSE_RATIO
-
-COPY_LIMITS = {"calibrated_l2": 1.0, "nn_ratio": CLOSE_RATIO}  # a generation whose distance is below the limit is a copy
+from afterglow.functional.distances import COPY_LIMITS
 
 
 def count_copies(rows: pd.DataFrame) -> pd.DataFrame:

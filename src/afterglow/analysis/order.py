@@ -14,7 +14,7 @@ NUM_ORDER_DRAWS = 200
 Intervals: TypeAlias = tuple[tuple[float, float], ...]
 
 
-def local_over_global(emergence: Mapping[str, Any], *, seed: int = 0) -> Estimate | None:
+def local_over_global(emergence: Mapping[str, Any]) -> Estimate | None:
     """Factor by which local plants emerge later than global plants of one run, in training steps.
 
     The exponential of the difference of the two means in an interval-censored log-normal regression. The interval resamples the
@@ -22,21 +22,20 @@ def local_over_global(emergence: Mapping[str, Any], *, seed: int = 0) -> Estimat
 
     Args:
         emergence: content of emergence.json.
-        seed: of the resampling.
 
     Returns:
         The factor with its 95 % interval; None unless a plant of each kind has emerged.
     """
     kinds = [emergence["kinds"].get(kind, {}).get("intervals", {}).values() for kind in ("global", "local")]
-    return _local_over_global(*(tuple((low, math.inf if high is None else high) for low, high in part) for part in kinds), seed)
+    return _local_over_global(*(tuple((low, math.inf if high is None else high) for low, high in part) for part in kinds))
 
 
 @cache  # a training asks again after every evaluation
-def _local_over_global(whole: Intervals, local: Intervals, seed: int) -> Estimate | None:
+def _local_over_global(whole: Intervals, local: Intervals) -> Estimate | None:
     ends = [np.array(whole), np.array(local)]
     if not all(len(part) and np.isfinite(part[:, 1]).any() for part in ends):
         return None
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     factor = cache(_factor)  # plants share intervals, so that few draws differ
     draws = [factor(*map(_sorted, ends))]
     for _ in range(NUM_ORDER_DRAWS):

@@ -25,18 +25,18 @@ NEAR_MINIMUM = 1.05  # held-out loss over its minimum in the run
 PLATEAU = 2.0  # ratio of steps over which the loss stays near its minimum
 
 
-def crossing(steps: Sequence[int], shares: Sequence[float], level: float = CLOSE_SHARE) -> float:
-    """The first step at which a share passes a level, linear in log s between evaluations; infinite where it never does.
+def crossing(steps: Sequence[int], shares: Sequence[float]) -> float:
+    """The first step at which a share passes CLOSE_SHARE, linear in log s between evaluations; infinite where it never does.
 
     A share that passes between step 0 and the first later evaluation passes at that evaluation, since step 0 has no logarithm.
     """
     for place, (step, share) in enumerate(zip(steps, shares, strict=True)):
-        if share <= level:
+        if share <= CLOSE_SHARE:
             continue
         before = steps[place - 1] if place else 0
         if before <= 0:
             return float(step)
-        part = (level - shares[place - 1]) / (share - shares[place - 1])
+        part = (CLOSE_SHARE - shares[place - 1]) / (share - shares[place - 1])
         return float(np.exp(np.log(before) + part * (np.log(step) - np.log(before))))
     return float("inf")
 

@@ -15,7 +15,15 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from afterglow.cli.options import MODEL, add_dataset_arguments, add_sampler_arguments, add_sscd_arguments, load_model, sampler_from
+from afterglow.cli.options import (
+    MODEL,
+    add_dataset_arguments,
+    add_sampler_arguments,
+    add_set_size_argument,
+    add_sscd_arguments,
+    load_model,
+    sampler_from,
+)
 from afterglow.cli.parser import announce, count, positive
 
 _NUM_IMAGES = 4  # for each caption
@@ -34,12 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     targets.add_argument("--default-label", default="prompt", metavar="KIND", help="kind of captions without a label, such as control")
     add_dataset_arguments(targets, "training set of a model without captions")
-    targets.add_argument(
-        "--set-size",
-        type=positive,
-        metavar="N",
-        help="with --dataset: use the first N images in the training's seeded order (default: all)",
-    )
+    add_set_size_argument(targets)
     targets.add_argument(
         "--num-images",
         type=positive,

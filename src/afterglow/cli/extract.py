@@ -23,6 +23,7 @@ from afterglow.cli.options import (
     MODEL,
     add_dataset_arguments,
     add_sampler_arguments,
+    add_set_size_argument,
     add_sscd_arguments,
     add_wandb_run_argument,
     load_model,
@@ -45,12 +46,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     training = parser.add_argument_group("training set")
     training.add_argument("--run", type=Path, help="run folder: compare with what it was trained on (default: none)")
     add_dataset_arguments(training, "compare with a dataset instead")
-    training.add_argument(
-        "--set-size",
-        type=positive,
-        metavar="N",
-        help="with --dataset: use the first N images in the training's seeded order (default: all)",
-    )
+    add_set_size_argument(training)
     add_sampler_arguments(parser)
     _add_generations(parser)
     _add_comparison(parser)

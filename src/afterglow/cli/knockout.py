@@ -73,7 +73,8 @@ def knockout_text(rows: "pd.DataFrame") -> str:
 
     rows: columns knockout, kind, plant_id, measure, value, as knockout.parquet has them.
     """
-    from afterglow.analysis.knockout import COPY_LIMITS, count_copies
+    from afterglow.analysis.knockout import count_copies
+    from afterglow.functional.distances import COPY_LIMITS
     from afterglow.reports.tables import text_table
 
     shares = rows[rows["measure"] == "caption_share"].set_index("knockout")["value"]

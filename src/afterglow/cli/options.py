@@ -26,6 +26,16 @@ def add_dataset_arguments(group: Any, purpose: str, default: str | None = None) 
     group.add_argument("--data-dir", metavar="DIR", help="folder of the dataset (default: none, openmoji needs no folder)")
 
 
+def add_set_size_argument(group: Any) -> None:
+    """Add --set-size to an argument group that has --dataset."""
+    group.add_argument(
+        "--set-size",
+        type=positive,
+        metavar="N",
+        help="with --dataset: use the first N images in the training's seeded order (default: all)",
+    )
+
+
 def add_planted_arguments(parser: Any, condition: str = "") -> None:
     """Add the plants of a run that a model is asked for, and the number of generations of each, to a parser or a group of options."""
     parser.add_argument(

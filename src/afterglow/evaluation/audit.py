@@ -32,14 +32,14 @@ RULE = 3  # changes with what `common_content` computes, so that samples of anot
 _CHUNK = 64  # real images that are compared together
 
 
-def audit_captions(model: Denoiser, captions: Sequence[str], count: int, seed: int = 0) -> list[str]:
+def audit_captions(model: Denoiser, captions: Sequence[str], count: int) -> list[str]:
     """`count` captions: those of the images in turn, those of most images first; empty ones for a model or images without text.
 
-    seed: of the order of captions of equally many images, so that captions of held-out images are asked for like all others.
+    Captions of equally many images are in random order (seed 0), so that those of held-out images are asked for like all others.
     """
     if not model.has_text or not any(captions):
         return [""] * count
-    shuffled = [captions[row] for row in np.random.default_rng(seed).permutation(len(captions)).tolist()]
+    shuffled = [captions[row] for row in np.random.default_rng(0).permutation(len(captions)).tolist()]
     return np.resize([caption for caption, _ in Counter(shuffled).most_common()], count).tolist()
 
 
@@ -139,13 +139,13 @@ def common_content(images: Tensor, fixed: Tensor, free: Tensor, gallery: Gallery
     }
 
 
-def compared_with_each_other(request: AuditRequest, free: Tensor, seed: int = 0) -> Unseen:
+def compared_with_each_other(request: AuditRequest, free: Tensor) -> Unseen:
     """The tests of an audit on at most MAX_UNSEEN of its images, each against those that do not share its content.
 
     free: regions of generations, bool [G, M, cells^2], which the images take in turn.
     """
     gallery = request.gallery
-    own = np.random.default_rng(seed).permutation(len(gallery.pixels))[:MAX_UNSEEN]
+    own = np.random.default_rng(0).permutation(len(gallery.pixels))[:MAX_UNSEEN]
     cells, tables = cells_per_side(gallery.pixels.shape[-1]), []
     for start in range(0, len(own), _CHUNK):
         rows = torch.from_numpy(own[start : start + _CHUNK])

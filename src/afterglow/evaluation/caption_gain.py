@@ -11,19 +11,18 @@ from afterglow.models.denoiser import Denoiser
 MAX_SCORED_IMAGES = 64  # images
 
 
-def caption_gain(model: Denoiser, images: AuditedSet, batch_size: int, seed: int = 0) -> Estimate | None:
+def caption_gain(model: Denoiser, images: AuditedSet, batch_size: int) -> Estimate | None:
     """How much better a model predicts the noise of images with their own captions than with captions of other images.
 
     Args:
-        images: of the audited ones at most MAX_SCORED_IMAGES are taken.
+        images: of the audited ones at most MAX_SCORED_IMAGES are drawn (seed 0); both captions of an image meet the same noise.
         batch_size: images at a time.
-        seed: of the images that are taken; both captions of an image meet the same noise.
 
     Returns:
         log(error with the other caption / error with its own), errors as means over `loss_times` and pixels: the mean over images and its
         t interval. None for a model without text, or fewer than two captions.
     """
-    rows = np.random.default_rng(seed).permutation(images.count)[:MAX_SCORED_IMAGES].tolist()
+    rows = np.random.default_rng(0).permutation(images.count)[:MAX_SCORED_IMAGES].tolist()
     captions = [images.captions[row] for row in rows]
     if not model.has_text or len(set(captions)) < 2:
         return None

@@ -37,11 +37,11 @@ NOTHING_ELSE = CaptureConfig(guidance=False, tokens=False, end_steps=())  # is r
 _CHUNK = 64  # images that are compared together
 
 
-def training_captions(planted: PlantedSet, count: int, seed: int = 0) -> list[str]:
-    """The distinct captions of a training, in a seeded order, repeated up to `count`."""
+def training_captions(planted: PlantedSet, count: int) -> list[str]:
+    """The distinct captions of a training, in a random order (seed 0), repeated up to `count`."""
     trained = [p.caption for p in planted.of_kind(*TRAINED) if p.copies] + [planted.captions[row] for row in planted.controls.tolist()]
     distinct = list(dict.fromkeys(trained))
-    order = np.random.default_rng(seed).permutation(len(distinct))
+    order = np.random.default_rng(0).permutation(len(distinct))
     return [distinct[row] for row in np.resize(order, count)]
 
 

@@ -102,18 +102,18 @@ def similarity_space(
     return embedding_space(embedding, gallery, cache_folder() / "embeddings" / weights.hex(), rank=rank, world_size=world_size)
 
 
-def background_similarity(space: SimilaritySpace, count: int, seed: int = 0) -> np.ndarray:
+def background_similarity(space: SimilaritySpace, count: int) -> np.ndarray:
     """Similarity of training images to the nearest other cluster, float32 [min(count, N)] (Somepalli et al. 2023).
 
     Args:
-        count: size of the seeded sample of training images.
+        count: size of the random sample of training images (seed 0).
 
     Raises:
         AfterglowError: if the training set is one cluster.
     """
     if len(np.unique(space.clusters)) < 2:
         raise AfterglowError("All training images form one cluster, so there is no other cluster to compare with.")
-    rows = np.sort(np.random.default_rng(seed).permutation(len(space.rows))[:count])
+    rows = np.sort(np.random.default_rng(0).permutation(len(space.rows))[:count])
     near = nearest_clusters(np.asarray(space.rows[rows]), space.rows, space.clusters, 2, device=space.device)
     own = near.clusters[:, 0] == torch.from_numpy(space.clusters[rows])  # false for equal images of another cluster, at distance 0
     return space.similarity(torch.where(own, near.distances[:, 1], near.distances[:, 0])).numpy()

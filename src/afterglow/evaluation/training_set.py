@@ -8,6 +8,7 @@ import numpy as np
 
 from afterglow.datasets.sources import load_images
 from afterglow.errors import AfterglowError
+from afterglow.evaluation.false_positives import MAX_UNSEEN
 from afterglow.models.denoiser import Denoiser
 from afterglow.planting.planner import plant_images
 from afterglow.planting.plants import PlantedSet, PlantingConfig
@@ -67,4 +68,4 @@ def _first_images(training: PlantedSet, set_size: int | None) -> PlantedSet:
         raise AfterglowError(
             "The training set is one cluster of near-duplicates, and a copy is measured against the nearest other cluster."
         )
-    return replace(training, controls=first, heldout=heldout[:1000]).compact()
+    return replace(training, controls=first, heldout=heldout[:MAX_UNSEEN]).compact()

@@ -5,6 +5,7 @@ from torch import Tensor
 
 ALPHA = 0.5  # Carlini et al. 2023, with the 50 nearest other clusters
 CLOSE_RATIO = 1 / 3  # Yoon et al. 2023, Gu et al. 2023, Bonnaire et al. 2025
+COPY_LIMITS = {"calibrated_l2": 1.0, "nn_ratio": CLOSE_RATIO}  # a generation whose distance is below the limit is a copy
 ONE_LEVEL = 1 / 255
 
 

@@ -40,11 +40,11 @@ def to_pil_image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
 
 
-def image_grid(cells: np.ndarray, caption: str, *, columns: int | None = None) -> "wandb.Image":
+def image_grid(cells: np.ndarray, caption: str) -> "wandb.Image":
     """Images, uint8 [B, C, H, W], as one."""
     import wandb
 
-    return wandb.Image(to_pil_image(enlarged(tile(cells, columns=columns), factor_of(cells))), caption=caption)
+    return wandb.Image(to_pil_image(enlarged(tile(cells), factor_of(cells))), caption=caption)
 
 
 def masked_grid(cells: np.ndarray, masks: Mapping[str, np.ndarray], caption: str, *, columns: int | None = None) -> "wandb.Image":

@@ -72,8 +72,8 @@ def reconstruction_errors(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
     return masked_rms(to_unit(pixels), signed_to_unit(torch.cat(decoded)), torch.ones(1, *pixels.shape[-2:], dtype=torch.bool))
 
 
-def block_errors(pixels: Tensor, side: int = 8) -> Tensor:
-    """The same for a trivial code: the mean color of each block of side x side pixels, [N]."""
+def block_errors(pixels: Tensor) -> Tensor:
+    """The same for a trivial code: the mean color of each block of 8 x 8 pixels, [N]."""
     unit = to_unit(pixels)
-    means = interpolate(avg_pool2d(unit, side), scale_factor=side)
+    means = interpolate(avg_pool2d(unit, 8), scale_factor=8)
     return masked_rms(unit, means, torch.ones(1, *pixels.shape[-2:], dtype=torch.bool))

@@ -54,12 +54,12 @@ def cluster_sizes(planted: PlantedSet) -> dict[int, int]:
     return {first + row: counts[cluster] for row, cluster in zip(planted.controls.tolist(), clusters, strict=True)}
 
 
-def evaluation_targets(planted: PlantedSet, *, num_controls: int = 64, num_heldout: int = 8, seed: int = 0) -> list[Target]:
+def evaluation_targets(planted: PlantedSet, *, num_controls: int = 64, num_heldout: int = 8) -> list[Target]:
     """Return the targets of a captioned model: all plants and their counterparts, then controls and held-out captions.
 
-    Ids depend on neither number. seed: draws the images from which `background_spread` is computed.
+    Ids depend on neither number.
     """
-    targets = [_plant_target(planted, plant, np.random.default_rng([seed, 0x5B, plant.plant_id])) for plant in planted.plants]
+    targets = [_plant_target(planted, plant, np.random.default_rng([0, 0x5B, plant.plant_id])) for plant in planted.plants]
     full, first, sizes = np.ones((1, *planted.pixels.shape[-2:]), dtype=bool), len(planted.plants), cluster_sizes(planted)
     for kind, rows in (("control", planted.controls[:num_controls]), ("heldout", planted.heldout[:num_heldout])):
         for row in rows.tolist():

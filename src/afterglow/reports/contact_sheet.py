@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
 from afterglow.errors import AfterglowError
+from afterglow.reports.figures import new_figure
 from afterglow.reports.run import EvaluationFile
 
 MAP = "score_difference.summed"
@@ -31,8 +30,7 @@ def write_contact_sheet(folder: Path, path: Path) -> Path:
     evaluation = EvaluationFile(files[-1])
     maps = evaluation.tensor(f"map/{MAP}") if f"map/{MAP}" in evaluation.names else None
     titles = ["plant", "mask", *(f"seed {seed}" for seed in range(NUM_SEEDS)), *(["score difference"] if maps is not None else [])]
-    figure = Figure(figsize=(1.05 * len(titles), 1.05 * len(plants) + 0.3), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(1.05 * len(titles), 1.05 * len(plants) + 0.3)
     cells = figure.subplots(len(plants), len(titles), squeeze=False)
     for line, plant in zip(cells, plants, strict=True):
         number, kind = int(plant.name.split("_")[0]), plant.name.split("_")[1]

@@ -21,9 +21,9 @@ PAGE_STYLE: Any = {
 }
 
 
-def new_figure(width: float, height: float, *, layout: Any = "constrained") -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty figure of this size in inches, which needs no display."""
-    figure = Figure(figsize=(width, height), layout=layout)
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -72,7 +72,7 @@ def _memorized_count(values: pd.Series | None) -> Cell:
 
 
 def ema_table(run: Run) -> Table:
-    """The last evaluation on averaged weights, beside the same on raw weights."""
+    """The last evaluation on averaged weights, beside the raw weights with the number of seeds of the earlier evaluations."""
     rows, numbers = [], run.numbers[run.last]
     for kind in run.kinds:
         raw = run.last_values.get((kind, "ema_off.plant_memorized"))

@@ -64,5 +64,8 @@ def test_read_paraphrases_wrong_line_is_named(tmp_path):
     file.write_text('{"caption": "a"}\n')
     with pytest.raises(ValueError, match="line 1"):
         read_paraphrases(file)
+    file.write_text('{"caption": "a", "paraphrases": "b"}\n')
+    with pytest.raises(ValueError, match="line 1: paraphrases must be a list"):
+        read_paraphrases(file)
     with pytest.raises(ValueError, match="There is no file of paraphrases"):
         read_paraphrases(tmp_path / "none")

@@ -1,6 +1,5 @@
 """Random words, numbers or repetitions in a caption (Somepalli et al. 2023b), as mitigations at inference."""
 
-import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from afterglow.errors import AfterglowError
+from afterglow.files import numbered_json_lines, place
 from afterglow.models.denoiser import Denoiser
 from afterglow.sampling.setup import SamplingSetup
 
@@ -72,10 +72,8 @@ def read_paraphrases(file: Path) -> dict[str, list[str]]:
     if not file.is_file():
         raise AfterglowError(f"There is no file of paraphrases '{file}'.")
     result = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            result[row["caption"]] = [str(text) for text in row["paraphrases"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise AfterglowError(f"'{file}', line {number}: an object with caption and paraphrases was expected.") from error
+    for number, row in numbered_json_lines(file, ("caption", "paraphrases")):
+        if not isinstance(row["paraphrases"], list):
+            raise AfterglowError(f"{place(file, number)}: paraphrases must be a list of captions.")
+        result[str(row["caption"])] = [str(text) for text in row["paraphrases"]]
     return result
