@@ -59,7 +59,7 @@ def test_the_answer_for_the_front_page_counts_completed_plants_and_states_the_fa
         write_run(tmp_path / f"unconditional-celeba-{seed}", step)
     write_families(tmp_path / "families-0", {0: 500, 1: 600})
     assert "outpainting completes 6 of 6 global and 6 of 6 local plants in 3 runs" in make.answer(tmp_path)
-    assert "by assignment: CelebA: local plants emerge later than global ones (factor" in make.answer(tmp_path)
+    assert "by assignment: CelebA: local plants are copied later than global ones (factor" in make.answer(tmp_path)
     assert make.answer(tmp_path).count("3 of 3 seeds)") == 1 and "automobiles without captions: factor 0." in make.answer(tmp_path)
 
 

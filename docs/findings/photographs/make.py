@@ -29,7 +29,7 @@ from afterglow.reports.emergence import medians_section
 from afterglow.reports.paired_plants import pair_plants, paired_table, seed_differences
 from afterglow.reports.run import read_plants, read_rows
 from afterglow.reports.runs import EmergenceTables, read_runs
-from afterglow.reports.tables import interval_text, text_table
+from afterglow.reports.tables import interval_text, order_text, text_table
 
 HERE = Path(__file__).parent
 DATASETS = {"cifar10": ("CIFAR-10", 3), "celeba": ("CelebA", 3), "flowers102": ("Oxford Flowers 102", 3)}  # title, planned seeds
@@ -128,11 +128,10 @@ def primary_text(tables: EmergenceTables) -> str:
         return (
             f"Difference {values} (factor {np.exp(paired.difference.value):.2f}) in one seed: no interval over seeds, no verdict. {counts}"
         )
-    low, high = paired.difference.low, paired.difference.high
-    verdict = "memorized later than" if low > 0 else "memorized earlier than" if high < 0 else "not distinguishable in time from"
+    factor = paired.difference.map(np.exp)
     return (
-        f"Local plants are {verdict} global ones: difference {interval_text(paired.difference, '+.2f')}, a factor of "
-        f"{interval_text(paired.difference.map(np.exp))}; seeds {values}. {counts}"
+        f"Local plants are {order_text(factor)} global ones: difference {interval_text(paired.difference, '+.2f')}, a factor of "
+        f"{interval_text(factor)}; seeds {values}. {counts}"
     )
 
 

@@ -20,7 +20,7 @@ from afterglow.analysis.summary import ALL_SEEDS, MEASUREMENT_COLUMNS, read_meas
 from afterglow.errors import AfterglowError
 from afterglow.functional.distances import COPY_LIMITS
 from afterglow.functional.statistics import Estimate, t_interval
-from afterglow.reports.tables import count_text, interval_text, step_text, text_table
+from afterglow.reports.tables import count_text, interval_text, order_text, step_text, text_table
 
 HERE = Path(__file__).parent
 WAYS = {"assignment": "", "outpainting": "outpainted", "outpainting, held-out surroundings": "outpainted_fresh", "as a whole": "whole"}
@@ -116,9 +116,7 @@ def verdict(factors: Mapping[str, Estimate | None], words: tuple[str, str, str, 
     if len(known) < 2:
         return f"{text} With {len(known)} such seed{'' if len(known) == 1 else 's'} there is no interval over seeds, and the rule decides nothing."
     mean = t_interval([np.log(factor.value) for factor in known.values()]).map(np.exp)
-    order = "later" if mean.low > 1 else "earlier" if mean.high < 1 else None
-    rule = f"{first} are {middle} {order} than {second}" if order else "not distinguishable"
-    return f"{text} Mean and t interval over {len(known)} seeds {mean}: {rule}."
+    return f"{text} Mean and t interval over {len(known)} seeds {mean}: {first} are {order_text(mean, middle)} {second}."
 
 
 def region_over_whole(about: Mapping[str, Any]) -> Estimate | None:
@@ -259,14 +257,13 @@ def plants_answer(experiments: Mapping[str, Mapping[str, Mapping[str, Any]]]) ->
 
 
 def factor_text(factors: Sequence[Estimate | None], first: str, second: str) -> str:
-    """'local plants emerge later than global ones by a factor of 1.70 [1.50, 1.90]'; with fewer than two seeds no verdict."""
+    """'local plants are copied later than global ones (factor 1.70 [1.50, 1.90], 3 of 3 seeds)'; with fewer than two seeds no verdict."""
     known = [factor for factor in factors if factor is not None]
     count = "one seed" if len(factors) == 1 else f"{len(known)} of {len(factors)} seeds"
     if len(known) < 2:
         return f"{f'factor {known[0].value:.2f}' if known else 'no factor'} ({count}), which decides nothing"
     mean = t_interval([np.log(factor.value) for factor in known]).map(np.exp)
-    order = "later than" if mean.low > 1 else "earlier than" if mean.high < 1 else "not distinguishable in time from"
-    return f"{first} {f'emerge {order}' if order.endswith('than') else f'are {order}'} {second} (factor {interval_text(mean)}, {count})"
+    return f"{first} are {order_text(mean, 'copied')} {second} (factor {interval_text(mean)}, {count})"
 
 
 def main() -> None:

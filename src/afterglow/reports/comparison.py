@@ -21,6 +21,7 @@ from afterglow.reports.emergence import TERMS, NamedFit, keyed, model_fits, plan
 from afterglow.reports.page import join, render
 from afterglow.reports.paired_plants import LOCAL, PairedPlants, pair_plants, paired_text
 from afterglow.reports.runs import EmergenceTables
+from afterglow.reports.tables import order_text
 
 
 def write_comparison(comparison: Comparison, page: Path) -> Path:
@@ -53,7 +54,7 @@ def local_against_global(comparison: Comparison, paired: PairedPlants | None) ->
     for within, way in tables.ways.items():
         if within == IN_MASK and paired is not None:
             factor = paired.difference.map(np.exp)
-            found = f"Local plants were memorized {_verdict(factor)} the same images planted whole: {_factor(factor)}, in paired runs"
+            found = f"Local plants were {order_text(factor)} the same images planted whole: {_factor(factor)}, in paired runs"
         else:
             found = _unpaired(tables, within, count)
         sentences += [f"{found}{way}."] if found else []
@@ -74,7 +75,7 @@ def _unpaired(tables: EmergenceTables, within: str, count: str) -> str:
         varying = [name for name in AXIS_COLUMNS if table[name].notna().all() and table[name].nunique() > 1]
         found = _try_fit(table, [LOCAL, *varying], LOCAL) or _try_fit(table, [LOCAL], LOCAL)
         if found is not None:
-            return f"Local plants were memorized {_verdict(found)} global plants: {_factor(found)}, over {count}"
+            return f"Local plants were {order_text(found)} global plants: {_factor(found)}, over {count}"
     emerged = {kind: part["upper"] for kind, part in table.groupby("kind")} if len(table) else {}
     parts = [f"{int(np.isfinite(upper).sum())} of {len(upper)} {kind}" for kind, upper in emerged.items()]
     return f"{join(parts)} plants emerged in {count}" if parts else ""
@@ -85,10 +86,6 @@ def _try_fit(table: pd.DataFrame, terms: list[str], term: str) -> Estimate | Non
         return fit(table, terms).slopes[term].map(np.exp)
     except AfterglowError:  # the runs do not tell the terms apart
         return None
-
-
-def _verdict(factor: Estimate) -> str:
-    return "later than" if factor.low > 1 else "earlier than" if factor.high < 1 else "neither distinguishably earlier nor later than"
 
 
 def _factor(factor: Estimate) -> str:

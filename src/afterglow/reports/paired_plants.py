@@ -10,7 +10,7 @@ import pandas as pd
 from afterglow.analysis.scaling import fit, seed_fits
 from afterglow.functional.statistics import FEW_SEEDS, Estimate, t_interval
 from afterglow.reports.runs import EmergenceTables
-from afterglow.reports.tables import interval_text
+from afterglow.reports.tables import interval_text, order_text
 
 LOCAL = "local"  # the term of the paired comparison: e for a local plant, 1 for a global one
 
@@ -82,16 +82,13 @@ def paired_text(paired: PairedPlants | None) -> str:
         return "There are no paired runs (planting.arm 0 and 1), so global and local plants cannot be compared."
     difference = paired.difference
     factor = difference.map(np.exp)
-    verdict = (
-        "later than" if difference.low > 0 else "earlier than" if difference.high < 0 else "neither significantly earlier nor later than"
-    )
     per_seed = f" (seeds: {', '.join(f'{value:+.2f}' for value in paired.seeds.values())})" if len(paired.seeds) > 1 else ""
     distinct = f"{paired.templates} distinct templates" + (f" ({paired.pairs} pairs)" if paired.pairs > paired.templates else "")
     return (
-        f"Local plants are memorized {verdict} the same images planted whole, in the same region, under the same caption and with the same "
-        f"number of copies: difference of ln(step) {interval_text(difference, '+.2f')}{per_seed}, a factor of {interval_text(factor)}, "
-        f"over {distinct} in {paired.runs} {'pair' if paired.runs == 1 else 'pairs'} of runs. Number of pairs whose local plant emerged "
-        f"first: {paired.local_first}; global plant first: {paired.global_first}; undecided: {paired.undecided}."
+        f"Local plants are {order_text(factor)} the same images planted whole, in the same region, under the same caption and with the "
+        f"same number of copies: difference of ln(step) {interval_text(difference, '+.2f')}{per_seed}, a factor of "
+        f"{interval_text(factor)}, over {distinct} in {paired.runs} {'pair' if paired.runs == 1 else 'pairs'} of runs. Number of pairs "
+        f"whose local plant emerged first: {paired.local_first}; global plant first: {paired.global_first}; undecided: {paired.undecided}."
     )
 
 

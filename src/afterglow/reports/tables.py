@@ -23,6 +23,15 @@ def _cell(text: str) -> str:
     return re.sub(r"\||<(?=[A-Za-z/!?])", r"\\\g<0>", "".join(letter if letter.isprintable() else " " for letter in text))
 
 
+def order_text(factor: Estimate, verb: str = "memorized") -> str:
+    """How one kind of plant stands to another by the factor between their steps.
+
+    >>> order_text(Estimate(1.4, 1.2, 1.6)), order_text(Estimate(1.4, 0.9, 1.6), "copied")
+    ('memorized later than', 'not distinguishable in time from')
+    """
+    return f"{verb} later than" if factor.low > 1 else f"{verb} earlier than" if factor.high < 1 else "not distinguishable in time from"
+
+
 def interval_text(row: Any, spec: str = ".2f", unit: str = "") -> str:
     """'0.88 [0.83, 0.91]' of anything with value, low and high: an Estimate or a row of a table."""
     return Estimate(row.value, row.low, row.high).text(spec, unit)
