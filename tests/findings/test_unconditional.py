@@ -37,7 +37,7 @@ def write_run(folder: Path, local_from: int, global_from: int = 200) -> None:
 def test_one_seed_decides_nothing(make, tmp_path) -> None:
     write_run(tmp_path / "unconditional-openmoji-0", 300)
     page = " ".join(make.page(tmp_path).split())  # columns are aligned with spaces
-    assert "openmoji, 16 pixels, 1 seed (0)" in page
+    assert "openmoji, 16 pixels, 1 of 3 planned seeds (0)" in page
     assert "With 1 such seed there is no interval over seeds, and the rule decides nothing." in page
     assert "| unconditional-openmoji-0 | outpainting | local | 2 of 2" in page
     assert "| unconditional-openmoji-0 | local | 2 of 2 | 0 of 2 |" in page  # by both rules
@@ -48,7 +48,7 @@ def test_a_t_interval_decides_over_three_seeds(make, tmp_path, later, said) -> N
     for seed, step in enumerate(later):
         write_run(tmp_path / f"unconditional-openmoji-{seed}", step, 200 if said.startswith("memorized") else 300)
     page = make.page(tmp_path)
-    assert "3 seeds (0, 1, 2)" in page and "t interval over 3 seeds" in page and said in page
+    assert "3 of 3 planned seeds (0, 1, 2)" in page and "t interval over 3 seeds" in page and said in page
 
 
 def test_the_answer_for_the_front_page_counts_completed_plants_and_states_the_factor_by_assignment(make, tmp_path) -> None:
@@ -60,7 +60,7 @@ def test_the_answer_for_the_front_page_counts_completed_plants_and_states_the_fa
     write_families(tmp_path / "families-0", {0: 500, 1: 600})
     assert "outpainting completes 6 of 6 global and 6 of 6 local plants in 3 runs" in make.answer(tmp_path)
     assert "by assignment: CelebA: local plants are copied later than global ones (factor" in make.answer(tmp_path)
-    assert make.answer(tmp_path).count("3 of 3 seeds)") == 1 and "automobiles without captions: factor 0." in make.answer(tmp_path)
+    assert make.answer(tmp_path).count("3 of 3 planned seeds)") == 1 and "automobiles without captions: factor 0." in make.answer(tmp_path)
 
 
 def test_local_plants_are_compared_with_held_out_images_and_unseen_images_show_the_limits_false_positives(make) -> None:

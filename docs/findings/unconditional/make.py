@@ -24,6 +24,7 @@ from afterglow.reports.tables import count_text, interval_text, order_text, step
 
 HERE = Path(__file__).parent
 WAYS = {"assignment": "", "outpainting": "outpainted", "outpainting, held-out surroundings": "outpainted_fresh", "as a whole": "whole"}
+PLANNED_SEEDS = 3
 CAPTIONED, FAMILY = "generations of its caption", "natural"
 ORDERS = ("region first", "same evaluation", "whole first", "region alone", "neither copied")
 PLANT_WORDS = ("local plants are completed later than global plants, by outpainting", "local plants", "global ones", "memorized")
@@ -77,8 +78,7 @@ def page(folder: Path = HERE) -> str:
     for experiment, names in experiments.items():
         data = runs[names[0]][0]["data"]["init_args"]
         seeds = ", ".join(name.rpartition("-")[2] for name in names)
-        noun = "seed" if len(names) == 1 else "seeds"
-        title = f"## {experiment}: {TITLES.get(experiment, data['dataset'])}, {data['resolution']} pixels, {len(names)} {noun} ({seeds})"
+        title = f"## {experiment}: {TITLES.get(experiment, data['dataset'])}, {data['resolution']} pixels, {len(names)} of {PLANNED_SEEDS} planned seeds ({seeds})"
         found = {name: emergence_of(runs[name][1]) for name in names}
         parts += [title, *verdicts(found)]
         if all(FAMILY in about["kinds"] for about in found.values()):
@@ -257,9 +257,9 @@ def plants_answer(experiments: Mapping[str, Mapping[str, Mapping[str, Any]]]) ->
 
 
 def factor_text(factors: Sequence[Estimate | None], first: str, second: str) -> str:
-    """'local plants are copied later than global ones (factor 1.70 [1.50, 1.90], 3 of 3 seeds)'; with fewer than two seeds no verdict."""
+    """'local plants are copied later than global ones (factor 1.70 [1.50, 1.90], 3 of 3 planned seeds)'; with fewer than two seeds no verdict."""
     known = [factor for factor in factors if factor is not None]
-    count = "one seed" if len(factors) == 1 else f"{len(known)} of {len(factors)} seeds"
+    count = "one seed" if len(factors) == 1 else f"{len(known)} of {PLANNED_SEEDS} planned seeds"
     if len(known) < 2:
         return f"{f'factor {known[0].value:.2f}' if known else 'no factor'} ({count}), which decides nothing"
     mean = t_interval([np.log(factor.value) for factor in known]).map(np.exp)
